@@ -1,0 +1,174 @@
+"""What an engine is given, what it gives back, and where engines are found."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+Rhs: TypeAlias = Callable[[float, Array, Array], None]
+"""`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
+
+OnSample: TypeAlias = Callable[[int, float, Array], None]
+"""`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
+
+Status: TypeAlias = Literal["success", "non_finite", "max_rhs", "max_seconds", "step_failure"]
+
+
+class EngineError(ValueError):
+    """The caller asked for something that no engine can do."""
+
+
+class UnknownEngineError(EngineError):
+    """No engine has this name."""
+
+
+class UnknownMethodError(EngineError):
+    """The engine has no method of this name."""
+
+
+@dataclass(frozen=True)
+class OdeProblem:
+    """An initial value problem y' = f(t, y), y(times[0]) = y0, wanted at `times`.
+
+    Args:
+        rhs: the vector field, in place.
+        y0: shape (n,), float64.
+        times: shape (m,), m ≥ 1, strictly increasing; the first is the start.
+        rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol.
+        step: the step of a fixed-step method; adaptive methods take none.
+        max_rhs: at most this many right-hand sides.
+        max_seconds: at most this much wall time, looked at before every right-hand side.
+
+    Raises:
+        EngineError: a value that no engine could work with.
+    """
+
+    rhs: Rhs
+    y0: Array
+    times: Array
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    step: float | None = None
+    max_rhs: int | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.times, dtype=np.float64)
+        y0 = np.array(self.y0, dtype=np.float64)
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "y0", y0)
+        if y0.ndim != 1 or y0.size == 0:
+            raise EngineError(f"the state must be a vector; its shape is {y0.shape}")
+        if not np.isfinite(y0).all():
+            raise EngineError("the state at the start has entries that are not finite")
+        if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
+            raise EngineError("sample times must be a non-empty vector of finite numbers")
+        if (np.diff(times) <= 0).any():
+            raise EngineError("sample times must increase strictly")
+        for name in ("rtol", "atol", "step", "max_rhs", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise EngineError(f"{name} must be a positive number; {value} was given")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
+
+    rhs_evaluations: int
+    steps: int
+    rejected_steps: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class OdeSolution:
+    """How a solve ended. The states themselves went to the callback, sample by sample.
+
+    Attributes:
+        status: "success", or what stopped the solve; then the samples up to `time` are valid.
+        time: how far the integration came.
+        samples: how many of the requested samples were handed out.
+        error_estimates: per sample, the 2-norm of the method's own estimate of its global error;
+            only from methods that have one (step halving).
+    """
+
+    engine: str
+    method: str
+    status: Status
+    message: str
+    time: float
+    samples: int
+    statistics: Statistics
+    error_estimates: Array | None = None
+
+
+class Engine(Protocol):
+    """A collection of methods that solve an `OdeProblem`, handing samples to a callback."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+
+    @property
+    def version(self) -> str:
+        """Library and version, for the record."""
+        ...
+
+    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
+        """Solve; a failure of the numerics is a status, an exception of the callables is itself.
+
+        An exception raised by `rhs` or `on_sample`, KeyboardInterrupt included, comes out as the same
+        object, with the solution so far as its attribute `ode_solution`.
+        """
+        ...
+
+
+_ENGINES = {
+    "scipy": ("bridges.scipy_ivp", "ScipyEngine"),
+    "sundials": ("bridges.sundials", "SundialsEngine"),
+}
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names that `get_engine` takes."""
+    return tuple(sorted(_ENGINES))
+
+
+def get_engine(name: str) -> Engine:
+    """The engine of that name; its library is imported here and not before.
+
+    Raises:
+        UnknownEngineError: no engine has this name.
+        ImportError: its library is missing or broken.
+    """
+    if name not in _ENGINES:
+        raise UnknownEngineError(f"no engine is called {name!r}{did_you_mean(name, engine_names())}")
+    module, attribute = _ENGINES[name]
+    made: Engine = getattr(importlib.import_module(module), attribute)()
+    return made
+
+
+def require_method(engine: Engine, method: str) -> None:
+    """Raises UnknownMethodError, with near names, unless `engine` has `method`."""
+    if method not in engine.methods:
+        hint = did_you_mean(method, engine.methods)
+        raise UnknownMethodError(f"engine {engine.name!r} has no method {method!r}{hint}")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """'; did you mean "RK23"? Known: …' for error messages, whatever the case of the letters."""
+    names = list(known)
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    guess = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
+    return f"{guess} Known: {', '.join(names)}"

@@ -1,0 +1,58 @@
+"""Names and units of every variable in the tree, in one place, so that no dataset invents its own."""
+
+from __future__ import annotations
+
+import json
+
+import xarray as xr
+
+from nm_ode.layout import Layout, Slot
+
+# name: (long_name, units). The loss has no unit, so theta and time (theta's change over its gradient)
+# have none either; "1" is the CF convention for dimensionless.
+_VARIABLES = {
+    "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
+    "full_loss": ("loss over all samples", "1"),
+    "grad_norm": ("gradient norm ‖∇L‖", "1"),
+    "layer": ("layer (module that owns parameters)", ""),
+    "layer_error": ("distance to the discrete trajectory, of each layer", "1"),
+    "layer_grad_norm": ("gradient norm of each layer", "1"),
+    "layer_relative_error": ("distance to the discrete trajectory over the layer's motion", "1"),
+    "layer_update_norm": ("norm of the update of each layer", "1"),
+    "loss": ("loss", "1"),
+    "loss_gap": ("loss of the flow minus loss of the discrete run", "1"),
+    "motion": ("distance from the start ‖θ_k − θ_0‖", "1"),
+    "relative_error": ("distance to the discrete trajectory over its motion", "1"),
+    "saved_step": ("optimiser step at which theta was kept", "step"),
+    "saved_time": ("flow time of the saved step", "lr · step"),
+    "solver_error": ("distance to the solution at a tighter tolerance", "1"),
+    "solver_error_ratio": ("solver's error over the discretisation error", "1"),
+    "solver_limited": ("solver's error above a tenth of the discretisation error", ""),
+    "step": ("optimiser step", "step"),
+    "theta": ("parameters", "1"),
+    "time": ("flow time", "lr · step"),
+    "update_norm": ("norm of the update ‖θ_{k+1} − θ_k‖", "1"),
+}
+
+
+def annotate(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with `long_name` and `units` on every variable and coordinate.
+
+    Raises:
+        KeyError: a variable that has no entry here.
+    """
+    for name in dataset.variables:
+        long_name, units = _VARIABLES[str(name)]
+        dataset[name].attrs.update(long_name=long_name, units=units)
+    return dataset
+
+
+def layout_attrs(layout: Layout) -> dict[str, str]:
+    """The layout as an attribute: `layout`, JSON, a list of [name, shape, start]."""
+    return {"layout": json.dumps([[slot.name, list(slot.shape), slot.start] for slot in layout.slots])}
+
+
+def layout_of(dataset: xr.Dataset) -> Layout:
+    """The layout that `layout_attrs` wrote."""
+    entries = json.loads(dataset.attrs["layout"])
+    return Layout(tuple(Slot(name, tuple(shape), start) for name, shape, start in entries))

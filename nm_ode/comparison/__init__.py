@@ -1,0 +1,6 @@
+"""How far a flow is from the run that it describes."""
+
+from nm_ode.comparison.errors import AlignmentError, compare
+from nm_ode.comparison.order import ObservedOrder, observed_order
+
+__all__ = ["AlignmentError", "ObservedOrder", "compare", "observed_order"]

@@ -1,0 +1,32 @@
+"""Observed order of a discretisation error: the slope of log error against log learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import linregress
+
+
+@dataclass(frozen=True)
+class ObservedOrder:
+    """Least-squares slope and its standard error (NaN from two points, which leave no residual)."""
+
+    order: float
+    standard_error: float
+
+
+def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrder:
+    """Slope of log e against log η over a ladder of learning rates at the same final time.
+
+    Raises:
+        ValueError: fewer than two rungs, or values that are not positive.
+    """
+    lr, error = np.asarray(lrs, dtype=float), np.asarray(errors, dtype=float)
+    if lr.shape != error.shape or lr.size < 2:
+        raise ValueError("an order needs at least two learning rates and as many errors")
+    if not ((lr > 0).all() and (error > 0).all()):
+        raise ValueError("an order needs positive learning rates and errors")
+    fit = linregress(np.log(lr), np.log(error))
+    return ObservedOrder(float(fit.slope), float(fit.stderr) if lr.size > 2 else float("nan"))

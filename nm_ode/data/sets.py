@@ -1,0 +1,77 @@
+"""scikit-learn's digits and diabetes, and a user's own arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """The data cannot be read or do not hold what is asked of them."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs)."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def is_classification(self) -> bool:
+        return not self.y.is_floating_point()
+
+
+def digits(samples: int | None = None) -> DataSet:
+    """scikit-learn's 8×8 digits in the order of the file, pixels divided by 16: x (n, 64), y (n,)."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return _first(DataSet(torch.from_numpy(x / 16.0), torch.from_numpy(y.astype(np.int64))), samples, "digits")
+
+
+def diabetes(samples: int | None = None) -> DataSet:
+    """scikit-learn's diabetes, inputs and target standardised: x (n, 10), y (n, 1)."""
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    x, y = ((part - part.mean(axis=0)) / part.std(axis=0) for part in (x, y[:, None]))
+    return _first(DataSet(torch.from_numpy(x), torch.from_numpy(y)), samples, "diabetes")
+
+
+def npz(path: Path, samples: int | None = None) -> DataSet:
+    """Arrays `x` and `y` of a NumPy .npz file; integer y are classes, floating-point y are values.
+
+    Raises:
+        DataError: no such file, not an .npz file, an array missing, or lengths that differ.
+    """
+    if not path.is_file():
+        raise DataError(f"no data file {path}")
+    try:
+        with np.load(path) as arrays:
+            x, y = (np.asarray(arrays[name]) for name in ("x", "y"))
+    except KeyError as error:
+        raise DataError(f"{path} has no array {error.args[0].split(' ')[0]}; it must have 'x' and 'y'") from None
+    except Exception as error:
+        raise DataError(f"{path} is not a NumPy .npz file of plain arrays ({error})") from None
+    if len(x) != len(y) or len(x) == 0:
+        raise DataError(f"{path}: {len(x)} inputs and {len(y)} targets; give as many of each, at least one")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise DataError(f"{path} has values that are not finite")
+    if np.issubdtype(y.dtype, np.integer):
+        y = y.astype(np.int64)
+    else:
+        y = y.astype(np.float64).reshape(len(y), -1)
+    return _first(DataSet(torch.from_numpy(x.astype(np.float64)), torch.from_numpy(y)), samples, str(path))
+
+
+def _first(data: DataSet, samples: int | None, name: str) -> DataSet:
+    if samples is None:
+        return data
+    if not 1 <= samples <= len(data.x):
+        raise DataError(f"samples must be from 1 to {len(data.x)}, the size of {name}; {samples} was given")
+    return DataSet(data.x[:samples], data.y[:samples])

@@ -1,0 +1,331 @@
+"""solve: a flow, sample times and tolerances to an xarray dataset. The only door to the bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bridges import Choice, Engine, OdeProblem, OdeSolution, choose, get_engine
+from nm_ode.annotations import annotate, layout_attrs
+from nm_ode.flows import Flow
+from nm_ode.smoothness import kinks
+
+RECORDABLE = ("loss", "grad_norm", "theta")
+_TIGHTER = 10.0
+
+
+class SolveError(RuntimeError):
+    """The solver gave up or ran into a limit.
+
+    Attributes:
+        solution: what was solved up to there, as `solve` would have returned it.
+    """
+
+    def __init__(self, message: str, solution: xr.Dataset) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+def solve(
+    flow: Flow,
+    t: xr.Dataset | Sequence[float] | NDArray[np.floating],
+    *,
+    theta0: Tensor | None = None,
+    engine: str = "auto",
+    method: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    step: float | None = None,
+    max_rhs: int | None = None,
+    max_seconds: float | None = None,
+    record: Collection[str] = RECORDABLE,
+    check: bool = True,
+    on_sample: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Solve a flow at given times; DESIGN.md's `/flows/<name>` group.
+
+    Args:
+        flow: the vector field.
+        t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start
+            are taken.
+        theta0: where to start; the run's start, or the problem's, if None.
+        engine: "auto" (by smoothness, stiffness and tolerance; attribute `choice` says why), "sundials" or
+            "scipy".
+        method: one of the engine's; its default if None. Not with "auto".
+        rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with
+            kinks, 1e-4) and atol = rtol/1000.
+        step: the step of scipy's Midpoint, in flow time.
+        max_rhs, max_seconds: limits on one solve.
+        record: what to keep of each sample, of "loss", "grad_norm", "theta".
+        check: solve once more with rtol and atol ten times tighter and record the distance as
+            `solver_error` (THEORY.md §5). Midpoint takes its own step halving instead.
+        on_sample: called with the number of samples done, for a progress bar.
+
+    Returns:
+        Dimensions `time`, `param`; variables as recorded, and `solver_error` if checked. Attributes: see
+        DESIGN.md; `gradient_evaluations` counts the first solve, `check_gradient_evaluations` the second,
+        `probe_rhs_evaluations` the measurement of the stiffness.
+
+    Raises:
+        SolveError: not solved to the end; its attribute `solution` has what was.
+        EngineError: unknown engine or method, or options that do not go together.
+        Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
+    """
+    unknown = set(record) - set(RECORDABLE)
+    if unknown:
+        raise ValueError(f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(RECORDABLE)}")
+    if check and "theta" not in record:
+        raise ValueError("check compares two solutions state by state: record 'theta' too, or set check=False")
+    times, start = _times_and_start(flow, t, theta0)
+    field = _Field(flow)
+    plan = _plan(field, start, times, engine, method, rtol, step)
+    used_rtol = plan.choice.rtol
+    used_atol = 1e-3 * used_rtol if atol is None else atol
+    probe_evaluations = field.take_count()
+    ode = OdeProblem(
+        rhs=field.rhs,
+        y0=start,
+        times=times,
+        rtol=used_rtol,
+        atol=used_atol,
+        step=step,
+        max_rhs=max_rhs,
+        max_seconds=max_seconds,
+    )
+    kept = _Kept(flow, times, record, on_sample)
+    attrs = {
+        "flow": flow.name,
+        "title": flow.title,
+        "expected_order": flow.expected_order,
+        "engine": plan.choice.engine,
+        "engine_version": plan.engine.version,
+        "method": plan.choice.method,
+        "choice": plan.choice.reason,
+        "rtol": used_rtol,
+        "atol": used_atol,
+        "gradients_per_rhs": flow.gradients_per_rhs,
+        "hvps_per_rhs": flow.hvps_per_rhs,
+        "probe_rhs_evaluations": probe_evaluations,
+        **({"rtol_requested": rtol} if rtol is not None else {}),
+        **({"step": step} if step is not None else {}),
+        **layout_attrs(flow.problem.layout),
+    }
+
+    def dataset(solution: OdeSolution) -> xr.Dataset:
+        made = kept.dataset()
+        made.attrs = {**attrs, **_solution_attrs(solution, flow)}
+        return annotate(made)
+
+    try:
+        solution = plan.engine.solve(ode, plan.choice.method, kept)
+    except BaseException as error:
+        so_far = getattr(error, "ode_solution", None)
+        if so_far is not None:
+            error.solution = dataset(so_far)  # type: ignore[attr-defined]
+        raise
+    result = dataset(solution)
+    if solution.status != "success":
+        raise SolveError(f"{flow.title}: {_failure(solution)}", result)
+    if check:
+        _add_check(result, plan, ode, solution)
+        field.take_count()
+    return annotate(result)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    engine: Engine
+    choice: Choice
+
+
+class _Field:
+    """The flow as the bridges want it: numpy in and out, counted."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self._count = 0
+
+    def rhs(self, t: float, y: NDArray[np.float64], dy: NDArray[np.float64]) -> None:
+        self._count += 1
+        dy[:] = _to_numpy(self.flow.rhs(t, _to_state(self.flow, y)))
+
+    def take_count(self) -> int:
+        count, self._count = self._count, 0
+        return count
+
+
+class _Kept:
+    """Reduces each sample to what is recorded and lets the rest go."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        times: NDArray[np.float64],
+        record: Collection[str],
+        on_sample: Callable[[int], None] | None,
+    ) -> None:
+        self._flow, self._times, self._record, self._on_sample = flow, times, record, on_sample
+        self._values: dict[str, list[NDArray[np.float64] | float]] = {name: [] for name in record}
+        self._samples = 0
+
+    def __call__(self, index: int, t: float, y: NDArray[np.float64]) -> None:
+        theta = self._flow.theta_in(_to_state(self._flow, y))
+        if "grad_norm" in self._record:
+            loss, gradient = self._flow.problem.loss_and_grad(theta)
+            self._values["grad_norm"].append(float(gradient.norm()))
+            if "loss" in self._record:
+                self._values["loss"].append(float(loss))
+        elif "loss" in self._record:
+            self._values["loss"].append(float(self._flow.problem.loss(theta)))
+        if "theta" in self._record:
+            self._values["theta"].append(_to_numpy(theta).copy())
+        self._samples += 1
+        if self._on_sample is not None:
+            self._on_sample(self._samples)
+
+    def dataset(self) -> xr.Dataset:
+        # An exception may come between two variables of one sample: keep whole samples only.
+        done = self._samples
+        return xr.Dataset(
+            {
+                name: (("time", "param")[: 1 + (name == "theta")], np.array(values[:done]))
+                for name, values in self._values.items()
+                if done
+            },
+            coords={"time": self._times[:done]},
+        )
+
+
+def _times_and_start(
+    flow: Flow, t: xr.Dataset | Sequence[float] | NDArray[np.floating], theta0: Tensor | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if isinstance(t, xr.Dataset):
+        for name in ("saved_time", "theta"):
+            if name not in t.variables:
+                raise ValueError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
+        times = np.asarray(t["saved_time"], dtype=np.float64)
+        if theta0 is None:
+            theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
+    else:
+        times = np.asarray(t, dtype=np.float64)
+    if theta0 is None:
+        theta0 = flow.problem.theta0
+    problem = flow.problem
+    state = flow.state_from(theta0.to(device=problem.device, dtype=problem.dtype))
+    return times, _to_numpy(state).astype(np.float64)
+
+
+def _plan(
+    field: _Field,
+    start: NDArray[np.float64],
+    times: NDArray[np.float64],
+    engine: str,
+    method: str | None,
+    rtol: float | None,
+    step: float | None,
+) -> _Plan:
+    if engine == "auto":
+        if method is not None or step is not None:
+            given = "method" if method is not None else "step"
+            raise ValueError(f"{given} goes with a named engine: give engine='scipy' or engine='sundials' too")
+        found = kinks(field.flow.problem)
+        horizon = float(times[-1] - times[0])
+        sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start)
+        choice = choose(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
+        return _Plan(get_engine(choice.engine), choice)
+    named = get_engine(engine)
+    if rtol is None:
+        rtol = choose(kinks=kinks(field.flow.problem), stiffness=0.0, rtol=None).rtol
+    if method is None:
+        method = "Midpoint" if step is not None else named.methods[0]
+    return _Plan(named, Choice(engine, method, rtol, "named by the caller"))
+
+
+def spectral_radius(
+    field: _Field, t: float, y: NDArray[np.float64], iterations: int = 6, seed: int = 0
+) -> float:
+    """|λ|_max of the field's Jacobian at (t, y) by power iteration on difference quotients.
+
+    For gradient flow it is the sharpness. `iterations` + 1 right-hand sides; good to some ten percent,
+    which is enough to tell stiff from not.
+    """
+    precision = np.finfo(np.float32 if field.flow.problem.dtype == torch.float32 else np.float64).eps
+    size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y)))
+    at_y, moved = np.empty_like(y), np.empty_like(y)
+    field.rhs(t, y, at_y)
+    # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
+    direction = at_y / max(float(np.linalg.norm(at_y)), np.finfo(float).tiny)
+    direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
+    radius = 0.0
+    for _ in range(iterations):
+        direction = direction / np.linalg.norm(direction)
+        field.rhs(t, y + size * direction, moved)
+        direction = (moved - at_y) / size
+        radius = float(np.linalg.norm(direction))
+        if not radius > 0:
+            return 0.0
+    return radius
+
+
+def _add_check(result: xr.Dataset, plan: _Plan, ode: OdeProblem, solution: OdeSolution) -> None:
+    if solution.error_estimates is not None:
+        result["solver_error"] = ("time", solution.error_estimates)
+        result.attrs["check"] = "difference to the same method at twice the step"
+        return
+    states = result["theta"].values
+    errors = np.full(len(states), np.nan)
+
+    def distance(index: int, t: float, y: NDArray[np.float64]) -> None:
+        errors[index] = np.linalg.norm(y - states[index])
+
+    tighter = replace(ode, rtol=ode.rtol / _TIGHTER, atol=ode.atol / _TIGHTER)
+    checked = plan.engine.solve(tighter, plan.choice.method, distance)
+    result["solver_error"] = ("time", errors)
+    result.attrs["check"] = f"difference to the same method at rtol {tighter.rtol:g}, atol {tighter.atol:g}"
+    result.attrs["check_status"] = checked.status
+    result.attrs["check_rhs_evaluations"] = checked.statistics.rhs_evaluations
+    if checked.status != "success":
+        result.attrs["check"] += f" (stopped: {_failure(checked)})"
+
+
+def _solution_attrs(solution: OdeSolution, flow: Flow) -> dict[str, str | int | float]:
+    statistics = solution.statistics
+    return {
+        "status": solution.status,
+        "message": solution.message,
+        "rhs_evaluations": statistics.rhs_evaluations,
+        "gradient_evaluations": statistics.rhs_evaluations * flow.gradients_per_rhs,
+        "hvp_evaluations": statistics.rhs_evaluations * flow.hvps_per_rhs,
+        "steps": statistics.steps,
+        "rejected_steps": statistics.rejected_steps,
+        "wall_seconds": statistics.wall_seconds,
+    }
+
+
+_REMEDIES = {
+    "non_finite": "the loss overflows on this path: check the data's scale, or tighten rtol",
+    "max_rhs": "raise max_rhs, or loosen rtol",
+    "max_seconds": "raise max_seconds, or loosen rtol",
+    "step_failure": "loosen rtol and atol, or name another engine and method",
+}
+
+
+def _failure(solution: OdeSolution) -> str:
+    remedy = _REMEDIES[solution.status]
+    return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"
+
+
+def _to_state(flow: Flow, y: NDArray[np.float64]) -> Tensor:
+    # Engines hand out read-only or reused arrays; torch would warn about the first and see the second
+    # change. The problem copies theta into its buffer anyway, so a copy here is the only one that counts.
+    return torch.from_numpy(y.copy()).to(device=flow.problem.device, dtype=flow.problem.dtype)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)

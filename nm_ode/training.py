@@ -1,0 +1,187 @@
+"""The discrete run: torch.optim takes the steps, and what they did is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler
+
+from nm_ode.annotations import annotate, layout_attrs
+from nm_ode.optimizers import SGD
+from nm_ode.problem import Problem
+
+BatchSize = int | Literal["full"]
+
+
+class TrainingDiverged(RuntimeError):  # noqa: N818 (what happened, not what is broken)
+    """The loss is no longer finite.
+
+    Attributes:
+        step: the step whose loss is not finite.
+        run: the run up to there, as `train` would have returned it.
+    """
+
+    def __init__(self, message: str, step: int, run: xr.Dataset) -> None:
+        super().__init__(message)
+        self.step = step
+        self.run = run
+
+
+def train(
+    problem: Problem,
+    optimizer: SGD,
+    steps: int,
+    *,
+    batch_size: BatchSize = "full",
+    seed: int = 0,
+    save_every: int = 1,
+    theta0: Tensor | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> xr.Dataset:
+    """Train from theta0 and record each step; DESIGN.md's `/discrete` group.
+
+    Args:
+        steps: number of updates, at least 1.
+        batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
+        seed: of the order of the samples; the same seed gives the same bits on one machine.
+        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
+        theta0: where to start; the problem's own start if None.
+        on_step: called with the number of steps done, for a progress bar.
+
+    Returns:
+        Dimensions `step` (0 … steps−1: the state before an update and what the update did),
+        `saved_step`, `layer`, `param`. Variables: `loss`, `grad_norm`, `update_norm` and
+        `layer_grad_norm`, `layer_update_norm` on the step's batch; `theta` and `full_loss` (all samples)
+        at saved steps. Coordinates `time`, `saved_time`: flow time.
+
+    Raises:
+        TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
+        ValueError: steps, batch_size or save_every out of range.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; {steps} was given")
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1; {save_every} was given")
+    if batch_size != "full" and not 1 <= batch_size <= problem.n_samples:
+        raise ValueError(
+            f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
+            f"{batch_size} was given"
+        )
+    theta = (problem.theta0 if theta0 is None else theta0).detach().clone().requires_grad_()
+    torch_optimizer = optimizer.torch_optimizer([theta])
+    record = _Record(problem)
+    batches = sample_batches(problem.n_samples, batch_size, seed)
+
+    def finish() -> xr.Dataset:
+        return record.dataset(optimizer, batch_size=batch_size, seed=seed)
+
+    def require_finite(loss: float, step: int) -> None:
+        if not np.isfinite(loss):
+            raise TrainingDiverged(
+                f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
+                "choose a smaller learning rate",
+                step,
+                finish(),
+            )
+
+    for step in range(steps):
+        batch = next(batches)
+        loss, gradient = problem.loss_and_grad(theta.detach(), batch)
+        require_finite(float(loss), step)
+        if step % save_every == 0:
+            # With the whole data as the batch, its loss is the full loss already.
+            full_loss = float(loss if batch is None else problem.loss(theta.detach()))
+            record.save(step, theta.detach(), full_loss)
+        before = theta.detach().clone()
+        theta.grad = gradient
+        torch_optimizer.step()
+        record.step(float(loss), gradient, theta.detach() - before)
+        if on_step is not None:
+            on_step(step + 1)
+    full_loss = float(problem.loss(theta.detach()))
+    require_finite(full_loss, steps)
+    record.save(steps, theta.detach(), full_loss)
+    return finish()
+
+
+def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:
+    """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data."""
+    if batch_size == "full":
+        while True:
+            yield None
+    generator = torch.Generator().manual_seed(seed)
+    sampler = BatchSampler(RandomSampler(range(n_samples), generator=generator), batch_size, drop_last=False)
+    while True:
+        for indices in sampler:
+            yield torch.tensor(indices)
+
+
+class _Record:
+    """Grows with the run; becomes a dataset at its end, whether good or bad."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._loss: list[float] = []
+        self._gradients: list[np.ndarray] = []
+        self._updates: list[np.ndarray] = []
+        self._saved_steps: list[int] = []
+        self._thetas: list[np.ndarray] = []
+        self._full_loss: list[float] = []
+
+    def step(self, loss: float, gradient: Tensor, update: Tensor) -> None:
+        layers = self._problem.layout.layer_norms
+        self._loss.append(loss)
+        self._gradients.append(layers(_numpy(gradient)))
+        self._updates.append(layers(_numpy(update)))
+
+    def save(self, step: int, theta: Tensor, full_loss: float) -> None:
+        self._saved_steps.append(step)
+        self._thetas.append(_numpy(theta).copy())
+        self._full_loss.append(full_loss)
+
+    def dataset(self, optimizer: SGD, *, batch_size: BatchSize, seed: int) -> xr.Dataset:
+        layout = self._problem.layout
+        layers = list(layout.layers)
+        gradients = np.array(self._gradients).reshape(-1, len(layers))
+        updates = np.array(self._updates).reshape(-1, len(layers))
+        steps = np.arange(len(self._loss))
+        saved_steps = np.array(self._saved_steps, dtype=int)
+        dataset = xr.Dataset(
+            {
+                "loss": ("step", np.array(self._loss)),
+                "grad_norm": ("step", np.linalg.norm(gradients, axis=1)),
+                "update_norm": ("step", np.linalg.norm(updates, axis=1)),
+                "layer_grad_norm": (("step", "layer"), gradients),
+                "layer_update_norm": (("step", "layer"), updates),
+                "theta": (("saved_step", "param"), np.array(self._thetas).reshape(-1, layout.size)),
+                "full_loss": ("saved_step", np.array(self._full_loss)),
+            },
+            coords={
+                "step": steps,
+                "time": ("step", steps * optimizer.time_per_step),
+                "saved_step": saved_steps,
+                "saved_time": ("saved_step", saved_steps * optimizer.time_per_step),
+                "layer": layers,
+            },
+            attrs={
+                "optimizer": type(optimizer).__name__,
+                **{name: _attr(value) for name, value in vars(optimizer).items()},
+                "batch_size": batch_size,
+                "seed": seed,
+                **layout_attrs(layout),
+            },
+        )
+        return annotate(dataset)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _attr(value: float | bool) -> float | int:
+    return int(value) if isinstance(value, bool) else value
