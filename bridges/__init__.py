@@ -9,8 +9,10 @@ from bridges.engine import (
     Statistics,
     UnknownEngineError,
     UnknownMethodError,
+    did_you_mean,
     engine_names,
     get_engine,
+    require_method,
 )
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "UnknownEngineError",
     "UnknownMethodError",
     "choose",
+    "did_you_mean",
     "engine_names",
     "get_engine",
+    "require_method",
 ]

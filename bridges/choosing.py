@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-SMOOTH_RTOL = 1e-6
-KINKED_RTOL = 1e-4
+SMOOTH_RTOL = 1e-6  # what a smooth field is solved with unless asked
+KINKED_RTOL = 1e-3  # what a kinked field is solved with unless asked
+KINKED_FLOOR = 1e-4  # below it tolerance buys no accuracy
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
     Args:
         kinks: names of operations at which the field is not smooth; empty for a smooth field.
         stiffness: sharpness at the start × horizon, dimensionless.
-        rtol: the tolerance asked for; None takes 1e-6 for smooth and 1e-4 for kinked fields. A kinked
-            field is never solved with less than 1e-4: below it an adaptive method burns evaluations at
-            the kinks without becoming more accurate.
+        rtol: the tolerance asked for; None takes SMOOTH_RTOL or KINKED_RTOL. A kinked field is never
+            solved with less than KINKED_FLOOR: below it an adaptive method burns evaluations at the kinks
+            and gains little. Who needs more names scipy's Midpoint and a step.
     """
     if kinks:
-        used = max(rtol or KINKED_RTOL, KINKED_RTOL)
+        used = KINKED_RTOL if rtol is None else max(rtol, KINKED_FLOOR)
         reason = f"kinked field ({', '.join(kinks)}): low order"
         if rtol is not None and rtol < used:
             reason += f", and rtol {rtol:g} raised to {used:g}, below which tolerance buys no accuracy here"
@@ -47,9 +48,14 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
 
 
 def dop853_evaluations(stiffness: float, rtol: float) -> float:
-    """12 an accepted step; a step is bounded by stability and, the more the tighter, by accuracy."""
-    raise NotImplementedError
+    """Right-hand sides that DOP853 will need, within a factor of two (benchmarks/method_choice.py).
+
+    The larger of two bounds: stability allows a step of about 6/λ_max for 12 evaluations, with a λ_max that
+    on gradient flows averages twice its start; accuracy asks for more steps the tighter the tolerance.
+    """
+    return max(4 * stiffness, 3 * math.pow(stiffness, 0.75) * math.pow(rtol, -0.125))
 
 
 def bdf_evaluations(stiffness: float, rtol: float) -> float:
-    raise NotImplementedError
+    """Right-hand sides that CVODE's BDF with GMRES will need, within a factor of two."""
+    return 16 * math.pow(stiffness, 0.38) * math.pow(rtol, -0.125)

@@ -59,9 +59,7 @@ class _Adaptive:
             return dy
 
         times = problem.times
-        self._solver = method(
-            field, times[0], problem.y0, times[-1], rtol=problem.rtol, atol=problem.atol
-        )
+        self._solver = method(field, times[0], problem.y0, times[-1], rtol=problem.rtol, atol=problem.atol)
         self._dense: Any = None
         self.steps = 0
         self.rejected_steps = 0

@@ -7,7 +7,7 @@ import importlib.metadata
 import numpy as np
 from sksundae.cvode import CVODE
 
-from bridges.driving import StepFailure, Stepper, drive
+from bridges.driving import StepFailure, drive
 from bridges.engine import Array, EngineError, OdeProblem, OdeSolution, OnSample, Rhs, require_method
 
 _PATIENCE = 10  # calls in a row that may leave the time where it was

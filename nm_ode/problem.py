@@ -82,10 +82,13 @@ class Problem:
         _forget_running_statistics(self.model)
         self.theta0 = self._buffer.clone()
 
+        self.chunk_size: int | None = None
+        self._reduction = "mean"
         _refuse_randomness(self.model)
         self._refuse_random_loss()
-        self.chunk_size = None if chunk_size is None or chunk_size >= self.n_samples else chunk_size
-        self._reduction = "mean" if self.chunk_size is None else self._chunked_reduction(self.chunk_size)
+        if chunk_size is not None and chunk_size < self.n_samples:
+            self._reduction = self._chunked_reduction(chunk_size)
+            self.chunk_size = chunk_size
 
     @property
     def n_samples(self) -> int:
@@ -218,7 +221,7 @@ class Problem:
             )
 
     def _chunked_reduction(self, chunk_size: int) -> str:
-        """'mean' or 'sum', measured: a chunk's loss must be that of its parts put together, in every chunk."""
+        """'mean' or 'sum', measured: every chunk's loss must be that of its parts put together."""
         _refuse_train_mode_batch_norm(self.model)
         tolerance = 1e4 * torch.finfo(self.dtype).eps
         possible = {"mean", "sum"}
@@ -251,8 +254,8 @@ def _whole_and_parts(cut: int) -> tuple[slice, slice, slice]:
 def _require_dtype(dtype: torch.dtype) -> None:
     if dtype not in (torch.float64, torch.float32):
         raise ProblemError(
-            f"dtype {str(dtype).removeprefix('torch.')} is too coarse: its rounding hides the errors that are "
-            "to be measured; use float64 (or float32)"
+            f"dtype {str(dtype).removeprefix('torch.')} is too coarse: its rounding hides the errors that "
+            "are to be measured; use float64 (or float32)"
         )
 
 
@@ -261,8 +264,8 @@ def _copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ProblemError(
-            f"the model cannot be copied ({error}): a module keeps a computed tensor as an attribute, as the old "
-            "torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations instead"
+            f"the model cannot be copied ({error}): a module keeps a computed tensor as an attribute, as the "
+            "old torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations instead"
         ) from error
 
 
@@ -334,8 +337,8 @@ def _refuse_train_mode_batch_norm(model: nn.Module) -> None:
             module.training or module.running_mean is None
         ):
             raise ProblemError(
-                f"module {name!r} ({type(module).__name__}) takes its statistics from the batch, so chunk_size "
-                "would change the loss; leave chunk_size out, or put the module in eval mode"
+                f"module {name!r} ({type(module).__name__}) takes its statistics from the batch, so "
+                "chunk_size would change the loss; leave chunk_size out, or put the module in eval mode"
             )
 
 

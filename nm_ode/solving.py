@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import Choice, Engine, OdeProblem, OdeSolution, choose, get_engine
+from bridges import Choice, Engine, EngineError, OdeProblem, OdeSolution, choose, get_engine, require_method
 from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.flows import Flow
 from nm_ode.smoothness import kinks
@@ -59,7 +59,7 @@ def solve(
             "scipy".
         method: one of the engine's; its default if None. Not with "auto".
         rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with
-            kinks, 1e-4) and atol = rtol/1000.
+            kinks, 1e-3) and atol = rtol/1000.
         step: the step of scipy's Midpoint, in flow time.
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
@@ -81,7 +81,10 @@ def solve(
     if unknown:
         raise ValueError(f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(RECORDABLE)}")
     if check and "theta" not in record:
-        raise ValueError("check compares two solutions state by state: record 'theta' too, or set check=False")
+        raise ValueError(
+            "check compares two solutions state by state: record 'theta' too, or set check=False"
+        )
+    require_options(engine, method, step)
     times, start = _times_and_start(flow, t, theta0)
     field = _Field(flow)
     plan = _plan(field, start, times, engine, method, rtol, step)
@@ -231,9 +234,6 @@ def _plan(
     step: float | None,
 ) -> _Plan:
     if engine == "auto":
-        if method is not None or step is not None:
-            given = "method" if method is not None else "step"
-            raise ValueError(f"{given} goes with a named engine: give engine='scipy' or engine='sundials' too")
         found = kinks(field.flow.problem)
         horizon = float(times[-1] - times[0])
         sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start)
@@ -245,6 +245,22 @@ def _plan(
     if method is None:
         method = "Midpoint" if step is not None else named.methods[0]
     return _Plan(named, Choice(engine, method, rtol, "named by the caller"))
+
+
+def require_options(engine: str, method: str | None, step: float | None) -> None:
+    """Raises EngineError if engine, method and step do not go together, before anything is computed."""
+    if engine == "auto":
+        if method is not None or step is not None:
+            given = "method" if method is not None else "step"
+            raise EngineError(f"{given} goes with a named engine, not with 'auto': say engine = 'scipy', say")
+        return
+    named = get_engine(engine)
+    if method is not None:
+        require_method(named, method)
+    if step is not None and (engine != "scipy" or method not in (None, "Midpoint")):
+        raise EngineError("step goes with engine 'scipy' and method 'Midpoint'; the others choose their own")
+    if method == "Midpoint" and step is None:
+        raise EngineError("method 'Midpoint' has a fixed step: give `step`")
 
 
 def spectral_radius(

@@ -166,7 +166,9 @@ class _Record:
                 "time": ("step", steps * optimizer.time_per_step),
                 "saved_step": saved_steps,
                 "saved_time": ("saved_step", saved_steps * optimizer.time_per_step),
-                "layer": layers,
+                "layer": np.array(
+                    layers, dtype=object
+                ),  # Zarr v3 has a type for strings, none for numpy's '<U'
             },
             attrs={
                 "optimizer": type(optimizer).__name__,

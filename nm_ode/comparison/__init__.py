@@ -2,5 +2,6 @@
 
 from nm_ode.comparison.errors import AlignmentError, compare
 from nm_ode.comparison.order import ObservedOrder, observed_order
+from nm_ode.comparison.summary import Row, summary
 
-__all__ = ["AlignmentError", "ObservedOrder", "compare", "observed_order"]
+__all__ = ["AlignmentError", "ObservedOrder", "Row", "compare", "observed_order", "summary"]

@@ -27,8 +27,7 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         Dimensions `step` (saved steps), `layer`. Variables `error` e_k = ‖θ(t_k) − θ_k‖,
         `motion` ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by
         layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked,
-        `solver_error`, `solver_error_ratio` and `solver_limited`. Attributes: the values at the last step,
-        `solver_limited` (1 if it holds at the last step), expected order.
+        `solver_error`, `solver_error_ratio` and the flag `solver_limited`. Attributes name the flow.
 
     Raises:
         AlignmentError: other times, other parameters, or theta was not recorded.
@@ -64,7 +63,9 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
             "layer": run["layer"].values,
         },
         attrs={
-            name: solution.attrs[name] for name in ("flow", "title", "expected_order") if name in solution.attrs
+            name: solution.attrs[name]
+            for name in ("flow", "title", "expected_order")
+            if name in solution.attrs
         },
     )
     if "loss" in solution:
@@ -76,9 +77,6 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         result["solver_error_ratio"] = ("step", ratio)
         # A check that did not finish says nothing good: NaN counts as limited, but for the start.
         result["solver_limited"] = ("step", ~(ratio <= SOLVER_LIMIT) & (error > 0))
-    if count:
-        final = result.isel(step=-1)
-        result.attrs |= {f"final_{name}": float(final[name]) for name in final.data_vars if not final[name].ndim}
     return annotate(result)
 
 

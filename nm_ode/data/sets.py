@@ -31,7 +31,9 @@ def digits(samples: int | None = None) -> DataSet:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    return _first(DataSet(torch.from_numpy(x / 16.0), torch.from_numpy(y.astype(np.int64))), samples, "digits")
+    return _first(
+        DataSet(torch.from_numpy(x / 16.0), torch.from_numpy(y.astype(np.int64))), samples, "digits"
+    )
 
 
 def diabetes(samples: int | None = None) -> DataSet:
@@ -55,17 +57,17 @@ def npz(path: Path, samples: int | None = None) -> DataSet:
         with np.load(path) as arrays:
             x, y = (np.asarray(arrays[name]) for name in ("x", "y"))
     except KeyError as error:
-        raise DataError(f"{path} has no array {error.args[0].split(' ')[0]}; it must have 'x' and 'y'") from None
+        raise DataError(
+            f"{path} has no array {error.args[0].split(' ')[0]}; it must have 'x' and 'y'"
+        ) from None
     except Exception as error:
         raise DataError(f"{path} is not a NumPy .npz file of plain arrays ({error})") from None
     if len(x) != len(y) or len(x) == 0:
         raise DataError(f"{path}: {len(x)} inputs and {len(y)} targets; give as many of each, at least one")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise DataError(f"{path} has values that are not finite")
-    if np.issubdtype(y.dtype, np.integer):
-        y = y.astype(np.int64)
-    else:
-        y = y.astype(np.float64).reshape(len(y), -1)
+    is_class = np.issubdtype(y.dtype, np.integer)
+    y = y.astype(np.int64) if is_class else y.astype(np.float64).reshape(len(y), -1)
     return _first(DataSet(torch.from_numpy(x.astype(np.float64)), torch.from_numpy(y)), samples, str(path))
 
 

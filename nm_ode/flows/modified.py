@@ -96,9 +96,7 @@ def increment_weights(order: int) -> list[float]:
 
     Δ^j z_0 = Δ^{j−1} u_0 = Σ_i (−1)^{j−1−i} C(j−1, i) u_i, so c_i = (−1)^i Σ_{j>i} C(j−1, i)/j.
     """
-    return [
-        (-1) ** i * sum(comb(j - 1, i) / j for j in range(i + 1, order + 1)) for i in range(order)
-    ]
+    return [(-1) ** i * sum(comb(j - 1, i) / j for j in range(i + 1, order + 1)) for i in range(order)]
 
 
 def ModifiedFlow(  # noqa: N802 (reads as the class it stands for)

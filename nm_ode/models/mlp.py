@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -41,7 +42,7 @@ def mlp(
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for i, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for i, (n_in, n_out) in enumerate(pairwise(widths), start=1):
             modules[f"linear{i}"] = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64)
             if i < len(widths) - 1:
                 modules[f"{activation}{i}"] = between()

@@ -1,0 +1,39 @@
+# make demo   install into .venv if need be, run cases/digits_mlp.toml, print the error table and the report's path
+# make test   the whole suite: lint, types, import contracts, tests
+# make bench  the benchmarks, JSON on standard output
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint format bench picture clean
+
+demo: $(INSTALLED)
+	$(BIN)/nm-ode run cases/digits_mlp.toml
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/flow_solve.py
+	$(BIN)/python benchmarks/gradient_cost.py
+
+# One venv for everything. It is made anew where an installation was cut off half-way.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "nm_ode needs Python 3.11 or newer; say make PYTHON=..."'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist results .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

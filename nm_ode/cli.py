@@ -1,0 +1,232 @@
+"""The command nm-ode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import xarray as xr
+
+DONE, FAILED, MISTAKE = 0, 1, 2
+
+app = typer.Typer(
+    name="nm-ode",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help=(
+        "The differential equations that SGD follows, solved beside SGD itself.\n\n"
+        "A case is a TOML file: model, data, optimiser, and the flows to compare the run with. Start with\n\n"
+        "  [bold]nm-ode cases[/bold]                   what there is to run\n\n"
+        "  [bold]nm-ode run digits_mlp[/bold]          train, solve, compare, report\n\n"
+        "  [bold]nm-ode doctor[/bold]                  what works on this machine\n\n"
+        "Exit codes: 0 done, 1 a case failed, 2 a mistake in what was asked."
+    ),
+)
+out_console, error_console = Console(), Console(stderr=True)
+
+
+@app.command()
+def run(
+    cases: Annotated[
+        list[str], typer.Argument(metavar="CASE…", help="Case files, or names of shipped cases.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; each case gets a folder of its name.")
+    ] = Path("results"),
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Solve with this engine, whatever the case says: auto, sundials, scipy."),
+    ] = None,
+) -> None:
+    """Run cases: train, solve the flows, compare, write store and report.
+
+    A case that is done already is shown again at once; one that was cut off goes on from what was complete.
+    Results of another case are never written over.
+
+      nm-ode run cases/digits_mlp.toml
+      nm-ode run digits_mlp diabetes_linear --out /tmp/results
+    """
+    from nm_ode.reporting import write_report
+    from nm_ode.studies import CaseError, StoreError, find_case, load_case, run_case
+
+    worst = DONE
+    try:
+        # Every mistake is told before anything is computed.
+        loaded = [(load_case(path, engine=engine), path) for path in map(find_case, cases)]
+        names = [case.name for case, _ in loaded]
+        for name in names:
+            if names.count(name) > 1:
+                raise CaseError(f"two cases are called {name!r}: their results would go to one folder")
+    except CaseError as error:
+        _stop(str(error), MISTAKE)
+    for case, path in loaded:
+        try:
+            with _bars() as progress:
+                outcome = run_case(case, path, out, progress)
+        except (CaseError, StoreError) as error:
+            _complain(str(error))
+            worst = max(worst, MISTAKE)
+            continue
+        except KeyboardInterrupt:
+            _stop(
+                f"{case.name}: interrupted; what was complete is kept, run the same command to go on", FAILED
+            )
+        report = write_report(outcome.tree, outcome.store.parent / "report.html")
+        _print_table(outcome.tree)
+        if outcome.reused:
+            out_console.print("Done before; nothing was computed again.", style="dim")
+        for failure in outcome.failures:
+            _complain(f"{case.name}: {failure}")
+            worst = max(worst, FAILED)
+        _print_path("store ", outcome.store)
+        _print_path("report", report)
+    raise typer.Exit(worst)
+
+
+@app.command()
+def report(store: Annotated[Path, typer.Argument(help="A run.zarr, or the folder that holds it.")]) -> None:
+    """Write report.html beside a store, and print the error table."""
+    from nm_ode.reporting import write_report
+    from nm_ode.studies import StoreError, open_store
+
+    path = store / "run.zarr" if store.is_dir() and store.suffix != ".zarr" else store
+    try:
+        tree = open_store(path)
+        written = write_report(tree, path.parent / "report.html")
+    except StoreError as error:
+        _stop(str(error), MISTAKE)
+    except OSError as error:
+        _stop(f"{path.parent} cannot be written ({error.strerror})", MISTAKE)
+    _print_table(tree)
+    _print_path("report", written)
+
+
+@app.command()
+def cases() -> None:
+    """List the cases that come with nm_ode, and those in ./cases."""
+    from nm_ode.studies import CaseError, load_case, shipped_cases
+
+    table = Table("case", "title", "flows", "file", box=None, header_style="dim")
+    here = sorted(path.resolve() for path in Path("cases").glob("*.toml"))
+    for path in dict.fromkeys([*shipped_cases(), *here]):
+        try:
+            case = load_case(path)
+        except CaseError as error:
+            table.add_row(path.stem, "[red]does not load[/red]", "", str(error))
+            continue
+        flows = ", ".join(flow.kind for flow in case.flows)
+        table.add_row(case.name, case.title, flows, _short(path))
+    out_console.print(table)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False) -> None:
+    """Versions, devices, and each engine tried on a known equation; with a remedy where one does not work."""
+    from nm_ode.doctor import devices, engines
+    from nm_ode.studies.versions import versions
+
+    found = {"devices": devices(), "engines": engines()}
+    if as_json:
+        print(
+            json.dumps(
+                {"versions": versions()} | {k: [asdict(f) for f in v] for k, v in found.items()}, indent=1
+            )
+        )
+        return
+    out_console.print(", ".join(f"{name} {version}" for name, version in versions().items()), style="dim")
+    table = Table(box=None, header_style="dim")
+    for column in ("", "name", "works", "what", "remedy"):
+        table.add_column(column)
+    for kind, findings in found.items():
+        for i, finding in enumerate(findings):
+            works = "[green]yes[/green]" if finding.works else "[yellow]no[/yellow]"
+            table.add_row(kind if i == 0 else "", finding.name, works, finding.detail, finding.remedy)
+    out_console.print(table)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _print_table(tree: xr.DataTree) -> None:
+    from nm_ode.comparison import summary
+
+    rows = summary(tree)
+    out_console.print(f"\n[bold]{tree.attrs['title']}[/bold]")
+    if not rows:
+        out_console.print("No flow was solved.", style="dim")
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("flow", no_wrap=True)
+    for column in ("error", "relative", "loss gap", "solver", "gradients"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    for row in rows:
+        products = f"+{row.hvp_evaluations}" if row.hvp_evaluations else ""
+        table.add_row(
+            row.name.replace("_", " ") + ("" if row.status == "success" else " [red]stopped[/red]"),
+            f"{row.error:.1e}",
+            f"{row.relative_error:.1e}",
+            f"{row.loss_gap:+.1e}",
+            f"{row.solver_error_ratio:.0e}" + ("[red]![/red]" if row.solver_limited else ""),
+            f"{row.gradient_evaluations}{products}",
+            row.method,
+        )
+    out_console.print(table)
+    out_console.print(
+        f"at step {max(row.step for row in rows)}; relative: to the motion; solver: its own error over the "
+        "flow's; gradients + Hessian products",
+        style="dim",
+    )
+    for row in rows:
+        if row.solver_limited:
+            out_console.print(
+                f"[red]![/red] {row.title}: the solver's own error is above a tenth of what is measured; "
+                "tighten solver.rtol (or, with kinks, use method = 'Midpoint' and a smaller step)"
+            )
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    columns = (TextColumn("{task.description:45}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console, transient=True) as bars:
+
+        def start(what: str, total: int) -> Callable[[int], None]:
+            task = bars.add_task(what, total=total)
+            return lambda done: bars.update(task, completed=done)
+
+        yield start
+
+
+def _print_path(label: str, path: Path) -> None:
+    # soft_wrap: a path is for copying, so it stays on one line.
+    out_console.print(f"[dim]{label}[/dim] {path}", soft_wrap=True, highlight=False)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _complain(message: str) -> None:
+    error_console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    _complain(message)
+    raise typer.Exit(code)

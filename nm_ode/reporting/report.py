@@ -1,0 +1,70 @@
+"""report.html: what was run, the error table, the plots; one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from pathlib import Path
+
+import jinja2
+import xarray as xr
+
+from nm_ode.comparison import summary
+from nm_ode.reporting.plots import error_plot, layer_plot, loss_plot
+
+
+def write_report(tree: xr.DataTree, path: Path) -> Path:
+    """Render the tree of a run to `path`; an older report there is replaced at once or not at all."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nm_ode.reporting", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=_number, count=_count, image=_image)
+    rows = summary(tree)
+    compared = [row for row in rows if row.step > 0]
+    figures = []
+    if tree["discrete"].sizes.get("saved_step", 0) > 1:
+        figures.append(("Loss of the discrete run and of each flow.", loss_plot(tree, rows)))
+    if compared:
+        figures.append(
+            (
+                "Distance between each flow and the discrete run at the same time; thin lines: the solver's "
+                "own error, which must lie well below.",
+                error_plot(tree, compared),
+            )
+        )
+        figures.append(
+            ("Each layer's distance, relative to how far the layer has moved.", layer_plot(tree, compared))
+        )
+    html = environment.get_template("report.html.jinja").render(
+        attrs=tree.attrs,
+        run=tree["discrete"].attrs,
+        steps=tree["discrete"].sizes["step"],
+        rows=rows,
+        figures=figures,
+        versions=json.loads(tree.attrs["versions"]),
+    )
+    writing = path.with_name(f".{path.name}-{os.getpid()}")
+    writing.write_text(html, encoding="utf-8")
+    writing.replace(path)
+    return path
+
+
+def _number(value: float) -> str:
+    """Three figures, with a real minus and exponent; a dash for what was not measured."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+
+
+def _count(value: int) -> str:
+    return f"{value:,}".replace(",", " ")
+
+
+def _image(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,0 +1,126 @@
+"""From a valid case to the objects that it names, with the checks that need the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bridges import EngineError
+from nm_ode.data import DataError, DataSet, diabetes, digits, npz
+from nm_ode.flows import Flow, ModifiedFlow
+from nm_ode.models import mlp
+from nm_ode.optimizers import SGD
+from nm_ode.problem import LossFunction, Problem, ProblemError
+from nm_ode.solving import require_options
+from nm_ode.studies.case import Case, CaseError, ModifiedFlowTable, NpzData
+
+_LOSSES: dict[str, LossFunction] = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "mse": nn.functional.mse_loss,
+}
+
+
+def prepare(case: Case, path: Path) -> tuple[Problem, SGD, list[Flow]]:
+    """Problem, optimiser and flows of a case.
+
+    Args:
+        path: the case file, for messages and for what it names by relative path.
+
+    Raises:
+        CaseError: what the case names is not there, or does not fit together.
+    """
+    try:
+        require_options(case.solver.engine, case.solver.method, case.solver.step)
+    except EngineError as error:
+        raise CaseError(f"{path}: solver: {error}") from None
+    data = _data(case, path)
+    _require_fit(case, data, path)
+    if case.model.name == "mlp":
+        model = mlp(case.model.widths, case.model.activation, bias=case.model.bias, seed=case.seed)
+    else:
+        widths = (case.model.inputs, case.model.outputs)
+        model = mlp(widths, bias=case.model.bias, seed=case.seed)
+    try:
+        problem = Problem(
+            model,
+            _LOSSES[case.loss],
+            (data.x, data.y),
+            dtype=getattr(torch, case.dtype),
+            device=_device(case, path),
+            chunk_size=case.chunk_size,
+        )
+    except ProblemError as error:
+        raise CaseError(f"{path}: {error}") from None
+    optimizer = SGD(**case.optimizer.model_dump(exclude={"name"}))
+    flows = [
+        ModifiedFlow(problem, optimizer, flow.order, flow.form)
+        if isinstance(flow, ModifiedFlowTable)
+        else ModifiedFlow(problem, optimizer, order=1)
+        for flow in case.flows
+    ]
+    return problem, optimizer, flows
+
+
+def _data(case: Case, path: Path) -> DataSet:
+    try:
+        if isinstance(case.data, NpzData):
+            return npz(path.parent / case.data.path, case.data.samples)
+        return {"digits": digits, "diabetes": diabetes}[case.data.name](case.data.samples)
+    except DataError as error:
+        raise CaseError(f"{path}: data: {error}") from None
+
+
+def _device(case: Case, path: Path) -> torch.device:
+    try:
+        device = torch.device(case.device)
+    except RuntimeError:
+        raise CaseError(f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise CaseError(f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CaseError(f"{path}: device: {case.device!r} was given, and torch sees no GPU here; use 'cpu'")
+    return device
+
+
+def _require_fit(case: Case, data: DataSet, path: Path) -> None:
+    """Shapes, labels and loss go together; each mistake is named with its key."""
+    if case.model.name == "mlp":
+        first, last = ("model.widths[0]", case.model.widths[0]), ("model.widths[-1]", case.model.widths[-1])
+    else:
+        first, last = ("model.inputs", case.model.inputs), ("model.outputs", case.model.outputs)
+    features = data.x[0].numel()
+    if data.x.ndim != 2 or first[1] != features:
+        raise CaseError(
+            f"{path}: {first[0]}: {first[1]} was given; data {case.data.name!r} has inputs of shape "
+            f"{tuple(data.x.shape[1:])}, so it must be {features}"
+        )
+    if case.loss == "cross_entropy":
+        if not data.is_classification:
+            raise CaseError(
+                f"{path}: loss: 'cross_entropy' was given; data {case.data.name!r} has values, not classes: "
+                "use 'mse'"
+            )
+        low, high = int(data.y.min()), int(data.y.max())
+        if data.y.ndim != 1 or low < 0 or high >= last[1]:
+            raise CaseError(
+                f"{path}: {last[0]}: {last[1]} was given; the labels of data {case.data.name!r} run from "
+                f"{low} to {high}, and must lie in 0 … {last[1] - 1}: give {last[0]} = {high + 1}, or correct "
+                "the labels"
+            )
+    else:
+        if data.is_classification:
+            raise CaseError(
+                f"{path}: loss: 'mse' was given; data {case.data.name!r} has classes: use 'cross_entropy'"
+            )
+        if tuple(data.y.shape[1:]) != (last[1],):
+            raise CaseError(
+                f"{path}: {last[0]}: {last[1]} was given; data {case.data.name!r} has targets of shape "
+                f"{tuple(data.y.shape[1:])}"
+            )
+    if isinstance(case.training.batch_size, int) and case.training.batch_size > len(data.x):
+        raise CaseError(
+            f"{path}: training.batch_size: {case.training.batch_size} was given; data {case.data.name!r} has "
+            f"{len(data.x)} samples: give at most that, or 'full'"
+        )
