@@ -64,10 +64,9 @@ class Layout:
 
     def layer_norms(self, vector: NDArray[np.floating]) -> NDArray[np.float64]:
         """2-norm of each layer's part of `vector`; shape (..., P) to (..., layers)."""
-        return np.stack(
-            [
-                np.sqrt(sum(np.square(vector[..., piece]).sum(axis=-1) for piece in pieces))
+        with np.errstate(over="ignore"):  # a diverging run may leave the range: then the norm is inf
+            squares = [
+                sum(np.square(vector[..., piece]).sum(axis=-1) for piece in pieces)
                 for pieces in self.layers.values()
-            ],
-            axis=-1,
-        ).astype(np.float64)
+            ]
+        return np.sqrt(np.stack(squares, axis=-1)).astype(np.float64)

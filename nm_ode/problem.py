@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -61,6 +62,7 @@ class Problem:
     ) -> None:
         _require_dtype(dtype)
         _require_initialised(model)
+        _require_separate(model)
         first = next(model.parameters(), None)
         if device is None:
             device = first.device if first is not None else "cpu"
@@ -275,19 +277,26 @@ def _require_initialised(model: nn.Module) -> None:
             raise ProblemError(f"parameter {name!r} has no shape yet: run the model once on an input first")
 
 
+def _require_separate(model: nn.Module) -> None:
+    """Two parameters over the same memory: torch.optim would move it twice, a flat vector only once."""
+    taken = sorted(
+        (p.data_ptr(), p.data_ptr() + p.numel() * p.element_size(), name)
+        for name, p in model.named_parameters()
+        if p.numel()
+    )
+    for (_, end, name), (start, _, other) in pairwise(taken):
+        if start < end:
+            raise ProblemError(
+                f"parameters {name!r} and {other!r} share memory but are two parameters: tie them by "
+                "assigning the same nn.Parameter to both"
+            )
+
+
 def _trainable(model: nn.Module) -> tuple[list[nn.Parameter], Layout]:
     slots: list[Slot] = []
     parameters: list[nn.Parameter] = []
     start = 0
-    owners: dict[int, str] = {}
     for name, parameter in model.named_parameters():  # tied parameters come once
-        storage = parameter.untyped_storage().data_ptr()
-        if parameter.numel() and storage in owners:
-            raise ProblemError(
-                f"parameters {owners[storage]!r} and {name!r} share memory but are two parameters: tie them "
-                "by assigning the same nn.Parameter to both"
-            )
-        owners[storage] = name
         if not parameter.requires_grad:
             continue
         if parameter.is_complex():

@@ -88,10 +88,10 @@ def error_plot(tree: xr.DataTree, rows: list[Row]) -> str:
                     color=_colour(i),
                     lw=1,
                     alpha=0.55,
-                    label="solver's own error, same colour" if i == 0 else None,
                 )
         axes.set_yscale("log")
         axes.set_xlabel(_time_label(tree))
+        axes.plot([], [], color=_DISCRETE, lw=1, alpha=0.55, label="solver's own error (thin, same colours)")
         axes.set_ylabel(r"error  $\|\theta(t_k) - \theta_k\|$  (units of θ)")
         axes.legend()
 

@@ -106,8 +106,8 @@ def _require_fit(case: Case, data: DataSet, path: Path) -> None:
         if data.y.ndim != 1 or low < 0 or high >= last[1]:
             raise CaseError(
                 f"{path}: {last[0]}: {last[1]} was given; the labels of data {case.data.name!r} run from "
-                f"{low} to {high}, and must lie in 0 … {last[1] - 1}: give {last[0]} = {high + 1}, or correct "
-                "the labels"
+                f"{low} to {high}, and must lie in 0 … {last[1] - 1}: give {last[0]} = {high + 1}, "
+                "or correct the labels"
             )
     else:
         if data.is_classification:

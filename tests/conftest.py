@@ -1,0 +1,27 @@
+"""Problems that many tests share: small, and of the kinds of the field."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import nm_ode
+from nm_ode.data import digits
+from nm_ode.models import mlp
+
+
+@pytest.fixture(scope="session")
+def tanh_digits() -> nm_ode.Problem:
+    """THEORY.md's digits problem: 512 samples, 64-32-10 tanh, cross-entropy, P = 2410."""
+    data = digits(512)
+    return nm_ode.Problem(mlp([64, 32, 10], "tanh"), nn.functional.cross_entropy, (data.x, data.y))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> nm_ode.Problem:
+    """A tanh regression with 27 parameters: fast, smooth, with a dense Hessian that one can look at."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    return nm_ode.Problem(mlp([3, 4, 2], "tanh", seed=1), nn.functional.mse_loss, (x, y))

@@ -1,0 +1,1 @@
+"""Independent answers that the package is held against."""

@@ -1,0 +1,336 @@
+"""Problem: gradients and Hessian products against dense autodiff; what is refused, and why."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import nm_ode
+from nm_ode import Problem, ProblemError
+from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss, flat_parameters
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(5, 5)
+        self.decode = nn.Linear(5, 5)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x):
+        return self.decode(torch.tanh(self.encode(x)))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.read = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.norm(x.reshape(len(x), 2, 4))
+        return self.read(self.attend(x, x, x, need_weights=False)[0].mean(dim=1))
+
+
+def frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+def batch_norm_eval() -> nn.Module:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    model(torch.randn(50, 5, generator=torch.Generator().manual_seed(0)) + 1)  # running statistics of its own
+    return model.eval()
+
+
+def with_unused() -> nn.Module:
+    model = nn.Sequential(nn.Linear(5, 3))
+    model.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    return model
+
+
+MODELS = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), (5,)),
+    "gelu": (lambda: nn.Sequential(nn.Linear(5, 4), nn.GELU(), nn.Linear(4, 3)), (5,)),
+    "relu": (lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (5,)),
+    "tied": (Tied, (5,)),
+    "frozen": (frozen, (5,)),
+    "unused parameter": (with_unused, (5,)),
+    "batch norm, eval": (batch_norm_eval, (5,)),
+    "batch norm, train": (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), (5,)),
+    "layer norm": (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3)), (5,)),
+    "group norm": (lambda: nn.Sequential(nn.Linear(5, 4), nn.GroupNorm(2, 4), nn.Linear(4, 3)), (5,)),
+    "rms norm": (lambda: nn.Sequential(nn.Linear(5, 4), nn.RMSNorm(4), nn.Linear(4, 3)), (5,)),
+    "convolution": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3, 3)),
+        (2, 3, 3),
+    ),
+    "attention": (Attention, (8,)),
+}
+NORMALISED = {"layer norm", "batch norm, train"}
+WITHOUT_BATCH_STATISTICS = sorted(set(MODELS) - {"batch norm, train"})
+
+
+def make(kind: str, dtype: torch.dtype = torch.float64, **options):
+    build, shape = MODELS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = build()
+        x = torch.randn(11, *shape, dtype=dtype)
+        y = torch.randint(0, 3, (11,))
+    problem = Problem(model, nn.functional.cross_entropy, (x, y), dtype=dtype, **options)
+    dense = dense_loss(copy.deepcopy(model).to(dtype), nn.functional.cross_entropy, x, y)
+    theta = problem.theta0 + 0.1 * torch.randn(
+        problem.layout.size, dtype=dtype, generator=torch.Generator().manual_seed(1)
+    )
+    return problem, dense, theta
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, rtol: float) -> None:
+    assert (actual - expected).norm() <= rtol * max(float(expected.norm()), 1e-3)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_loss_and_gradient_equal_dense_autograd(kind: str) -> None:
+    problem, dense, theta = make(kind)
+    loss, gradient = problem.loss_and_grad(theta)
+    assert_close(loss, dense(theta), 1e-13)
+    assert_close(problem.loss(theta), dense(theta), 1e-13)
+    assert_close(gradient, dense_gradient(dense, theta), 1e-12)
+    assert torch.equal(problem.grad(theta), gradient)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_gradient_in_float32_equals_dense_autograd(kind: str) -> None:
+    problem, dense, theta = make(kind, torch.float32)
+    assert problem.grad(theta).dtype == torch.float32
+    assert_close(problem.grad(theta), dense_gradient(dense, theta), 1e-5)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_hvp_equals_the_dense_hessian(kind: str) -> None:
+    problem, dense, theta = make(kind)
+    v = torch.randn(problem.layout.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gradient, product = problem.grad_and_hvp(theta, v)
+    assert_close(product, dense_hessian(dense, theta, reverse_over_reverse=kind in NORMALISED) @ v, 1e-11)
+    assert torch.equal(problem.hvp(theta, v), product)
+    assert_close(gradient, dense_gradient(dense, theta), 1e-12)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_hvp_equals_a_finite_difference_of_gradients(kind: str) -> None:
+    problem, _, theta = make(kind)
+    v = torch.randn(problem.layout.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    h = 1e-5
+    # Fourth order, so that what is left is the rounding of the difference; at a ReLU's kink there is none.
+    difference = (
+        8 * (problem.grad(theta + h * v) - problem.grad(theta - h * v))
+        - (problem.grad(theta + 2 * h * v) - problem.grad(theta - 2 * h * v))
+    ) / (12 * h)
+    assert_close(problem.hvp(theta, v), difference, 1e-8)
+
+
+def test_hvp_of_a_loss_that_is_linear_in_theta_is_zero() -> None:
+    x, y = torch.ones(4, 2), torch.zeros(4)
+    problem = Problem(nn.Linear(2, 1), lambda out, y: out.mean(), (x, y))
+    assert torch.equal(problem.hvp(problem.theta0, torch.ones(3)), torch.zeros(3, dtype=torch.float64))
+
+
+@given(chunk_size=st.integers(1, 12), kind=st.sampled_from(WITHOUT_BATCH_STATISTICS))
+@settings(max_examples=60, deadline=None)
+def test_chunks_change_nothing_but_rounding(chunk_size: int, kind: str) -> None:
+    whole, _, theta = make(kind)
+    chunked, _, _ = make(kind, chunk_size=chunk_size)
+    v = torch.linspace(-1, 1, whole.layout.size, dtype=torch.float64)
+    assert_close(chunked.loss(theta), whole.loss(theta), 1e-13)
+    assert_close(chunked.grad(theta), whole.grad(theta), 1e-12)
+    assert_close(chunked.hvp(theta, v), whole.hvp(theta, v), 1e-11)
+
+
+def test_a_sum_over_samples_is_chunked_as_a_sum() -> None:
+    x, y = torch.randn(9, 2), torch.randn(9, 1)
+    loss = nn.MSELoss(reduction="sum")
+    whole, chunked = (Problem(nn.Linear(2, 1), loss, (x, y), chunk_size=size) for size in (None, 4))
+    assert_close(chunked.loss(whole.theta0), whole.loss(whole.theta0), 1e-13)
+
+
+def test_a_chunk_never_holds_more_samples_than_asked() -> None:
+    seen = []
+
+    class Watch(nn.Linear):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    problem = Problem(
+        Watch(2, 1), nn.functional.mse_loss, (torch.randn(10, 2), torch.randn(10, 1)), chunk_size=4
+    )
+    seen.clear()
+    problem.grad(problem.theta0)
+    assert seen == [4, 4, 2]
+
+
+@pytest.mark.parametrize("samples", [torch.tensor([1, 1, 4]), slice(2, 7)])
+def test_a_loss_over_some_samples_is_that_of_a_problem_with_those(samples, tiny: Problem) -> None:
+    part = Problem(tiny.model, tiny.loss_fn, (tiny.x[samples], tiny.y[samples]))
+    for mine, theirs in zip(
+        tiny.loss_and_grad(tiny.theta0, samples), part.loss_and_grad(tiny.theta0), strict=True
+    ):
+        assert_close(mine, theirs, 1e-14)
+
+
+def test_tied_parameters_appear_once() -> None:
+    problem, _, _ = make("tied")
+    assert problem.layout.names == ("encode.weight", "encode.bias", "decode.bias")
+    assert problem.layout.size == 35
+
+
+def test_frozen_parameters_are_constants() -> None:
+    problem, _, _ = make("frozen")
+    assert "0.weight" not in problem.layout.names
+    assert problem.layout.names == ("0.bias", "2.weight", "2.bias")
+
+
+def test_parameters_are_views_of_one_buffer(tiny: Problem) -> None:
+    storages = {p.untyped_storage().data_ptr() for p in tiny.model.parameters()}
+    assert len(storages) == 1
+
+
+def test_the_callers_model_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = copy.deepcopy(model.state_dict())
+    problem = Problem(model, nn.functional.mse_loss, (torch.randn(6, 3), torch.randn(6, 2)))
+    problem.grad(problem.theta0 + 1)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert next(model.parameters()).dtype == torch.float32
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["mlp", "batch norm, train"])
+def test_evaluations_are_pure(kind: str) -> None:
+    problem, _, theta = make(kind)
+    first = problem.grad(theta).clone()
+    problem.grad(problem.theta0)
+    assert torch.equal(problem.grad(theta), first)
+
+
+def test_results_do_not_change_when_theta_moves_on(tiny: Problem) -> None:
+    gradient = tiny.grad(tiny.theta0)
+    kept = gradient.clone()
+    tiny.grad(tiny.theta0 + 1)
+    assert torch.equal(gradient, kept)
+
+
+def test_layout_has_names_shapes_and_layers(tiny: Problem) -> None:
+    layout = tiny.layout
+    assert layout["linear1.weight"].shape == (4, 3)
+    tiny.loss(tiny.theta0)
+    assert tiny.theta0[layout["linear2.bias"].slice].tolist() == tiny.model.linear2.bias.tolist()
+    assert list(layout.layers) == ["linear1", "linear2"]
+    vector = np.arange(layout.size, dtype=float)
+    assert np.isclose(np.linalg.norm(layout.layer_norms(vector)), np.linalg.norm(vector))
+
+
+class DropoutByHand(nn.Linear):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+
+def scaled_by_batch() -> nn.Module:
+    class ByBatch(nn.Linear):
+        def forward(self, x):
+            out = super().forward(x)
+            return out / out.std()
+
+    return ByBatch(3, 2)
+
+
+REGRESSION = (torch.randn(12, 3), torch.randn(12, 2))
+CLASSES = (torch.randn(12, 3), torch.arange(12) % 2)
+HALF = torch.float16
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "data", "options", "reason"),
+    [
+        (nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1)), "mse", REGRESSION, {}, "'1' .Dropout. drops units"),
+        (nn.LSTM(3, 2, num_layers=2, dropout=0.2), "mse", REGRESSION, {}, "LSTM.*drops units"),
+        (DropoutByHand(3, 2), "mse", REGRESSION, {}, "the loss is random"),
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
+            "mse",
+            REGRESSION,
+            {"chunk_size": 4},
+            "'1' .BatchNorm1d. takes its statistics from the batch",
+        ),
+        (scaled_by_batch(), "mse", REGRESSION, {"chunk_size": 4}, "chunk_size would change the loss"),
+        (
+            nn.Linear(3, 2),
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0], dtype=torch.float64)),
+            (CLASSES[0], torch.tensor([0, 0, 0, 1, 1, 0] * 2)),
+            {"chunk_size": 5},
+            "chunk_size would change the loss",
+        ),
+        (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": HALF}, "float16 is too coarse"),
+        (nn.Linear(3, 2), "mse", REGRESSION, {"chunk_size": 0}, "chunk_size must be at least 1"),
+        (nn.Linear(3, 2).requires_grad_(False), "mse", REGRESSION, {}, "no trainable parameter"),
+        (nn.LazyLinear(2), "mse", REGRESSION, {}, "has no shape yet"),
+        (nn.Linear(3, 2), "mse", (REGRESSION[0], REGRESSION[1][:5]), {}, "12 inputs and 5 targets"),
+        (nn.Linear(3, 2), nn.MSELoss(reduction="none"), REGRESSION, {}, "must return a scalar"),
+    ],
+)
+def test_what_makes_no_flow_is_refused_with_the_reason(model, loss, data, options, reason: str) -> None:
+    loss_fn = nn.functional.mse_loss if loss == "mse" else loss
+    with pytest.raises(ProblemError, match=reason):
+        Problem(model, loss_fn, data, **options)
+
+
+def test_parameters_that_share_memory_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = nn.Parameter(model[0].weight.detach())
+    with pytest.raises(ProblemError, match=r"'0.weight' and '1.weight' share memory"):
+        Problem(model, nn.functional.mse_loss, (torch.randn(4, 3), torch.randn(4, 3)))
+
+
+def test_dropout_in_eval_mode_is_welcome() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).eval()
+    assert Problem(model, nn.functional.mse_loss, REGRESSION).layout.size == 8
+
+
+def test_a_theta_of_the_wrong_length_is_named(tiny: Problem) -> None:
+    with pytest.raises(ProblemError, match=r"theta has shape \(3,\)"):
+        tiny.grad(torch.zeros(3))
+    with pytest.raises(ProblemError, match=r"v has shape \(3,\)"):
+        tiny.hvp(tiny.theta0, torch.zeros(3))
+
+
+def test_token_inputs_stay_integers() -> None:
+    model = nn.Sequential(nn.Embedding(6, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+    x, y = torch.randint(0, 6, (5, 2)), torch.randint(0, 2, (5,))
+    problem = Problem(model, nn.functional.cross_entropy, (x, y))
+    dense_model = copy.deepcopy(model).double()
+    dense_model[0].sparse = False
+    dense = dense_loss(dense_model, nn.functional.cross_entropy, x, y)
+    theta = flat_parameters(model).double()
+    assert_close(problem.grad(theta), dense_gradient(dense, theta), 1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_gpu_agrees_with_the_cpu(kind: str) -> None:
+    here, _, theta = make(kind)
+    there, _, _ = make(kind, device="cuda")
+    v = torch.linspace(-1, 1, here.layout.size, dtype=torch.float64)
+    assert there.grad(theta).device.type == "cuda"
+    assert_close(there.grad(theta).cpu(), here.grad(theta), 1e-11)
+    assert_close(there.hvp(theta, v).cpu(), here.hvp(theta, v), 1e-10)
+    assert nm_ode.solve(nm_ode.GradientFlow(there), [0.0, 0.1]).attrs["status"] == "success"

@@ -1,0 +1,131 @@
+"""The discrete run: what is recorded is what torch.optim did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from nm_ode import SGD, Problem, TrainingDiverged, train
+from nm_ode.training import sample_batches
+
+MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
+
+
+def test_theta_follows_a_plain_torch_loop_on_the_model_itself(tiny: Problem) -> None:
+    import copy
+
+    model = copy.deepcopy(tiny.model)
+    torch_optimizer = MOMENTUM.torch_optimizer(model.parameters())
+    thetas = [tiny.theta0]
+    with torch.no_grad():
+        for parameter, slot in zip(model.parameters(), tiny.layout.slots, strict=True):
+            parameter.copy_(tiny.theta0[slot.slice].view(slot.shape))
+    for _ in range(5):
+        torch_optimizer.zero_grad()
+        tiny.loss_fn(model(tiny.x), tiny.y).backward()
+        torch_optimizer.step()
+        thetas.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    run = train(tiny, MOMENTUM, steps=5)
+    np.testing.assert_allclose(run["theta"], torch.stack(thetas).numpy(), rtol=1e-12)
+
+
+def test_records_belong_to_their_steps(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=6)
+    for k in range(6):
+        theta = torch.from_numpy(run["theta"].values[k].copy())
+        loss, gradient = tiny.loss_and_grad(theta)
+        assert float(run["loss"][k]) == float(loss) == float(run["full_loss"][k])
+        np.testing.assert_allclose(run["grad_norm"][k], gradient.norm())
+        np.testing.assert_allclose(run["update_norm"][k], 0.1 * gradient.norm())
+    np.testing.assert_allclose(np.linalg.norm(run["layer_grad_norm"], axis=1), run["grad_norm"])
+    np.testing.assert_allclose(np.linalg.norm(run["layer_update_norm"], axis=1), run["update_norm"])
+    assert run["layer"].values.tolist() == ["linear1", "linear2"]
+
+
+def test_flow_time_counts_lr_and_dampening(tiny: Problem) -> None:
+    run = train(tiny, MOMENTUM, steps=4)
+    np.testing.assert_allclose(run["time"], 0.05 * 0.8 * np.arange(4))
+    np.testing.assert_allclose(run["saved_time"], 0.05 * 0.8 * np.arange(5))
+
+
+def test_theta_is_saved_at_multiples_and_at_the_end(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=7, save_every=3)
+    assert run["saved_step"].values.tolist() == [0, 3, 6, 7]
+    every = train(tiny, SGD(lr=0.1), steps=7)
+    xr.testing.assert_identical(
+        run["theta"].drop_attrs(), every["theta"].sel(saved_step=[0, 3, 6, 7]).drop_attrs()
+    )
+
+
+@pytest.mark.parametrize("batch_size", [6, "full"])
+def test_a_seed_fixes_every_bit(tiny: Problem, batch_size) -> None:
+    one, other = (train(tiny, MOMENTUM, steps=20, batch_size=batch_size, seed=5) for _ in range(2))
+    xr.testing.assert_identical(one, other)
+
+
+def test_another_seed_takes_other_batches(tiny: Problem) -> None:
+    one, other = (train(tiny, MOMENTUM, steps=3, batch_size=6, seed=seed) for seed in (0, 1))
+    assert not np.array_equal(one["theta"], other["theta"])
+
+
+def test_an_epoch_sees_every_sample_once() -> None:
+    batches = sample_batches(20, 6, seed=0)
+    epochs = [[next(batches) for _ in range(4)] for _ in range(2)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [6, 6, 6, 2]
+        assert sorted(torch.cat(epoch).tolist()) == list(range(20))
+    assert torch.cat(epochs[0]).tolist() != torch.cat(epochs[1]).tolist()
+
+
+def test_a_minibatch_run_records_the_loss_of_the_batch_and_of_all(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=3, batch_size=6, seed=2)
+    batches = sample_batches(20, 6, seed=2)
+    for k in range(3):
+        theta = torch.from_numpy(run["theta"].values[k].copy())
+        assert float(run["loss"][k]) == float(tiny.loss_and_grad(theta, next(batches))[0])
+        assert float(run["full_loss"][k]) == float(tiny.loss(theta))
+
+
+def test_divergence_names_the_step_and_keeps_what_was_recorded(tiny: Problem) -> None:
+    with pytest.raises(
+        TrainingDiverged, match=r"diverged: the loss is (nan|inf) at step \d+ \(lr = 10000\)"
+    ) as caught:
+        train(tiny, SGD(lr=1e4), steps=500)
+    run, step = caught.value.run, caught.value.step
+    assert run.sizes["step"] == step
+    assert np.isfinite(run["loss"]).all()
+    assert run["saved_step"].values.tolist() == list(range(step))
+
+
+def test_divergence_at_the_very_last_step_is_seen() -> None:
+    x, y = torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    problem = Problem(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, (x, y))
+    with pytest.raises(TrainingDiverged, match="at step 1 "):
+        train(problem, SGD(lr=1e200), steps=1)
+
+
+def test_every_variable_has_a_name_and_units(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=1)
+    assert all({"long_name", "units"} <= set(variable.attrs) for variable in run.variables.values())
+
+
+def test_progress_is_told_step_by_step(tiny: Problem) -> None:
+    told = []
+    train(tiny, SGD(lr=0.1), steps=3, on_step=told.append)
+    assert told == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": 0}, "steps must be at least 1; 0"),
+        ({"steps": 1, "save_every": 0}, "save_every must be at least 1"),
+        ({"steps": 1, "batch_size": 21}, "from 1 to 20, the number of samples; 21"),
+        ({"steps": 1, "batch_size": 0}, "batch_size must be 'full' or from 1"),
+    ],
+)
+def test_values_out_of_range_are_named(tiny: Problem, options, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        train(tiny, SGD(lr=0.1), **options)
