@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bridges.engine import EngineError
+
 SMOOTH_RTOL = 1e-6  # what a smooth field is solved with unless asked
 KINKED_RTOL = 1e-3  # what a kinked field is solved with unless asked
 KINKED_FLOOR = 1e-4  # below it tolerance buys no accuracy
@@ -29,7 +31,12 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
         rtol: the tolerance asked for; None takes SMOOTH_RTOL or KINKED_RTOL. A kinked field is never
             solved with less than KINKED_FLOOR: below it an adaptive method burns evaluations at the kinks
             and gains little. Who needs more names scipy's Midpoint and a step.
+
+    Raises:
+        EngineError: rtol is not positive.
     """
+    if rtol is not None and not rtol > 0:
+        raise EngineError(f"rtol must be a positive number; {rtol} was given")
     if kinks:
         used = KINKED_RTOL if rtol is None else max(rtol, KINKED_FLOOR)
         reason = f"kinked field ({', '.join(kinks)}): low order"

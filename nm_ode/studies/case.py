@@ -216,9 +216,9 @@ def load_case(path: Path, *, engine: str | None = None) -> Case:
 
 def _sentence(path: Path, raw: Any, error: Any) -> str:
     """file: key: what was given; what is allowed."""
-    key, given = _place(raw, error["loc"])
-    where = f"{path}: {key}" if key else f"{path}"
     kind, context = error["type"], error.get("ctx", {})
+    key, given = _place(raw, error["loc"], missing=kind == "missing")
+    where = f"{path}: {key}" if key else f"{path}"
     if kind == "missing":
         return f"{where}: is missing; every case must have it"
     if kind in ("unknown_key", "combination"):
@@ -240,7 +240,7 @@ def _sentence(path: Path, raw: Any, error: Any) -> str:
     return f"{where}: {given!r} was given{text.replace('no such activation', '')}"
 
 
-def _place(raw: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
+def _place(raw: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[str, Any]:
     """The key as written in the file and its value; pydantic's own names of union members are left out."""
     key, value = "", raw
     for i, part in enumerate(loc):
@@ -248,8 +248,8 @@ def _place(raw: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
             key, value = f"{key}.{part}" if key else str(part), value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             key, value = f"{key}[{part}]", value[part]
-        elif i == len(loc) - 1 and isinstance(value, Mapping) and isinstance(part, str) and part.islower():
-            key, value = f"{key}.{part}" if key else part, None
+        elif missing and i == len(loc) - 1:
+            key, value = f"{key}.{part}" if key else str(part), None
     return key, value
 
 

@@ -1,0 +1,116 @@
+"""report.html: one file, complete, well-formed."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import xarray as xr
+
+from nm_ode.comparison import summary
+from nm_ode.reporting import write_report
+from nm_ode.reporting.report import _count, _number
+from nm_ode.studies import load_case, run_case
+from tests.studies.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> xr.DataTree:
+    folder = tmp_path_factory.mktemp("case")
+    path = folder / "tiny.toml"
+    path.write_text(TINY.replace('name = "tiny"', 'name = "tiny"\ntitle = "A < B & C"'))
+    return run_case(load_case(path), path, folder / "out").tree
+
+
+@pytest.fixture(scope="module")
+def html(tree, tmp_path_factory) -> str:
+    return write_report(tree, tmp_path_factory.mktemp("report") / "report.html").read_text()
+
+
+class Outline(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.sources, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        attributes = dict(attrs)
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+        if "src" in attributes:
+            self.sources.append(attributes["src"])
+        if "href" in attributes:
+            self.links.append(attributes["href"])
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+
+def test_it_is_one_file_with_every_tag_closed(html: str) -> None:
+    outline = Outline()
+    outline.feed(html)
+    assert outline.open == []
+    assert outline.links == []
+    assert len(outline.sources) == 3
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in outline.sources)
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_the_plots_are_drawings_with_labelled_axes(html: str) -> None:
+    drawings = [base64.b64decode(data).decode() for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
+    for drawing in drawings:
+        assert ElementTree.fromstring(drawing).tag.endswith("svg")
+    comments = [re.findall(r"<!-- (.*?) -->", drawing) for drawing in drawings]  # matplotlib notes each text
+    for texts, title, label in zip(
+        comments,
+        ("Loss", "Error against time", "Error of each layer at the last step"),
+        ("loss over all samples", "units of θ", "dimensionless"),
+        strict=True,
+    ):
+        assert title in texts
+        assert any(label in text for text in texts)
+
+
+def test_it_says_what_was_run_and_what_came_out(html: str, tree) -> None:
+    assert "A &lt; B &amp; C" in html
+    for text in ("gradient flow", "modified flow, order 2, Hessian form", "torch", "seed", "smooth"):
+        assert text in html
+    for row in summary(tree):
+        assert _number(row.error) in html
+        assert _count(row.gradient_evaluations) in html
+    assert "nan" not in html.split("base64")[0].lower()
+    assert "What failed" not in html
+
+
+def test_failures_come_first(tree, tmp_path: Path) -> None:
+    failed = tree.copy()
+    failed.attrs |= {"failures": ["the solver gave up at t = 3"], "status": "failed"}
+    html = write_report(failed, tmp_path / "report.html").read_text()
+    assert html.index("the solver gave up at t = 3") < html.index("Distance between")
+
+
+def test_a_run_that_diverged_at_once_has_a_report_too(tree, tmp_path: Path) -> None:
+    bare = xr.DataTree.from_dict(
+        {"/discrete": tree["discrete"].to_dataset().isel(saved_step=slice(0), step=slice(0))}
+    )
+    bare.attrs = tree.attrs | {"failures": ["training diverged"]}
+    assert "training diverged" in write_report(bare, tmp_path / "report.html").read_text()
+
+
+def test_a_solver_limited_row_is_marked(tree, tmp_path: Path) -> None:
+    limited = tree.copy(deep=True)
+    limited["comparison/gradient/solver_limited"][:] = True
+    html = write_report(limited, tmp_path / "report.html").read_text()
+    assert html.count("solver-limited</span>") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.012345, "0.0123"), (-1.5e-7, "−1.5e−7"), (float("nan"), "–"), (2e12, "2e+12"), (0.0, "0")],
+)
+def test_numbers_are_short_and_readable(value: float, text: str) -> None:
+    assert _number(value) == text

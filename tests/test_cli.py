@@ -1,0 +1,143 @@
+"""The command: what it prints and how it exits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nm_ode import doctor
+from nm_ode.cli import app
+from tests.studies.conftest import TINY
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def call(*arguments: str | Path):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_run_prints_the_table_and_where_the_report_is(case: Path) -> None:
+    result = call("run", case)
+    assert result.exit_code == 0
+    assert "gradient " in result.stdout
+    assert "modified 2 hessian" in result.stdout
+    report = next(line.split()[-1] for line in result.stdout.splitlines() if line.startswith("report"))
+    assert Path(report).read_text().startswith("<!DOCTYPE html>")
+    assert "Done before" in call("run", case).stdout
+
+
+def test_report_is_made_again_from_the_store(case: Path) -> None:
+    call("run", case, "--out", "out")
+    (case.parent / "out/tiny/report.html").unlink()
+    for store in ("out/tiny", "out/tiny/run.zarr"):
+        assert call("report", store).exit_code == 0
+    assert (case.parent / "out/tiny/report.html").exists()
+
+
+def test_the_engine_can_be_named(case: Path) -> None:
+    result = call("run", case, "--engine", "sundials")
+    assert result.exit_code == 0
+    assert "BDF" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nope.toml"], "no case file nope.toml"),
+        (["run", "digits_mpl"], "did you mean 'digits_mlp'?"),
+        (["run", "tiny.toml", "tiny.toml"], "two cases are called 'tiny'"),
+        (["run", "tiny.toml", "--engine", "sundail"], "did you mean 'sundials'?"),
+        (["run", "tiny.toml", "--out", "tiny.toml"], "cannot be written"),
+        (["report", "nowhere"], "no store at nowhere"),
+        (["report", "tiny.toml"], "not a Zarr v3 store"),
+        (["rn"], "No such command"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence_and_exit_code_2(case: Path, arguments, sentence: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_brackets_in_a_message_are_text_not_markup(case: Path) -> None:
+    case.write_text(TINY.replace("[64, 4, 10]", "[60, 4, 10]"))
+    result = call("run", case)
+    assert result.exit_code == 2
+    assert "model.widths[0]: 60 was given" in result.stderr
+
+
+def test_another_cases_results_are_refused(case: Path) -> None:
+    call("run", case)
+    case.write_text(TINY.replace("lr = 0.1", "lr = 0.2"))
+    result = call("run", case)
+    assert result.exit_code == 2
+    assert "optimizer.lr: 0.1 there, 0.2 here" in result.stderr
+
+
+def test_a_case_that_fails_is_exit_code_1_and_the_others_still_run(case: Path) -> None:
+    other = case.with_name("other.toml")
+    other.write_text(TINY.replace('"tiny"', '"other"').replace("rtol = 1e-5", "rtol = 1e-5\nmax_rhs = 5"))
+    result = call("run", other, case)
+    assert result.exit_code == 1
+    assert "the limit of 5 right-hand sides was reached" in result.stderr
+    assert "gradient " in result.stdout
+    assert (case.parent / "results/tiny/report.html").exists()
+    assert "What failed" in (case.parent / "results/other/report.html").read_text()
+
+
+def test_cases_lists_shipped_ones_and_those_here(case: Path) -> None:
+    (case.parent / "cases").mkdir()
+    case.rename(case.parent / "cases/tiny.toml")
+    (case.parent / "cases/broken.toml").write_text("name = 3")
+    result = call("cases")
+    assert result.exit_code == 0
+    for name in ("digits_mlp", "diabetes_linear", "tiny", "does not load"):
+        assert name in result.stdout
+
+
+def test_doctor_tries_every_engine(case: Path) -> None:
+    result = call("doctor")
+    assert result.exit_code == 0
+    for text in ("sundials", "scipy", "diffeq", "cpu", "torch"):
+        assert text in result.stdout
+
+
+def test_doctor_speaks_json(case: Path) -> None:
+    found = json.loads(call("doctor", "--json").stdout)
+    works = {engine["name"]: engine["works"] for engine in found["engines"]}
+    assert works == {"scipy": True, "sundials": True, "diffeq": False}
+    assert all(finding["remedy"] for finding in found["engines"] if not finding["works"])
+    assert found["versions"]["torch"].startswith("2.")
+
+
+def test_doctor_sees_an_engine_that_is_missing_or_wrong(monkeypatch) -> None:
+    def missing(name):
+        raise ImportError("No module named 'sksundae'")
+
+    monkeypatch.setattr(doctor, "get_engine", missing)
+    found = {finding.name: finding for finding in doctor.engines()}
+    assert not found["sundials"].works
+    assert found["sundials"].remedy == "pip install --force-reinstall scikit-sundae"
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "_decay", lambda t, y, dy: dy.fill(0.0))
+    assert "wrong by" in next(f for f in doctor.engines() if f.name == "scipy").detail
+
+
+def test_help_teaches() -> None:
+    text = call("--help").stdout
+    for word in ("run", "report", "cases", "doctor", "Exit codes", "digits_mlp"):
+        assert word in text
+    assert call("run", "--help").exit_code == 0

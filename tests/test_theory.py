@@ -1,0 +1,90 @@
+"""THEORY.md's figures: closed forms on linear regression, orders on digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nm_ode import SGD, GradientFlow, ModifiedFlow, compare, observed_order, solve, train
+from nm_ode.data import diabetes
+from nm_ode.studies import load_case
+from nm_ode.studies.preparing import prepare
+from tests.oracles.linear import Quadratic
+
+CASE = Path("cases/diabetes_linear.toml")
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("engine", ["auto", "sundials", "scipy"])
+def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str, weight_decay: float) -> None:
+    problem, _, _ = prepare(load_case(CASE), CASE)
+    data = diabetes()
+    oracle = Quadratic(data.x.numpy(), data.y.numpy(), weight_decay)
+    theta0, lr, times = problem.theta0.numpy(), 0.05, [0.0, 0.5, 5.0, 20.0]
+    optimizer = SGD(lr=lr, weight_decay=weight_decay)
+    flows = {
+        GradientFlow(problem, optimizer): lambda t: oracle.gradient_flow(theta0, t),
+        ModifiedFlow(problem, optimizer, order=2, form="hessian"): lambda t: oracle.modified_flow(
+            theta0, t, lr
+        ),
+        ModifiedFlow(problem, optimizer, order=2): lambda t: oracle.modified_flow(theta0, t, lr),
+    }
+    for flow, exact in flows.items():
+        solution = solve(flow, times, engine=engine, rtol=1e-10, atol=1e-12, check=False)
+        for state, t in zip(solution["theta"].values, times, strict=True):
+            assert np.linalg.norm(state - exact(t)) < 1e-8, (flow.name, t)
+
+
+def test_descent_on_the_linear_case_against_powers_of_its_matrix() -> None:
+    problem, optimizer, _ = prepare(load_case(CASE), CASE)
+    data = diabetes()
+    run = train(problem, optimizer, steps=50)
+    exact = Quadratic(data.x.numpy(), data.y.numpy()).descent(problem.theta0.numpy(), 50, optimizer.lr)
+    np.testing.assert_allclose(run["theta"][-1], exact, rtol=0, atol=1e-13)
+
+
+# Expected order, and the error at lr = 0.05 in THEORY.md §4 (another seed: the size, not the digits).
+ORDERS = {
+    "gradient": (lambda p, o: GradientFlow(p, o), 1, 7.0e-3),
+    "hessian": (lambda p, o: ModifiedFlow(p, o, order=2, form="hessian"), 2, 3.3e-5),
+    "iterated map": (lambda p, o: ModifiedFlow(p, o, order=2), 2, 8.2e-5),
+}
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+def test_order_and_size_of_the_error_on_digits(tanh_digits, kind: str) -> None:
+    make, order, size = ORDERS[kind]
+    ladder, horizon, errors = (0.4, 0.2, 0.1, 0.05), 8.0, []
+    for lr in ladder:
+        steps = round(horizon / lr)
+        run = train(tanh_digits, SGD(lr=lr), steps, save_every=steps)
+        comparison = compare(run, solve(make(tanh_digits, SGD(lr=lr)), run, rtol=1e-8))
+        assert not comparison["solver_limited"].any()
+        errors.append(float(comparison["error"][-1]))
+    assert abs(observed_order(ladder, errors).order - order) < 0.1
+    assert size / 3 < errors[-1] < size * 3
+
+
+def test_weight_decay_keeps_the_order(tanh_digits) -> None:
+    ladder, errors = (0.4, 0.2, 0.1), []
+    for lr in ladder:
+        optimizer = SGD(lr=lr, weight_decay=0.05)
+        run = train(tanh_digits, optimizer, round(4 / lr), save_every=round(4 / lr))
+        flow = ModifiedFlow(tanh_digits, optimizer, order=2, form="hessian")
+        errors.append(float(compare(run, solve(flow, run, rtol=1e-8, check=False))["error"][-1]))
+    assert abs(observed_order(ladder, errors).order - 2) < 0.1
+
+
+def test_gradient_flow_descends(tanh_digits) -> None:
+    losses = solve(GradientFlow(tanh_digits), np.linspace(0, 20, 40), check=False)["loss"].values
+    assert (np.diff(losses) < 0).all()
+
+
+def test_starting_where_a_run_starts(tanh_digits) -> None:
+    start = tanh_digits.theta0 + 0.01
+    run = train(tanh_digits, SGD(lr=0.1), 2, theta0=start)
+    solution = solve(GradientFlow(tanh_digits), run, check=False)
+    assert torch.equal(torch.from_numpy(solution["theta"].values[0].copy()), start)
