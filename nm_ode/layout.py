@@ -69,4 +69,5 @@ class Layout:
                 sum(np.square(vector[..., piece]).sum(axis=-1) for piece in pieces)
                 for pieces in self.layers.values()
             ]
-        return np.sqrt(np.stack(squares, axis=-1)).astype(np.float64)
+        norms: NDArray[np.float64] = np.sqrt(np.stack(squares, axis=-1)).astype(np.float64)
+        return norms

@@ -252,7 +252,7 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
     if engine == "auto":
         if method is not None or step is not None:
             given = "method" if method is not None else "step"
-            raise EngineError(f"{given} goes with a named engine, not with 'auto': say engine = 'scipy', say")
+            raise EngineError(f"{given} goes with a named engine, not with 'auto': name one")
         return
     named = get_engine(engine)
     if method is not None:

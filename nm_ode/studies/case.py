@@ -49,9 +49,7 @@ class MlpModel(Table):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in ACTIVATIONS:
-            raise PydanticCustomError(
-                "unknown_activation", "no such activation{hint}", {"hint": did_you_mean(value, ACTIVATIONS)}
-            )
+            raise PydanticCustomError("unknown_name", "{hint}", {"hint": did_you_mean(value, ACTIVATIONS)})
         return value
 
 
@@ -109,8 +107,15 @@ class Training(Table):
     """Length and batches of the discrete run."""
 
     steps: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = "full"
+    batch_size: int | Literal["full"] = "full"
     save_every: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _number_or_full(cls, value: Any) -> Any:
+        if value != "full" and not (type(value) is int and value >= 1):
+            raise PydanticCustomError("not_allowed", "'full' or a number of samples, at least 1")
+        return value
 
 
 class GradientFlowTable(Table):
@@ -235,9 +240,12 @@ def _sentence(path: Path, raw: Any, error: Any) -> str:
             "; float16 and bfloat16 are too coarse for a flow" if given in ("float16", "bfloat16") else ""
         )
         return f"{where}: {given!r} was given{did_you_mean(given, allowed)}{reason}"
+    if kind == "string_pattern_mismatch":
+        return f"{where}: {given!r} was given; it must be a file name of letters, digits, '_', '-' and '.'"
     message = error["msg"].removeprefix("Input ").removeprefix("should ")
-    text = message if kind == "unknown_activation" else f"; it must {message}"
-    return f"{where}: {given!r} was given{text.replace('no such activation', '')}"
+    if kind == "not_allowed":
+        message = f"be {message}"
+    return f"{where}: {given!r} was given" + (message if kind == "unknown_name" else f"; it must {message}")
 
 
 def _place(raw: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[str, Any]:

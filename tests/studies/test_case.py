@@ -55,7 +55,10 @@ MISTAKES = [
     (("lr = 0.1", ""), r"optimizer.lr: is missing"),
     (("steps = 10", "steps = 0"), r"training.steps: 0 was given; it must be greater than or equal to 1"),
     (("steps = 10", "steps = 1.5"), r"training.steps: 1.5 was given; it must be a valid integer"),
-    (("save_every = 5", 'batch_size = "ful"'), r"training.batch_size: 'ful' was given.*did you mean 'full'"),
+    (
+        ("save_every = 5", 'batch_size = "ful"'),
+        r"training.batch_size: 'ful' was given; it must be 'full' or a number of samples, at least 1$",
+    ),
     (
         ('name = "mlp"', 'name = "mpl"'),
         r"model.name: 'mpl' was given; did you mean 'mlp'\? Known: mlp, linear",
@@ -79,7 +82,7 @@ MISTAKES = [
     (("order = 2", "order = 3"), r"flows\[1\]: form = 'hessian' goes up to order = 2"),
     (('["gradient",', '["gradient", "gradient",'), r"flows\[1\] is there twice"),
     (("lr = 0.1", "lr = 0.1\nmomentum = 0.9"), r"optimizer.momentum = 0.9 does not go with flows"),
-    (('name = "tiny"', 'name = "../tiny"'), r"name: '../tiny' was given"),
+    (('name = "tiny"', 'name = "../tiny"'), r"name: '../tiny' was given; it must be a file name"),
     (("[solver]", "[solver"), r"is not valid TOML"),
 ]
 

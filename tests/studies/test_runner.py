@@ -107,9 +107,7 @@ def test_a_flow_that_fails_leaves_the_others_whole_and_is_tried_again(
     assert [row.status for row in rows] == ["success", "max_rhs"]
 
     solved = []
-    monkeypatch.setattr(
-        runner, "solve", lambda flow, t, **options: solved.append(flow.name) or real(flow, t, **options)
-    )
+    monkeypatch.setattr(runner, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
     again = run(path, tmp_path / "out")
     assert again.failures == ()
     assert solved == ["modified_2_hessian"]
@@ -173,9 +171,7 @@ def test_an_interrupted_run_goes_on_from_what_was_complete(tiny_case, tmp_path: 
         run(tiny_case, tmp_path / "out")
     solved = []
     monkeypatch.setattr(runner, "train", None)
-    monkeypatch.setattr(
-        runner, "solve", lambda flow, t, **options: solved.append(flow.name) or real(flow, t, **options)
-    )
+    monkeypatch.setattr(runner, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
     assert run(tiny_case, tmp_path / "out").failures == ()
     assert solved == ["modified_2_hessian"]
 

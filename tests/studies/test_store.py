@@ -54,7 +54,7 @@ def test_nothing_of_the_writing_is_left(store: Path) -> None:
 def test_an_unfinished_store_does_not_open(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     StoreWriter(path, CASE).write("discrete", dataset())
-    with pytest.raises(StoreError, match="is not finished.*run the same case again"):
+    with pytest.raises(StoreError, match=r"is not finished.*run the same case again"):
         open_store(path)
     with pytest.raises(StoreError, match="not a Zarr v3 store"):
         open_store(partial_path(path))
