@@ -28,9 +28,10 @@ class ProblemError(ValueError):
 class Problem:
     """L(theta) = loss_fn(model(x), y), its gradient and Hessian–vector products, on one flat vector.
 
-    The model is copied, so the caller's stays as it is. In the copy the trainable parameters are views
-    into one buffer: setting theta is one copy of P numbers, whatever the number of tensors.
-    Tied parameters appear once; frozen ones (`requires_grad=False`) are constants.
+    The model is copied, so the caller's stays as it is. In the copy the trainable parameters are views into
+    the theta that is being evaluated: nothing is copied in, whatever the number of tensors (a theta of another
+    dtype, device or stride is converted first). Tied parameters appear once; frozen ones
+    (`requires_grad=False`) are constants.
 
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
@@ -79,14 +80,14 @@ class Problem:
 
         self.model = _copy(model).to(device=self.device, dtype=dtype)
         self._parameters, self.layout = _trainable(self.model)
-        self._buffer = torch.empty(self.layout.size, dtype=dtype, device=self.device)
-        _make_views(self._parameters, self._buffer, self.layout)
+        self._sizes = [slot.size for slot in self.layout.slots]
+        self.theta0 = self._flat([parameter.detach() for parameter in self._parameters])
         _forget_running_statistics(self.model)
-        self.theta0 = self._buffer.clone()
 
         self.chunk_size: int | None = None
         self._reduction = "mean"
         _refuse_randomness(self.model)
+        _refuse_renormalisation(self.model)
         self._refuse_random_loss()
         if chunk_size is not None and chunk_size < self.n_samples:
             self._reduction = self._chunked_reduction(chunk_size)
@@ -127,7 +128,7 @@ class Problem:
     def grad_and_hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> tuple[Tensor, Tensor]:
         """∇L(theta) and H(theta) v from one forward and two backward passes."""
         self._set(theta)
-        direction = self._split(v.to(device=self.device, dtype=self.dtype))
+        direction = self._split(v, "v")
 
         def one_chunk(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             loss = self._forward(x, y)
@@ -138,7 +139,7 @@ class Problem:
             )
             flat = self._flat([g.detach() for g in gradients])
             if not along.requires_grad:  # the loss is linear in theta
-                return flat, torch.zeros_like(self._buffer)
+                return flat, torch.zeros_like(flat)
             return flat, self._flat(self._derivatives(along))
 
         with _twice_differentiable():
@@ -197,17 +198,18 @@ class Problem:
         return part.to(self.device, self.dtype if part.is_floating_point() else part.dtype)
 
     def _set(self, theta: Tensor) -> None:
-        if theta.shape != self._buffer.shape:
-            raise ProblemError(
-                f"theta has shape {tuple(theta.shape)}; this problem's has {tuple(self._buffer.shape)}"
-            )
-        with torch.no_grad():
-            self._buffer.copy_(theta)
+        for parameter, piece in zip(self._parameters, self._split(theta, "theta"), strict=True):
+            parameter.data = piece
 
-    def _split(self, v: Tensor) -> list[Tensor]:
-        if v.shape != self._buffer.shape:
-            raise ProblemError(f"v has shape {tuple(v.shape)}; theta has {tuple(self._buffer.shape)}")
-        return [v[slot.slice].view(slot.shape) for slot in self.layout.slots]
+    def _split(self, vector: Tensor, name: str) -> list[Tensor]:
+        """Views of `vector` in the shapes of the parameters."""
+        if vector.shape != (self.layout.size,):
+            raise ProblemError(
+                f"{name} has shape {tuple(vector.shape)}; this problem's theta has ({self.layout.size},)"
+            )
+        vector = vector.detach().to(device=self.device, dtype=self.dtype).contiguous()
+        pieces = torch.split(vector, self._sizes)
+        return [piece.view(slot.shape) for piece, slot in zip(pieces, self.layout.slots, strict=True)]
 
     def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -309,14 +311,6 @@ def _trainable(model: nn.Module) -> tuple[list[nn.Parameter], Layout]:
     return parameters, Layout(tuple(slots))
 
 
-def _make_views(parameters: list[nn.Parameter], buffer: Tensor, layout: Layout) -> None:
-    with torch.no_grad():
-        for parameter, slot in zip(parameters, layout.slots, strict=True):
-            view = buffer[slot.slice].view(slot.shape)
-            view.copy_(parameter)
-            parameter.data = view
-
-
 def _forget_running_statistics(model: nn.Module) -> None:
     """In train mode running statistics are written but not read: without them a forward pass is pure."""
     for module in model.modules():
@@ -337,6 +331,15 @@ def _refuse_randomness(model: nn.Module) -> None:
             raise ProblemError(
                 f"module {name!r} ({type(module).__name__}) drops units at random with probability {rate}: "
                 "a flow needs a deterministic loss; call model.eval(), or set the probability to 0"
+            )
+
+
+def _refuse_renormalisation(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            raise ProblemError(
+                f"module {name!r} ({type(module).__name__}) rescales its weights in the forward pass, so the loss "
+                "is no function of theta; leave max_norm out"
             )
 
 

@@ -199,9 +199,20 @@ def test_frozen_parameters_are_constants() -> None:
     assert problem.layout.names == ("0.bias", "2.weight", "2.bias")
 
 
-def test_parameters_are_views_of_one_buffer(tiny: Problem) -> None:
-    storages = {p.untyped_storage().data_ptr() for p in tiny.model.parameters()}
-    assert len(storages) == 1
+def test_parameters_are_views_of_theta(tiny: Problem) -> None:
+    theta = tiny.theta0 + 1
+    tiny.grad(theta)
+    assert {p.untyped_storage().data_ptr() for p in tiny.model.parameters()} == {
+        theta.untyped_storage().data_ptr()
+    }
+    assert torch.equal(theta, tiny.theta0 + 1)
+
+
+@pytest.mark.parametrize("other", [lambda t: t.float(), lambda t: t.repeat_interleave(2)[::2]])
+def test_a_theta_of_another_dtype_or_stride_is_converted(tiny: Problem, other) -> None:
+    theta = other(tiny.theta0)
+    assert_close(tiny.grad(theta), tiny.grad(theta.double().contiguous()), 1e-15)
+    assert tiny.grad(theta).dtype == torch.float64
 
 
 def test_the_callers_model_stays_as_it_is() -> None:
@@ -282,6 +293,13 @@ HALF = torch.float16
         (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": HALF}, "float16 is too coarse"),
         (nn.Linear(3, 2), "mse", REGRESSION, {"chunk_size": 0}, "chunk_size must be at least 1"),
         (nn.Linear(3, 2).requires_grad_(False), "mse", REGRESSION, {}, "no trainable parameter"),
+        (
+            nn.Sequential(nn.Embedding(4, 2, max_norm=1.0), nn.Flatten()),
+            "mse",
+            (torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 2)),
+            {},
+            "'0' .Embedding. rescales its weights",
+        ),
         (nn.LazyLinear(2), "mse", REGRESSION, {}, "has no shape yet"),
         (nn.Linear(3, 2), "mse", (REGRESSION[0], REGRESSION[1][:5]), {}, "12 inputs and 5 targets"),
         (nn.Linear(3, 2), nn.MSELoss(reduction="none"), REGRESSION, {}, "must return a scalar"),

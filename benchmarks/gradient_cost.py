@@ -1,0 +1,69 @@
+"""One `Problem.grad` beside a plain forward and backward pass of the same torch model, at P of about 1e5.
+
+`Problem.grad(theta)` takes any theta and gives one flat gradient; the plain pass has its parameters where they are
+and leaves its gradients in as many tensors. Both in float64, on the same data, in turns.
+"""
+
+from __future__ import annotations
+
+import torch
+from measuring import paired_ratio, report
+from torch import nn
+from torch.nn import functional as F
+
+from nm_ode import Problem
+from nm_ode.data import digits
+from nm_ode.models import mlp
+
+
+def convolutional() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)),
+            nn.Conv2d(1, 64, 3, padding=1),
+            nn.Tanh(),
+            nn.Conv2d(64, 96, 3, padding=1),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(96 * 16, 32),
+            nn.Tanh(),
+            nn.Linear(32, 10),
+        ).double()
+
+
+MODELS = {
+    "mlp 64-1340-10": (lambda: mlp([64, 1340, 10], "tanh"), (128, 512, 1797)),
+    "mlp 64-210-210-210-10": (lambda: mlp([64, 210, 210, 210, 10], "tanh"), (128, 512, 1797)),
+    "convolutional": (convolutional, (128,)),
+}
+
+
+def main() -> None:
+    found = []
+    for name, (build, sizes) in MODELS.items():
+        for samples in sizes:
+            data = digits(samples)
+            model = build()
+            problem = Problem(model, F.cross_entropy, (data.x, data.y))
+            theta = problem.theta0
+
+            def plain(model=model, data=data) -> None:
+                model.zero_grad(set_to_none=True)
+                F.cross_entropy(model(data.x), data.y).backward()
+
+            def flat(problem=problem, theta=theta) -> None:
+                problem.loss_and_grad(theta)
+
+            found.append(
+                {"model": name, "parameters": problem.layout.size, "samples": samples}
+                | paired_ratio(flat, plain, repeats=101)
+            )
+    report(
+        "gradient_cost", "Problem.loss_and_grad with loss.backward() of the plain model", {"results": found}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What every benchmark here shares: the environment that its figures belong to, and ratios taken in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from nm_ode.studies.versions import git_commit, versions
+
+
+def environment() -> dict[str, str | int]:
+    return {
+        **versions(),
+        "commit": git_commit(),
+        "cores": os.cpu_count() or 0,
+        "torch_threads": torch.get_num_threads(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def paired_ratio(one: Callable[[], object], other: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Time of `one` over time of `other`, taken in turns so that a noisy machine is noisy for both."""
+    one(), other()  # warm
+    pairs = []
+    for i in range(repeats):
+        # The second of a pair finds warmer caches: take turns at being second.
+        if i % 2:
+            b, a = seconds(other), seconds(one)
+        else:
+            a, b = seconds(one), seconds(other)
+        pairs.append((a, b))
+    ratios = sorted(a / b for a, b in pairs)
+    return {
+        "ratio_median": statistics.median(ratios),
+        "ratio_quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
+        "ms": 1e3 * statistics.median(a for a, _ in pairs),
+        "ms_other": 1e3 * statistics.median(b for _, b in pairs),
+    }
+
+
+def report(name: str, compares: str, results: dict[str, object]) -> None:
+    """Print as JSON; with --save, also into benchmarks/results/<name>.json."""
+    text = json.dumps(
+        {"benchmark": name, "compares": compares, "environment": environment(), **results}, indent=1
+    )
+    print(text)
+    if "--save" in sys.argv:
+        folder = Path(__file__).parent / "results"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(text + "\n")
