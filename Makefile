@@ -25,8 +25,12 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/flow_solve.py
 	$(BIN)/python benchmarks/gradient_cost.py
+	$(BIN)/python benchmarks/flow_solve.py
+	$(BIN)/python benchmarks/method_choice.py
+
+picture: demo
+	$(BIN)/python docs/picture.py
 
 # One venv for everything. It is made anew where an installation was cut off half-way.
 $(INSTALLED): pyproject.toml constraints.txt

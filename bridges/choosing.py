@@ -57,10 +57,11 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
 def dop853_evaluations(stiffness: float, rtol: float) -> float:
     """Right-hand sides that DOP853 will need, within a factor of two (benchmarks/method_choice.py).
 
-    The larger of two bounds: stability allows a step of about 6/λ_max for 12 evaluations, with a λ_max that
-    on gradient flows averages twice its start; accuracy asks for more steps the tighter the tolerance.
+    Two steps at least; beyond them the larger of two bounds. Stability allows a step of about 6/λ_max for 12
+    evaluations, with a λ_max that on gradient flows averages twice its start; accuracy asks for more steps the
+    tighter the tolerance.
     """
-    return max(4 * stiffness, 3 * math.pow(stiffness, 0.75) * math.pow(rtol, -0.125))
+    return max(26, 4 * stiffness, 3 * math.pow(stiffness, 0.75) * math.pow(rtol, -0.125))
 
 
 def bdf_evaluations(stiffness: float, rtol: float) -> float:

@@ -82,6 +82,13 @@ def run(
             _complain(str(error))
             worst = max(worst, MISTAKE)
             continue
+        except OSError as error:
+            _complain(
+                f"{case.name}: {error.filename or out}: {error.strerror or error}; what was complete is kept, run "
+                "the same command again when there is room and access"
+            )
+            worst = max(worst, FAILED)
+            continue
         except KeyboardInterrupt:
             _stop(
                 f"{case.name}: interrupted; what was complete is kept, run the same command to go on", FAILED

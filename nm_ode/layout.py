@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,10 @@ class Layout:
                 return slot
         raise KeyError(name)
 
-    def layer_norms(self, vector: NDArray[np.floating]) -> NDArray[np.float64]:
-        """2-norm of each layer's part of `vector`; shape (..., P) to (..., layers)."""
-        with np.errstate(over="ignore"):  # a diverging run may leave the range: then the norm is inf
-            squares = [
-                sum(np.square(vector[..., piece]).sum(axis=-1) for piece in pieces)
-                for pieces in self.layers.values()
-            ]
-        norms: NDArray[np.float64] = np.sqrt(np.stack(squares, axis=-1)).astype(np.float64)
-        return norms
+    def layer_norms(self, vectors: Tensor) -> Tensor:
+        """2-norm of each layer's part; shape (..., P) to (..., layers), on the device of `vectors`."""
+        norms = [
+            torch.linalg.vector_norm(torch.cat([vectors[..., piece] for piece in pieces], dim=-1), dim=-1)
+            for pieces in self.layers.values()
+        ]
+        return torch.stack(norms, dim=-1)

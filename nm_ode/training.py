@@ -134,10 +134,11 @@ class _Record:
         self._full_loss: list[float] = []
 
     def step(self, loss: float, gradient: Tensor, update: Tensor) -> None:
-        layers = self._problem.layout.layer_norms
+        norms = self._problem.layout.layer_norms(torch.stack([gradient, update]))
+        of_gradient, of_update = _numpy(norms)
         self._loss.append(loss)
-        self._gradients.append(layers(_numpy(gradient)))
-        self._updates.append(layers(_numpy(update)))
+        self._gradients.append(of_gradient)
+        self._updates.append(of_update)
 
     def save(self, step: int, theta: Tensor, full_loss: float) -> None:
         self._saved_steps.append(step)
@@ -154,8 +155,8 @@ class _Record:
         dataset = xr.Dataset(
             {
                 "loss": ("step", np.array(self._loss)),
-                "grad_norm": ("step", np.linalg.norm(gradients, axis=1)),
-                "update_norm": ("step", np.linalg.norm(updates, axis=1)),
+                "grad_norm": ("step", np.hypot.reduce(gradients, axis=1)),
+                "update_norm": ("step", np.hypot.reduce(updates, axis=1)),
                 "layer_grad_norm": (("step", "layer"), gradients),
                 "layer_update_norm": (("step", "layer"), updates),
                 "theta": (("saved_step", "param"), np.array(self._thetas).reshape(-1, layout.size)),

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from nm_ode import doctor
 from nm_ode.cli import app
+from nm_ode.studies import runner
+from nm_ode.studies.store import StoreWriter
 from tests.studies.conftest import TINY
 
 
@@ -96,6 +98,31 @@ def test_a_case_that_fails_is_exit_code_1_and_the_others_still_run(case: Path) -
     assert "gradient " in result.stdout
     assert (case.parent / "results/tiny/report.html").exists()
     assert "What failed" in (case.parent / "results/other/report.html").read_text()
+
+
+def test_ctrl_c_keeps_what_was_complete_and_says_how_to_go_on(case: Path, monkeypatch) -> None:
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "solve", interrupted)
+        result = call("run", case)
+    assert result.exit_code == 1
+    assert "interrupted; what was complete is kept, run the same command to go on" in result.stderr
+    monkeypatch.setattr(runner, "train", None)
+    assert call("run", case).exit_code == 0
+
+
+def test_a_full_disk_fails_the_case_with_a_sentence(case: Path, monkeypatch) -> None:
+    def full(self, group, dataset):
+        raise OSError(28, "No space left on device", str(self.path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "write", full)
+        result = call("run", case)
+    assert result.exit_code == 1
+    assert "run.zarr: No space left on device; what was complete is kept" in result.stderr
+    assert call("run", case).exit_code == 0
 
 
 def test_cases_lists_shipped_ones_and_those_here(case: Path) -> None:

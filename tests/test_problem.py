@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -246,8 +245,11 @@ def test_layout_has_names_shapes_and_layers(tiny: Problem) -> None:
     tiny.loss(tiny.theta0)
     assert tiny.theta0[layout["linear2.bias"].slice].tolist() == tiny.model.linear2.bias.tolist()
     assert list(layout.layers) == ["linear1", "linear2"]
-    vector = np.arange(layout.size, dtype=float)
-    assert np.isclose(np.linalg.norm(layout.layer_norms(vector)), np.linalg.norm(vector))
+    vectors = torch.arange(3.0 * layout.size).reshape(3, -1)
+    norms = layout.layer_norms(vectors)
+    assert norms.shape == (3, 2)
+    torch.testing.assert_close(norms[1, 0], vectors[1, :16].norm())
+    torch.testing.assert_close(norms.norm(dim=1), vectors.norm(dim=1))
 
 
 class DropoutByHand(nn.Linear):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from nm_ode import SGD, GradientFlow, ModifiedFlow, compare, observed_order, solve, train
+from nm_ode.comparison import summary
 from nm_ode.data import diabetes
-from nm_ode.studies import load_case
+from nm_ode.studies import find_case, load_case, run_case
 from nm_ode.studies.preparing import prepare
 from tests.oracles.linear import Quadratic
 
@@ -88,3 +89,16 @@ def test_starting_where_a_run_starts(tanh_digits) -> None:
     run = train(tanh_digits, SGD(lr=0.1), 2, theta0=start)
     solution = solve(GradientFlow(tanh_digits), run, check=False)
     assert torch.equal(torch.from_numpy(solution["theta"].values[0].copy()), start)
+
+
+@pytest.mark.parametrize(("name", "gain"), [("digits_mlp", 20), ("diabetes_linear", 100)])
+def test_shipped_cases_show_what_they_are_for(tmp_path: Path, name: str, gain: float) -> None:
+    """The modified flows are closer than gradient flow by much more than the solver's own error."""
+    path = find_case(name)
+    outcome = run_case(load_case(path), path, tmp_path)
+    assert outcome.failures == ()
+    gradient, *modified = summary(outcome.tree)
+    assert gradient.expected_order == 1
+    for row in modified:
+        assert row.error < gradient.error / gain
+    assert not any(row.solver_limited for row in (gradient, *modified))

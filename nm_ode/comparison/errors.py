@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -48,7 +49,9 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     layout = layout_of(run)
     difference, motion = continuous - discrete, discrete - discrete[:1]
     error, moved = np.linalg.norm(difference, axis=1), np.linalg.norm(motion, axis=1)
-    layer_error, layer_moved = layout.layer_norms(difference), layout.layer_norms(motion)
+    layer_error, layer_moved = (
+        layout.layer_norms(torch.from_numpy(part)).numpy() for part in (difference, motion)
+    )
     result = xr.Dataset(
         {
             "error": ("step", error),
