@@ -128,7 +128,8 @@ def cases() -> None:
     """List the cases that come with nm_ode, and those in ./cases."""
     from nm_ode.studies import CaseError, load_case, shipped_cases
 
-    table = Table("case", "title", "flows", "file", box=None, header_style="dim")
+    table = Table("case", "title", "flows", box=None, header_style="dim")
+    table.add_column("file", overflow="fold")
     here = sorted(path.resolve() for path in Path("cases").glob("*.toml"))
     for path in dict.fromkeys([*shipped_cases(), *here]):
         try:
