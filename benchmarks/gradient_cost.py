@@ -1,7 +1,8 @@
 """One `Problem.grad` beside a plain forward and backward pass of the same torch model, at P of about 1e5.
 
 `Problem.grad(theta)` takes any theta and gives one flat gradient; the plain pass has its parameters where they are
-and leaves its gradients in as many tensors. Both in float64, on the same data, in turns.
+and leaves its gradients in as many tensors. `into_out`: with `out=` given, as training does; `fresh`: without.
+Both in float64, on the same data, in turns.
 """
 
 from __future__ import annotations
@@ -53,12 +54,22 @@ def main() -> None:
                 model.zero_grad(set_to_none=True)
                 F.cross_entropy(model(data.x), data.y).backward()
 
-            def flat(problem=problem, theta=theta) -> None:
+            out = torch.empty_like(theta)
+
+            def into_out(problem=problem, theta=theta, out=out) -> None:
+                problem.loss_and_grad(theta, out=out)
+
+            def fresh(problem=problem, theta=theta) -> None:
                 problem.loss_and_grad(theta)
 
             found.append(
-                {"model": name, "parameters": problem.layout.size, "samples": samples}
-                | paired_ratio(flat, plain, repeats=101)
+                {
+                    "model": name,
+                    "parameters": problem.layout.size,
+                    "samples": samples,
+                    "into_out": paired_ratio(into_out, plain, repeats=201),
+                    "fresh": paired_ratio(fresh, plain, repeats=201),
+                }
             )
     report(
         "gradient_cost", "Problem.loss_and_grad with loss.backward() of the plain model", {"results": found}

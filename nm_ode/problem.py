@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class Problem:
     The model is copied, so the caller's stays as it is. In the copy the trainable parameters are views into
     the theta that is being evaluated: nothing is copied in, whatever the number of tensors (a theta of another
     dtype, device or stride is converted first). Tied parameters appear once; frozen ones
-    (`requires_grad=False`) are constants.
+    (`requires_grad=False`) are constants. One thread at a time.
 
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
@@ -107,19 +107,21 @@ class Problem:
                 total += weight * self._forward(x, y)
         return total
 
-    def grad(self, theta: Tensor, samples: Samples = None) -> Tensor:
-        """∇L(theta), shape (P,)."""
-        return self.loss_and_grad(theta, samples)[1]
+    def grad(self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None) -> Tensor:
+        """∇L(theta), shape (P,); written into `out` if given, which saves an allocation of P numbers."""
+        return self.loss_and_grad(theta, samples, out=out)[1]
 
-    def loss_and_grad(self, theta: Tensor, samples: Samples = None) -> tuple[Tensor, Tensor]:
-        """L(theta) and ∇L(theta) from one forward and one backward pass."""
+    def loss_and_grad(
+        self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
         self._set(theta)
 
-        def one_chunk(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def one_chunk(x: Tensor, y: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
             loss = self._forward(x, y)
-            return loss.detach(), self._flat(self._derivatives(loss))
+            return loss.detach(), self._flat(self._derivatives(loss), out)
 
-        return self._accumulate(one_chunk, samples)
+        return self._accumulate(one_chunk, samples, out)
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994)."""
@@ -130,7 +132,7 @@ class Problem:
         self._set(theta)
         direction = self._split(v, "v")
 
-        def one_chunk(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def one_chunk(x: Tensor, y: Tensor, out: None) -> tuple[Tensor, Tensor]:
             loss = self._forward(x, y)
             gradients = self._derivatives(loss, create_graph=True)
             along = sum(
@@ -158,15 +160,18 @@ class Problem:
         )
 
     def _accumulate(
-        self, one_chunk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], samples: Samples
+        self,
+        one_chunk: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]],
+        samples: Samples,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         chunks = self._chunks(samples)
         x, y, weight = next(chunks)
-        first, second = one_chunk(x, y)
+        first, second = one_chunk(x, y, out)
         if weight != 1.0:
-            first, second = first * weight, second * weight
+            first, second = first * weight, second.mul_(weight)
         for x, y, weight in chunks:
-            more_first, more_second = one_chunk(x, y)
+            more_first, more_second = one_chunk(x, y, None)
             first += weight * more_first
             second.add_(more_second, alpha=weight)
         return first, second
@@ -211,8 +216,8 @@ class Problem:
         pieces = torch.split(vector, self._sizes)
         return [piece.view(slot.shape) for piece, slot in zip(pieces, self.layout.slots, strict=True)]
 
-    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    def _flat(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        return torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
 
     def _refuse_random_loss(self) -> None:
         few = slice(0, _PROBE)

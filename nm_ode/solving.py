@@ -87,7 +87,8 @@ def solve(
     require_options(engine, method, step)
     times, start = _times_and_start(flow, t, theta0)
     field = _Field(flow)
-    plan = _plan(field, start, times, engine, method, rtol, step)
+    found = kinks(flow.problem)
+    plan = _plan(field, found, start, times, engine, method, rtol, step)
     used_rtol = plan.choice.rtol
     used_atol = 1e-3 * used_rtol if atol is None else atol
     probe_evaluations = field.take_count()
@@ -110,6 +111,7 @@ def solve(
         "engine_version": plan.engine.version,
         "method": plan.choice.method,
         "choice": plan.choice.reason,
+        "kinks": ", ".join(found),
         "rtol": used_rtol,
         "atol": used_atol,
         "gradients_per_rhs": flow.gradients_per_rhs,
@@ -136,8 +138,11 @@ def solve(
     if solution.status != "success":
         raise SolveError(f"{flow.title}: {_failure(solution)}", result)
     if check:
-        _add_check(result, plan, ode, solution)
-        field.take_count()
+        try:
+            _add_check(result, flow, plan, ode, solution)
+        except BaseException as error:
+            error.solution = result  # type: ignore[attr-defined]
+            raise
     return annotate(result)
 
 
@@ -173,35 +178,32 @@ class _Kept:
         record: Collection[str],
         on_sample: Callable[[int], None] | None,
     ) -> None:
-        self._flow, self._times, self._record, self._on_sample = flow, times, record, on_sample
-        self._values: dict[str, list[NDArray[np.float64] | float]] = {name: [] for name in record}
+        self._flow, self._times, self._on_sample = flow, times, on_sample
+        shapes = {"theta": (times.size, flow.problem.layout.size)}
+        self._values = {name: np.empty(shapes.get(name, times.size)) for name in record}
         self._samples = 0
 
     def __call__(self, index: int, t: float, y: NDArray[np.float64]) -> None:
-        theta = self._flow.theta_in(_to_state(self._flow, y))
-        if "grad_norm" in self._record:
-            loss, gradient = self._flow.problem.loss_and_grad(theta)
-            self._values["grad_norm"].append(float(gradient.norm()))
-            if "loss" in self._record:
-                self._values["loss"].append(float(loss))
-        elif "loss" in self._record:
-            self._values["loss"].append(float(self._flow.problem.loss(theta)))
-        if "theta" in self._record:
-            self._values["theta"].append(_to_numpy(theta).copy())
-        self._samples += 1
+        theta, problem, values = _theta_in(self._flow, y), self._flow.problem, self._values
+        if "theta" in values:
+            values["theta"][index] = theta.numpy()
+        if "grad_norm" in values:
+            loss, gradient = problem.loss_and_grad(theta)
+            values["grad_norm"][index] = float(gradient.norm())
+        elif "loss" in values:
+            loss = problem.loss(theta)
+        if "loss" in values:
+            values["loss"][index] = float(loss)
+        self._samples = index + 1
         if self._on_sample is not None:
             self._on_sample(self._samples)
 
     def dataset(self) -> xr.Dataset:
-        # An exception may come between two variables of one sample: keep whole samples only.
-        done = self._samples
+        """The samples that are complete: an exception may have come in the middle of one."""
+        done = slice(self._samples)
         return xr.Dataset(
-            {
-                name: (("time", "param")[: 1 + (name == "theta")], np.array(values[:done]))
-                for name, values in self._values.items()
-                if done
-            },
-            coords={"time": self._times[:done]},
+            {name: (("time", "param")[: values.ndim], values[done]) for name, values in self._values.items()},
+            coords={"time": self._times[done]},
         )
 
 
@@ -226,6 +228,7 @@ def _times_and_start(
 
 def _plan(
     field: _Field,
+    found: tuple[str, ...],
     start: NDArray[np.float64],
     times: NDArray[np.float64],
     engine: str,
@@ -234,14 +237,13 @@ def _plan(
     step: float | None,
 ) -> _Plan:
     if engine == "auto":
-        found = kinks(field.flow.problem)
         horizon = float(times[-1] - times[0])
         sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start)
         choice = choose(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
         return _Plan(get_engine(choice.engine), choice)
     named = get_engine(engine)
     if rtol is None:
-        rtol = choose(kinks=kinks(field.flow.problem), stiffness=0.0, rtol=None).rtol
+        rtol = choose(kinks=found, stiffness=0.0, rtol=None).rtol
     if method is None:
         method = "Midpoint" if step is not None else named.methods[0]
     return _Plan(named, Choice(engine, method, rtol, "named by the caller"))
@@ -289,7 +291,7 @@ def spectral_radius(
     return radius
 
 
-def _add_check(result: xr.Dataset, plan: _Plan, ode: OdeProblem, solution: OdeSolution) -> None:
+def _add_check(result: xr.Dataset, flow: Flow, plan: _Plan, ode: OdeProblem, solution: OdeSolution) -> None:
     if solution.error_estimates is not None:
         result["solver_error"] = ("time", solution.error_estimates)
         result.attrs["check"] = "difference to the same method at twice the step"
@@ -298,7 +300,7 @@ def _add_check(result: xr.Dataset, plan: _Plan, ode: OdeProblem, solution: OdeSo
     errors = np.full(len(states), np.nan)
 
     def distance(index: int, t: float, y: NDArray[np.float64]) -> None:
-        errors[index] = np.linalg.norm(y - states[index])
+        errors[index] = np.linalg.norm(_theta_in(flow, y).numpy() - states[index])
 
     tighter = replace(ode, rtol=ode.rtol / _TIGHTER, atol=ode.atol / _TIGHTER)
     checked = plan.engine.solve(tighter, plan.choice.method, distance)
@@ -337,9 +339,14 @@ def _failure(solution: OdeSolution) -> str:
     return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"
 
 
+def _theta_in(flow: Flow, y: NDArray[np.float64]) -> Tensor:
+    """theta in an engine's state, in float64 on the CPU whatever the problem computes in."""
+    return flow.theta_in(torch.from_numpy(y.copy()))
+
+
 def _to_state(flow: Flow, y: NDArray[np.float64]) -> Tensor:
-    # Engines hand out read-only or reused arrays; torch would warn about the first and see the second
-    # change. The problem copies theta into its buffer anyway, so a copy here is the only one that counts.
+    # Engines hand out arrays that are read-only, reused or freed later, and the model's parameters will be views
+    # of what they are given: so it is a copy.
     return torch.from_numpy(y.copy()).to(device=flow.problem.device, dtype=flow.problem.dtype)
 
 

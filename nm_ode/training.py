@@ -74,7 +74,8 @@ def train(
         )
     theta = (problem.theta0 if theta0 is None else theta0).detach().clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theta])
-    record = _Record(problem)
+    theta.grad = gradient = torch.empty_like(theta)
+    record = _Record(problem, saves=-(-steps // save_every) + 1)
     batches = sample_batches(problem.n_samples, batch_size, seed)
 
     def finish() -> xr.Dataset:
@@ -91,14 +92,13 @@ def train(
 
     for step in range(steps):
         batch = next(batches)
-        loss, gradient = problem.loss_and_grad(theta.detach(), batch)
+        loss, _ = problem.loss_and_grad(theta.detach(), batch, out=gradient)
         require_finite(float(loss), step)
         if step % save_every == 0:
             # With the whole data as the batch, its loss is the full loss already.
             full_loss = float(loss if batch is None else problem.loss(theta.detach()))
             record.save(step, theta.detach(), full_loss)
         before = theta.detach().clone()
-        theta.grad = gradient
         torch_optimizer.step()
         record.step(float(loss), gradient, theta.detach() - before)
         if on_step is not None:
@@ -124,13 +124,13 @@ def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator
 class _Record:
     """Grows with the run; becomes a dataset at its end, whether good or bad."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, saves: int) -> None:
         self._problem = problem
+        self._thetas = np.empty((saves, problem.layout.size), dtype=_numpy(problem.theta0[:0]).dtype)
         self._loss: list[float] = []
         self._gradients: list[np.ndarray] = []
         self._updates: list[np.ndarray] = []
         self._saved_steps: list[int] = []
-        self._thetas: list[np.ndarray] = []
         self._full_loss: list[float] = []
 
     def step(self, loss: float, gradient: Tensor, update: Tensor) -> None:
@@ -141,8 +141,8 @@ class _Record:
         self._updates.append(of_update)
 
     def save(self, step: int, theta: Tensor, full_loss: float) -> None:
+        self._thetas[len(self._saved_steps)] = _numpy(theta)
         self._saved_steps.append(step)
-        self._thetas.append(_numpy(theta).copy())
         self._full_loss.append(full_loss)
 
     def dataset(self, optimizer: SGD, *, batch_size: BatchSize, seed: int) -> xr.Dataset:
@@ -159,7 +159,7 @@ class _Record:
                 "update_norm": ("step", np.hypot.reduce(updates, axis=1)),
                 "layer_grad_norm": (("step", "layer"), gradients),
                 "layer_update_norm": (("step", "layer"), updates),
-                "theta": (("saved_step", "param"), np.array(self._thetas).reshape(-1, layout.size)),
+                "theta": (("saved_step", "param"), self._thetas[: len(saved_steps)]),
                 "full_loss": ("saved_step", np.array(self._full_loss)),
             },
             coords={

@@ -232,6 +232,14 @@ def test_evaluations_are_pure(kind: str) -> None:
     assert torch.equal(problem.grad(theta), first)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_a_gradient_is_written_where_it_is_wanted(chunk_size) -> None:
+    problem, _, theta = make("mlp", chunk_size=chunk_size)
+    out = torch.full_like(theta, torch.nan)
+    assert problem.grad(theta, out=out) is out
+    assert torch.equal(out, problem.grad(theta))
+
+
 def test_results_do_not_change_when_theta_moves_on(tiny: Problem) -> None:
     gradient = tiny.grad(tiny.theta0)
     kept = gradient.clone()

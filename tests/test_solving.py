@@ -86,6 +86,7 @@ def test_auto_takes_rk23_for_a_kinked_flow(relu_digits) -> None:
     assert solution.attrs["rtol"] == 1e-4
     assert solution.attrs["rtol_requested"] == 1e-6
     assert "kinked field (ReLU)" in solution.attrs["choice"]
+    assert solution.attrs["kinks"] == "ReLU"
 
 
 def test_a_named_engine_is_what_is_used(relu_digits) -> None:
@@ -192,6 +193,19 @@ def test_an_exception_in_the_loss_comes_out_as_itself_with_what_was_solved() -> 
     solution = caught.value.solution
     assert solution.sizes["time"] > 1
     assert "LookupError was raised" in solution.attrs["message"]
+
+
+def test_an_interrupted_check_does_not_lose_what_was_solved(tiny: Problem, monkeypatch) -> None:
+    from nm_ode import solving
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(solving, "_add_check", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        solve(GradientFlow(tiny), [0.0, 1.0])
+    assert caught.value.solution.attrs["status"] == "success"
+    assert caught.value.solution.sizes["time"] == 2
 
 
 def test_a_loss_that_overflows_is_named() -> None:

@@ -21,6 +21,7 @@ class Row:
     engine: str
     method: str
     choice: str
+    kinks: str
     rtol: float
     status: str
     message: str
