@@ -45,6 +45,8 @@ class Problem:
     Attributes:
         theta0: shape (P,), the model's parameters at the start.
         layout: where each parameter lies in theta.
+        model: the copy. Its parameters view whichever theta was evaluated last, so it is for looking at, not
+            for loading into.
 
     Raises:
         ProblemError: active dropout or another source of randomness, chunks that would change the loss
@@ -203,8 +205,20 @@ class Problem:
         return part.to(self.device, self.dtype if part.is_floating_point() else part.dtype)
 
     def _set(self, theta: Tensor) -> None:
+        # The parameters keep the memory that they view alive, so the same address is the same memory: a theta
+        # that an optimiser moves in place needs to be looked at once.
+        if theta.data_ptr() == self._parameters[0].data_ptr() and self._is_plain(theta):
+            return
         for parameter, piece in zip(self._parameters, self._split(theta, "theta"), strict=True):
             parameter.data = piece
+
+    def _is_plain(self, theta: Tensor) -> bool:
+        return (
+            theta.shape == (self.layout.size,)
+            and theta.dtype == self.dtype
+            and theta.device == self.device
+            and theta.is_contiguous()
+        )
 
     def _split(self, vector: Tensor, name: str) -> list[Tensor]:
         """Views of `vector` in the shapes of the parameters."""

@@ -232,6 +232,24 @@ def test_evaluations_are_pure(kind: str) -> None:
     assert torch.equal(problem.grad(theta), first)
 
 
+def test_a_theta_that_moves_in_place_is_followed(tiny: Problem) -> None:
+    theta = tiny.theta0.clone()
+    tiny.grad(theta)
+    theta += 1
+    assert torch.equal(tiny.grad(theta), tiny.grad(tiny.theta0 + 1))
+
+
+def test_another_vector_at_the_same_address_is_not_mistaken_for_theta(tiny: Problem) -> None:
+    size = tiny.layout.size
+    memory = torch.cat([tiny.theta0, tiny.theta0 + 1])
+    expected = tiny.grad(memory[::2][:size].clone())
+    tiny.grad(memory[:size])
+    assert torch.equal(tiny.grad(memory[::2][:size]), expected)
+    tiny.grad(memory[:size])
+    with pytest.raises(ProblemError, match="theta has shape"):
+        tiny.grad(memory)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 4])
 def test_a_gradient_is_written_where_it_is_wanted(chunk_size) -> None:
     problem, _, theta = make("mlp", chunk_size=chunk_size)
