@@ -7,13 +7,16 @@ Both in float64, on the same data, in turns.
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
+
 import torch
 from measuring import paired_ratio, report
 from torch import nn
 from torch.nn import functional as F
 
 from nm_ode import Problem
-from nm_ode.data import digits
+from nm_ode.data import DataSet, digits
 from nm_ode.models import mlp
 
 
@@ -41,36 +44,46 @@ MODELS = {
 }
 
 
+BUILDS, PAIRS = 9, 41
+
+
+def compare(build: Callable[[], nn.Module], data: DataSet) -> dict[str, dict[str, float]]:
+    """Ratios of one build of model and problem."""
+    model = build()
+    problem = Problem(model, F.cross_entropy, (data.x, data.y))
+    theta, out = problem.theta0, torch.empty_like(problem.theta0)
+
+    def plain() -> None:
+        model.zero_grad(set_to_none=True)
+        F.cross_entropy(model(data.x), data.y).backward()
+
+    return {
+        "into_out": paired_ratio(lambda: problem.loss_and_grad(theta, out=out), plain, PAIRS),
+        "fresh": paired_ratio(lambda: problem.loss_and_grad(theta), plain, PAIRS),
+    }
+
+
 def main() -> None:
     found = []
     for name, (build, sizes) in MODELS.items():
         for samples in sizes:
             data = digits(samples)
-            model = build()
-            problem = Problem(model, F.cross_entropy, (data.x, data.y))
-            theta = problem.theta0
-
-            def plain(model=model, data=data) -> None:
-                model.zero_grad(set_to_none=True)
-                F.cross_entropy(model(data.x), data.y).backward()
-
-            out = torch.empty_like(theta)
-
-            def into_out(problem=problem, theta=theta, out=out) -> None:
-                problem.loss_and_grad(theta, out=out)
-
-            def fresh(problem=problem, theta=theta) -> None:
-                problem.loss_and_grad(theta)
-
-            found.append(
-                {
-                    "model": name,
-                    "parameters": problem.layout.size,
-                    "samples": samples,
-                    "into_out": paired_ratio(into_out, plain, repeats=201),
-                    "fresh": paired_ratio(fresh, plain, repeats=201),
+            # Where a build's tensors happen to lie in memory moves its ratio by ten percent either way and
+            # stays for its lifetime: so build anew, and take the median over builds.
+            builds = [compare(build, data) for _ in range(BUILDS)]
+            row: dict[str, object] = {
+                "model": name,
+                "parameters": sum(p.numel() for p in build().parameters()),
+                "samples": samples,
+                "ms_plain": statistics.median(b["into_out"]["ms_other"] for b in builds),
+            }
+            for kind in ("into_out", "fresh"):
+                ratios = sorted(b[kind]["ratio_median"] for b in builds)
+                row[kind] = {
+                    "ratio_median": statistics.median(ratios),
+                    "ratio_range": [ratios[0], ratios[-1]],
                 }
-            )
+            found.append(row)
     report(
         "gradient_cost", "Problem.loss_and_grad with loss.backward() of the plain model", {"results": found}
     )
