@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from measuring import paired_ratio, report
+from measuring import keep_pages, paired_ratio, report
 from torch import nn
 from torch.nn import functional as F
 
@@ -68,8 +68,8 @@ def main() -> None:
     for name, (build, sizes) in MODELS.items():
         for samples in sizes:
             data = digits(samples)
-            # Where a build's tensors happen to lie in memory moves its ratio by ten percent either way and
-            # stays for its lifetime: so build anew, and take the median over builds.
+            # Where a build's tensors happen to lie in memory moves its ratio by some percent and stays for its
+            # lifetime: so build anew, and take the median over builds.
             builds = [compare(build, data) for _ in range(BUILDS)]
             row: dict[str, object] = {
                 "model": name,
@@ -90,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_pages()
     main()
