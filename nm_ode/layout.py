@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Layout:
     """The parameters in the order of theta, gathered into layers (modules that own parameters)."""
 
     slots: tuple[Slot, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Layout:
+        """The trainable parameters in the model's order, tied ones once."""
+        slots: list[Slot] = []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                start = slots[-1].slice.stop if slots else 0
+                slots.append(Slot(name, tuple(parameter.shape), start))
+        return cls(tuple(slots))
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nm_ode.layout import Layout, Slot
+from nm_ode.layout import Layout
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Samples: TypeAlias = Tensor | slice | None
@@ -146,7 +146,7 @@ class Problem:
                 return flat, torch.zeros_like(flat)
             return flat, self._flat(self._derivatives(along))
 
-        with _twice_differentiable():
+        with twice_differentiable():
             return self._accumulate(one_chunk, samples)
 
     def loss_graph(self) -> Tensor:
@@ -314,20 +314,14 @@ def _require_separate(model: nn.Module) -> None:
 
 
 def _trainable(model: nn.Module) -> tuple[list[nn.Parameter], Layout]:
-    slots: list[Slot] = []
-    parameters: list[nn.Parameter] = []
-    start = 0
-    for name, parameter in model.named_parameters():  # tied parameters come once
-        if not parameter.requires_grad:
-            continue
+    layout = Layout.of(model)
+    parameters = [model.get_parameter(name) for name in layout.names]
+    for name, parameter in zip(layout.names, parameters, strict=True):
         if parameter.is_complex():
             raise ProblemError(f"parameter {name!r} is complex; write it as two real ones")
-        slots.append(Slot(name, tuple(parameter.shape), start))
-        parameters.append(parameter)
-        start += parameter.numel()
-    if start == 0:
+    if layout.size == 0:
         raise ProblemError("the model has no trainable parameter (requires_grad is False for all)")
-    return parameters, Layout(tuple(slots))
+    return parameters, layout
 
 
 def _forget_running_statistics(model: nn.Module) -> None:
@@ -374,7 +368,7 @@ def _refuse_train_mode_batch_norm(model: nn.Module) -> None:
 
 
 @contextmanager
-def _twice_differentiable() -> Iterator[None]:
+def twice_differentiable() -> Iterator[None]:
     """Fused attention and cuDNN's recurrences have no second derivative, or a wrong one."""
     with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
         yield

@@ -1,0 +1,347 @@
+"""Verification: the gradient's and the Hessian's constraint of each symmetry, measured (THEORY.md §2).
+
+A normalisation's ε breaks the scale symmetry of what enters it, by an amount that is known: multiplying the input by
+α and ε by α² leaves the loss as it is, so ⟨g, ξ⟩ = −2ε ∂L/∂ε exactly. With the ε's as further variables the
+constraints hold to rounding, and the residual without them is explained to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import Interpreter, Node
+
+from nm_ode.layout import Layout
+from nm_ode.problem import twice_differentiable
+from nm_ode.symmetries.charges import ChargeMeter
+from nm_ode.symmetries.graph import Graph, SymmetryError, argument, operation
+from nm_ode.symmetries.kinds import Symmetry
+
+if TYPE_CHECKING:
+    from nm_ode.symmetries.scaling import Absorption
+
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was measured of one family, the worst over its charges and all draws.
+
+    Attributes:
+        gradient: |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), with g of the layers that take part.
+        epsilon_share: the same for what the normalisations' ε explains, −2ε ∂L/∂ε.
+        unexplained: the same for what is left.
+        hessian: ‖Hξ + ∂_ξ g‖ / (‖Hξ‖ + ‖∂_ξ g‖) for a random combination of the charges of this kind.
+    """
+
+    gradient: float
+    epsilon_share: float
+    unexplained: float
+    hessian: float
+
+    @property
+    def holds(self) -> bool:
+        return self.unexplained < TOLERANCE and self.hessian < TOLERANCE
+
+    def explain(self) -> str:
+        return (
+            f"its gradient constraint is violated by {self.unexplained:.1e} and its Hessian constraint by "
+            f"{self.hessian:.1e}, relative"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EpsilonLink:
+    """Which charges multiply what one ε stands beside: group[i] enters charge[i] with power[i]."""
+
+    absorption: Absorption
+    groups: Tensor
+    charges: Tensor
+    powers: Tensor
+
+
+class ExtendedLoss:
+    """The traced loss as a function of theta and of every ε.
+
+    Args:
+        graph: from `trace`.
+        layout: of theta.
+        links: the ε's.
+        rest: values of buffers and frozen parameters by the names in `graph.inputs`.
+    """
+
+    def __init__(
+        self, graph: Graph, layout: Layout, links: Sequence[EpsilonLink], rest: dict[str, Tensor]
+    ) -> None:
+        self._graph, self._layout, self._rest = graph, layout, rest
+        self._trainable = {f"model.{slot.name}": slot for slot in layout.slots}
+        self._absorptions = [link.absorption for link in links]
+        self.epsilons = [
+            torch.full(tuple(a.variables.shape), a.epsilon, dtype=torch.float64) for a in self._absorptions
+        ]
+
+    def __call__(self, theta: Tensor, epsilons: Sequence[Tensor], x: Tensor, y: Tensor, seed: int) -> Tensor:
+        data = {"x": x, "y": y}
+        inputs = []
+        for name in self._graph.inputs:
+            if name in self._trainable:
+                slot = self._trainable[name]
+                inputs.append(theta[slot.slice].view(slot.shape))
+            else:
+                inputs.append(data[name] if name in data else self._rest[name])
+        replaced = {
+            absorption.node: epsilon for absorption, epsilon in zip(self._absorptions, epsilons, strict=True)
+        }
+        with torch.random.fork_rng(devices=[]), twice_differentiable():
+            torch.manual_seed(seed)  # dropout: the same units each time
+            result: Tensor = _WithEpsilons(self._graph, replaced).run(*inputs)
+        return result
+
+
+class _WithEpsilons(Interpreter):
+    """Runs the graph with normalisations written out, so that ε is a tensor to differentiate by."""
+
+    def __init__(self, graph: Graph, epsilons: dict[Node, Tensor]) -> None:
+        super().__init__(graph.module)
+        self._live = {*graph.operations, *graph.parameters, *graph.frozen}
+        self._epsilons, self._loss = epsilons, graph.loss
+
+    def run_node(self, n: Node) -> Any:
+        if n.op == "call_function" and n not in self._live:
+            return None  # running statistics, and what nobody reads
+        if n.op == "output":
+            return self.env[self._loss]
+        if n in self._epsilons:
+            arguments, _ = self.fetch_args_kwargs_from_env(n)
+            return _with_epsilon(n, arguments, self.map_nodes_to_values, self._epsilons[n])
+        return super().run_node(n)
+
+
+def _with_epsilon(node: Node, arguments: Any, read: Callable[..., Any], epsilon: Tensor) -> Any:
+    name = operation(node)
+    if name == "add":
+        number = next(i for i, part in enumerate(node.args[:2]) if not isinstance(part, Node))
+        return arguments[1 - number] + epsilon
+    x = arguments[0]
+    weight, bias = (read(argument(node, which), node) for which in ("weight", "bias"))
+    ndim = x.ndim
+    if name in ("layer_norm", "rms_norm"):
+        dims = list(range(ndim - len(argument(node, "normalized_shape")), ndim))
+        shape = [*epsilon.shape, *[1] * len(dims)]
+        made = _normalised(x, dims, epsilon.reshape(shape), centred=name == "layer_norm")
+        made = made if weight is None else made * weight
+        return made if bias is None else made + bias
+    per_channel = [1, -1, *[1] * (ndim - 2)]
+    if name == "group_norm":
+        grouped = x.unflatten(1, (argument(node, "num_groups"), -1))
+        dims = list(range(2, grouped.ndim))
+        made = _normalised(grouped, dims, epsilon.reshape(*epsilon.shape, *[1] * len(dims))).flatten(1, 2)
+    elif name == "instance_norm":
+        made = _normalised(x, list(range(2, ndim)), epsilon.reshape(*epsilon.shape, *[1] * (ndim - 2)))
+    else:
+        made = _normalised(x, [0, *range(2, ndim)], epsilon.reshape(per_channel))
+    made = made if weight is None else made * weight.reshape(per_channel)
+    made = made if bias is None else made + bias.reshape(per_channel)
+    value = node.meta["val"]
+    return (made, *[None] * (len(value) - 1)) if isinstance(value, tuple | list) else made
+
+
+def _normalised(x: Tensor, dims: list[int], epsilon: Tensor, *, centred: bool = True) -> Tensor:
+    if centred:
+        x = x - x.mean(dims, keepdim=True)
+    return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + epsilon)
+
+
+def verify(
+    model: nn.Module,
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    graph: Graph,
+    symmetries: Sequence[Symmetry],
+    links: Sequence[EpsilonLink],
+    x: Tensor,
+    y: Tensor,
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, Check]:
+    """Both constraints at random parameters and batches, in float64.
+
+    Raises:
+        SymmetryError: the traced graph does not compute what the model computes.
+    """
+    if not symmetries:
+        return {}
+    layout = Layout.of(model)
+    meter = ChargeMeter(layout, symmetries)
+    rest = _rest(model, graph)
+    extended = ExtendedLoss(graph, layout, links, rest)
+    generator = torch.Generator().manual_seed(seed)
+    worst = {s.name: [0.0, 0.0, 0.0, 0.0] for s in symmetries}
+    for draw in range(max(1, draws)):
+        theta = _drawn_theta(model, layout, generator)
+        xs, ys = _drawn_like(x, generator), _drawn_like(y, generator)
+        _require_same_loss(model, loss_fn, extended, layout, theta, xs, ys, draw)
+        gradient = _gradient_residuals(extended, meter, layout, links, theta, xs, ys, draw)
+        for s in symmetries:
+            for i, residuals in enumerate(gradient):
+                worst[s.name][i] = max(worst[s.name][i], float(residuals[meter.slices[s.name]].max()))
+        if draw == 0:
+            for name, residual in _hessian_residuals(
+                extended, meter, links, theta, xs, ys, draw, generator
+            ).items():
+                worst[name][3] = residual
+    return {name: Check(*values) for name, values in worst.items()}
+
+
+def _gradient_residuals(
+    extended: ExtendedLoss,
+    meter: ChargeMeter,
+    layout: Layout,
+    links: Sequence[EpsilonLink],
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Relative ⟨g, ξ⟩ of each charge, the share of the ε's, and what neither explains."""
+    theta = theta.detach().requires_grad_()
+    epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
+    loss = extended(theta, epsilons, x, y, seed)
+    gradient, *by_epsilon = torch.autograd.grad(loss, [theta, *epsilons], materialize_grads=True)
+    constraint = meter.constraint(gradient, theta.detach())
+    share = epsilon_constraint(links, extended.epsilons, by_epsilon, meter.count)
+    scale = meter.generator_norm(theta.detach())
+    for s in meter.symmetries:
+        layers = {layout[parameter].layer for parameter in s.parameters}
+        norm = torch.stack(
+            [gradient[slot.slice].square().sum() for slot in layout.slots if slot.layer in layers]
+        ).sum()
+        scale[meter.slices[s.name]] *= norm.sqrt()
+    # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
+    scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
+    return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]
+
+
+def epsilon_constraint(
+    links: Sequence[EpsilonLink], epsilons: Sequence[Tensor], by_epsilon: Sequence[Tensor], count: int
+) -> Tensor:
+    """⟨g, ξ⟩ as the ε's predict it: −Σ power · ε ∂L/∂ε for each charge."""
+    share = torch.zeros(count, dtype=torch.float64)
+    for link, epsilon, derivative in zip(links, epsilons, by_epsilon, strict=True):
+        flat = (epsilon.detach() * derivative).reshape(-1)
+        share.index_add_(0, link.charges, -link.powers * flat[link.groups])
+    return share
+
+
+def _hessian_residuals(
+    extended: ExtendedLoss,
+    meter: ChargeMeter,
+    links: Sequence[EpsilonLink],
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """‖Hξ + Bg‖ relative, for a random combination of the charges of each kind; of each family where that fails."""
+    theta = theta.detach().requires_grad_()
+    epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
+    loss = extended(theta, epsilons, x, y, seed)
+    first = torch.autograd.grad(loss, [theta, *epsilons], create_graph=True, materialize_grads=True)
+    gradient = first[0].detach()
+
+    def residual(names: Sequence[str]) -> float:
+        coefficients = torch.zeros(meter.count, dtype=torch.float64)
+        for name in names:
+            where = meter.slices[name]
+            coefficients[where] = torch.randn(
+                where.stop - where.start, dtype=torch.float64, generator=generator
+            )
+        along = meter.apply(theta.detach(), coefficients) + meter.shift(theta.detach(), coefficients)
+        # How the ε's move with it, so that the loss stays exactly.
+        total = (first[0] * along).sum()
+        for link, epsilon, derivative in zip(links, extended.epsilons, first[1:], strict=True):
+            factor = torch.zeros(epsilon.numel(), dtype=torch.float64)
+            factor.index_add_(0, link.groups, link.powers * coefficients[link.charges])
+            total = total + (derivative * epsilon * factor.reshape(epsilon.shape)).sum()
+        product = torch.autograd.grad(total, theta, retain_graph=True, materialize_grads=True)[0]
+        expected = meter.apply(gradient, coefficients)
+        # Hξ of a translation is zero, and so may ∂_ξ g be: then H in another direction is what to compare with.
+        size = max(float(product.norm() + expected.norm()), 1e-3 * reference * float(along.norm()))
+        return float((product + expected).norm()) / size if size > 0 else 0.0
+
+    direction = torch.randn(theta.shape, dtype=theta.dtype, generator=generator)
+    curved = torch.autograd.grad(
+        (first[0] * direction).sum(), theta, retain_graph=True, materialize_grads=True
+    )
+    reference = float(curved[0].norm()) / float(direction.norm())
+    found: dict[str, float] = {}
+    for kind in dict.fromkeys(s.kind for s in meter.symmetries):
+        names = [s.name for s in meter.symmetries if s.kind == kind]
+        together = residual(names)
+        if together < TOLERANCE:
+            found |= dict.fromkeys(names, together)
+        else:
+            found |= {name: residual([name]) for name in names}
+    return found
+
+
+def _require_same_loss(
+    model: nn.Module,
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    extended: ExtendedLoss,
+    layout: Layout,
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+) -> None:
+    parameters = {slot.name: theta[slot.slice].view(slot.shape) for slot in layout.slots}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        traced = float(extended(theta, extended.epsilons, x, y, seed))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            direct = float(loss_fn(functional_call(model, (parameters, buffers), (x,)), y))
+    random = any(
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in model.modules()
+    )
+    if not abs(traced - direct) <= 1e-9 * max(abs(direct), 1e-300) and not random:
+        raise SymmetryError(
+            f"the traced graph gives the loss {traced:.12g} where the model gives {direct:.12g}: the model's "
+            "operations depend on the values of tensors, so its graph proves nothing"
+        )
+
+
+def _rest(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
+    values = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    values |= {f"model.{name}": b for name, b in model.named_buffers()}
+    values |= graph.module.meta["constants"]
+    return values
+
+
+def _drawn_theta(model: nn.Module, layout: Layout, generator: torch.Generator) -> Tensor:
+    """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one."""
+    pieces = []
+    for slot in layout.slots:
+        own = model.get_parameter(slot.name).detach().reshape(-1).double()
+        size = float(own.square().mean().sqrt()) or 0.1
+        pieces.append(own + 0.3 * size * torch.randn(own.shape, dtype=own.dtype, generator=generator))
+    return torch.cat(pieces)
+
+
+def _drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:
+    """A random batch of the example's shape, scale and range."""
+    if example.is_floating_point():
+        spread = float(example.std()) if example.numel() > 1 else 1.0
+        noise = torch.randn(example.shape, dtype=example.dtype, generator=generator)
+        return float(example.mean()) + (spread or 1.0) * noise
+    if example.dtype == torch.bool:
+        return torch.rand(example.shape, generator=generator) < 0.5
+    low, high = int(example.min()), int(example.max())
+    return torch.randint(low, high + 1, example.shape, generator=generator, dtype=example.dtype)
