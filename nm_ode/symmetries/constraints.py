@@ -21,6 +21,7 @@ from nm_ode.problem import twice_differentiable
 from nm_ode.symmetries.charges import ChargeMeter
 from nm_ode.symmetries.graph import Graph, SymmetryError, argument, operation
 from nm_ode.symmetries.kinds import Symmetry
+from nm_ode.symmetries.shapes import RESHAPES
 
 if TYPE_CHECKING:
     from nm_ode.symmetries.scaling import Absorption
@@ -119,6 +120,10 @@ class _WithEpsilons(Interpreter):
         if n in self._epsilons:
             arguments, _ = self.fetch_args_kwargs_from_env(n)
             return _with_epsilon(n, arguments, self.map_nodes_to_values, self._epsilons[n])
+        if n.op == "call_function" and operation(n) in RESHAPES:
+            # The MATH attention's result has other strides than the kernel's that was traced.
+            (x, *_), _ = self.fetch_args_kwargs_from_env(n)
+            return x.reshape(tuple(n.meta["val"].shape))
         return super().run_node(n)
 
 

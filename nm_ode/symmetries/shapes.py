@@ -53,7 +53,7 @@ _MOVES = {
     "unflatten",
     "unsqueeze",
 }
-_RESHAPES = {"_unsafe_view", "reshape", "view", "view_as", "_reshape_alias"}
+RESHAPES = {"_unsafe_view", "reshape", "view", "view_as", "_reshape_alias"}
 _COPIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive"}
 
 Read = Callable[[Any], Any]
@@ -68,7 +68,7 @@ def is_move(node: Node) -> bool:
     if name in ("_to_copy", "to", "type_as"):
         result, given = node.meta["val"], node.args[0].meta["val"]  # type: ignore[union-attr]
         return bool(result.is_floating_point() and given.is_floating_point())
-    return name in _MOVES or name in _RESHAPES or name in _COPIES
+    return name in _MOVES or name in RESHAPES or name in _COPIES
 
 
 def move(node: Node, read: Read) -> Any:
@@ -76,7 +76,7 @@ def move(node: Node, read: Read) -> Any:
     name = operation(node)
     if name in _COPIES or name in ("_to_copy", "to", "type_as"):
         return read(node.args[0])
-    if name in _RESHAPES:
+    if name in RESHAPES:
         return read(node.args[0]).reshape(tuple(node.meta["val"].shape))
     if name == "getitem":
         return read(node.args[0])[node.args[1]]

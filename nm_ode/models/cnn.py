@@ -1,0 +1,45 @@
+"""A small convolutional network for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from nm_ode.models.activations import activation as make
+from nm_ode.models.seeding import seeded
+
+
+def cnn(
+    widths: Sequence[int] = (8, 16),
+    *,
+    classes: int = 10,
+    image: int = 8,
+    channels: int = 1,
+    activation: str = "relu",
+    batch_norm: bool = False,
+    seed: int = 0,
+) -> nn.Sequential:
+    """3×3 convolutions with a 2×2 max-pooling after each, then one Linear layer.
+
+    Raises:
+        ValueError: no widths, or an image that the poolings leave nothing of.
+        KeyError: unknown activation.
+    """
+    side = image >> len(widths)
+    if not widths or side < 1:
+        raise ValueError(f"{len(widths)} poolings leave nothing of an image of side {image}")
+    with seeded(seed):
+        model = nn.Sequential()
+        given = channels
+        for i, made in enumerate(widths, start=1):
+            model.add_module(f"conv{i}", nn.Conv2d(given, made, 3, padding=1))
+            if batch_norm:
+                model.add_module(f"norm{i}", nn.BatchNorm2d(made))
+            model.add_module(f"{activation}{i}", make(activation))
+            model.add_module(f"pool{i}", nn.MaxPool2d(2))
+            given = made
+        model.add_module("flatten", nn.Flatten())
+        model.add_module("linear", nn.Linear(given * side * side, classes))
+    return model.to(torch.float64)

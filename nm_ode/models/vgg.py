@@ -1,0 +1,86 @@
+"""VGG (Simonyan & Zisserman 2015), with and without BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from nm_ode.models.seeding import seeded
+
+# Channels of the convolutions; "M": a 2×2 max-pooling.
+PLANS: dict[int, tuple[int | str, ...]] = {
+    11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    13: (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
+    19: (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
+}
+
+
+def vgg(
+    depth: int = 16,
+    *,
+    classes: int = 200,
+    image: int = 64,
+    channels: int = 3,
+    batch_norm: bool = False,
+    hidden: Sequence[int] = (4096, 4096),
+    width: float = 1.0,
+    plan: Sequence[int | str] | None = None,
+    seed: int = 0,
+) -> nn.Sequential:
+    """Convolutions, then Linear layers; as in Neural Mechanics by default: 64×64 images, 200 classes.
+
+    Args:
+        depth: 11, 13, 16 or 19.
+        image: side of the square images; each "M" of the plan halves it, rounding down.
+        hidden: widths between the convolutions and the classes.
+        width: factor on all widths, for a smaller network of the same shape.
+        plan: channels and "M", in place of a depth's own.
+
+    Raises:
+        ValueError: unknown depth, or an image that the poolings leave nothing of.
+    """
+    if plan is None:
+        if depth not in PLANS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, PLANS))}; {depth} was given")
+        plan = PLANS[depth]
+    side = image >> sum(step == "M" for step in plan)
+    if side < 1:
+        raise ValueError(
+            f"image = {image} is too small: {sum(step == 'M' for step in plan)} poolings leave nothing of it"
+        )
+
+    def scaled(n: int) -> int:
+        return max(1, round(n * width))
+
+    with seeded(seed):
+        features: list[nn.Module] = []
+        given = channels
+        for step in plan:
+            if isinstance(step, str):
+                features.append(nn.MaxPool2d(2))
+                continue
+            made = scaled(step)
+            features.append(nn.Conv2d(given, made, 3, padding=1))
+            if batch_norm:
+                features.append(nn.BatchNorm2d(made))
+            features.append(nn.ReLU())
+            given = made
+        classifier: list[nn.Module] = []
+        inputs = given * side * side
+        for n in hidden:
+            classifier += [nn.Linear(inputs, scaled(n)), nn.ReLU()]
+            inputs = scaled(n)
+        classifier.append(nn.Linear(inputs, classes))
+        model = nn.Sequential()
+        model.add_module("features", nn.Sequential(*features))
+        model.add_module("flatten", nn.Flatten())
+        model.add_module("classifier", nn.Sequential(*classifier))
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+    return model.to(torch.float64)
