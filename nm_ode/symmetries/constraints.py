@@ -67,34 +67,28 @@ class EpsilonLink:
 
 
 class ExtendedLoss:
-    """The traced loss as a function of theta and of every ε.
+    """The traced loss as a function of the parameters and of every ε.
+
+    Parameters are tensors of their own: the derivative of a slice of theta is a vector of theta's size.
 
     Args:
         graph: from `trace`.
-        layout: of theta.
         links: the ε's.
         rest: values of buffers and frozen parameters by the names in `graph.inputs`.
     """
 
-    def __init__(
-        self, graph: Graph, layout: Layout, links: Sequence[EpsilonLink], rest: dict[str, Tensor]
-    ) -> None:
-        self._graph, self._layout, self._rest = graph, layout, rest
-        self._trainable = {f"model.{slot.name}": slot for slot in layout.slots}
+    def __init__(self, graph: Graph, links: Sequence[EpsilonLink], rest: dict[str, Tensor]) -> None:
+        self._graph, self._rest = graph, rest
         self._absorptions = [link.absorption for link in links]
         self.epsilons = [
             torch.full(tuple(a.variables.shape), a.epsilon, dtype=torch.float64) for a in self._absorptions
         ]
 
-    def __call__(self, theta: Tensor, epsilons: Sequence[Tensor], x: Tensor, y: Tensor, seed: int) -> Tensor:
-        data = {"x": x, "y": y}
-        inputs = []
-        for name in self._graph.inputs:
-            if name in self._trainable:
-                slot = self._trainable[name]
-                inputs.append(theta[slot.slice].view(slot.shape))
-            else:
-                inputs.append(data[name] if name in data else self._rest[name])
+    def __call__(
+        self, parameters: dict[str, Tensor], epsilons: Sequence[Tensor], x: Tensor, y: Tensor, seed: int
+    ) -> Tensor:
+        given = {**self._rest, **{f"model.{name}": p for name, p in parameters.items()}, "x": x, "y": y}
+        inputs = [given[name] for name in self._graph.inputs]
         replaced = {
             absorption.node: epsilon for absorption, epsilon in zip(self._absorptions, epsilons, strict=True)
         }
@@ -184,7 +178,7 @@ def verify(
     layout = Layout.of(model)
     meter = ChargeMeter(layout, symmetries)
     rest = _rest(model, graph)
-    extended = ExtendedLoss(graph, layout, links, rest)
+    extended = ExtendedLoss(graph, links, rest)
     generator = torch.Generator().manual_seed(seed)
     worst = {s.name: [0.0, 0.0, 0.0, 0.0] for s in symmetries}
     for draw in range(max(1, draws)):
@@ -197,7 +191,7 @@ def verify(
                 worst[s.name][i] = max(worst[s.name][i], float(residuals[meter.slices[s.name]].max()))
         if draw == 0:
             for name, residual in _hessian_residuals(
-                extended, meter, links, theta, xs, ys, draw, generator
+                extended, meter, layout, links, theta, xs, ys, draw, generator
             ).items():
                 worst[name][3] = residual
     return {name: Check(*values) for name, values in worst.items()}
@@ -214,13 +208,14 @@ def _gradient_residuals(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative ⟨g, ξ⟩ of each charge, the share of the ε's, and what neither explains."""
-    theta = theta.detach().requires_grad_()
+    parameters = leaves(layout, theta)
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(theta, epsilons, x, y, seed)
-    gradient, *by_epsilon = torch.autograd.grad(loss, [theta, *epsilons], materialize_grads=True)
-    constraint = meter.constraint(gradient, theta.detach())
+    loss = extended(parameters, epsilons, x, y, seed)
+    found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
+    gradient, by_epsilon = _flat(found[: len(parameters)]), found[len(parameters) :]
+    constraint = meter.constraint(gradient, theta)
     share = epsilon_constraint(links, extended.epsilons, by_epsilon, meter.count)
-    scale = meter.generator_norm(theta.detach())
+    scale = meter.generator_norm(theta)
     for s in meter.symmetries:
         layers = {layout[parameter].layer for parameter in s.parameters}
         norm = torch.stack(
@@ -230,6 +225,15 @@ def _gradient_residuals(
     # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
     scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
     return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]
+
+
+def leaves(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
+    """The parameters in theta, each a variable of its own."""
+    return {slot.name: theta[slot.slice].view(slot.shape).detach().requires_grad_() for slot in layout.slots}
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def epsilon_constraint(
@@ -246,6 +250,7 @@ def epsilon_constraint(
 def _hessian_residuals(
     extended: ExtendedLoss,
     meter: ChargeMeter,
+    layout: Layout,
     links: Sequence[EpsilonLink],
     theta: Tensor,
     x: Tensor,
@@ -254,11 +259,27 @@ def _hessian_residuals(
     generator: torch.Generator,
 ) -> dict[str, float]:
     """‖Hξ + Bg‖ relative, for a random combination of the charges of each kind; of each family where that fails."""
-    theta = theta.detach().requires_grad_()
+    parameters = leaves(layout, theta)
+    leaf = list(parameters.values())
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(theta, epsilons, x, y, seed)
-    first = torch.autograd.grad(loss, [theta, *epsilons], create_graph=True, materialize_grads=True)
-    gradient = first[0].detach()
+    loss = extended(parameters, epsilons, x, y, seed)
+    first = torch.autograd.grad(loss, [*leaf, *epsilons], create_graph=True, materialize_grads=True)
+    gradients, by_epsilon = first[: len(leaf)], first[len(leaf) :]
+    gradient = _flat([g.detach() for g in gradients])
+
+    def hessian_times(direction: Tensor, moves: Sequence[Tensor]) -> Tensor:
+        pieces = leaves(layout, direction)
+        total = sum(
+            (
+                (g * move).sum()
+                for g, move in zip([*gradients, *by_epsilon], [*pieces.values(), *moves], strict=True)
+                if g.requires_grad
+            ),
+            start=torch.zeros((), dtype=theta.dtype),
+        )
+        if not total.requires_grad:
+            return torch.zeros_like(theta)
+        return _flat(torch.autograd.grad(total, leaf, retain_graph=True, materialize_grads=True))
 
     def residual(names: Sequence[str]) -> float:
         coefficients = torch.zeros(meter.count, dtype=torch.float64)
@@ -267,24 +288,22 @@ def _hessian_residuals(
             coefficients[where] = torch.randn(
                 where.stop - where.start, dtype=torch.float64, generator=generator
             )
-        along = meter.apply(theta.detach(), coefficients) + meter.shift(theta.detach(), coefficients)
+        along = meter.apply(theta, coefficients) + meter.shift(theta, coefficients)
         # How the ε's move with it, so that the loss stays exactly.
-        total = (first[0] * along).sum()
-        for link, epsilon, derivative in zip(links, extended.epsilons, first[1:], strict=True):
+        moves = []
+        for link, epsilon in zip(links, extended.epsilons, strict=True):
             factor = torch.zeros(epsilon.numel(), dtype=torch.float64)
             factor.index_add_(0, link.groups, link.powers * coefficients[link.charges])
-            total = total + (derivative * epsilon * factor.reshape(epsilon.shape)).sum()
-        product = torch.autograd.grad(total, theta, retain_graph=True, materialize_grads=True)[0]
+            moves.append(epsilon * factor.reshape(epsilon.shape))
+        product = hessian_times(along, moves)
         expected = meter.apply(gradient, coefficients)
         # Hξ of a translation is zero, and so may ∂_ξ g be: then H in another direction is what to compare with.
         size = max(float(product.norm() + expected.norm()), 1e-3 * reference * float(along.norm()))
         return float((product + expected).norm()) / size if size > 0 else 0.0
 
     direction = torch.randn(theta.shape, dtype=theta.dtype, generator=generator)
-    curved = torch.autograd.grad(
-        (first[0] * direction).sum(), theta, retain_graph=True, materialize_grads=True
-    )
-    reference = float(curved[0].norm()) / float(direction.norm())
+    still = [torch.zeros_like(e) for e in extended.epsilons]
+    reference = float(hessian_times(direction, still).norm()) / float(direction.norm())
     found: dict[str, float] = {}
     for kind in dict.fromkeys(s.kind for s in meter.symmetries):
         names = [s.name for s in meter.symmetries if s.kind == kind]
@@ -306,10 +325,10 @@ def _require_same_loss(
     y: Tensor,
     seed: int,
 ) -> None:
-    parameters = {slot.name: theta[slot.slice].view(slot.shape) for slot in layout.slots}
+    parameters = leaves(layout, theta)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
-        traced = float(extended(theta, extended.epsilons, x, y, seed))
+        traced = float(extended(parameters, extended.epsilons, x, y, seed))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             direct = float(loss_fn(functional_call(model, (parameters, buffers), (x,)), y))

@@ -279,9 +279,9 @@ def _within(drafts: Sequence[Draft], names: dict[int, str]) -> dict[int, str]:
     for i, (kind, parts) in enumerate(drafts):
         if kind != "rescale":
             continue
-        mine = _entries(parts)
+        involved = {part.parameter for part in parts}
         for j, others in matrices:
-            if mine == _entries(others):
+            if involved == {part.parameter for part in others} and _entries(parts) == _entries(others):
                 found[i] = names[j]
     return found
 

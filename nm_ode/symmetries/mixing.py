@@ -19,7 +19,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph, argument, operation, value
 from nm_ode.symmetries.kinds import Part, View
-from nm_ode.symmetries.shapes import is_move, move, one_for_each
+from nm_ode.symmetries.shapes import compressed, is_move, move, one_for_each
 from nm_ode.symmetries.weights import Weight, described, moved_weight, overlap, placeholder_view
 
 NONE = -1
@@ -123,7 +123,7 @@ class Mixing:
             if isinstance(part, Weight):
                 self._consumed[part.name].append(described(part.name, part.view))
             elif isinstance(part, Tensor):
-                self._dead.update(part.unique().tolist())
+                self._dead.update(compressed(part).unique().tolist())
 
     def _sum(self, node: Node) -> Tensor | None:
         a, b = (self._coordinates(part) for part in node.args[:2])
