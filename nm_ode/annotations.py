@@ -11,6 +11,15 @@ from nm_ode.layout import Layout, Slot
 # name: (long_name, units). The loss has no unit, so theta and time (theta's change over its gradient)
 # have none either; "1" is the CF convention for dimensionless.
 _VARIABLES = {
+    "channel": ("number of the charge within its symmetry", ""),
+    "charge": ("charge Q of a symmetry", "1"),
+    "charge_cross_driver": ("[w, v] of the update −lr·w and the velocity after it", "1"),
+    "charge_driver": ("[w, w] of the update −lr·w, on the symmetry's slices", "1"),
+    "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
+    "generator_norm": ("norm of the symmetry's generator ‖ξ(θ)‖", "1"),
+    "kind": ("kind of symmetry", ""),
+    "lr": ("learning rate of the step", "1"),
+    "symmetry": ("name of the symmetry", ""),
     "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
     "full_loss": ("loss over all samples", "1"),
     "grad_norm": ("gradient norm ‖∇L‖", "1"),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
 from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.optimizers import SGD
 from nm_ode.problem import Problem
+from nm_ode.schedules import Constant, Schedule
+from nm_ode.symmetries import ChargeMeter, Symmetry
 
 BatchSize = int | Literal["full"]
 
@@ -41,6 +44,8 @@ def train(
     seed: int = 0,
     save_every: int = 1,
     theta0: Tensor | None = None,
+    schedule: Schedule | None = None,
+    symmetries: Sequence[Symmetry] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Train from theta0 and record each step; DESIGN.md's `/discrete` group.
@@ -51,13 +56,17 @@ def train(
         seed: of the order of the samples; the same seed gives the same bits on one machine.
         save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
         theta0: where to start; the problem's own start if None.
+        schedule: of the learning rate; constant if None.
+        symmetries: of which to record the charges, as `find_symmetries` or `symmetries_of` gives them.
         on_step: called with the number of steps done, for a progress bar.
 
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did),
         `saved_step`, `layer`, `param`. Variables: `loss`, `grad_norm`, `update_norm` and
         `layer_grad_norm`, `layer_update_norm` on the step's batch; `theta` and `full_loss` (all samples)
-        at saved steps. Coordinates `time`, `saved_time`: flow time.
+        at saved steps; `lr`. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension
+        `charge` and, at each step, `charge` (before the update), `charge_driver` [w, w] of the update −lr·w, with
+        Nesterov `charge_cross_driver` [w, v], `constraint_residual` ⟨g, ξ⟩ and `generator_norm` ‖ξ‖.
 
     Raises:
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
@@ -75,7 +84,10 @@ def train(
     theta = (problem.theta0 if theta0 is None else theta0).detach().clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theta])
     theta.grad = gradient = torch.empty_like(theta)
-    record = _Record(problem, saves=-(-steps // save_every) + 1)
+    lrs = optimizer.lr * (schedule or Constant()).factors(steps)
+    meter = ChargeMeter(problem.layout, symmetries) if symmetries else None
+    charges = None if meter is None else _Charges(meter, steps, nesterov=optimizer.nesterov)
+    record = _Record(problem, lrs, charges, saves=-(-steps // save_every) + 1)
     batches = sample_batches(problem.n_samples, batch_size, seed)
 
     def finish() -> xr.Dataset:
@@ -99,8 +111,14 @@ def train(
             full_loss = float(loss if batch is None else problem.loss(theta.detach()))
             record.save(step, theta.detach(), full_loss)
         before = theta.detach().clone()
+        if charges is not None:
+            charges.before(theta.detach(), gradient)
+        torch_optimizer.param_groups[0]["lr"] = float(lrs[step])
         torch_optimizer.step()
-        record.step(float(loss), gradient, theta.detach() - before)
+        update = torch.sub(theta.detach(), before, out=before)
+        if charges is not None:
+            charges.after(update, float(lrs[step]), torch_optimizer.state[theta].get("momentum_buffer"))
+        record.step(float(loss), gradient, update)
         if on_step is not None:
             on_step(step + 1)
     full_loss = float(problem.loss(theta.detach()))
@@ -124,8 +142,10 @@ def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator
 class _Record:
     """Grows with the run; becomes a dataset at its end, whether good or bad."""
 
-    def __init__(self, problem: Problem, saves: int) -> None:
-        self._problem = problem
+    def __init__(
+        self, problem: Problem, lrs: NDArray[np.float64], charges: _Charges | None, saves: int
+    ) -> None:
+        self._problem, self._lrs, self._charges = problem, lrs, charges
         self._thetas = np.empty((saves, problem.layout.size), dtype=_numpy(problem.theta0[:0]).dtype)
         self._loss: list[float] = []
         self._gradients: list[np.ndarray] = []
@@ -152,10 +172,16 @@ class _Record:
         updates = np.array(self._updates).reshape(-1, len(layers))
         steps = np.arange(len(self._loss))
         saved_steps = np.array(self._saved_steps, dtype=int)
+        times: NDArray[np.floating] = np.append(0.0, np.cumsum(self._lrs)) * (
+            optimizer.time_per_step / optimizer.lr
+        )
+        if (self._lrs == optimizer.lr).all():  # to the last digit the times that a user would write
+            times = np.arange(len(self._lrs) + 1) * optimizer.time_per_step
         dataset = xr.Dataset(
             {
                 "loss": ("step", np.array(self._loss)),
                 "grad_norm": ("step", np.hypot.reduce(gradients, axis=1)),
+                "lr": ("step", self._lrs[: len(steps)]),
                 "update_norm": ("step", np.hypot.reduce(updates, axis=1)),
                 "layer_grad_norm": (("step", "layer"), gradients),
                 "layer_update_norm": (("step", "layer"), updates),
@@ -164,9 +190,9 @@ class _Record:
             },
             coords={
                 "step": steps,
-                "time": ("step", steps * optimizer.time_per_step),
+                "time": ("step", times[steps]),
                 "saved_step": saved_steps,
-                "saved_time": ("saved_step", saved_steps * optimizer.time_per_step),
+                "saved_time": ("saved_step", times[saved_steps]),
                 "layer": np.array(
                     layers, dtype=object
                 ),  # Zarr v3 has a type for strings, none for numpy's '<U'
@@ -179,7 +205,53 @@ class _Record:
                 **layout_attrs(layout),
             },
         )
+        if self._charges is not None:
+            dataset = dataset.merge(self._charges.dataset(len(steps)), combine_attrs="no_conflicts")
         return annotate(dataset)
+
+
+class _Charges:
+    """Sums over the symmetries' slices at each step; nothing of theta's size is kept."""
+
+    def __init__(self, meter: ChargeMeter, steps: int, *, nesterov: bool) -> None:
+        self._meter = meter
+        names = ["charge", "charge_driver", "constraint_residual", "generator_norm"]
+        self._values = {
+            name: np.empty((steps, meter.count))
+            for name in [*names, *(["charge_cross_driver"] if nesterov else [])]
+        }
+        self._step = 0
+
+    def before(self, theta: Tensor, gradient: Tensor) -> None:
+        charge, norm = self._meter.charge_and_norm(theta)
+        self._values["charge"][self._step] = _numpy(charge)
+        self._values["generator_norm"][self._step] = _numpy(norm)
+        self._values["constraint_residual"][self._step] = _numpy(self._meter.constraint(gradient, theta))
+
+    def after(self, update: Tensor, lr: float, velocity: Tensor | None) -> None:
+        self._values["charge_driver"][self._step] = _numpy(self._meter.bracket(update, update)) / lr**2
+        if "charge_cross_driver" in self._values:
+            assert velocity is not None
+            self._values["charge_cross_driver"][self._step] = _numpy(
+                self._meter.bracket(update, velocity)
+            ) / (-lr)
+        self._step += 1
+
+    def dataset(self, steps: int) -> xr.Dataset:
+        symmetries = self._meter.symmetries
+        counts = [symmetry.count for symmetry in symmetries]
+
+        def each(values: list[str]) -> NDArray[np.object_]:
+            return np.repeat(np.array(values, dtype=object), counts)
+
+        return xr.Dataset(
+            {name: (("step", "charge"), values[:steps]) for name, values in self._values.items()},
+            coords={
+                "symmetry": ("charge", each([symmetry.name for symmetry in symmetries])),
+                "kind": ("charge", each([symmetry.kind for symmetry in symmetries])),
+                "channel": ("charge", np.concatenate([np.arange(count) for count in counts])),
+            },
+        )
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -82,7 +82,29 @@ class ChargeMeter:
 
     def charge(self, theta: Tensor) -> Tensor:
         """Q: ⟨θ, 1⟩ of translations, [θ, θ] of all others; shape (C,)."""
-        return self._add_linear(theta, self.bracket(theta, theta))
+        return self.charge_and_norm(theta)[0]
+
+    def charge_and_norm(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Q and ‖ξ(θ)‖ from one pass over theta; both of shape (C,)."""
+        charge, squares = theta.new_zeros(self.count), theta.new_zeros(self.count)
+        for entry in self._quadratic:
+            sums = _channel_sums(entry, theta, theta)
+            _send(entry, sums, charge)
+            _send(entry, sums, squares, power=2)
+        for entry in self._linear:
+            sizes = theta.new_full((_channels(entry.view, entry.axes),), _per_channel(entry.view, entry.axes))
+            _send(entry, sizes, squares, power=2)
+        for block in self._matrices:
+            rows = block.view.of(theta, block.start)
+            product = rows @ rows.mT
+            i, j = _upper(product)
+            upper = product[:, i, j].reshape(-1)
+            diagonal = product.diagonal(dim1=-2, dim2=-1)
+            both = torch.where(i == j, diagonal[:, i], 0.25 * (diagonal[:, i] + diagonal[:, j])).reshape(-1)
+            where = slice(block.first, block.first + upper.numel())
+            charge[where] += block.weight * upper
+            squares[where] += both
+        return self._add_linear(theta, charge), squares.sqrt()
 
     def constraint(self, grad: Tensor, theta: Tensor) -> Tensor:
         """⟨g, ξ(θ)⟩, which the symmetry makes zero; shape (C,)."""
@@ -96,27 +118,14 @@ class ChargeMeter:
         for block in self._matrices:
             a, b = block.view.of(u, block.start), block.view.of(v, block.start)
             product = a @ b.mT
-            d = product.shape[-1]
-            i, j = torch.triu_indices(d, d, device=u.device)
+            i, j = _upper(product)
             upper = product[:, i, j] if u is v else 0.5 * (product[:, i, j] + product[:, j, i])
             result[block.first : block.first + upper.numel()] += block.weight * upper.reshape(-1)
         return result
 
     def generator_norm(self, theta: Tensor) -> Tensor:
         """‖ξ_c(θ)‖, shape (C,)."""
-        squares = theta.new_zeros(self.count)
-        for entry in self._quadratic:
-            _send(entry, _channel_sums(entry, theta, theta), squares, power=2)
-        for entry in self._linear:
-            sizes = theta.new_full((_channels(entry.view, entry.axes),), _per_channel(entry.view, entry.axes))
-            _send(entry, sizes, squares, power=2)
-        for block in self._matrices:
-            rows = block.view.of(theta, block.start).square().sum(-1)
-            d = rows.shape[-1]
-            i, j = torch.triu_indices(d, d, device=theta.device)
-            both = torch.where(i == j, rows[:, i], 0.25 * (rows[:, i] + rows[:, j]))
-            squares[block.first : block.first + both.numel()] += both.reshape(-1)
-        return squares.sqrt()
+        return self.charge_and_norm(theta)[1]
 
     def apply(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """Σ_c r_c B_c v, shape (P,): the generators that are linear in theta."""
@@ -130,7 +139,7 @@ class ChargeMeter:
             number = d * (d + 1) // 2
             upper = coefficients[block.first : block.first + blocks * number].reshape(blocks, number)
             matrix = vector.new_zeros(blocks, d, d)
-            i, j = torch.triu_indices(d, d, device=vector.device)
+            i, j = _upper(matrix)
             matrix[:, i, j] = 0.5 * upper
             matrix = matrix + matrix.mT
             into = block.view.of(result, block.start)
@@ -150,6 +159,13 @@ class ChargeMeter:
             others = [dim for dim in range(view.ndim) if dim not in entry.axes]
             _send(entry, (view.sum(others) if others else view).reshape(-1), result)
         return result
+
+
+def _upper(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the upper triangle of square matrices, diagonal included."""
+    d = matrices.shape[-1]
+    i, j = torch.triu_indices(d, d, device=matrices.device)
+    return i, j
 
 
 def _target(part: Part, first: int) -> tuple[Tensor, Tensor, float]:
@@ -173,9 +189,9 @@ def _channel_sums(entry: _Sum, u: Tensor, v: Tensor) -> Tensor:
     others = [dim for dim in range(a.ndim) if dim not in entry.axes]
     if not others:
         return (a * b).reshape(-1)
-    if u is v:
-        return torch.linalg.vector_norm(a, dim=others).square().reshape(-1)
-    return (a * b).sum(others).reshape(-1)
+    # The norm of one makes no product in memory.
+    sums: Tensor = torch.linalg.vector_norm(a, dim=others).square() if u is v else (a * b).sum(others)
+    return sums.reshape(-1)
 
 
 def _factors(entry: _Sum, coefficients: Tensor) -> Tensor:

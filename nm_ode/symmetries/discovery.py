@@ -61,7 +61,7 @@ class Symmetries(Sequence[Symmetry]):
     def of_kind(self, kind: Kind) -> tuple[Symmetry, ...]:
         return tuple(symmetry for symmetry in self.found if symmetry.kind == kind)
 
-    def count(self, kind: Kind | None = None) -> int:  # type: ignore[override]
+    def n_charges(self, kind: Kind | None = None) -> int:
         """Number of charges, of one kind or of all; those that are another symmetry's diagonal count once."""
         return count_charges(self.found, kind)
 
@@ -126,8 +126,8 @@ def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...
     scaling = Scaling(graph)
     free = scaling.run()
     families, place = _scaling_families(scaling.uses, free)
-    matrices = [("matrix", parts) for parts in Mixing(graph).families()]
-    shifts = [("translation", parts) for parts in _translation_families(graph)]
+    matrices: list[Draft] = [("matrix", parts) for parts in Mixing(graph).families()]
+    shifts: list[Draft] = [("translation", parts) for parts in _translation_families(graph)]
     drafts = [*shifts, *families, *matrices]
     order = sorted(range(len(drafts)), key=lambda i: KINDS.index(drafts[i][0]))
     names = _names([drafts[i] for i in order])

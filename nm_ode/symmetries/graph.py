@@ -151,7 +151,7 @@ def argument(node: Node, name: str, default: Any = None) -> Any:
     return default
 
 
-def value(node: Node) -> Any:
+def value(node: Any) -> Any:
     """Shape, dtype and strides of a node's result: a fake tensor, or a tuple of them."""
     return node.meta["val"]
 

@@ -91,13 +91,16 @@ class Mixing:
         if name == "linear":
             return self._linear(node, node.args[1], argument(node, "bias"), transposed=True)
         if name in ("mm", "bmm", "matmul"):
-            if isinstance(self._values.get(node.args[1]), Weight):  # type: ignore[arg-type]
+            if self._is_weight(node.args[1]):
                 return self._linear(node, node.args[1], None, transposed=False)
             return self._product(node, node.args[0], node.args[1])
         if name == "scaled_dot_product_attention" and not argument(node, "enable_gqa", False):
             return self._attention(node)
         self._forbid(node)
         return None
+
+    def _is_weight(self, node: Any) -> bool:
+        return isinstance(node, Node) and isinstance(self._values.get(node), Weight)
 
     def _coordinates(self, node: Any) -> Tensor | None:
         found = self._values.get(node) if isinstance(node, Node) else None
@@ -141,14 +144,7 @@ class Mixing:
     def _linear(self, node: Node, weight_node: Any, bias_node: Any, *, transposed: bool) -> Tensor | None:
         weight = self._values.get(weight_node)
         x = self._coordinates(node.args[0])
-        if (
-            not isinstance(weight, Weight)
-            or weight.view.ndim != 2
-            or isinstance(
-                self._values.get(node.args[0]),
-                Weight,  # type: ignore[arg-type]
-            )
-        ):
+        if not isinstance(weight, Weight) or weight.view.ndim != 2 or self._is_weight(node.args[0]):
             self._forbid(node)
             return None
         view = weight.view if transposed else weight.view.T

@@ -90,7 +90,7 @@ class Free:
     number: np.ndarray
 
     def of(self, variable: int) -> tuple[tuple[int, float], ...]:
-        return self.rows[self.number[variable]]
+        return self.rows[int(self.number[variable])]
 
 
 class Variables:
@@ -302,6 +302,9 @@ class Scaling:
         epsilon = argument(node, "eps")
         if epsilon is None:  # rms_norm's default
             epsilon = torch.finfo(torch.float64).eps
+        for dim in range(groups.ndim):
+            if self.variables.uniform(groups, dim):  # so that it broadcasts over batches of any size
+                groups = groups.narrow(dim, 0, 1)
         self.absorptions.append(Absorption(node, groups, 2.0, float(epsilon)))
 
     def _reconcile(self) -> None:
