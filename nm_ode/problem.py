@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from nm_ode.layout import Layout
 
@@ -369,6 +370,20 @@ def _refuse_train_mode_batch_norm(model: nn.Module) -> None:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Fused attention and cuDNN's recurrences have no second derivative, or a wrong one."""
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
+    """Fused attention, cuDNN's recurrences and weight normalisation have no second derivative, or a wrong one."""
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNormWrittenOut():
         yield
+
+
+class _WeightNormWrittenOut(TorchFunctionMode):
+    """torch's own (seen with 2.13) takes ‖v‖ for a constant in its second derivative, silently."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            return weight_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v/‖v‖, the norm over all dimensions but `dim` (Salimans & Kingma 2016); differentiable any number of times."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))

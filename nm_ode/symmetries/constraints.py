@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.fx import Interpreter, Node
 
 from nm_ode.layout import Layout
-from nm_ode.problem import twice_differentiable
+from nm_ode.problem import twice_differentiable, weight_norm
 from nm_ode.symmetries.charges import ChargeMeter
 from nm_ode.symmetries.graph import Graph, SymmetryError, argument, operation
 from nm_ode.symmetries.kinds import Symmetry
@@ -114,6 +114,10 @@ class _WithEpsilons(Interpreter):
         if n in self._epsilons:
             arguments, _ = self.fetch_args_kwargs_from_env(n)
             return _with_epsilon(n, arguments, self.map_nodes_to_values, self._epsilons[n])
+        if n.op == "call_function" and operation(n) in ("_weight_norm", "_weight_norm_interface"):
+            v, g = (self.env[part] for part in n.args[:2])  # type: ignore[index]
+            made = weight_norm(v, g, argument(n, "dim"))
+            return (made, None) if isinstance(n.meta["val"], tuple | list) else made
         if n.op == "call_function" and operation(n) in RESHAPES:
             # The MATH attention's result has other strides than the kernel's that was traced.
             (x, *_), _ = self.fetch_args_kwargs_from_env(n)

@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from nm_ode.problem import Problem
 from nm_ode.symmetries.constraints import Check, EpsilonLink, verify
-from nm_ode.symmetries.graph import Graph, SymmetryError, trace
+from nm_ode.symmetries.graph import Graph, SymmetryError, trace, value
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, count_charges, whole
 from nm_ode.symmetries.mixing import Mixing
 from nm_ode.symmetries.scaling import Free, Scaling, Use
@@ -125,12 +126,15 @@ def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...
     """What the rules prove, before any number is looked at."""
     scaling = Scaling(graph)
     free = scaling.run()
-    families, place = _scaling_families(scaling.uses, free)
+    rank = {name: i for i, name in enumerate(graph.parameters.values())}
+    uses = sorted(scaling.uses, key=lambda use: rank[use.view.parameter])  # as the model lists them
+    families, place = _scaling_families(uses, free)
     matrices: list[Draft] = [("matrix", parts) for parts in Mixing(graph).families()]
     shifts: list[Draft] = [("translation", parts) for parts in _translation_families(graph)]
     drafts = [*shifts, *families, *matrices]
     order = sorted(range(len(drafts)), key=lambda i: KINDS.index(drafts[i][0]))
-    names = _names([drafts[i] for i in order])
+    rows = {name: prod(value(node).shape[1:]) for node, name in graph.parameters.items()}
+    names = _names([drafts[i] for i in order], rows)
     name_of = dict(zip(order, names, strict=True))
     epsilons: dict[int, float] = defaultdict(float)
     links = []
@@ -237,16 +241,30 @@ def _translation_families(graph: Graph) -> list[tuple[Part, ...]]:
     return families
 
 
-def _names(drafts: Sequence[Draft]) -> list[str]:
-    """`rescale features.0 → features.3`; with parameters and places in them where layers do not tell apart."""
+def _names(drafts: Sequence[Draft], rows: dict[str, int]) -> list[str]:
+    """`rescale features.0 → features.3`; with parameters and places in them where layers do not tell apart.
+
+    Args:
+        rows: parameter → number of entries in a row.
+    """
+
+    def place(part: Part) -> str:
+        return f"{part.parameter}[{_where(part, rows[part.parameter])}]"
+
     names = [_name(kind, parts, _layer) for kind, parts in drafts]
-    for label in (_parameter, _place):
-        again = {name for name in names if names.count(name) > 1}
+    for label in (_parameter, place):
+        vague = {name for name in names if names.count(name) > 1 or _sides_alike(name)}
         names = [
-            _name(*draft, label) if name in again else name for name, draft in zip(names, drafts, strict=True)
+            _name(*draft, label) if name in vague else name for name, draft in zip(names, drafts, strict=True)
         ]
     again = {name for name in names if names.count(name) > 1}
     return [f"{name} ({i})" if name in again else name for i, name in enumerate(names)]
+
+
+def _sides_alike(name: str) -> bool:
+    """Both sides in one layer, as query and key in a fused projection."""
+    plus, _, minus = name.partition(" ")[2].partition(" → ")
+    return plus == minus
 
 
 def _parameter(part: Part) -> str:
@@ -268,8 +286,14 @@ def _layer(part: Part) -> str:
     return part.parameter.rpartition(".")[0] or part.parameter
 
 
-def _place(part: Part) -> str:
-    return f"{part.parameter}[{part.view.extent.start}:{part.view.extent.stop}]"
+def _where(part: Part, row: int) -> str:
+    """Rows or columns of the parameter, as numpy would write them."""
+    entries = part.entries
+    first, last = int(entries.min()), int(entries.max())
+    if first % row == 0 and last % row == row - 1:
+        return f"{first // row}:{last // row + 1}"
+    columns = entries % row
+    return f":, {int(columns.min())}:{int(columns.max()) + 1}"
 
 
 def _within(drafts: Sequence[Draft], names: dict[int, str]) -> dict[int, str]:
@@ -290,11 +314,7 @@ def _entries(parts: tuple[Part, ...]) -> dict[str, bytes]:
     """Which entries of which parameters, as something that can be compared."""
     by_name: dict[str, list[Tensor]] = defaultdict(list)
     for part in parts:
-        numbers = part.view.of(torch.arange(part.view.extent.stop))
-        if part.view.shape and bool((part.index < 0).any()):
-            shape = [n if dim in part.axes else 1 for dim, n in enumerate(part.view.shape)]
-            numbers = numbers[(part.index >= 0).reshape(shape).expand(part.view.shape)]
-        by_name[part.parameter].append(numbers.reshape(-1))
+        by_name[part.parameter].append(part.entries)
     return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}
 
 

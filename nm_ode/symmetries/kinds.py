@@ -62,6 +62,15 @@ class Part:
     def parameter(self) -> str:
         return self.view.parameter
 
+    @property
+    def entries(self) -> Tensor:
+        """Places of the entries that take part, in the flattened parameter; int64."""
+        numbers = self.view.of(torch.arange(self.view.extent.stop))
+        if len(self.axes) == 0 or bool((self.index >= 0).all()):
+            return numbers.reshape(-1)
+        shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]
+        return numbers[(self.index >= 0).reshape(shape).expand(self.view.shape)]
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:

@@ -382,6 +382,7 @@ def _masked_fill(s: Scaling, node: Node) -> Any:
 @_rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 @_rule("adaptive_max_pool1d", "adaptive_max_pool2d", "max_pool2d_with_indices", "max_pool1d_with_indices")
 @_rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d")
+@_rule("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "_pad_circular")
 def _pool(s: Scaling, node: Node) -> Any:
     labels, result = s.labels(node.args[0]), value(node)
     first = result[0] if isinstance(result, tuple | list) else result
@@ -394,7 +395,9 @@ def _pool(s: Scaling, node: Node) -> Any:
 @_rule("constant_pad_nd", "pad")
 def _pad(s: Scaling, node: Node) -> Any:
     mode, filler = argument(node, "mode", "constant"), argument(node, "value", 0)
-    if mode != "constant" or filler not in (None, 0, 0.0):
+    if mode != "constant":
+        return _pool(s, node)  # copies of a channel's own entries
+    if filler not in (None, 0, 0.0):
         return None
     padded = torch.nn.functional.pad(s.labels(node.args[0]), node.args[1], value=-1).clone()  # type: ignore[arg-type]
     holes = padded == -1
@@ -575,7 +578,7 @@ def einsum_plan(equation: Any, operands: Any) -> Any:
     return (first, second), (order_a, order_b, [made.index(c) for c in out]), (batch, m, k, n)
 
 
-@_rule("conv1d", "conv2d", "conv3d")
+@_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _convolution(s: Scaling, node: Node) -> Any:
     x, result = s.labels(node.args[0]), value(node)
     if x.ndim != result.ndim or x.ndim < 3:
@@ -584,12 +587,15 @@ def _convolution(s: Scaling, node: Node) -> Any:
     channels = s.variables.merge(x, (1,))
     weight = s.weight(node.args[1])
     if weight is not None:
-        out, inn, *_ = weight.view.shape
-        y = s.variables.new(out)
-        view = weight.view.unflatten(0, (groups, out // groups)) if groups > 1 else weight.view
+        y = s.variables.new(result.shape[1])
+        view = weight.view.unflatten(0, (groups, -1)) if groups > 1 else weight.view
+        # Axes of a convolution's outputs and inputs; a transposed one has them the other way round.
         axes = ((0, 1), (0, 2)) if groups > 1 else ((0,), (1,))
+        outputs, inputs = axes[::-1] if "transpose" in operation(node) else axes
         kept_view = described(weight.name, view)
-        s.uses.append(Use(kept_view, (Term(axes[0], y, 1.0), Term(axes[1], channels, -1.0))))
+        s.uses.append(Use(kept_view, (Term(outputs, y, 1.0), Term(inputs, channels, -1.0))))
+    elif "transpose" in operation(node):
+        return None
     else:
         entries = s.labels(node.args[1])
         out, inn = entries.shape[:2]

@@ -70,9 +70,8 @@ def _inputs(graph: Graph, node: Node, mine: Tensor | None) -> Found:
         if isinstance(parts, Node) and is_move(parts):  # one of chunk's pieces, say
             source = parts.all_input_nodes[0]
             return [(source, _piece_back(node, parts, source, mine))]
-        if mine is not None:
-            for source in needed:
-                given[source] = _moved_back(node, source, mine)
+        for source in needed:
+            given[source] = _moved_back(node, source, mine)
     elif rule is not None:
         for source, found in rule(node, mine):
             # The same tensor in two places of one operation: both must allow it.
@@ -80,12 +79,17 @@ def _inputs(graph: Graph, node: Node, mine: Tensor | None) -> Found:
     return list(given.items())
 
 
-def _moved_back(node: Node, source: Node, mine: Tensor) -> Tensor | None:
-    """Labels of the source of a move: those of the places where its entries went."""
+def _moved_back(node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
+    """Labels of the source of a move: those of the places where its entries went.
+
+    Entries that went nowhere are free; a label that reaches over entries of several sources is lost, since none of
+    them may be shifted without the others.
+    """
     if not isinstance(value(source), Tensor):
         return None
     shape = tuple(value(source).shape)
     size = int(np.prod(shape))
+    mine = _nothing(node) if mine is None else mine
     numbers = torch.arange(size).reshape(shape)
     nothing = torch.full((), -1, dtype=torch.int64)
 
@@ -98,12 +102,18 @@ def _moved_back(node: Node, source: Node, mine: Tensor) -> Tensor | None:
     went = move(node, read)
     if not isinstance(went, Tensor):
         return None
+    shared = mine[went == -1].unique()
+    mine = torch.where(torch.isin(mine, shared), NONE, mine) if shared.numel() else mine
     return collect(went, mine, size).reshape(shape)
 
 
+def _nothing(node: Node) -> Tensor:
+    """Labels of a result of which nothing may be shifted."""
+    return torch.full((), NONE, dtype=torch.int64).expand(tuple(value(node).shape))
+
+
 def _piece_back(node: Node, parts: Node, source: Node, mine: Tensor | None) -> Tensor | None:
-    if mine is None:
-        return None
+    mine = _nothing(node) if mine is None else mine
     shape = tuple(value(source).shape)
     numbers = torch.arange(int(np.prod(shape))).reshape(shape)
     went = move(parts, lambda _: numbers)[node.args[1]]
