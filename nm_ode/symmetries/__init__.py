@@ -5,6 +5,7 @@ from nm_ode.symmetries.constraints import Check
 from nm_ode.symmetries.discovery import Symmetries, find_symmetries, symmetries_of
 from nm_ode.symmetries.graph import SymmetryError
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, View
+from nm_ode.symmetries.scan import Scan, Unexplained, scan_of, scan_symmetries
 
 __all__ = [
     "KINDS",
@@ -12,10 +13,14 @@ __all__ = [
     "Check",
     "Kind",
     "Part",
+    "Scan",
     "Symmetries",
     "Symmetry",
     "SymmetryError",
+    "Unexplained",
     "View",
     "find_symmetries",
+    "scan_of",
+    "scan_symmetries",
     "symmetries_of",
 ]

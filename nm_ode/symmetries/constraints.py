@@ -25,6 +25,7 @@ from nm_ode.symmetries.shapes import RESHAPES
 
 if TYPE_CHECKING:
     from nm_ode.symmetries.scaling import Absorption
+    from nm_ode.symmetries.subject import Subject
 
 TOLERANCE = 1e-10
 
@@ -72,13 +73,12 @@ class ExtendedLoss:
     Parameters are tensors of their own: the derivative of a slice of theta is a vector of theta's size.
 
     Args:
-        graph: from `trace`.
+        subject: with the graph.
         links: the ε's.
-        rest: values of buffers and frozen parameters by the names in `graph.inputs`.
     """
 
-    def __init__(self, graph: Graph, links: Sequence[EpsilonLink], rest: dict[str, Tensor]) -> None:
-        self._graph, self._rest = graph, rest
+    def __init__(self, subject: Subject, links: Sequence[EpsilonLink]) -> None:
+        self._graph, self._rest = subject.graph, _rest(subject.model, subject.graph)
         self._absorptions = [link.absorption for link in links]
         self.epsilons = [
             torch.full(tuple(a.variables.shape), a.epsilon, dtype=torch.float64) for a in self._absorptions
@@ -161,16 +161,7 @@ def _normalised(x: Tensor, dims: list[int], epsilon: Tensor, *, centred: bool = 
 
 
 def verify(
-    model: nn.Module,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    graph: Graph,
-    symmetries: Sequence[Symmetry],
-    links: Sequence[EpsilonLink],
-    x: Tensor,
-    y: Tensor,
-    *,
-    draws: int,
-    seed: int,
+    subject: Subject, symmetries: Sequence[Symmetry], links: Sequence[EpsilonLink], *, draws: int, seed: int
 ) -> dict[str, Check]:
     """Both constraints at random parameters and batches, in float64.
 
@@ -179,23 +170,22 @@ def verify(
     """
     if not symmetries:
         return {}
-    layout = Layout.of(model)
+    layout = subject.layout
     meter = ChargeMeter(layout, symmetries)
-    rest = _rest(model, graph)
-    extended = ExtendedLoss(graph, links, rest)
+    extended = ExtendedLoss(subject, links)
     generator = torch.Generator().manual_seed(seed)
     worst = {s.name: [0.0, 0.0, 0.0, 0.0] for s in symmetries}
     for draw in range(max(1, draws)):
-        theta = _drawn_theta(model, layout, generator)
-        xs, ys = _drawn_like(x, generator), _drawn_like(y, generator)
-        _require_same_loss(model, loss_fn, extended, layout, theta, xs, ys, draw)
-        gradient = _gradient_residuals(extended, meter, layout, links, theta, xs, ys, draw)
+        theta = subject.drawn_theta(generator)
+        x, y = subject.drawn_batch(generator)
+        _require_same_loss(subject, extended, theta, x, y, draw)
+        gradient = _gradient_residuals(extended, meter, layout, links, theta, x, y, draw)
         for s in symmetries:
             for i, residuals in enumerate(gradient):
                 worst[s.name][i] = max(worst[s.name][i], float(residuals[meter.slices[s.name]].max()))
         if draw == 0:
             for name, residual in _hessian_residuals(
-                extended, meter, layout, links, theta, xs, ys, draw, generator
+                extended, meter, layout, links, theta, x, y, draw, generator
             ).items():
                 worst[name][3] = residual
     return {name: Check(*values) for name, values in worst.items()}
@@ -320,22 +310,16 @@ def _hessian_residuals(
 
 
 def _require_same_loss(
-    model: nn.Module,
-    loss_fn: Callable[[Tensor, Tensor], Tensor],
-    extended: ExtendedLoss,
-    layout: Layout,
-    theta: Tensor,
-    x: Tensor,
-    y: Tensor,
-    seed: int,
+    subject: Subject, extended: ExtendedLoss, theta: Tensor, x: Tensor, y: Tensor, seed: int
 ) -> None:
-    parameters = leaves(layout, theta)
+    model = subject.model
+    parameters = leaves(subject.layout, theta)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
         traced = float(extended(parameters, extended.epsilons, x, y, seed))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            direct = float(loss_fn(functional_call(model, (parameters, buffers), (x,)), y))
+            direct = float(subject.loss_fn(functional_call(model, (parameters, buffers), (x,)), y))
     random = any(
         isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in model.modules()
     )
@@ -351,25 +335,3 @@ def _rest(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
     values |= {f"model.{name}": b for name, b in model.named_buffers()}
     values |= graph.module.meta["constants"]
     return values
-
-
-def _drawn_theta(model: nn.Module, layout: Layout, generator: torch.Generator) -> Tensor:
-    """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one."""
-    pieces = []
-    for slot in layout.slots:
-        own = model.get_parameter(slot.name).detach().reshape(-1).double()
-        size = float(own.square().mean().sqrt()) or 0.1
-        pieces.append(own + 0.3 * size * torch.randn(own.shape, dtype=own.dtype, generator=generator))
-    return torch.cat(pieces)
-
-
-def _drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:
-    """A random batch of the example's shape, scale and range."""
-    if example.is_floating_point():
-        spread = float(example.std()) if example.numel() > 1 else 1.0
-        noise = torch.randn(example.shape, dtype=example.dtype, generator=generator)
-        return float(example.mean()) + (spread or 1.0) * noise
-    if example.dtype == torch.bool:
-        return torch.rand(example.shape, generator=generator) < 0.5
-    low, high = int(example.min()), int(example.max())
-    return torch.randint(low, high + 1, example.shape, generator=generator, dtype=example.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,18 +10,15 @@ from math import prod
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nm_ode.problem import Problem
 from nm_ode.symmetries.constraints import Check, EpsilonLink, verify
-from nm_ode.symmetries.graph import Graph, SymmetryError, trace, value
+from nm_ode.symmetries.graph import Graph, value
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, count_charges, whole
 from nm_ode.symmetries.mixing import Mixing
 from nm_ode.symmetries.scaling import Free, Scaling, Use
+from nm_ode.symmetries.subject import LossFunction, Subject, subject, subject_of
 from nm_ode.symmetries.translation import NONE, translations
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-_BATCH = 4  # the least number of samples that tells a batch statistic from a constant
 
 
 @dataclass(frozen=True)
@@ -90,29 +86,21 @@ def find_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64)
-    x = _at_least(_float64(example_input), _BATCH, seed)
-    loss_fn, y = _loss_and_target(model, loss, x, target, seed)
-    return _find(model, loss_fn, x, y, draws, seed)
+    return _find(subject(model, example_input, loss, target, seed), draws, seed)
 
 
 def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: int = 0) -> Symmetries:
-    """The symmetries of a problem's loss, found on its first samples."""
-    model = copy.deepcopy(problem.model).to(device="cpu", dtype=torch.float64)
-    loss_fn = problem.loss_fn
-    loss_fn = copy.deepcopy(loss_fn).to("cpu") if isinstance(loss_fn, nn.Module) else loss_fn
-    few = slice(0, max(samples, _BATCH))
-    x, y = (part[few].cpu() for part in (problem.x, problem.y))
-    if len(x) < _BATCH:
-        repeat = -(-_BATCH // len(x))
-        x, y = (torch.cat([part] * repeat) for part in (x, y))
-    return _find(model, loss_fn, _float64(x), _float64(y), draws, seed)
+    """The symmetries of a problem's loss, found on its first samples.
+
+    Raises:
+        SymmetryError: the model cannot be traced.
+    """
+    return _find(subject_of(problem, samples), draws, seed)
 
 
-def _find(model: nn.Module, loss_fn: LossFunction, x: Tensor, y: Tensor, draws: int, seed: int) -> Symmetries:
-    graph = trace(model, loss_fn, x, y)
-    symmetries, links = discover(graph)
-    checks = verify(model, loss_fn, graph, symmetries, links, x, y, draws=draws, seed=seed)
+def _find(looked_at: Subject, draws: int, seed: int) -> Symmetries:
+    symmetries, links = discover(looked_at.graph)
+    checks = verify(looked_at, symmetries, links, draws=draws, seed=seed)
     good = tuple(s for s in symmetries if checks[s.name].holds)
     defects = tuple(
         f"{s.name}: found by its graph, but {checks[s.name].explain()}; this is a defect of nm_ode, please report it"
@@ -316,49 +304,3 @@ def _entries(parts: tuple[Part, ...]) -> dict[str, bytes]:
     for part in parts:
         by_name[part.parameter].append(part.entries)
     return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}
-
-
-def _float64(tensor: Tensor) -> Tensor:
-    tensor = torch.as_tensor(tensor).detach().cpu()
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _at_least(x: Tensor, count: int, seed: int) -> Tensor:
-    """Enough samples to tell one from another; more are drawn like those given."""
-    if x.ndim == 0 or len(x) == 0:
-        raise SymmetryError(
-            f"example_input has shape {tuple(x.shape)}; it must be a batch of at least one sample"
-        )
-    if len(x) >= count:
-        return x
-    repeated = torch.cat([x] * -(-count // len(x)))[:count]
-    if not x.is_floating_point():
-        return repeated
-    noise = torch.randn(repeated.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
-    return repeated + max(float(x.std()), 0.1) * noise if x.numel() > 1 else repeated + noise
-
-
-def _loss_and_target(
-    model: nn.Module, loss: str | LossFunction, x: Tensor, target: Tensor | None, seed: int
-) -> tuple[LossFunction, Tensor]:
-    known: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
-    if not isinstance(loss, str):
-        if target is None:
-            raise SymmetryError("a loss of your own needs `target`, the targets of example_input")
-        repeat = -(-len(x) // len(target))
-        return loss, _float64(torch.cat([target] * repeat)[: len(x)])
-    if loss not in known:
-        raise SymmetryError(f"loss: {loss!r} was given; it must be 'cross_entropy', 'mse' or a function")
-    if target is not None:
-        repeat = -(-len(x) // len(target))
-        return known[loss], _float64(torch.cat([target] * repeat)[: len(x)])
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        output = copy.deepcopy(model)(x)
-    if not isinstance(output, Tensor) or (loss == "cross_entropy" and output.ndim < 2):
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise SymmetryError(f"the model returns {what}; {loss} needs a tensor of shape (samples, classes, …)")
-    generator = torch.Generator().manual_seed(seed)
-    if loss == "mse":
-        return known[loss], torch.randn(output.shape, dtype=torch.float64, generator=generator)
-    shape = (output.shape[0], *output.shape[2:])
-    return known[loss], torch.randint(output.shape[1], shape, generator=generator)

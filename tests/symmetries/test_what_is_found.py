@@ -265,7 +265,7 @@ def test_weight_normalisation(table_of, normal):
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3))
     assert table_of(model, normal(8, 6), "scale", "rescale") == {
         "scale 0.parametrizations.weight": 5,
-        "rescale 0.parametrizations.weight, 0 → 2": 5,
+        "rescale 0, 0.parametrizations.weight → 2": 5,
     }
 
 
