@@ -6,11 +6,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nm_ode.charge_solving import solve_charges
     from nm_ode.comparison import compare, observed_order
     from nm_ode.flows import Flow, FlowError, GradientFlow, ModifiedFlow
     from nm_ode.optimizers import SGD
     from nm_ode.problem import Problem, ProblemError
+    from nm_ode.schedules import Cosine, Drop, Warmup
     from nm_ode.solving import SolveError, solve
+    from nm_ode.symmetries import (
+        Symmetries,
+        Symmetry,
+        SymmetryError,
+        find_symmetries,
+        predict_charges,
+        scan_of,
+        scan_symmetries,
+        symmetries_of,
+    )
     from nm_ode.training import TrainingDiverged, train
 
 __version__ = "0.1.0"
@@ -18,6 +30,8 @@ __version__ = "0.1.0"
 # Each name is imported when first used, so that `import nm_ode` waits for no library it may not need.
 _HOMES = {
     "SGD": "nm_ode.optimizers",
+    "Cosine": "nm_ode.schedules",
+    "Drop": "nm_ode.schedules",
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
@@ -25,15 +39,27 @@ _HOMES = {
     "Problem": "nm_ode.problem",
     "ProblemError": "nm_ode.problem",
     "SolveError": "nm_ode.solving",
+    "Symmetries": "nm_ode.symmetries",
+    "Symmetry": "nm_ode.symmetries",
+    "SymmetryError": "nm_ode.symmetries",
     "TrainingDiverged": "nm_ode.training",
+    "Warmup": "nm_ode.schedules",
     "compare": "nm_ode.comparison",
+    "find_symmetries": "nm_ode.symmetries",
     "observed_order": "nm_ode.comparison",
+    "predict_charges": "nm_ode.symmetries",
+    "scan_of": "nm_ode.symmetries",
+    "scan_symmetries": "nm_ode.symmetries",
     "solve": "nm_ode.solving",
+    "solve_charges": "nm_ode.charge_solving",
+    "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
 }
 
 __all__ = [
     "SGD",
+    "Cosine",
+    "Drop",
     "Flow",
     "FlowError",
     "GradientFlow",
@@ -41,10 +67,20 @@ __all__ = [
     "Problem",
     "ProblemError",
     "SolveError",
+    "Symmetries",
+    "Symmetry",
+    "SymmetryError",
     "TrainingDiverged",
+    "Warmup",
     "compare",
+    "find_symmetries",
     "observed_order",
+    "predict_charges",
+    "scan_of",
+    "scan_symmetries",
     "solve",
+    "solve_charges",
+    "symmetries_of",
     "train",
 ]
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from bridges import Choice, Engine, EngineError, OdeProblem, OdeSolution, choose, get_engine, require_method
 from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.flows import Flow
+from nm_ode.recording import CHARGES, charge_coordinates
 from nm_ode.smoothness import kinks
+from nm_ode.symmetries import ChargeMeter, Symmetry
 
 RECORDABLE = ("loss", "grad_norm", "theta")
 _TIGHTER = 10.0
@@ -45,6 +47,7 @@ def solve(
     max_rhs: int | None = None,
     max_seconds: float | None = None,
     record: Collection[str] = RECORDABLE,
+    symmetries: Sequence[Symmetry] = (),
     check: bool = True,
     on_sample: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
@@ -63,14 +66,15 @@ def solve(
         step: the step of scipy's Midpoint, in flow time.
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
+        symmetries: of which to record the charges too.
         check: solve once more with rtol and atol ten times tighter and record the distance as
             `solver_error` (THEORY.md §5). Midpoint takes its own step halving instead.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
-        Dimensions `time`, `param`; variables as recorded, and `solver_error` if checked. Attributes: see
-        DESIGN.md; `gradient_evaluations` counts the first solve, `check_gradient_evaluations` the second,
-        `probe_rhs_evaluations` the measurement of the stiffness.
+        Dimensions `time`, `param`, `charge_index`; variables as recorded, and `solver_error` if checked.
+        Attributes: see DESIGN.md; `gradient_evaluations` counts the first solve,
+        `check_gradient_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness.
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
@@ -102,7 +106,7 @@ def solve(
         max_rhs=max_rhs,
         max_seconds=max_seconds,
     )
-    kept = _Kept(flow, times, record, on_sample)
+    kept = _Kept(flow, times, record, symmetries, on_sample)
     attrs = {
         "flow": flow.name,
         "title": flow.title,
@@ -176,17 +180,24 @@ class _Kept:
         flow: Flow,
         times: NDArray[np.float64],
         record: Collection[str],
+        symmetries: Sequence[Symmetry],
         on_sample: Callable[[int], None] | None,
     ) -> None:
         self._flow, self._times, self._on_sample = flow, times, on_sample
-        shapes = {"theta": (times.size, flow.problem.layout.size)}
+        layout = flow.problem.layout
+        self._meter = ChargeMeter(layout, symmetries) if symmetries else None
+        shapes = {"theta": (times.size, layout.size)}
         self._values = {name: np.empty(shapes.get(name, times.size)) for name in record}
+        if self._meter is not None:
+            self._values["charge"] = np.empty((times.size, self._meter.count))
         self._samples = 0
 
     def __call__(self, index: int, t: float, y: NDArray[np.float64]) -> None:
         theta, problem, values = _theta_in(self._flow, y), self._flow.problem, self._values
         if "theta" in values:
             values["theta"][index] = theta.numpy()
+        if self._meter is not None:
+            values["charge"][index] = self._meter.charge(theta).numpy()
         if "grad_norm" in values:
             loss, gradient = problem.loss_and_grad(theta)
             values["grad_norm"][index] = float(gradient.norm())
@@ -201,9 +212,16 @@ class _Kept:
     def dataset(self) -> xr.Dataset:
         """The samples that are complete: an exception may have come in the middle of one."""
         done = slice(self._samples)
+        second = {"theta": "param", "charge": CHARGES}
         return xr.Dataset(
-            {name: (("time", "param")[: values.ndim], values[done]) for name, values in self._values.items()},
-            coords={"time": self._times[done]},
+            {
+                name: (("time", second[name]) if name in second else "time", values[done])
+                for name, values in self._values.items()
+            },
+            coords={
+                "time": self._times[done],
+                **(charge_coordinates(self._meter.symmetries) if self._meter is not None else {}),
+            },
         )
 
 

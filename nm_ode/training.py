@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.optimizers import SGD
 from nm_ode.problem import Problem
+from nm_ode.recording import ChargeRecord
 from nm_ode.schedules import Constant, Schedule
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
@@ -63,10 +64,11 @@ def train(
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did),
         `saved_step`, `layer`, `param`. Variables: `loss`, `grad_norm`, `update_norm` and
-        `layer_grad_norm`, `layer_update_norm` on the step's batch; `theta` and `full_loss` (all samples)
-        at saved steps; `lr`. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension
-        `charge` and, at each step, `charge` (before the update), `charge_driver` [w, w] of the update −lr·w, with
-        Nesterov `charge_cross_driver` [w, v], `constraint_residual` ⟨g, ξ⟩ and `generator_norm` ‖ξ‖.
+        `layer_grad_norm`, `layer_update_norm` on the step's batch; `lr`; `theta` and `full_loss` (all samples)
+        at saved steps. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension `charge_index`:
+        `charge` before the update, `charge_driver` [w, w] of the update −lr·w, with Nesterov
+        `charge_cross_driver` [w, v], `constraint_residual` ⟨g, ξ⟩ and `generator_norm` ‖ξ‖ at each step, and
+        `saved_charge` at saved steps.
 
     Raises:
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
@@ -86,7 +88,9 @@ def train(
     theta.grad = gradient = torch.empty_like(theta)
     lrs = optimizer.lr * (schedule or Constant()).factors(steps)
     meter = ChargeMeter(problem.layout, symmetries) if symmetries else None
-    charges = None if meter is None else _Charges(meter, steps, nesterov=optimizer.nesterov)
+    charges = (
+        None if meter is None else ChargeRecord(meter, steps, theta.detach(), nesterov=optimizer.nesterov)
+    )
     record = _Record(problem, lrs, charges, saves=-(-steps // save_every) + 1)
     batches = sample_batches(problem.n_samples, batch_size, seed)
 
@@ -143,7 +147,7 @@ class _Record:
     """Grows with the run; becomes a dataset at its end, whether good or bad."""
 
     def __init__(
-        self, problem: Problem, lrs: NDArray[np.float64], charges: _Charges | None, saves: int
+        self, problem: Problem, lrs: NDArray[np.float64], charges: ChargeRecord | None, saves: int
     ) -> None:
         self._problem, self._lrs, self._charges = problem, lrs, charges
         self._thetas = np.empty((saves, problem.layout.size), dtype=_numpy(problem.theta0[:0]).dtype)
@@ -164,6 +168,8 @@ class _Record:
         self._thetas[len(self._saved_steps)] = _numpy(theta)
         self._saved_steps.append(step)
         self._full_loss.append(full_loss)
+        if self._charges is not None:
+            self._charges.save(theta)
 
     def dataset(self, optimizer: SGD, *, batch_size: BatchSize, seed: int) -> xr.Dataset:
         layout = self._problem.layout
@@ -206,52 +212,8 @@ class _Record:
             },
         )
         if self._charges is not None:
-            dataset = dataset.merge(self._charges.dataset(len(steps)), combine_attrs="no_conflicts")
+            dataset = dataset.merge(self._charges.dataset(), combine_attrs="no_conflicts")
         return annotate(dataset)
-
-
-class _Charges:
-    """Sums over the symmetries' slices at each step; nothing of theta's size is kept."""
-
-    def __init__(self, meter: ChargeMeter, steps: int, *, nesterov: bool) -> None:
-        self._meter = meter
-        names = ["charge", "charge_driver", "constraint_residual", "generator_norm"]
-        self._values = {
-            name: np.empty((steps, meter.count))
-            for name in [*names, *(["charge_cross_driver"] if nesterov else [])]
-        }
-        self._step = 0
-
-    def before(self, theta: Tensor, gradient: Tensor) -> None:
-        charge, norm = self._meter.charge_and_norm(theta)
-        self._values["charge"][self._step] = _numpy(charge)
-        self._values["generator_norm"][self._step] = _numpy(norm)
-        self._values["constraint_residual"][self._step] = _numpy(self._meter.constraint(gradient, theta))
-
-    def after(self, update: Tensor, lr: float, velocity: Tensor | None) -> None:
-        self._values["charge_driver"][self._step] = _numpy(self._meter.bracket(update, update)) / lr**2
-        if "charge_cross_driver" in self._values:
-            assert velocity is not None
-            self._values["charge_cross_driver"][self._step] = _numpy(
-                self._meter.bracket(update, velocity)
-            ) / (-lr)
-        self._step += 1
-
-    def dataset(self, steps: int) -> xr.Dataset:
-        symmetries = self._meter.symmetries
-        counts = [symmetry.count for symmetry in symmetries]
-
-        def each(values: list[str]) -> NDArray[np.object_]:
-            return np.repeat(np.array(values, dtype=object), counts)
-
-        return xr.Dataset(
-            {name: (("step", "charge"), values[:steps]) for name, values in self._values.items()},
-            coords={
-                "symmetry": ("charge", each([symmetry.name for symmetry in symmetries])),
-                "kind": ("charge", each([symmetry.kind for symmetry in symmetries])),
-                "channel": ("charge", np.concatenate([np.arange(count) for count in counts])),
-            },
-        )
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """How far a flow is from the run that it describes."""
 
-from nm_ode.comparison.errors import AlignmentError, compare
+from nm_ode.comparison.alignment import AlignmentError
+from nm_ode.comparison.errors import compare
 from nm_ode.comparison.order import ObservedOrder, observed_order
 from nm_ode.comparison.summary import Row, summary
 

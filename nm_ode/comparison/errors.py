@@ -5,46 +5,59 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 
 from nm_ode.annotations import annotate, layout_of
+from nm_ode.comparison.alignment import AlignmentError, up_to
+from nm_ode.comparison.charges import charge_errors
+from nm_ode.comparison.ratio import ratio
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, beyond which the solver's own error spoils the result
 
 
-class AlignmentError(ValueError):
-    """The run and the solution do not belong together."""
-
-
 def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
-    """Distance between a discrete run and a flow at the run's saved steps.
+    """How far a flow, or a law of the charges, is from a discrete run.
 
     Args:
         run: from `train`.
-        solution: from `solve(flow, t=run)`, with theta recorded. One that stopped early is compared as
-            far as it goes.
+        solution: from `solve(flow, t=run)`, with theta or charges recorded (one that stopped early is compared as
+            far as it goes); or from `predict_charges` or `solve_charges`.
 
     Returns:
-        Dimensions `step` (saved steps), `layer`. Variables `error` e_k = ‖θ(t_k) − θ_k‖,
-        `motion` ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by
-        layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked,
-        `solver_error`, `solver_error_ratio` and the flag `solver_limited`. Attributes name the flow.
+        Dimensions `step` (saved steps; all steps of a law), `layer`, `charge_index`, `family`. With theta: `error`
+        e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the
+        same by layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked,
+        `solver_error`, `solver_error_ratio` and the flag `solver_limited`. With charges what `charge_errors` says.
+        Attributes name the flow or law.
 
     Raises:
-        AlignmentError: other times, other parameters, or theta was not recorded.
+        AlignmentError: other times, other parameters, other symmetries, or neither theta nor charges in both.
     """
-    for name, dataset in (("run", run), ("solution", solution)):
-        if "theta" not in dataset:
-            raise AlignmentError(f"the {name} has no 'theta': record it to compare")
-    if run.attrs["layout"] != solution.attrs["layout"]:
-        raise AlignmentError("the run and the solution are of different models: their layouts differ")
-    times, run_times = solution["time"].values, run["saved_time"].values
-    count = len(times)
-    scale = max(float(np.abs(run_times).max(initial=0.0)), np.finfo(float).tiny)
-    if count > len(run_times) or np.abs(times - run_times[:count]).max(initial=0.0) > 1e-9 * scale:
-        raise AlignmentError("the solution's times are not the run's saved times: solve with t=run")
+    found: list[xr.Dataset] = []
+    if "time" in solution.dims:
+        run = up_to(run, solution)
+        if "theta" in solution and "theta" in run:
+            found.append(_theta_errors(run, solution))
+        if "charge" in solution.data_vars and "saved_charge" in run:
+            found.append(charge_errors(run, run["saved_charge"], solution["charge"]))
+        steps, times = run["saved_step"].values, run["saved_time"].values
+    elif "charge" in solution.data_vars:
+        if "charge" not in run.data_vars or run.sizes["step"] != solution["charge"].sizes["step"]:
+            raise AlignmentError("the predicted charges are of another run")
+        found.append(charge_errors(run, run["charge"], solution["charge"]))
+        steps, times = run["step"].values, run["time"].values
+    if not found:
+        lacking = "solution" if "theta" not in solution else "run"
+        raise AlignmentError(
+            f"the {lacking} has no 'theta': record it to compare, or give run and solution the same symmetries"
+        )
+    names = ("flow", "law", "title", "expected_order")
+    result = xr.merge(found).assign_coords(step=steps, time=("step", times))
+    return annotate(
+        result.assign_attrs({name: solution.attrs[name] for name in names if name in solution.attrs})
+    )
 
-    run = run.isel(saved_step=slice(count))
+
+def _theta_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     discrete, continuous = run["theta"].values, solution["theta"].values
     layout = layout_of(run)
     difference, motion = continuous - discrete, discrete - discrete[:1]
@@ -56,33 +69,19 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         {
             "error": ("step", error),
             "motion": ("step", moved),
-            "relative_error": ("step", _ratio(error, moved)),
+            "relative_error": ("step", ratio(error, moved)),
             "layer_error": (("step", "layer"), layer_error),
-            "layer_relative_error": (("step", "layer"), _ratio(layer_error, layer_moved)),
+            "layer_relative_error": (("step", "layer"), ratio(layer_error, layer_moved)),
         },
-        coords={
-            "step": run["saved_step"].values,
-            "time": ("step", run["saved_time"].values),
-            "layer": run["layer"].values,
-        },
-        attrs={
-            name: solution.attrs[name]
-            for name in ("flow", "title", "expected_order")
-            if name in solution.attrs
-        },
+        coords={"layer": run["layer"].values},
     )
     if "loss" in solution:
         result["loss_gap"] = ("step", solution["loss"].values - run["full_loss"].values)
     if "solver_error" in solution:
         solver_error = solution["solver_error"].values
-        ratio = _ratio(solver_error, error)
+        share = ratio(solver_error, error)
         result["solver_error"] = ("step", solver_error)
-        result["solver_error_ratio"] = ("step", ratio)
+        result["solver_error_ratio"] = ("step", share)
         # A check that did not finish says nothing good: NaN counts as limited, but for the start.
-        result["solver_limited"] = ("step", ~(ratio <= SOLVER_LIMIT) & (error > 0))
-    return annotate(result)
-
-
-def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """top / bottom, NaN where bottom is zero."""
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+        result["solver_limited"] = ("step", ~(share <= SOLVER_LIMIT) & (error > 0))
+    return result

@@ -5,6 +5,7 @@ from nm_ode.symmetries.constraints import Check
 from nm_ode.symmetries.discovery import Symmetries, find_symmetries, symmetries_of
 from nm_ode.symmetries.graph import SymmetryError
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, View
+from nm_ode.symmetries.laws import LawError, predict_charges
 from nm_ode.symmetries.scan import Scan, Unexplained, scan_of, scan_symmetries
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ChargeMeter",
     "Check",
     "Kind",
+    "LawError",
     "Part",
     "Scan",
     "Symmetries",
@@ -20,6 +22,7 @@ __all__ = [
     "Unexplained",
     "View",
     "find_symmetries",
+    "predict_charges",
     "scan_of",
     "scan_symmetries",
     "symmetries_of",

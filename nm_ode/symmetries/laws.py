@@ -21,6 +21,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
+from nm_ode.annotations import annotate
+
 Array = NDArray[np.float64]
 
 
@@ -117,19 +119,28 @@ def first_order(run: Driven) -> Array:
     Raises:
         LawError: a run with momentum, which this law misses by as much as the charge moves.
     """
-    if run.momentum:
-        raise LawError(
-            f"the first-order law is for momentum = 0; this run has {run.momentum}: use the second-order law"
-        )
-    rate = np.where(run.translation, 1.0, 2.0) * run.weight_decay
+    require_first_order(run)
+    rate = decay_rate(run)
     charges = [run.start]
     for k, lr in enumerate(run.lr):
         decay = np.exp(-rate * lr)
         # (1 − e^{−rt})/r, and t where r = 0.
         held = np.where(rate > 0, -np.expm1(-rate * lr) / np.where(rate > 0, rate, 1.0), lr)
-        force = np.where(run.translation, 0.0, lr * run.driver[k])
-        charges.append(decay * charges[-1] + held * force)
+        charges.append(decay * charges[-1] + held * force(run, k))
     return np.stack(charges)
+
+
+def require_first_order(run: Driven) -> None:
+    """Raises LawError for a run with momentum."""
+    if run.momentum:
+        raise LawError(
+            f"the first-order law is for momentum = 0; this run has {run.momentum}: use the second-order law"
+        )
+
+
+def decay_rate(run: Driven) -> Array:
+    """κ: λ of translations, 2λ of quadratic charges; shape (C,)."""
+    return np.where(run.translation, 1.0, 2.0) * run.weight_decay
 
 
 def start_rate(run: Driven) -> Array:
@@ -140,9 +151,8 @@ def start_rate(run: Driven) -> Array:
     ΔQ_{k+1} − βΔQ_k = −ηκQ_0 from the first ΔQ_0 against the oscillator's response from Q̇(0).
     """
     tau, beta = (run.dampening, run.momentum) if run.momentum else (0.0, 0.0)
-    kappa = np.where(run.translation, 1.0, 2.0) * run.weight_decay
     ahead = 1 + 2 * beta if run.nesterov else (1 + tau) / (1 - tau)
-    return -kappa * run.start * ahead / (1 + beta)
+    return -decay_rate(run) * run.start * ahead / (1 + beta)
 
 
 def second_order(run: Driven, *, from_rest: bool = False) -> Array:
@@ -163,9 +173,8 @@ def second_order(run: Driven, *, from_rest: bool = False) -> Array:
             if not here.any():
                 continue
             a, b, kappa = oscillator(run, k, translation=is_translation)
-            force = np.zeros(int(here.sum())) if is_translation else _force(run, k)[here]
             step = _propagator(a, b, kappa, float(run.lr[k]) * run.time_factor)
-            charge[here], after[here] = step @ np.stack([charges[-1][here], rate[here], force])
+            charge[here], after[here] = step @ np.stack([charges[-1][here], rate[here], force(run, k)[here]])
         charges.append(charge)
         rate = after
     return np.stack(charges)
@@ -180,13 +189,14 @@ def oscillator(run: Driven, k: int, *, translation: bool) -> tuple[float, float,
     return m, friction, order * decay
 
 
-def _force(run: Driven, k: int) -> Array:
-    """F during step k, of quadratic charges."""
+def force(run: Driven, k: int) -> Array:
+    """F during step k; 0 for translations."""
     lr, beta = float(run.lr[k]), run.momentum
     if run.nesterov:
-        return np.asarray(lr * ((1 - beta) * run.driver[k] + 2 * beta**2 * _cross(run, k)))
-    # |θ̇|² = [w, w]/(1−τ)², and 2m = η(1−τ)(1+β).
-    return np.asarray(lr * (1 + beta) * run.driver[k] / run.time_factor)
+        found = lr * ((1 - beta) * run.driver[k] + 2 * beta**2 * _cross(run, k))
+    else:  # |θ̇|² = [w, w]/(1−τ)², and 2m = η(1−τ)(1+β)
+        found = lr * (1 + beta) * run.driver[k] / run.time_factor
+    return np.where(run.translation, 0.0, found)
 
 
 def _propagator(m: float, b: float, kappa: float, h: float) -> Array:
@@ -215,21 +225,42 @@ def translation_closed_form(t: Array, start: Array, m: float, b: float, kappa: f
 
 
 LAWS = {"exact": exact, "first_order": first_order, "second_order": second_order}
+TITLES = {
+    "exact": "exact discrete law",
+    "first_order": "first-order continuous law",
+    "second_order": "second-order continuous law",
+}
 
 
-def predict(run: xr.Dataset, law: str, *, with_residual: bool = False) -> xr.DataArray:
-    """Charges by a law at the run's steps, as `run["charge"]`.
+def require_law(law: str) -> None:
+    """Raises LawError for a law that there is not."""
+    if law not in LAWS:
+        raise LawError(f"law must be one of {', '.join(LAWS)}; {law!r} was given")
+
+
+def predict_charges(run: xr.Dataset, law: str, *, with_residual: bool = False) -> xr.Dataset:
+    """Charges by a law from the recorded drivers, at the run's steps.
 
     Args:
+        run: from `train(..., symmetries=...)`.
         law: "exact", "second_order", or "first_order" (without momentum).
         with_residual: let the recorded ⟨g, ξ⟩ act, which a normalisation's ε makes other than zero ("exact" only).
+
+    Returns:
+        `charge` (step, charge_index), with the run's coordinates; attributes `law` and `title`.
 
     Raises:
         LawError: no charges, an unknown law, or the first-order law with momentum.
     """
-    if law not in LAWS:
-        raise LawError(f"law must be one of {', '.join(LAWS)}; {law!r} was given")
+    require_law(law)
     if with_residual and law != "exact":
         raise LawError("with_residual goes with law 'exact'")
     charges = LAWS[law](driven(run, with_residual=with_residual))
-    return run["charge"].copy(data=charges[: run.sizes["step"]])
+    title = TITLES[law] + (", with what ε adds" if with_residual else "")
+    return as_prediction(run, charges, {"law": law, "title": title})
+
+
+def as_prediction(run: xr.Dataset, charges: Array, attrs: dict[str, str | int | float]) -> xr.Dataset:
+    """Charges of shape (steps or more, C) as a dataset beside `run["charge"]`."""
+    predicted = run["charge"].copy(data=charges[: run.sizes["step"]])
+    return annotate(predicted.to_dataset(name="charge").assign_attrs(attrs))

@@ -1,0 +1,82 @@
+"""solve_charges: a charge law to an ODE engine, step by step through the jumps of its driver."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from bridges import OdeProblem, get_engine, require_method
+from nm_ode.flows.charge import ChargeLaw
+from nm_ode.symmetries.laws import TITLES, LawError, as_prediction
+
+
+def solve_charges(
+    run: xr.Dataset,
+    law: str = "second_order",
+    *,
+    engine: str = "scipy",
+    method: str | None = None,
+    rtol: float = 1e-9,
+    atol: float | None = None,
+) -> xr.Dataset:
+    """The continuous law of a run's charges, solved by an engine with the recorded driver.
+
+    `predict_charges` integrates the same equation by matrix exponentials, without an error of its own; this is the
+    same by any method of any engine.
+
+    Args:
+        run: from `train(..., symmetries=...)`.
+        law: "second_order", or "first_order" (without momentum).
+        engine, method: as in `solve`; the engine is started anew at each step, since the driver jumps.
+        rtol, atol: of the local error; atol is rtol times the largest charge if None.
+
+    Returns:
+        `charge` (step, charge_index), with the run's coordinates; attributes `law`, `engine`, `method`, `rtol`, `atol`,
+        `rhs_evaluations`.
+
+    Raises:
+        LawError: no charges, a law that is no differential equation, the first-order law with momentum, or an engine
+            that gave up.
+        EngineError: unknown engine or method.
+    """
+    field = ChargeLaw.of(run, law)
+    solver = get_engine(engine)
+    method = solver.methods[0] if method is None else method
+    require_method(solver, method)
+    times, state = field.times, field.start
+    used_atol = (
+        rtol * max(float(np.abs(field.run.start).max()), np.finfo(float).tiny) if atol is None else atol
+    )
+    charges, evaluations = [field.charge_in(state)], 0
+    for k, ends in enumerate(pairwise(times)):
+
+        def rhs(t: float, y: NDArray[np.float64], dy: NDArray[np.float64], k: int = k) -> None:
+            dy[:] = field.rhs(k, y)
+
+        after = np.empty_like(state)
+
+        def keep(index: int, t: float, y: NDArray[np.float64], after: NDArray[np.float64] = after) -> None:
+            after[:] = y
+
+        solution = solver.solve(OdeProblem(rhs, state, np.array(ends), rtol, used_atol), method, keep)
+        if solution.status != "success":
+            raise LawError(f"{TITLES[law]}: {engine} {method} stopped in step {k}: {solution.message}")
+        evaluations += solution.statistics.rhs_evaluations
+        state = after
+        charges.append(field.charge_in(state))
+    return as_prediction(
+        run,
+        np.stack(charges),
+        {
+            "law": law,
+            "title": TITLES[law],
+            "engine": engine,
+            "method": method,
+            "rtol": rtol,
+            "atol": used_atol,
+            "rhs_evaluations": evaluations,
+        },
+    )

@@ -1,0 +1,67 @@
+"""Predicted charges beside the recorded ones (THEORY.md §3, §5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from nm_ode.comparison.alignment import AlignmentError
+from nm_ode.comparison.ratio import ratio
+from nm_ode.recording import CHARGES
+
+Array = NDArray[np.float64]
+
+_ROUNDING = 1e3  # epsilons of the charge's scale, below which a charge is taken not to move
+
+
+def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArray) -> xr.Dataset:
+    """Errors of each charge and of each symmetry.
+
+    Args:
+        run: with `generator_norm`, for the size of what is rounding.
+        recorded, predicted: shape (times, charge_index), at the same times.
+
+    Returns:
+        Dimensions `step`, `charge_index`, `family`. `charge_error` (predicted − recorded), `charge_motion`
+        max_k |Q_k − Q_0|, `charge_relative_error` |error| / motion, and `family_relative_error`: the 2-norm of the
+        errors over a symmetry's channels, over the largest 2-norm of their motion. NaN where nothing moves but by
+        rounding.
+
+    Raises:
+        AlignmentError: other symmetries.
+    """
+    for name in ("symmetry", "channel"):
+        if not np.array_equal(recorded[name].values, predicted[name].values):
+            raise AlignmentError("the charges are of different symmetries: record both with the same ones")
+    error = predicted.values - recorded.values
+    away = recorded.values - recorded.values[:1]
+    still = _still(run, np.abs(away).max(axis=0))
+    motion = np.where(still, 0.0, np.abs(away).max(axis=0))
+    families = recorded["symmetry"].values
+    names = list(dict.fromkeys(families.tolist()))
+    members = [families == name for name in names]
+    moved = [float(np.linalg.norm(away[:, where & ~still], axis=1).max(initial=0.0)) for where in members]
+    relative = [
+        np.linalg.norm(error[:, where], axis=1) / size if size > 0 else np.full(len(error), np.nan)
+        for where, size in zip(members, moved, strict=True)
+    ]
+    return xr.Dataset(
+        {
+            "charge_error": (("step", CHARGES), error),
+            "charge_motion": (CHARGES, motion),
+            "charge_relative_error": (("step", CHARGES), ratio(np.abs(error), motion)),
+            "family_relative_error": (("step", "family"), np.stack(relative, axis=1)),
+        },
+        coords={
+            **{name: (CHARGES, recorded[name].values) for name in ("symmetry", "kind", "channel")},
+            "family": np.array(names, dtype=object),
+        },
+    )
+
+
+def _still(run: xr.Dataset, motion: Array) -> NDArray[np.bool_]:
+    """Charges whose motion is rounding: of ‖θ_A‖² where they are squares, of √n where they are sums of n entries."""
+    norm = run["generator_norm"].max("step").values
+    scale = np.maximum(np.abs(run["charge"].values).max(axis=0), norm**2)
+    return np.asarray(motion <= _ROUNDING * np.finfo(run["theta"].dtype).eps * scale)
