@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridges import Choice, Engine, EngineError, OdeProblem, OdeSolution, choose, get_engine, require_method
 from nm_ode.annotations import annotate, layout_attrs
-from nm_ode.flows import Flow
+from nm_ode.flows import Flow, FlowError
 from nm_ode.recording import CHARGES, charge_coordinates
 from nm_ode.smoothness import kinks
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -78,6 +78,7 @@ def solve(
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
+        FlowError: a modified flow on a run whose learning rate changes.
         EngineError: unknown engine or method, or options that do not go together.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
@@ -233,6 +234,11 @@ def _times_and_start(
             if name not in t.variables:
                 raise ValueError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
         times = np.asarray(t["saved_time"], dtype=np.float64)
+        if flow.expected_order > 1 and "lr" in t and (t["lr"] != t["lr"][0]).any():
+            raise FlowError(
+                f"{flow.title} is that of a constant lr; this run's lr goes from {float(t['lr'].max()):g} to "
+                f"{float(t['lr'].min()):g}: solve gradient flow, or train without a schedule"
+            )
         if theta0 is None:
             theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
     else:

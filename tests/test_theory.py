@@ -21,7 +21,7 @@ CASE = Path("cases/diabetes_linear.toml")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("engine", ["auto", "sundials", "scipy"])
 def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str, weight_decay: float) -> None:
-    problem, _, _ = prepare(load_case(CASE), CASE)
+    problem = prepare(load_case(CASE), CASE).problem
     data = diabetes()
     oracle = Quadratic(data.x.numpy(), data.y.numpy(), weight_decay)
     theta0, lr, times = problem.theta0.numpy(), 0.05, [0.0, 0.5, 5.0, 20.0]
@@ -40,7 +40,8 @@ def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str,
 
 
 def test_descent_on_the_linear_case_against_powers_of_its_matrix() -> None:
-    problem, optimizer, _ = prepare(load_case(CASE), CASE)
+    prepared = prepare(load_case(CASE), CASE)
+    problem, optimizer = prepared.problem, prepared.optimizer
     data = diabetes()
     run = train(problem, optimizer, steps=50)
     exact = Quadratic(data.x.numpy(), data.y.numpy()).descent(problem.theta0.numpy(), 50, optimizer.lr)

@@ -2,7 +2,18 @@
 
 from nm_ode.comparison.alignment import AlignmentError
 from nm_ode.comparison.errors import compare
+from nm_ode.comparison.law_summary import SymmetryRow, law_titles, symmetry_summary
 from nm_ode.comparison.order import ObservedOrder, observed_order
 from nm_ode.comparison.summary import Row, summary
 
-__all__ = ["AlignmentError", "ObservedOrder", "Row", "compare", "observed_order", "summary"]
+__all__ = [
+    "AlignmentError",
+    "ObservedOrder",
+    "Row",
+    "SymmetryRow",
+    "compare",
+    "law_titles",
+    "observed_order",
+    "summary",
+    "symmetry_summary",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,38 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Image:
+    """Shape of square images."""
+
+    channels: int
+    side: int
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs)."""
+    """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
+
+    Where flat inputs are images, `image` says of which shape.
+    """
 
     x: Tensor
     y: Tensor
+    image: Image | None = None
+
+    def as_images(self) -> DataSet:
+        """x of shape (n, channels, side, side), and `image`.
+
+        Raises:
+            DataError: the inputs are no square images.
+        """
+        if self.image is not None:
+            shape = (-1, self.image.channels, self.image.side, self.image.side)
+            return replace(self, x=self.x.reshape(shape))
+        if self.x.ndim == 4 and self.x.shape[2] == self.x.shape[3]:
+            return replace(self, image=Image(self.x.shape[1], self.x.shape[2]))
+        raise DataError(
+            f"inputs of shape {tuple(self.x.shape[1:])} are no square images (channels, side, side)"
+        )
 
     @property
     def is_classification(self) -> bool:
@@ -32,7 +59,9 @@ def digits(samples: int | None = None) -> DataSet:
 
     x, y = load_digits(return_X_y=True)
     return _first(
-        DataSet(torch.from_numpy(x / 16.0), torch.from_numpy(y.astype(np.int64))), samples, "digits"
+        DataSet(torch.from_numpy(x / 16.0), torch.from_numpy(y.astype(np.int64)), Image(1, 8)),
+        samples,
+        "digits",
     )
 
 
@@ -76,4 +105,4 @@ def _first(data: DataSet, samples: int | None, name: str) -> DataSet:
         return data
     if not 1 <= samples <= len(data.x):
         raise DataError(f"samples must be from 1 to {len(data.x)}, the size of {name}; {samples} was given")
-    return DataSet(data.x[:samples], data.y[:samples])
+    return replace(data, x=data.x[:samples], y=data.y[:samples])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -11,31 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from nm_ode.comparison import Row
-
-_STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#667",
-    "axes.labelcolor": "#223",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e6ec",
-    "grid.linewidth": 0.8,
-    "font.size": 10,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-    "svg.hashsalt": "nm_ode",
-    "xtick.color": "#445",
-    "ytick.color": "#445",
-}
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DASHES = ((0, ()), (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)), (0, (9, 3)))
-_DISCRETE = "#222233"
+from nm_ode.reporting.style import COLOURS, DASHES, DISCRETE, WIDTH, styled, svg, time_label
 
 
 def loss_plot(tree: xr.DataTree, rows: list[Row]) -> str:
@@ -46,7 +22,7 @@ def loss_plot(tree: xr.DataTree, rows: list[Row]) -> str:
         axes.plot(
             run["saved_time"],
             run["full_loss"],
-            color=_DISCRETE,
+            color=DISCRETE,
             lw=0,
             marker="o",
             ms=3.2,
@@ -61,7 +37,7 @@ def loss_plot(tree: xr.DataTree, rows: list[Row]) -> str:
         losses = run["full_loss"].values
         if (losses > 0).all() and losses.max() > 20 * losses.min():
             axes.set_yscale("log")
-        axes.set_xlabel(_time_label(tree))
+        axes.set_xlabel(time_label(tree))
         axes.set_ylabel("loss over all samples")
         axes.legend()
 
@@ -90,8 +66,8 @@ def error_plot(tree: xr.DataTree, rows: list[Row]) -> str:
                     alpha=0.55,
                 )
         axes.set_yscale("log")
-        axes.set_xlabel(_time_label(tree))
-        axes.plot([], [], color=_DISCRETE, lw=1, alpha=0.55, label="solver's own error (thin, same colours)")
+        axes.set_xlabel(time_label(tree))
+        axes.plot([], [], color=DISCRETE, lw=1, alpha=0.55, label="solver's own error (thin, same colours)")
         axes.set_ylabel(r"error  $\|\theta(t_k) - \theta_k\|$  (units of θ)")
         axes.legend()
 
@@ -138,17 +114,13 @@ def _layer_height(layers: list[str]) -> float:
     return max(3.2, 0.5 * len(layers) + 1.4)
 
 
-def _figure(title: str, draw: object, height: float = 3.8) -> str:
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(8.2, height), layout="constrained")
+def _figure(title: str, draw: Callable[[Axes], None], height: float = 3.8) -> str:
+    with styled():
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
-        draw(axes)  # type: ignore[operator]
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        draw(axes)
+        return svg(figure)
 
 
 def _positive(values: xr.DataArray) -> xr.DataArray:
@@ -156,13 +128,9 @@ def _positive(values: xr.DataArray) -> xr.DataArray:
     return values.where(values > 0)
 
 
-def _time_label(tree: xr.DataTree) -> str:
-    return f"flow time t = lr · step  (lr = {tree['discrete'].attrs['lr']:g})"
-
-
 def _colour(i: int) -> str:
-    return _COLOURS[i % len(_COLOURS)]
+    return COLOURS[i % len(COLOURS)]
 
 
 def _dash(i: int) -> tuple[int, tuple[int, ...]]:
-    return _DASHES[i % len(_DASHES)]
+    return DASHES[i % len(DASHES)]

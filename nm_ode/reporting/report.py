@@ -11,7 +11,8 @@ from pathlib import Path
 import jinja2
 import xarray as xr
 
-from nm_ode.comparison import summary
+from nm_ode.comparison import law_titles, summary, symmetry_summary
+from nm_ode.reporting.charge_plots import family_panels, kind_panels
 from nm_ode.reporting.plots import error_plot, layer_plot, loss_plot
 
 
@@ -24,12 +25,14 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=_number, count=_count, image=_image)
+    environment.filters.update(number=_number, count=_count, image=_image, power=_power)
     rows = summary(tree)
     compared = [row for row in rows if row.step > 0]
     figures = []
     if tree["discrete"].sizes.get("saved_step", 0) > 1:
-        figures.append(("Loss of the discrete run and of each flow.", loss_plot(tree, rows)))
+        figures.append(
+            ("Loss of the discrete run" + (" and of each flow." if rows else "."), loss_plot(tree, rows))
+        )
     if compared:
         figures.append(
             (
@@ -41,12 +44,32 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         figures.append(
             ("Each layer's distance, relative to how far the layer has moved.", layer_plot(tree, compared))
         )
+    symmetries = symmetry_summary(tree)
+    charge_figures = []
+    for caption, drawn in (
+        (
+            "Charges of one symmetry of each kind, channel by channel, and what their law of motion predicts from the "
+            "recorded driver (as Kunin et al. 2021 draw them).",
+            kind_panels(tree, symmetries),
+        ),
+        (
+            "Every symmetry whose charges move: the channels that move farthest, and their law. In the corner: the "
+            "law's largest error over the run, relative to the motion.",
+            family_panels(tree, symmetries),
+        ),
+    ):
+        if drawn is not None:
+            charge_figures.append((caption, drawn))
     html = environment.get_template("report.html.jinja").render(
         attrs=tree.attrs,
         run=tree["discrete"].attrs,
         steps=tree["discrete"].sizes["step"],
         rows=rows,
         figures=figures,
+        symmetries=symmetries,
+        symmetries_sought="symmetries" in tree.children,
+        laws=law_titles(tree),
+        charge_figures=charge_figures,
         versions=json.loads(tree.attrs["versions"]),
     )
     writing = path.with_name(f".{path.name}-{os.getpid()}")
@@ -60,6 +83,13 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+
+
+def _power(value: float) -> str:
+    """Two figures and a power of ten; a dash for what was not measured."""
+    if math.isnan(value) or value == 0:
+        return "–" if math.isnan(value) else "0"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
 
 
 def _count(value: int) -> str:

@@ -7,59 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bridges import did_you_mean
-from nm_ode.models import ACTIVATIONS
+from nm_ode.schedules import Cosine, Drop, Schedule, Warmup
+from nm_ode.studies.networks import ModelTable
+from nm_ode.studies.tables import Table
+from nm_ode.symmetries import Kind
 
 
 class CaseError(ValueError):
     """A mistake in a case file or in what it names, told in one sentence a line."""
-
-
-class Table(BaseModel):
-    """A TOML table: exact types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key",
-                        "unknown key {key}{hint}",
-                        {"key": repr(key), "hint": did_you_mean(str(key), cls.model_fields)},
-                    )
-        return data
-
-
-class MlpModel(Table):
-    """Linear layers with an activation between."""
-
-    name: Literal["mlp"]
-    widths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2)]
-    activation: str = "tanh"
-    bias: bool = True
-
-    @field_validator("activation")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in ACTIVATIONS:
-            raise PydanticCustomError("unknown_name", "{hint}", {"hint": did_you_mean(value, ACTIVATIONS)})
-        return value
-
-
-class LinearModel(Table):
-    """One linear layer: linear or logistic regression."""
-
-    name: Literal["linear"]
-    inputs: Annotated[int, Field(ge=1)]
-    outputs: Annotated[int, Field(ge=1)]
-    bias: bool = True
 
 
 class DigitsData(Table):
@@ -84,6 +43,51 @@ class NpzData(Table):
     samples: Annotated[int, Field(ge=1)] | None = None
 
 
+class DropTable(Table):
+    """lr times `factor` from each of the steps `at` on."""
+
+    name: Literal["drop"]
+    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+
+    @field_validator("at")
+    @classmethod
+    def _increase(cls, at: list[int]) -> list[int]:
+        if at != sorted(set(at)):
+            raise PydanticCustomError("not_allowed", "steps that increase")
+        return at
+
+    def build(self) -> Schedule:
+        """The schedule."""
+        return Drop(tuple(self.at), self.factor)
+
+
+class WarmupTable(Table):
+    """Linear over the first `steps` steps."""
+
+    name: Literal["warmup"]
+    steps: Annotated[int, Field(ge=1)]
+
+    def build(self) -> Schedule:
+        """The schedule."""
+        return Warmup(self.steps)
+
+
+class CosineTable(Table):
+    """Down to `final` times lr at the end of the run, after a linear warm-up."""
+
+    name: Literal["cosine"]
+    final: Annotated[float, Field(gt=0, le=1)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    def build(self) -> Schedule:
+        """The schedule."""
+        return Cosine(self.final, self.warmup)
+
+
+ScheduleTable = Annotated[DropTable | WarmupTable | CosineTable, Field(discriminator="name")]
+
+
 class SgdOptimizer(Table):
     """torch.optim.SGD."""
 
@@ -93,6 +97,7 @@ class SgdOptimizer(Table):
     dampening: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     nesterov: bool = False
+    schedule: ScheduleTable | None = None
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> SgdOptimizer:
@@ -153,6 +158,21 @@ class Solver(Table):
     check: bool = True
 
 
+class SymmetriesTable(Table):
+    """Symmetries to find and verify, whose charges are recorded and predicted."""
+
+    kinds: Annotated[list[Kind], Field(min_length=1)] | None = None
+    laws: list[Literal["exact", "first_order", "second_order"]] | None = None
+
+    def laws_for(self, momentum: float) -> list[str]:
+        """Those that were asked for; else the exact law and the continuous one that fits."""
+        return (
+            list(self.laws)
+            if self.laws is not None
+            else ["exact", "second_order" if momentum else "first_order"]
+        )
+
+
 FlowTable = Annotated[GradientFlowTable | ModifiedFlowTable, Field(discriminator="kind")]
 
 
@@ -166,12 +186,13 @@ class Case(Table):
     device: str = "cpu"
     chunk_size: Annotated[int, Field(ge=1)] | None = None
     loss: Literal["cross_entropy", "mse"]
-    model: Annotated[MlpModel | LinearModel, Field(discriminator="name")]
+    model: ModelTable
     data: Annotated[DigitsData | DiabetesData | NpzData, Field(discriminator="name")]
     optimizer: SgdOptimizer
     training: Training
     flows: list[FlowTable] = Field(default_factory=list)
     solver: Solver = Field(default_factory=Solver)
+    symmetries: SymmetriesTable | None = None
 
     @field_validator("flows", mode="before")
     @classmethod
@@ -187,6 +208,19 @@ class Case(Table):
                 "combination",
                 "optimizer.momentum = {momentum} does not go with flows: this version has flows for plain "
                 "descent alone; set momentum = 0 or flows = []",
+                {"momentum": self.optimizer.momentum},
+            )
+        if self.optimizer.schedule is not None and any(flow.kind == "modified" for flow in self.flows):
+            raise PydanticCustomError(
+                "combination",
+                "optimizer.schedule does not go with a modified flow, whose lr is constant; use 'gradient', or leave "
+                "the schedule out",
+            )
+        laws = self.symmetries.laws if self.symmetries is not None else None
+        if laws and "first_order" in laws and self.optimizer.momentum:
+            raise PydanticCustomError(
+                "combination",
+                "symmetries.laws: 'first_order' is for momentum = 0; this case has {momentum}: use 'second_order'",
                 {"momentum": self.optimizer.momentum},
             )
         for i, flow in enumerate(self.flows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,11 +11,12 @@ from torch import nn
 from bridges import EngineError
 from nm_ode.data import DataError, DataSet, diabetes, digits, npz
 from nm_ode.flows import Flow, ModifiedFlow
-from nm_ode.models import mlp
 from nm_ode.optimizers import SGD
 from nm_ode.problem import LossFunction, Problem, ProblemError
+from nm_ode.schedules import Schedule
 from nm_ode.solving import require_options
 from nm_ode.studies.case import Case, CaseError, ModifiedFlowTable, NpzData
+from nm_ode.studies.networks import ImageModel
 
 _LOSSES: dict[str, LossFunction] = {
     "cross_entropy": nn.functional.cross_entropy,
@@ -22,8 +24,18 @@ _LOSSES: dict[str, LossFunction] = {
 }
 
 
-def prepare(case: Case, path: Path) -> tuple[Problem, SGD, list[Flow]]:
-    """Problem, optimiser and flows of a case.
+@dataclass(frozen=True)
+class Prepared:
+    """What a case names, made."""
+
+    problem: Problem
+    optimizer: SGD
+    schedule: Schedule | None
+    flows: tuple[Flow, ...]
+
+
+def prepare(case: Case, path: Path) -> Prepared:
+    """Problem, optimiser, schedule and flows of a case.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
@@ -37,11 +49,14 @@ def prepare(case: Case, path: Path) -> tuple[Problem, SGD, list[Flow]]:
         raise CaseError(f"{path}: solver: {error}") from None
     data = _data(case, path)
     _require_fit(case, data, path)
-    if case.model.name == "mlp":
-        model = mlp(case.model.widths, case.model.activation, bias=case.model.bias, seed=case.seed)
-    else:
-        widths = (case.model.inputs, case.model.outputs)
-        model = mlp(widths, bias=case.model.bias, seed=case.seed)
+    try:
+        if isinstance(case.model, ImageModel):
+            assert data.image is not None
+            model = case.model.build(case.seed, data.image)
+        else:
+            model = case.model.build(case.seed)
+    except ValueError as error:
+        raise CaseError(f"{path}: model: {error}") from None
     try:
         problem = Problem(
             model,
@@ -53,21 +68,24 @@ def prepare(case: Case, path: Path) -> tuple[Problem, SGD, list[Flow]]:
         )
     except ProblemError as error:
         raise CaseError(f"{path}: {error}") from None
-    optimizer = SGD(**case.optimizer.model_dump(exclude={"name"}))
-    flows = [
+    optimizer = SGD(**case.optimizer.model_dump(exclude={"name", "schedule"}))
+    table = case.optimizer.schedule
+    flows = tuple(
         ModifiedFlow(problem, optimizer, flow.order, flow.form)
         if isinstance(flow, ModifiedFlowTable)
         else ModifiedFlow(problem, optimizer, order=1)
         for flow in case.flows
-    ]
-    return problem, optimizer, flows
+    )
+    return Prepared(problem, optimizer, table.build() if table is not None else None, flows)
 
 
 def _data(case: Case, path: Path) -> DataSet:
     try:
         if isinstance(case.data, NpzData):
-            return npz(path.parent / case.data.path, case.data.samples)
-        return {"digits": digits, "diabetes": diabetes}[case.data.name](case.data.samples)
+            data = npz(path.parent / case.data.path, case.data.samples)
+        else:
+            data = {"digits": digits, "diabetes": diabetes}[case.data.name](case.data.samples)
+        return data.as_images() if case.model.takes_images else data
     except DataError as error:
         raise CaseError(f"{path}: data: {error}") from None
 
@@ -86,16 +104,14 @@ def _device(case: Case, path: Path) -> torch.device:
 
 def _require_fit(case: Case, data: DataSet, path: Path) -> None:
     """Shapes, labels and loss go together; each mistake is named with its key."""
-    if case.model.name == "mlp":
-        first, last = ("model.widths[0]", case.model.widths[0]), ("model.widths[-1]", case.model.widths[-1])
-    else:
-        first, last = ("model.inputs", case.model.inputs), ("model.outputs", case.model.outputs)
-    features = data.x[0].numel()
-    if data.x.ndim != 2 or first[1] != features:
-        raise CaseError(
-            f"{path}: {first[0]}: {first[1]} was given; data {case.data.name!r} has inputs of shape "
-            f"{tuple(data.x.shape[1:])}, so it must be {features}"
-        )
+    last = case.model.output()
+    if not isinstance(case.model, ImageModel):
+        first, features = case.model.input(), data.x[0].numel()
+        if data.x.ndim != 2 or first[1] != features:
+            raise CaseError(
+                f"{path}: {first[0]}: {first[1]} was given; data {case.data.name!r} has inputs of shape "
+                f"{tuple(data.x.shape[1:])}, so it must be {features}"
+            )
     if case.loss == "cross_entropy":
         if not data.is_classification:
             raise CaseError(

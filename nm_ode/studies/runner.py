@@ -12,14 +12,13 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from nm_ode.comparison import compare
-from nm_ode.flows import Flow
-from nm_ode.optimizers import SGD
-from nm_ode.problem import Problem
 from nm_ode.solving import SolveError, solve
-from nm_ode.studies.case import Case
-from nm_ode.studies.preparing import prepare
+from nm_ode.studies.case import Case, CaseError
+from nm_ode.studies.charges import prediction, wanted_symmetries
+from nm_ode.studies.preparing import Prepared, prepare
 from nm_ode.studies.store import StoreError, StoreWriter, another_case, first_difference, open_store
 from nm_ode.studies.versions import git_commit, versions
+from nm_ode.symmetries import SymmetryError
 from nm_ode.training import TrainingDiverged, train
 
 Progress = Callable[[str, int], Callable[[int], None]]
@@ -70,10 +69,14 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
                 raise StoreError(another_case(store, difference))
             if tree.attrs["status"] == "complete":
                 return Outcome(store, tree, (), reused=True)
-        problem, optimizer, flows = prepare(case, path)
+        prepared = prepare(case, path)
+        problem = prepared.problem
         started = _now()
         writer = StoreWriter(store, resolved)
-        failures = _fill(writer, case, problem, optimizer, flows, progress or _silent)
+        try:
+            failures = _fill(writer, case, prepared, progress or _silent)
+        except SymmetryError as error:
+            raise CaseError(f"{path}: symmetries: {error}") from None
         writer.finish(
             {
                 "case": json.dumps(resolved),
@@ -101,38 +104,49 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
 def _fill(
     writer: StoreWriter,
     case: Case,
-    problem: Problem,
-    optimizer: SGD,
-    flows: list[Flow],
+    prepared: Prepared,
     progress: Progress,
 ) -> list[str]:
+    wanted = None
+    failures: list[str] = []
+    if case.symmetries is not None:
+        wanted = wanted_symmetries(case.symmetries, prepared.problem, prepared.optimizer.momentum)
+        writer.write("symmetries", wanted.table)
+        failures += wanted.defects
+    chosen = wanted.chosen if wanted is not None else ()
     run = _complete(writer.read("discrete"))
     if run is None:
         try:
             run = train(
-                problem,
-                optimizer,
+                prepared.problem,
+                prepared.optimizer,
                 case.training.steps,
                 batch_size=case.training.batch_size,
                 seed=case.seed,
                 save_every=case.training.save_every,
+                schedule=prepared.schedule,
+                symmetries=chosen,
                 on_step=progress("training", case.training.steps),
             )
         except TrainingDiverged as diverged:
             writer.write("discrete", diverged.run.assign_attrs(status="diverged", message=str(diverged)))
-            return [str(diverged)]
+            return [*failures, str(diverged)]
         run = run.assign_attrs(status="success")
         writer.write("discrete", run)
 
-    failures = []
-    for flow in flows:
+    for law in wanted.laws if wanted is not None else ():
+        predicted = prediction(run, law)
+        writer.write(f"laws/{law}", predicted)
+        writer.write(f"comparison/{law}", compare(run, predicted))
+
+    for flow in prepared.flows:
         group = f"flows/{flow.name}"
         solution = _complete(writer.read(group))
         if solution is None:
             options = case.solver.model_dump()
             report = progress(flow.title, run.sizes["saved_step"])
             try:
-                solution = solve(flow, run, **options, on_sample=report)
+                solution = solve(flow, run, **options, symmetries=chosen, on_sample=report)
             except SolveError as error:
                 solution = error.solution
                 failures.append(str(error))

@@ -21,7 +21,8 @@ def test_every_shipped_case_loads_and_is_called_like_its_file() -> None:
 
 def test_a_case_is_what_its_file_says(tiny_case: Path) -> None:
     case = load_case(tiny_case)
-    problem, optimizer, flows = prepare(case, tiny_case)
+    prepared = prepare(case, tiny_case)
+    problem, optimizer, flows = prepared.problem, prepared.optimizer, prepared.flows
     assert problem.layout.size == 64 * 4 + 4 + 4 * 10 + 10
     assert problem.n_samples == 40
     assert optimizer.lr == 0.1
@@ -33,7 +34,7 @@ def test_a_seed_fixes_the_start(edited) -> None:
     starts = []
     for seed in (1, 1, 2):
         path = edited(("seed = 1", f"seed = {seed}"))
-        starts.append(prepare(load_case(path), path)[0].theta0.numpy())
+        starts.append(prepare(load_case(path), path).problem.theta0.numpy())
     np.testing.assert_array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[2])
 
@@ -145,7 +146,7 @@ X = np.random.default_rng(0).standard_normal((6, 3))
 
 def test_a_users_own_arrays(edited) -> None:
     path = npz_case(edited, x=X, y=np.arange(6))
-    problem, _, _ = prepare(load_case(path), path)
+    problem = prepare(load_case(path), path).problem
     np.testing.assert_array_equal(problem.x, X)
     assert problem.y.tolist() == list(range(6))
 
