@@ -87,7 +87,7 @@ def train(
     torch_optimizer = optimizer.torch_optimizer([theta])
     theta.grad = gradient = torch.empty_like(theta)
     lrs = optimizer.lr * (schedule or Constant()).factors(steps)
-    meter = ChargeMeter(problem.layout, symmetries) if symmetries else None
+    meter = ChargeMeter(problem.layout, symmetries, problem.device) if symmetries else None
     charges = (
         None if meter is None else ChargeRecord(meter, steps, theta.detach(), nesterov=optimizer.nesterov)
     )

@@ -36,8 +36,7 @@ class ChargeRecord:
 
     def before(self, theta: Tensor, gradient: Tensor) -> None:
         """The state before a step: Q, ‖ξ‖ and ⟨g, ξ⟩; shapes (P,)."""
-        found = (*self._meter.charge_and_norm(theta), self._meter.constraint(gradient, theta))
-        for name, values in zip(_BEFORE, found, strict=True):
+        for name, values in zip(_BEFORE, self._meter.state(theta, gradient), strict=True):
             self._values[name][self._step] = values
 
     def after(self, update: Tensor, lr: float, velocity: Tensor | None) -> None:

@@ -7,9 +7,11 @@ charge is the sum ⟨θ, 1⟩, its constraint ⟨g, 1⟩ = 0.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor
@@ -17,15 +19,44 @@ from torch import Tensor
 from nm_ode.layout import Layout
 from nm_ode.symmetries.kinds import Part, Symmetry, View
 
+_CHUNK = 1 << 19  # entries of a product that are held at a time: few enough for a processor's cache
+
 
 @dataclass(frozen=True, eq=False)
-class _Sum:
-    """Channel sums of one view, and where they go: (index of channels, index of charges, weight)."""
+class _Target:
+    """Where the sums of some channels go."""
+
+    channels: Tensor
+    charges: Tensor
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduction:
+    """Sums over all axes but these, one for each channel."""
+
+    axes: tuple[int, ...]
+    targets: tuple[_Target, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """Part of theta that is read at once, whatever the number of symmetries that it belongs to."""
 
     view: View
-    axes: tuple[int, ...]
     start: int
-    targets: tuple[tuple[Tensor, Tensor, float], ...]
+    reductions: tuple[_Reduction, ...]
+
+    def of(self, vector: Tensor) -> Tensor:
+        return self.view.of(vector, self.start)
+
+    def factor(self, reduction: _Reduction, coefficients: Tensor) -> Tensor:
+        """Σ weight · r at each channel, broadcast over the view."""
+        shape = self.view.shape
+        factor = coefficients.new_zeros(prod(shape[axis] for axis in reduction.axes))
+        for target in reduction.targets:
+            factor[target.channels] += target.weight * coefficients[target.charges]
+        return factor.reshape([n if dim in reduction.axes else 1 for dim, n in enumerate(shape)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +73,7 @@ class ChargeMeter:
     Args:
         layout: of theta, as in `Problem.layout`.
         symmetries: families whose charges are lined up one after the other, in this order.
+        device: of the vectors that will be measured.
 
     Attributes:
         count: number of charges C.
@@ -49,7 +81,9 @@ class ChargeMeter:
         is_translation: shape (C,), bool.
     """
 
-    def __init__(self, layout: Layout, symmetries: Sequence[Symmetry]) -> None:
+    def __init__(
+        self, layout: Layout, symmetries: Sequence[Symmetry], device: torch.device | str = "cpu"
+    ) -> None:
         self.symmetries = tuple(symmetries)
         starts = [0]
         for symmetry in symmetries:
@@ -58,82 +92,76 @@ class ChargeMeter:
         self.slices = {
             symmetry.name: slice(*ends) for symmetry, ends in zip(symmetries, pairwise(starts), strict=True)
         }
-        self.is_translation = torch.zeros(self.count, dtype=torch.bool)
-        diagonal: dict[tuple[bool, View, tuple[int, ...]], list[tuple[Tensor, Tensor, float]]] = {}
+        self.is_translation = torch.zeros(self.count, dtype=torch.bool, device=device)
+        shifts: _Grouped = defaultdict(lambda: defaultdict(list))
+        squares: _Grouped = defaultdict(lambda: defaultdict(list))
         self._matrices: list[_Matrix] = []
         for symmetry, first in zip(symmetries, starts, strict=False):
-            linear = symmetry.kind == "translation"
-            self.is_translation[first : first + symmetry.count] = linear
+            self.is_translation[first : first + symmetry.count] = symmetry.kind == "translation"
+            grouped = shifts if symmetry.kind == "translation" else squares
             for part in symmetry.parts:
                 if symmetry.kind == "matrix":
                     start = layout[part.parameter].start
                     self._matrices.append(_Matrix(part.view, start, first, part.weight))
                 else:
-                    key = (linear, part.view, part.axes)
-                    diagonal.setdefault(key, []).append(_target(part, first))
-        self._linear, self._quadratic = (
-            [
-                _Sum(view, axes, layout[view.parameter].start, tuple(targets))
-                for (is_linear, view, axes), targets in diagonal.items()
-                if is_linear is wanted
-            ]
-            for wanted in (True, False)
-        )
+                    grouped[part.view][part.axes].append(_target(part, first, device))
+        self._shifts, self._squares = _regions(shifts, layout), _regions(squares, layout)
+        self._scratch = torch.empty(0)
 
     def charge(self, theta: Tensor) -> Tensor:
         """Q: ⟨θ, 1⟩ of translations, [θ, θ] of all others; shape (C,)."""
-        return self.charge_and_norm(theta)[0]
+        return self._add_shifts(theta, self.bracket(theta, theta))
 
-    def charge_and_norm(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Q and ‖ξ(θ)‖ from one pass over theta; both of shape (C,)."""
-        charge, squares = theta.new_zeros(self.count), theta.new_zeros(self.count)
-        for entry in self._quadratic:
-            sums = _channel_sums(entry, theta, theta)
-            _send(entry, sums, charge)
-            _send(entry, sums, squares, power=2)
-        for entry in self._linear:
-            sizes = theta.new_full((_channels(entry.view, entry.axes),), _per_channel(entry.view, entry.axes))
-            _send(entry, sizes, squares, power=2)
-        for block in self._matrices:
-            rows = block.view.of(theta, block.start)
-            product = rows @ rows.mT
-            i, j = _upper(product)
-            upper = product[:, i, j].reshape(-1)
-            diagonal = product.diagonal(dim1=-2, dim2=-1)
-            both = torch.where(i == j, diagonal[:, i], 0.25 * (diagonal[:, i] + diagonal[:, j])).reshape(-1)
-            where = slice(block.first, block.first + upper.numel())
-            charge[where] += block.weight * upper
-            squares[where] += both
-        return self._add_linear(theta, charge), squares.sqrt()
+    def generator_norm(self, theta: Tensor) -> Tensor:
+        """‖ξ_c(θ)‖, shape (C,)."""
+        return self.state(theta, theta)[1]
 
     def constraint(self, grad: Tensor, theta: Tensor) -> Tensor:
         """⟨g, ξ(θ)⟩, which the symmetry makes zero; shape (C,)."""
-        return self._add_linear(grad, self.bracket(grad, theta))
+        return self._add_shifts(grad, self.bracket(grad, theta))
 
     def bracket(self, u: Tensor, v: Tensor) -> Tensor:
         """[u, v], shape (C,); 0 for translations."""
         result = u.new_zeros(self.count)
-        for entry in self._quadratic:
-            _send(entry, _channel_sums(entry, u, v), result)
+        for region in self._squares:
+            (sums,) = self._products(region, ((u, v),))
+            _send(region, sums, result)
         for block in self._matrices:
             a, b = block.view.of(u, block.start), block.view.of(v, block.start)
-            product = a @ b.mT
-            i, j = _upper(product)
-            upper = product[:, i, j] if u is v else 0.5 * (product[:, i, j] + product[:, j, i])
-            result[block.first : block.first + upper.numel()] += block.weight * upper.reshape(-1)
+            _send_matrix(block, a @ b.mT, result)
         return result
 
-    def generator_norm(self, theta: Tensor) -> Tensor:
-        """‖ξ_c(θ)‖, shape (C,)."""
-        return self.charge_and_norm(theta)[1]
+    def state(self, theta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, ‖ξ(θ)‖ and ⟨g, ξ(θ)⟩ from one pass over theta; each of shape (C,)."""
+        charge, squares, constraint = (theta.new_zeros(self.count) for _ in range(3))
+        for region in self._squares:
+            of_theta, of_both = self._products(region, ((theta, theta), (grad, theta)))
+            _send(region, of_theta, charge)
+            _send(region, of_theta, squares, power=2)
+            _send(region, of_both, constraint)
+        for region in self._shifts:
+            for reduction in region.reductions:
+                channels = prod(region.view.shape[axis] for axis in reduction.axes)
+                sizes = theta.new_full((channels,), region.view.size // max(channels, 1))
+                for target in reduction.targets:
+                    squares.index_add_(0, target.charges, sizes[target.channels], alpha=target.weight**2)
+        for block in self._matrices:
+            rows, of_grad = block.view.of(theta, block.start), block.view.of(grad, block.start)
+            product = rows @ rows.mT
+            _send_matrix(block, product, charge)
+            _send_matrix(block, of_grad @ rows.mT, constraint)
+            i, j = _upper(product)
+            diagonal = product.diagonal(dim1=-2, dim2=-1)
+            both = torch.where(i == j, diagonal[:, i], 0.25 * (diagonal[:, i] + diagonal[:, j])).reshape(-1)
+            squares[block.first : block.first + both.numel()] += both
+        return self._add_shifts(theta, charge), squares.sqrt(), self._add_shifts(grad, constraint)
 
     def apply(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """Σ_c r_c B_c v, shape (P,): the generators that are linear in theta."""
         result = torch.zeros_like(vector)
-        for entry in self._quadratic:
-            entry.view.of(result, entry.start).add_(
-                _factors(entry, coefficients) * entry.view.of(vector, entry.start)
-            )
+        for region in self._squares:
+            for reduction in region.reductions:
+                region.of(result).add_(region.factor(reduction, coefficients) * region.of(vector))
         for block in self._matrices:
             blocks, d, _ = block.view.shape
             number = d * (d + 1) // 2
@@ -149,16 +177,101 @@ class ChargeMeter:
     def shift(self, like: Tensor, coefficients: Tensor) -> Tensor:
         """Σ_c r_c 1_c over the translations, shape (P,)."""
         result = torch.zeros_like(like)
-        for entry in self._linear:
-            entry.view.of(result, entry.start).add_(_factors(entry, coefficients))
+        for region in self._shifts:
+            for reduction in region.reductions:
+                region.of(result).add_(region.factor(reduction, coefficients))
         return result
 
-    def _add_linear(self, u: Tensor, result: Tensor) -> Tensor:
-        for entry in self._linear:
-            view = entry.view.of(u, entry.start)
-            others = [dim for dim in range(view.ndim) if dim not in entry.axes]
-            _send(entry, (view.sum(others) if others else view).reshape(-1), result)
+    def _add_shifts(self, u: Tensor, result: Tensor) -> Tensor:
+        for region in self._shifts:
+            view = region.of(u)
+            _send(region, [_sum_to(view, reduction.axes) for reduction in region.reductions], result)
         return result
+
+    def _products(self, region: _Region, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
+        """Of each pair the products' sums by each of the region's reductions.
+
+        A product is made some rows at a time, which stay in the cache for all reductions: what costs is memory's
+        bandwidth, and so each vector is read once. Columns are summed over rows first, which is a vector operation.
+        """
+        views = [(_at_least_1d(region.of(u)), _at_least_1d(region.of(v))) for u, v in pairs]
+        n, *rest = views[0][0].shape
+        at_a_time = max(1, min(n, _CHUNK // max(1, prod(rest))))
+        scratch = self._room(at_a_time * prod(rest), views[0][0])
+        pieces: list[list[list[Tensor]]] = [[[] for _ in region.reductions] for _ in pairs]
+        for start in range(0, n, at_a_time):
+            rows = slice(start, min(start + at_a_time, n))
+            made = scratch[: (rows.stop - start) * prod(rest)].view(rows.stop - start, *rest)
+            for mine, (a, b) in zip(pieces, views, strict=True):
+                torch.mul(a[rows], b[rows], out=made)
+                for parts, reduction in zip(mine, region.reductions, strict=True):
+                    if 0 in reduction.axes:
+                        parts.append(_sum_to(made, reduction.axes).clone())
+                    elif parts:
+                        parts[0] += made.sum(0)
+                    else:
+                        parts.append(made.sum(0))
+        return [
+            [
+                torch.cat(parts)
+                if 0 in reduction.axes
+                else _sum_to(parts[0], tuple(axis - 1 for axis in reduction.axes))
+                for parts, reduction in zip(mine, region.reductions, strict=True)
+            ]
+            for mine in pieces
+        ]
+
+    def _room(self, size: int, like: Tensor) -> Tensor:
+        if self._scratch.numel() < size or (self._scratch.dtype, self._scratch.device) != (
+            like.dtype,
+            like.device,
+        ):
+            self._scratch = like.new_empty(size)
+        return self._scratch
+
+
+_Grouped = defaultdict[View, defaultdict[tuple[int, ...], list[_Target]]]
+
+
+def _regions(grouped: _Grouped, layout: Layout) -> tuple[_Region, ...]:
+    return tuple(
+        _Region(
+            view,
+            layout[view.parameter].start,
+            tuple(_Reduction(axes, tuple(targets)) for axes, targets in by_axes.items()),
+        )
+        for view, by_axes in grouped.items()
+    )
+
+
+def _target(part: Part, first: int, device: torch.device | str) -> _Target:
+    channels = (part.index >= 0).nonzero()[:, 0]
+    return _Target(channels.to(device), (part.index[channels] + first).to(device), part.weight)
+
+
+def _at_least_1d(view: Tensor) -> Tensor:
+    return view if view.ndim else view.reshape(1)
+
+
+def _sum_to(view: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Sums over all axes but these, flattened."""
+    if 0 not in axes and view.ndim > 1:
+        view, axes = view.sum(0), tuple(axis - 1 for axis in axes)
+    others = [dim for dim in range(view.ndim) if dim not in axes]
+    return (view.sum(others) if others else view).reshape(-1)
+
+
+def _send(region: _Region, sums: Sequence[Tensor], result: Tensor, power: int = 1) -> None:
+    for reduction, found in zip(region.reductions, sums, strict=True):
+        for target in reduction.targets:
+            result.index_add_(0, target.charges, found[target.channels], alpha=target.weight**power)
+
+
+def _send_matrix(block: _Matrix, product: Tensor, result: Tensor) -> None:
+    """The symmetric part's distinct entries."""
+    i, j = _upper(product)
+    upper = (0.5 * (product[:, i, j] + product[:, j, i])).reshape(-1)
+    result[block.first : block.first + upper.numel()] += block.weight * upper
 
 
 def _upper(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,42 +279,3 @@ def _upper(matrices: Tensor) -> tuple[Tensor, Tensor]:
     d = matrices.shape[-1]
     i, j = torch.triu_indices(d, d, device=matrices.device)
     return i, j
-
-
-def _target(part: Part, first: int) -> tuple[Tensor, Tensor, float]:
-    channels = (part.index >= 0).nonzero()[:, 0]
-    return channels, part.index[channels] + first, part.weight
-
-
-def _channels(view: View, axes: tuple[int, ...]) -> int:
-    count = 1
-    for axis in axes:
-        count *= view.shape[axis]
-    return count
-
-
-def _per_channel(view: View, axes: tuple[int, ...]) -> int:
-    return view.size // max(_channels(view, axes), 1)
-
-
-def _channel_sums(entry: _Sum, u: Tensor, v: Tensor) -> Tensor:
-    a, b = entry.view.of(u, entry.start), entry.view.of(v, entry.start)
-    others = [dim for dim in range(a.ndim) if dim not in entry.axes]
-    if not others:
-        return (a * b).reshape(-1)
-    # The norm of one makes no product in memory.
-    sums: Tensor = torch.linalg.vector_norm(a, dim=others).square() if u is v else (a * b).sum(others)
-    return sums.reshape(-1)
-
-
-def _factors(entry: _Sum, coefficients: Tensor) -> Tensor:
-    """Σ weight · r at each channel, broadcast over the view."""
-    factor = coefficients.new_zeros(_channels(entry.view, entry.axes))
-    for channels, charges, weight in entry.targets:
-        factor[channels] += weight * coefficients[charges]
-    return factor.reshape([n if dim in entry.axes else 1 for dim, n in enumerate(entry.view.shape)])
-
-
-def _send(entry: _Sum, sums: Tensor, result: Tensor, power: int = 1) -> None:
-    for channels, charges, weight in entry.targets:
-        result.index_add_(0, charges, sums[channels], alpha=weight**power)

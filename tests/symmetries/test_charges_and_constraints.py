@@ -84,8 +84,9 @@ def test_a_finite_transformation_leaves_the_loss(problem):
 def test_sums_are_those_of_the_generator(problem):
     theta, found = a_theta(problem), symmetries_of(problem)
     gradient, meter = a_theta(problem, seed=4), ChargeMeter(problem.layout, found)
-    charge, norm = meter.charge_and_norm(theta)
-    constraint = meter.constraint(gradient, theta)
+    charge, norm, constraint = meter.state(theta, gradient)
+    torch.testing.assert_close(meter.charge(theta), charge)
+    torch.testing.assert_close(meter.constraint(gradient, theta), constraint)
     for symmetry in found:
         if symmetry.kind == "matrix":
             continue
@@ -197,8 +198,5 @@ def test_sums_make_no_copies_of_theta():
     problem = problem_of(vgg(11, classes=3, image=32, width=1 / 8, hidden=(16,)), 3, 32, 32, samples=4)
     meter = ChargeMeter(problem.layout, find_symmetries(problem.model, problem.x[:4]))
     theta = a_theta(problem)
-    for entry in meter._quadratic + meter._linear:
-        assert (
-            entry.view.of(theta, entry.start).untyped_storage().data_ptr()
-            == theta.untyped_storage().data_ptr()
-        )
+    for region in meter._squares + meter._shifts:
+        assert region.of(theta).untyped_storage().data_ptr() == theta.untyped_storage().data_ptr()
