@@ -12,7 +12,7 @@ from nm_ode import doctor
 from nm_ode.cli import app
 from nm_ode.studies import runner
 from nm_ode.studies.store import StoreWriter
-from tests.studies.conftest import TINY
+from tests.studies.conftest import CHARGES, TINY
 
 
 @pytest.fixture
@@ -168,3 +168,64 @@ def test_help_teaches() -> None:
     for word in ("run", "report", "cases", "doctor", "Exit codes", "digits_mlp"):
         assert word in text
     assert call("run", "--help").exit_code == 0
+
+
+@pytest.fixture
+def with_charges(case: Path) -> Path:
+    path = case.parent / "charges.toml"
+    path.write_text(CHARGES)
+    return path
+
+
+def test_symmetries_are_listed_with_their_residuals(with_charges: Path) -> None:
+    result = call("symmetries", with_charges)
+    assert result.exit_code == 0
+    rows = {line.rsplit("  ", 1)[0].strip(): line.split() for line in result.stdout.splitlines()}
+    scale = next(line for line in rows.values() if line[:2] == ["scale", "linear1"])
+    assert scale[2] == "6"
+    gradient, of_epsilon, left, hessian = map(float, scale[3:])
+    assert gradient == of_epsilon > 1e-9
+    assert left < 1e-10
+    assert hessian < 1e-10
+    assert "25 charges: 13 translation, 6 scale, 6 rescale" in result.stdout
+
+
+def test_a_scan_says_what_is_explained(with_charges: Path) -> None:
+    result = call("symmetries", with_charges, "--scan")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "conserved directions" in text
+    assert "explained by the symmetries above" in text
+
+
+def test_a_scan_of_a_large_model_is_a_mistake(with_charges: Path) -> None:
+    with_charges.write_text(CHARGES.replace("[64, 6, 10]", "[64, 900, 10]"))
+    result = call("symmetries", with_charges, "--scan")
+    assert result.exit_code == 2
+    assert "scan a narrower model" in result.stderr
+
+
+def test_a_defect_is_told_and_fails(with_charges: Path, monkeypatch) -> None:
+    from nm_ode.symmetries import scaling
+
+    with_charges.write_text(CHARGES.replace('"relu"\nnorm = "batch"', '"tanh"'))
+    monkeypatch.setitem(scaling._RULES, "tanh", scaling._RULES["relu"])
+    result = call("symmetries", with_charges)
+    assert result.exit_code == 1
+    assert "defect of nm_ode" in result.stderr
+    assert "rescale" not in result.stdout
+    assert call("run", with_charges).exit_code == 1
+
+
+def test_run_prints_how_well_the_laws_hold(with_charges: Path) -> None:
+    result = call("run", with_charges)
+    assert result.exit_code == 0
+    assert "second order" in result.stdout
+    assert "exact + ε" in result.stdout
+    assert "rescale norm1 → linear2" in result.stdout
+
+
+def test_symmetries_of_a_case_that_is_not_there(case: Path) -> None:
+    result = call("symmetries", "digits_vitt")
+    assert result.exit_code == 2
+    assert "did you mean 'digits_vit'" in result.stderr

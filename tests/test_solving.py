@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bridges import EngineError
-from nm_ode import SGD, GradientFlow, ModifiedFlow, Problem, SolveError, solve, train
+from nm_ode import SGD, Drop, FlowError, GradientFlow, ModifiedFlow, Problem, SolveError, solve, train
 from nm_ode.data import digits
 from nm_ode.models import mlp
 from nm_ode.solving import _Field, spectral_radius
@@ -254,3 +254,11 @@ def test_a_dataset_that_is_no_run_is_named(tiny: Problem) -> None:
     run = train(tiny, SGD(lr=0.1), steps=2)
     with pytest.raises(ValueError, match="a dataset without 'theta' is not a run"):
         solve(GradientFlow(tiny), run.drop_vars("theta"))
+
+
+def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=4, schedule=Drop((2,), 0.5))
+    with pytest.raises(FlowError, match=r"this run's lr goes from 0.1 to 0.05: solve gradient flow"):
+        solve(ModifiedFlow(tiny, SGD(lr=0.1)), run)
+    solution = solve(GradientFlow(tiny), run, rtol=1e-9)
+    np.testing.assert_allclose(solution["time"], [0.0, 0.1, 0.2, 0.25, 0.3])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
@@ -110,10 +110,18 @@ class VggModel(ImageModel):
 
     name: Literal["vgg"]
     depth: Literal[11, 13, 16, 19] | None = None
-    plan: Annotated[list[Width | Literal["M"]], Field(min_length=1)] | None = None
+    plan: list[int | Literal["M"]] | None = None
     hidden: Annotated[list[Width], Field(default_factory=lambda: [4096, 4096])]
     width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     batch_norm: bool = False
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def _channels_or_pooling(cls, plan: Any) -> Any:
+        fits = isinstance(plan, list) and all(n == "M" or (type(n) is int and n >= 1) for n in plan)
+        if plan is not None and not (fits and plan):
+            raise PydanticCustomError("not_allowed", "a list of numbers of channels, with 'M' for a pooling")
+        return plan
 
     @model_validator(mode="after")
     def _depth_or_plan(self) -> VggModel:

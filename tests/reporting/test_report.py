@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import pytest
 import xarray as xr
 
-from nm_ode.comparison import summary
+from nm_ode.comparison import summary, symmetry_summary
 from nm_ode.reporting import write_report
-from nm_ode.reporting.report import _count, _number
+from nm_ode.reporting.report import _count, _number, _power
 from nm_ode.studies import load_case, run_case
-from tests.studies.conftest import TINY
+from tests.studies.conftest import CHARGES, TINY
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,54 @@ def test_a_solver_limited_row_is_marked(tree, tmp_path: Path) -> None:
 )
 def test_numbers_are_short_and_readable(value: float, text: str) -> None:
     assert _number(value) == text
+
+
+@pytest.fixture(scope="module")
+def with_charges(tmp_path_factory) -> xr.DataTree:
+    folder = tmp_path_factory.mktemp("charges")
+    path = folder / "charges.toml"
+    path.write_text(CHARGES)
+    return run_case(load_case(path), path, folder / "out").tree
+
+
+def test_charges_have_their_pages(with_charges, tmp_path: Path) -> None:
+    html = write_report(with_charges, tmp_path / "report.html").read_text()
+    outline = Outline()
+    outline.feed(html)
+    assert outline.open == []
+    _, panels, families = (
+        base64.b64decode(data).decode() for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)
+    )
+    texts = re.findall(r"<!-- (.*?) -->", panels)
+    assert [text for text in texts if text in ("translation", "scale", "rescale")] == [
+        "translation",
+        "scale",
+        "rescale",
+    ]
+    assert any("flow time" in text for text in texts)
+    assert any("units of θ²" in text for text in texts)
+    assert "second-order continuous law" in texts
+    in_families = re.findall(r"<!-- (.*?) -->", families)
+    rows = symmetry_summary(with_charges)
+    for row in rows:
+        assert row.name in html
+        assert row.name in in_families
+        assert _power(row.hessian_residual) in html
+        for error in row.laws.values():
+            assert _power(error.family) in html
+    assert "nan" not in html.split("base64")[0].lower()
+
+
+def test_laws_without_motion_have_no_panel(with_charges, tmp_path: Path) -> None:
+    still = with_charges.copy(deep=True)
+    for law in ("exact", "exact_epsilon", "second_order"):
+        still[f"comparison/{law}/charge_motion"][:] = 0.0
+    assert write_report(still, tmp_path / "report.html").read_text().count("<img") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.234e-4, "1.2e−4"), (0.5, "5.0e−1"), (0.0, "0"), (float("nan"), "–"), (3e-17, "3.0e−17")],
+)
+def test_residuals_are_powers_of_ten(value: float, text: str) -> None:
+    assert _power(value) == text

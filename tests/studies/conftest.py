@@ -1,7 +1,8 @@
-"""A case that runs in a moment."""
+"""Cases that run in a moment."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,34 @@ save_every = 5
 rtol = 1e-5
 """
 
+CHARGES = """
+name = "charges"
+loss = "cross_entropy"
+
+[model]
+name = "mlp"
+widths = [64, 6, 10]
+activation = "relu"
+norm = "batch"
+
+[data]
+name = "digits"
+samples = 60
+
+[optimizer]
+lr = 0.05
+momentum = 0.9
+weight_decay = 1e-3
+schedule = { name = "drop", at = [15], factor = 0.5 }
+
+[training]
+steps = 30
+batch_size = 20
+save_every = 10
+
+[symmetries]
+"""
+
 
 @pytest.fixture
 def tiny_case(tmp_path: Path) -> Path:
@@ -39,17 +68,25 @@ def tiny_case(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def edited(tmp_path: Path):
-    """The tiny case with pieces of its text replaced; every piece must be there."""
+def _editor(text: str, path: Path) -> Callable[..., Path]:
+    """Writes the case with pieces of its text replaced; every piece must be there."""
 
     def edit(*pairs: tuple[str, str]) -> Path:
-        text = TINY
+        edited = text
         for old, new in pairs:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "edited.toml"
-        path.write_text(text)
+            assert old in edited
+            edited = edited.replace(old, new)
+        path.write_text(edited)
         return path
 
     return edit
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Callable[..., Path]:
+    return _editor(TINY, tmp_path / "edited.toml")
+
+
+@pytest.fixture
+def charges_case(tmp_path: Path) -> Callable[..., Path]:
+    return _editor(CHARGES, tmp_path / "charges.toml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -200,3 +202,20 @@ def test_sums_make_no_copies_of_theta():
     theta = a_theta(problem)
     for region in meter._squares + meter._shifts:
         assert region.of(theta).untyped_storage().data_ptr() == theta.untyped_storage().data_ptr()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("name", ["batch norm", "vit"])
+def test_the_gpu_records_the_charges_of_the_cpu(name):
+    here = EXAMPLES[name]()
+    model = copy.deepcopy(here.model)  # its parameters view a theta that moves
+    there = nm_ode.Problem(model, F.cross_entropy, (here.x, here.y), device="cuda")
+    sgd, symmetries = nm_ode.SGD(lr=0.05, momentum=0.9), symmetries_of(here)
+    runs = [
+        nm_ode.train(problem, sgd, 5, symmetries=symmetries, theta0=here.theta0.to(problem.device))
+        for problem in (here, there)
+    ]
+    torch.testing.assert_close(
+        *(torch.from_numpy(run["charge"].values) for run in runs), rtol=1e-9, atol=1e-11
+    )
