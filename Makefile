@@ -28,8 +28,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/gradient_cost.py
 	$(BIN)/python benchmarks/flow_solve.py
 	$(BIN)/python benchmarks/method_choice.py
+	$(BIN)/python benchmarks/symmetry.py
 
 picture: demo
+	$(BIN)/nm-ode run cases/digits_bn_sgd.toml
 	$(BIN)/python docs/picture.py
 
 # One venv for everything. It is made anew where an installation was cut off half-way.

@@ -1,12 +1,18 @@
-"""The README's picture: the error plot of cases/digits_mlp.toml, from the store that `make demo` wrote."""
+"""The README's pictures, from the stores that `make demo` and `nm-ode run digits_bn_sgd` wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from nm_ode.comparison import summary
+from nm_ode.comparison import summary, symmetry_summary
+from nm_ode.reporting.charge_plots import kind_panels
 from nm_ode.reporting.plots import error_plot
 from nm_ode.studies import open_store
 
-tree = open_store(Path("results/digits_mlp/run.zarr"))
-Path("docs/digits_mlp.svg").write_text(error_plot(tree, summary(tree)))
+flows = open_store(Path("results/digits_mlp/run.zarr"))
+Path("docs/digits_mlp.svg").write_text(error_plot(flows, summary(flows)))
+
+charges = open_store(Path("results/digits_bn_sgd/run.zarr"))
+panels = kind_panels(charges, symmetry_summary(charges))
+assert panels is not None
+Path("docs/digits_bn_charges.svg").write_text(panels)
