@@ -78,6 +78,7 @@ class ExtendedLoss:
     """
 
     def __init__(self, subject: Subject, links: Sequence[EpsilonLink]) -> None:
+        self.layout, self.links = subject.layout, tuple(links)
         self._graph, self._rest = subject.graph, _rest(subject.model, subject.graph)
         self._absorptions = [link.absorption for link in links]
         self.epsilons = [
@@ -170,45 +171,45 @@ def verify(
     """
     if not symmetries:
         return {}
-    layout = subject.layout
-    meter = ChargeMeter(layout, symmetries)
+    meter = ChargeMeter(subject.layout, symmetries)
     extended = ExtendedLoss(subject, links)
     generator = torch.Generator().manual_seed(seed)
     worst = {s.name: [0.0, 0.0, 0.0, 0.0] for s in symmetries}
     for draw in range(max(1, draws)):
-        theta = subject.drawn_theta(generator)
-        x, y = subject.drawn_batch(generator)
-        _require_same_loss(subject, extended, theta, x, y, draw)
-        gradient = _gradient_residuals(extended, meter, layout, links, theta, x, y, draw)
+        at = _Point(subject.drawn_theta(generator), *subject.drawn_batch(generator), draw)
+        _require_same_loss(subject, extended, at)
+        gradient = _gradient_residuals(extended, meter, at)
         for s in symmetries:
             for i, residuals in enumerate(gradient):
                 worst[s.name][i] = max(worst[s.name][i], float(residuals[meter.slices[s.name]].max()))
         if draw == 0:
-            for name, residual in _hessian_residuals(
-                extended, meter, layout, links, theta, x, y, draw, generator
-            ).items():
+            for name, residual in _hessian_residuals(extended, meter, at, generator).items():
                 worst[name][3] = residual
     return {name: Check(*values) for name, values in worst.items()}
 
 
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Random parameters and batch, and the seed of the dropout."""
+
+    theta: Tensor
+    x: Tensor
+    y: Tensor
+    seed: int
+
+
 def _gradient_residuals(
-    extended: ExtendedLoss,
-    meter: ChargeMeter,
-    layout: Layout,
-    links: Sequence[EpsilonLink],
-    theta: Tensor,
-    x: Tensor,
-    y: Tensor,
-    seed: int,
+    extended: ExtendedLoss, meter: ChargeMeter, at: _Point
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative ⟨g, ξ⟩ of each charge, the share of the ε's, and what neither explains."""
+    layout, theta = extended.layout, at.theta
     parameters = leaves(layout, theta)
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(parameters, epsilons, x, y, seed)
+    loss = extended(parameters, epsilons, at.x, at.y, at.seed)
     found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
     gradient, by_epsilon = _flat(found[: len(parameters)]), found[len(parameters) :]
     constraint = meter.constraint(gradient, theta)
-    share = epsilon_constraint(links, extended.epsilons, by_epsilon, meter.count)
+    share = epsilon_constraint(extended.links, extended.epsilons, by_epsilon, meter.count)
     scale = meter.generator_norm(theta)
     for s in meter.symmetries:
         layers = {layout[parameter].layer for parameter in s.parameters}
@@ -242,21 +243,14 @@ def epsilon_constraint(
 
 
 def _hessian_residuals(
-    extended: ExtendedLoss,
-    meter: ChargeMeter,
-    layout: Layout,
-    links: Sequence[EpsilonLink],
-    theta: Tensor,
-    x: Tensor,
-    y: Tensor,
-    seed: int,
-    generator: torch.Generator,
+    extended: ExtendedLoss, meter: ChargeMeter, at: _Point, generator: torch.Generator
 ) -> dict[str, float]:
     """‖Hξ + Bg‖ relative, for a random combination of the charges of each kind; of each family where that fails."""
+    layout, theta = extended.layout, at.theta
     parameters = leaves(layout, theta)
     leaf = list(parameters.values())
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(parameters, epsilons, x, y, seed)
+    loss = extended(parameters, epsilons, at.x, at.y, at.seed)
     first = torch.autograd.grad(loss, [*leaf, *epsilons], create_graph=True, materialize_grads=True)
     gradients, by_epsilon = first[: len(leaf)], first[len(leaf) :]
     gradient = _flat([g.detach() for g in gradients])
@@ -285,7 +279,7 @@ def _hessian_residuals(
         along = meter.apply(theta, coefficients) + meter.shift(theta, coefficients)
         # How the ε's move with it, so that the loss stays exactly.
         moves = []
-        for link, epsilon in zip(links, extended.epsilons, strict=True):
+        for link, epsilon in zip(extended.links, extended.epsilons, strict=True):
             factor = torch.zeros(epsilon.numel(), dtype=torch.float64)
             factor.index_add_(0, link.groups, link.powers * coefficients[link.charges])
             moves.append(epsilon * factor.reshape(epsilon.shape))
@@ -309,17 +303,15 @@ def _hessian_residuals(
     return found
 
 
-def _require_same_loss(
-    subject: Subject, extended: ExtendedLoss, theta: Tensor, x: Tensor, y: Tensor, seed: int
-) -> None:
+def _require_same_loss(subject: Subject, extended: ExtendedLoss, at: _Point) -> None:
     model = subject.model
-    parameters = leaves(subject.layout, theta)
+    parameters = leaves(subject.layout, at.theta)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad():
-        traced = float(extended(parameters, extended.epsilons, x, y, seed))
+        traced = float(extended(parameters, extended.epsilons, at.x, at.y, at.seed))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            direct = float(subject.loss_fn(functional_call(model, (parameters, buffers), (x,)), y))
+            torch.manual_seed(at.seed)
+            direct = float(subject.loss_fn(functional_call(model, (parameters, buffers), (at.x,)), at.y))
     random = any(
         isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in model.modules()
     )

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,22 @@ def operation(node: Node) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.rpartition("::")[2]
     return getattr(target, "__name__", str(target))
+
+
+R = TypeVar("R")
+
+
+def registering(rules: dict[str, R]) -> Callable[..., Callable[[R], R]]:
+    """A decorator `@rule("relu", "neg", …)` that enters a function in `rules` under the operations' names."""
+
+    def rule(*names: str) -> Callable[[R], R]:
+        def enter(function: R) -> R:
+            rules.update(dict.fromkeys(names, function))
+            return function
+
+        return enter
+
+    return rule
 
 
 def argument(node: Node, name: str, default: Any = None) -> Any:

@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.graph import Graph, argument, operation, value
+from nm_ode.symmetries.graph import Graph, argument, operation, registering, value
 from nm_ode.symmetries.kinds import View
 from nm_ode.symmetries.shapes import (
     at,
@@ -334,14 +334,7 @@ def _zeros(like: Any) -> Tensor:
 
 Rule = Callable[[Scaling, Node], Any]
 _RULES: dict[str, Rule] = {}
-
-
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
+_rule = registering(_RULES)
 
 
 @_rule("relu", "leaky_relu", "neg", "abs", "rrelu", "dropout", "feature_dropout")

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.graph import Graph, argument, operation, value
+from nm_ode.symmetries.graph import Graph, argument, operation, registering, value
 from nm_ode.symmetries.shapes import distinct_pairs, is_move, move
 
 NONE = -1
@@ -177,14 +177,7 @@ def _weight_labels(outputs: Tensor | None, rest: int, *, out_first: bool) -> Ten
 
 Rule = Callable[[Node, Tensor | None], Sequence[tuple[Node, Tensor | None]]]
 _RULES: dict[str, Rule] = {}
-
-
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
+_rule = registering(_RULES)
 
 
 def _nodes(*pairs: tuple[Any, Tensor | None]) -> Found:

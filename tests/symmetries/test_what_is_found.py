@@ -260,6 +260,26 @@ def test_batch_norm_through_a_linear_output(table_of, normal):
     assert table_of(model, normal(8, 6)) == {"scale 0": 5, "translation 0": 5, "translation 3": 6}
 
 
+@pytest.mark.parametrize(
+    ("norm", "scales", "translations"),
+    [
+        (nn.BatchNorm2d(8), 8, 8),
+        (nn.InstanceNorm2d(8, affine=True), 8, 8),
+        (nn.GroupNorm(2, 8), 2, 2),  # one mean and one variance for four channels
+        (nn.LayerNorm((8, 6, 6)), 1, 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_normalisations_of_images(norm, scales, translations, table_of, normal):
+    # The kernel moves the channels by something that differs from place to place: only the bias is translated.
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), norm, nn.Tanh(), nn.Flatten(), nn.Linear(288, 3))
+    assert table_of(model, normal(4, 3, 6, 6)) == {
+        "scale 0": scales,
+        "translation 0": translations,
+        "translation 4": 288 + 1,
+    }
+
+
 def test_weight_normalisation(table_of, normal):
     # W = g v/‖v‖: v's scale is free, and g takes the part of the weight in the rescale.
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3))
