@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nm_ode.symmetries.subject import Subject
 
 TOLERANCE = 1e-10
+_FAINT = 1e-4  # of the whole gradient, below which a layer's own gradient is rounding to the tolerance
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Check:
     """What was measured of one family, the worst over its charges and all draws.
 
     Attributes:
-        gradient: |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), with g of the layers that take part.
+        gradient: |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), with g of the layers that take part (at least 1e-4 of the whole gradient).
         epsilon_share: the same for what the normalisations' ε explains, −2ε ∂L/∂ε.
         unexplained: the same for what is left.
         hessian: ‖Hξ + ∂_ξ g‖ / (‖Hξ‖ + ‖∂_ξ g‖) for a random combination of the charges of this kind.
@@ -211,12 +212,14 @@ def _gradient_residuals(
     constraint = meter.constraint(gradient, theta)
     share = epsilon_constraint(extended.links, extended.epsilons, by_epsilon, meter.count)
     scale = meter.generator_norm(theta)
+    whole = gradient.norm()
     for s in meter.symmetries:
         layers = {layout[parameter].layer for parameter in s.parameters}
         norm = torch.stack(
             [gradient[slot.slice].square().sum() for slot in layout.slots if slot.layer in layers]
         ).sum()
-        scale[meter.slices[s.name]] *= norm.sqrt()
+        # Where a layer's gradient is all but zero (before a LayerNorm of two features, say), what it is made of is not.
+        scale[meter.slices[s.name]] *= torch.maximum(norm.sqrt(), _FAINT * whole)
     # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
     scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
     return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]

@@ -308,13 +308,30 @@ def _normalisation(node: Node, mine: Tensor | None, own: Tensor | None, place: P
 
 @_rule("linear")
 def _linear(node: Node, mine: Tensor | None) -> Found:
-    weight, bias = node.args[1], argument(node, "bias")
+    x, weight, bias = node.args[0], node.args[1], argument(node, "bias")
+    assert isinstance(x, Node)
     assert isinstance(weight, Node)
-    found = _nodes((node.args[0], None))
+    found = _nodes((x, _constant_shift(value(x).shape, mine)))
     found += _nodes((weight, _weight_labels(per_row(mine), value(weight).shape[1], out_first=True)))
     if isinstance(bias, Node):
         found.append((bias, _broadcast_back(bias, mine)))
     return found
+
+
+def _constant_shift(shape: Sequence[int], mine: Tensor | None) -> Tensor | None:
+    """Labels of x in y = x Wᵀ where each output may be shifted by any number that is the same in all rows.
+
+    As BatchNorm lets it: then each input may be, whatever W is.
+    """
+    if mine is None:
+        return None
+    rows = mine.reshape(-1, mine.shape[-1])
+    free = (
+        bool((rows == rows[:1]).all())
+        and bool((rows[0] != NONE).all())
+        and len(rows[0].unique()) == len(rows[0])
+    )
+    return _along(shape, range(len(shape) - 1)) if free else None
 
 
 @_rule("mm", "matmul", "bmm", "addmm", "baddbmm")
