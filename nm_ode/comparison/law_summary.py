@@ -10,7 +10,7 @@ import xarray as xr
 
 
 @dataclass(frozen=True)
-class LawError:
+class LawAccuracy:
     """The worst of a law over a run, relative to the motion of the charges; NaN where they do not move.
 
     Attributes:
@@ -41,7 +41,7 @@ class SymmetryRow:
     unexplained_residual: float
     hessian_residual: float
     recorded_residual: float
-    laws: dict[str, LawError]
+    laws: dict[str, LawAccuracy]
 
 
 def law_titles(tree: xr.DataTree) -> dict[str, str]:
@@ -74,12 +74,12 @@ def symmetry_summary(tree: xr.DataTree) -> list[SymmetryRow]:
     return rows
 
 
-def _law_error(comparison: xr.Dataset, name: str) -> LawError:
+def _law_error(comparison: xr.Dataset, name: str) -> LawAccuracy:
     if name not in comparison["family"].values:
-        return LawError(math.nan, math.nan)
+        return LawAccuracy(math.nan, math.nan)
     family = comparison["family_relative_error"].values[:, comparison["family"].values == name]
     of_channels = comparison["charge_relative_error"].values[:, comparison["symmetry"].values == name]
-    return LawError(_largest(family), _largest(of_channels))
+    return LawAccuracy(_largest(family), _largest(of_channels))
 
 
 def _recorded_residual(run: xr.Dataset, name: str) -> float:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.layout import Layout
+from nm_ode.symmetries.graph import SymmetryError
 from nm_ode.symmetries.kinds import Part, Symmetry, View
 
 _CHUNK = 1 << 19  # entries of a product that are held at a time: few enough for a processor's cache
@@ -75,6 +76,9 @@ class ChargeMeter:
         symmetries: families whose charges are lined up one after the other, in this order.
         device: of the vectors that will be measured.
 
+    Raises:
+        SymmetryError: symmetries of another model.
+
     Attributes:
         count: number of charges C.
         slices: symmetry name → its charges.
@@ -85,6 +89,7 @@ class ChargeMeter:
         self, layout: Layout, symmetries: Sequence[Symmetry], device: torch.device | str = "cpu"
     ) -> None:
         self.symmetries = tuple(symmetries)
+        _require_same_model(layout, symmetries)
         starts = [0]
         for symmetry in symmetries:
             starts.append(starts[-1] + symmetry.count)
@@ -228,6 +233,16 @@ class ChargeMeter:
         ):
             self._scratch = like.new_empty(size)
         return self._scratch
+
+
+def _require_same_model(layout: Layout, symmetries: Sequence[Symmetry]) -> None:
+    for symmetry in symmetries:
+        for part in symmetry.parts:
+            if part.parameter not in layout.names or part.view.extent.stop > layout[part.parameter].size:
+                raise SymmetryError(
+                    f"{symmetry.name}: this model has no trainable parameter {part.parameter!r} of that size; find "
+                    "the symmetries of the model that is trained, with the same parameters frozen"
+                )
 
 
 _Grouped = defaultdict[View, defaultdict[tuple[int, ...], list[_Target]]]

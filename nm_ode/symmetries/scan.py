@@ -30,9 +30,7 @@ Array = NDArray[np.float64]
 LIMIT = 3000  # features: as many gradients, and a singular value decomposition of that size
 _NULL = 1e-9  # a singular value below this share of the largest is rounding
 _SHORT = 1e-5  # and so is a part of a unit vector below this
-_EPSILON = (
-    1e-9  # of each normalisation's ε is kept: no symmetry is broken by it, and no variance is divided by zero
-)
+_EPSILON = 1e-9  # of each normalisation's ε is kept: no symmetry is broken, and nothing divided by zero
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,14 @@ def test_brackets_are_bilinear_and_symmetric(seed, scale):
     torch.testing.assert_close(meter.charge(u)[quadratic], meter.bracket(u, u)[quadratic])
 
 
+@pytest.mark.parametrize("widths", [[5, 4, 3], [5, 6, 4, 3]])
+def test_symmetries_of_another_model_are_refused(widths):
+    found = find_symmetries(mlp([5, 4, 4, 3], "relu"), torch.randn(8, 5))
+    other = problem_of(mlp(widths, "relu"), 5)
+    with pytest.raises(nm_ode.SymmetryError, match="find the symmetries of the model that is trained"):
+        nm_ode.train(other, nm_ode.SGD(lr=0.1), 2, symmetries=found)
+
+
 def test_sums_make_no_copies_of_theta():
     # As many charges as there are channels come from views of the flat vector where it lies.
     problem = problem_of(vgg(11, classes=3, image=32, width=1 / 8, hidden=(16,)), 3, 32, 32, samples=4)
