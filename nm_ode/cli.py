@@ -168,7 +168,7 @@ def symmetries(
         check = found.checks[symmetry.name]
         epsilon = f"{check.epsilon_share:.0e}" if symmetry.epsilon else ""
         table.add_row(
-            escape(symmetry.name),
+            *_kind_and_name(symmetry.kind, symmetry.name),
             f"({symmetry.count})" if symmetry.within else f"{symmetry.count}",
             f"{check.gradient:.0e}",
             epsilon,
@@ -266,7 +266,7 @@ def _print_charges(tree: xr.DataTree) -> None:
         table.add_column(law.replace("_epsilon", " + ε").replace("_", " "), justify="right", no_wrap=True)
     for row in rows:
         errors = [_exponent(row.laws[law].family) for law in laws]
-        table.add_row(escape(row.name), f"{row.n_charges}", *errors)
+        table.add_row(*_kind_and_name(row.kind, row.name), f"{row.n_charges}", *errors)
     out_console.print(table)
     if laws:
         out_console.print(
@@ -278,9 +278,14 @@ def _print_charges(tree: xr.DataTree) -> None:
 
 def _symmetry_table() -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("kind", no_wrap=True)
     table.add_column("symmetry", overflow="fold")
     table.add_column("charges", justify="right", no_wrap=True)
     return table
+
+
+def _kind_and_name(kind: str, name: str) -> tuple[str, str]:
+    return kind, escape(name.removeprefix(f"{kind} "))
 
 
 def _exponent(value: float) -> str:

@@ -180,8 +180,9 @@ def with_charges(case: Path) -> Path:
 def test_symmetries_are_listed_with_their_residuals(with_charges: Path) -> None:
     result = call("symmetries", with_charges)
     assert result.exit_code == 0
-    rows = {line.rsplit("  ", 1)[0].strip(): line.split() for line in result.stdout.splitlines()}
-    scale = next(line for line in rows.values() if line[:2] == ["scale", "linear1"])
+    scale = next(
+        line for line in map(str.split, result.stdout.splitlines()) if line[:2] == ["scale", "linear1"]
+    )
     assert scale[2] == "6"
     gradient, of_epsilon, left, hessian = map(float, scale[3:])
     assert gradient == of_epsilon > 1e-9
@@ -222,7 +223,7 @@ def test_run_prints_how_well_the_laws_hold(with_charges: Path) -> None:
     assert result.exit_code == 0
     assert "second order" in result.stdout
     assert "exact + ε" in result.stdout
-    assert "rescale norm1 → linear2" in result.stdout
+    assert "norm1 → linear2" in result.stdout
 
 
 def test_symmetries_of_a_case_that_is_not_there(case: Path) -> None:

@@ -236,12 +236,13 @@ class ChargeMeter:
 
 
 def _require_same_model(layout: Layout, symmetries: Sequence[Symmetry]) -> None:
+    shapes = {slot.name: slot.shape for slot in layout.slots}
     for symmetry in symmetries:
-        for part in symmetry.parts:
-            if part.parameter not in layout.names or part.view.extent.stop > layout[part.parameter].size:
+        for name, shape in symmetry.shapes.items():
+            if shapes.get(name) != shape:
                 raise SymmetryError(
-                    f"{symmetry.name}: this model has no trainable parameter {part.parameter!r} of that size; find "
-                    "the symmetries of the model that is trained, with the same parameters frozen"
+                    f"{symmetry.name}: this model has no trainable parameter {name!r} of shape {shape}; find the "
+                    "symmetries of the model that is trained, with the same parameters frozen"
                 )
 
 

@@ -121,8 +121,8 @@ def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...
     shifts: list[Draft] = [("translation", parts) for parts in _translation_families(graph)]
     drafts = [*shifts, *families, *matrices]
     order = sorted(range(len(drafts)), key=lambda i: KINDS.index(drafts[i][0]))
-    rows = {name: prod(value(node).shape[1:]) for node, name in graph.parameters.items()}
-    names = _names([drafts[i] for i in order], rows)
+    shapes = {name: tuple(value(node).shape) for node, name in graph.parameters.items()}
+    names = _names([drafts[i] for i in order], shapes)
     name_of = dict(zip(order, names, strict=True))
     epsilons: dict[int, float] = defaultdict(float)
     links = []
@@ -150,7 +150,13 @@ def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...
     within = _within(drafts, name_of)
     symmetries = tuple(
         Symmetry(
-            drafts[i][0], name_of[i], _count(*drafts[i]), drafts[i][1], epsilons.get(i, 0.0), within.get(i)
+            kind=drafts[i][0],
+            name=name_of[i],
+            count=_count(*drafts[i]),
+            parts=drafts[i][1],
+            shapes={part.parameter: shapes[part.parameter] for part in drafts[i][1]},
+            epsilon=epsilons.get(i, 0.0),
+            within=within.get(i),
         )
         for i in order
     )
@@ -229,15 +235,11 @@ def _translation_families(graph: Graph) -> list[tuple[Part, ...]]:
     return families
 
 
-def _names(drafts: Sequence[Draft], rows: dict[str, int]) -> list[str]:
-    """`rescale features.0 → features.3`; with parameters and places in them where layers do not tell apart.
-
-    Args:
-        rows: parameter → number of entries in a row.
-    """
+def _names(drafts: Sequence[Draft], shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """`rescale features.0 → features.3`; with parameters and places in them where layers do not tell apart."""
 
     def place(part: Part) -> str:
-        return f"{part.parameter}[{_where(part, rows[part.parameter])}]"
+        return f"{part.parameter}[{_where(part, prod(shapes[part.parameter][1:]))}]"
 
     names = [_name(kind, parts, _layer) for kind, parts in drafts]
     for label in (_parameter, place):

@@ -82,6 +82,7 @@ class Symmetry:
         count: number of charges: channels, or for a matrix symmetry d(d+1)/2 for each block (head), the distinct
             entries of W_A W_Aᵀ − W_Bᵀ W_B.
         parts: the parameters that take part.
+        shapes: their shapes in the model in which the symmetry was found.
         epsilon: largest ε of the normalisations that absorb the transformation; it breaks the symmetry by a
             relative ε / variance. 0 where it is exact.
         within: name of the matrix symmetry whose diagonal these charges are, if any.
@@ -91,6 +92,7 @@ class Symmetry:
     name: str
     count: int
     parts: tuple[Part, ...]
+    shapes: dict[str, tuple[int, ...]]
     epsilon: float = 0.0
     within: str | None = None
 
