@@ -69,6 +69,16 @@ class SGD:
         ahead = direction + self.momentum * velocity if self.nesterov else velocity
         return theta - self.lr * ahead, velocity
 
+    def velocity_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor | None:
+        """v_0 from which the first step is like any other; None without momentum.
+
+        torch does not dampen its first step, v_1 = d_0. With v_0 = (τ/β) d_0 that is βv_0 + (1−τ)d_0.
+        """
+        if not self.momentum:
+            return None
+        direction = grad + self.weight_decay * theta if self.weight_decay else grad
+        return direction * (self.dampening / self.momentum)
+
     def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The same optimiser as torch's own object."""
         return torch.optim.SGD(

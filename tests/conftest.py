@@ -10,6 +10,9 @@ import nm_ode
 from nm_ode.data import digits
 from nm_ode.models import mlp
 
+# Tensors of tests are small: a second thread costs more than it gives, and on a busy machine threads wait in vain.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tanh_digits() -> nm_ode.Problem:

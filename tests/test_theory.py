@@ -103,3 +103,29 @@ def test_shipped_cases_show_what_they_are_for(tmp_path: Path, name: str, gain: f
     for row in modified:
         assert row.error < gradient.error / gain
     assert not any(row.solver_limited for row in (gradient, *modified))
+
+
+def test_heavy_ball_is_followed_to_any_order(tanh_digits) -> None:
+    # THEORY.md §4 B: β = 0.9, η = 0.02, T = 1 from v = 0.
+    optimizer = SGD(lr=0.02, momentum=0.9)
+    run = train(tanh_digits, optimizer, steps=50, save_every=50)
+    for order, size in ((2, 1.0e-3), (4, 1.1e-5), (6, 3.2e-7), (8, 1.9e-8)):
+        flow = ModifiedFlow(tanh_digits, optimizer, order=order)
+        solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
+        error = float(compare(run, solution)["error"][-1])
+        assert 0.1 * size < error < 1.1 * size, order
+
+
+@pytest.mark.parametrize(
+    "sgd", [{"dampening": 0.5, "weight_decay": 1e-2}, {"nesterov": True, "weight_decay": 1e-2}], ids=str
+)
+def test_dampening_nesterov_and_weight_decay_too(tanh_digits, sgd) -> None:
+    optimizer = SGD(lr=0.02, momentum=0.9, **sgd)
+    run = train(tanh_digits, optimizer, steps=50, save_every=50)
+    errors = []
+    for order in (2, 4, 6):
+        flow = ModifiedFlow(tanh_digits, optimizer, order=order)
+        solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
+        errors.append(float(compare(run, solution)["relative_error"][-1]))
+    assert errors[1] < 0.02 * errors[0]
+    assert errors[2] < 0.1 * errors[1] < 1e-6

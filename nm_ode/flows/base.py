@@ -31,7 +31,7 @@ class Flow(Protocol):
 
     @property
     def expected_order(self) -> int:
-        """Order in lr of the global error at a fixed time, for smooth losses."""
+        """Order in lr of the global error at a fixed time, for smooth losses and beyond an optimiser's transients."""
         ...
 
     @property

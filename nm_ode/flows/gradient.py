@@ -57,6 +57,6 @@ def require_no_momentum(optimizer: SGD | None, flow: str) -> None:
     """Raises FlowError if the optimiser's state is more than theta."""
     if optimizer is not None and optimizer.momentum:
         raise FlowError(
-            f"{flow} with momentum = {optimizer.momentum}: this version has it for plain descent alone; "
-            "set momentum = 0"
+            f"{flow} with momentum = {optimizer.momentum}: it is that of plain descent alone; set momentum = 0, or "
+            "take the modified flow in iterated-map form"
         )

@@ -203,13 +203,18 @@ class Case(Table):
 
     @model_validator(mode="after")
     def _go_together(self) -> Case:
-        if self.flows and self.optimizer.momentum:
-            raise PydanticCustomError(
-                "combination",
-                "optimizer.momentum = {momentum} does not go with flows: this version has flows for plain "
-                "descent alone; set momentum = 0 or flows = []",
-                {"momentum": self.optimizer.momentum},
-            )
+        for i, flow in enumerate(self.flows):
+            if self.optimizer.momentum and (flow.kind == "gradient" or flow.form == "hessian"):
+                raise PydanticCustomError(
+                    "combination",
+                    "flows[{i}]: optimizer.momentum = {momentum} does not go with {what}, which is that of plain "
+                    "descent; set momentum = 0, or take kind = 'modified', form = 'iterated_map'",
+                    {
+                        "i": i,
+                        "momentum": self.optimizer.momentum,
+                        "what": "gradient flow" if flow.kind == "gradient" else "form = 'hessian'",
+                    },
+                )
         if self.optimizer.schedule is not None and any(flow.kind == "modified" for flow in self.flows):
             raise PydanticCustomError(
                 "combination",

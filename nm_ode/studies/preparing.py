@@ -10,7 +10,7 @@ from torch import nn
 
 from bridges import EngineError
 from nm_ode.data import DataError, DataSet, diabetes, digits, npz
-from nm_ode.flows import Flow, ModifiedFlow
+from nm_ode.flows import Flow, GradientFlow, ModifiedFlow
 from nm_ode.optimizers import SGD
 from nm_ode.problem import LossFunction, Problem, ProblemError
 from nm_ode.schedules import Schedule
@@ -73,7 +73,7 @@ def prepare(case: Case, path: Path) -> Prepared:
     flows = tuple(
         ModifiedFlow(problem, optimizer, flow.order, flow.form)
         if isinstance(flow, ModifiedFlowTable)
-        else ModifiedFlow(problem, optimizer, order=1)
+        else GradientFlow(problem, optimizer)
         for flow in case.flows
     )
     return Prepared(problem, optimizer, table.build() if table is not None else None, flows)

@@ -86,6 +86,54 @@ def test_iterated_map_is_the_truncated_logarithm_of_the_update(order: int, weigh
     assert np.linalg.norm(field - exact) <= 2 * radius ** (order + 1) * np.linalg.norm(away) / optimizer.lr
 
 
+MOMENTA = [
+    {"momentum": 0.9},
+    {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.3},
+    {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("sgd", MOMENTA, ids=str)
+def test_with_momentum_it_is_the_logarithm_of_the_whole_states_update(sgd) -> None:
+    """On a quadratic loss Φ is an affine map of (θ, v); the series of its matrix, and in the limit the logarithm."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, dtype=torch.float64, generator=generator)
+    y = torch.randn(30, 1, dtype=torch.float64, generator=generator)
+    problem = Problem(nn.Linear(3, 1), nn.functional.mse_loss, (x, y))
+    optimizer, size = SGD(lr=0.05, **sgd), 4
+
+    def update(z: torch.Tensor) -> torch.Tensor:
+        after = optimizer.update(z[:size], z[size:], problem.grad(z[:size]))
+        return torch.cat([part for part in after if part is not None])
+
+    origin = update(torch.zeros(2 * size, dtype=torch.float64))
+    matrix = torch.stack(
+        [update(e) - origin for e in torch.eye(2 * size, dtype=torch.float64)], dim=1
+    ).numpy()
+    delta = matrix - np.eye(2 * size)
+    fixed = -np.linalg.solve(delta, origin.numpy())
+    state = torch.randn(2 * size, dtype=torch.float64, generator=generator)
+    away = state.numpy() - fixed
+    for order in (1, 2, 5, 9):
+        series = sum((-1) ** (j + 1) / j * np.linalg.matrix_power(delta, j) for j in range(1, order + 1))
+        field = ModifiedFlow(problem, optimizer, order).rhs(0.0, state).numpy()
+        np.testing.assert_allclose(field, series @ away / optimizer.time_per_step, rtol=1e-9, atol=1e-10)
+    exact = np.real(logm(matrix)) @ away / optimizer.time_per_step
+    high = ModifiedFlow(problem, optimizer, 40).rhs(0.0, state).numpy()
+    assert np.linalg.norm(high - exact) < 1e-3 * np.linalg.norm(exact)
+
+
+def test_the_state_starts_so_that_the_undampened_first_step_is_like_any_other(tiny: Problem, theta) -> None:
+    optimizer = SGD(lr=0.1, momentum=0.9, dampening=0.4, weight_decay=0.2)
+    state = ModifiedFlow(tiny, optimizer, 3).state_from(theta)
+    size = tiny.layout.size
+    first = optimizer.update(theta, None, tiny.grad(theta))
+    from_state = optimizer.update(state[:size], state[size:], tiny.grad(theta))
+    for one, other in zip(first, from_state, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
+    assert torch.equal(ModifiedFlow(tiny, optimizer, 3).theta_in(state), theta)
+
+
 @given(order=st.integers(1, 12))
 def test_increment_weights_sum_to_one(order: int) -> None:
     """A constant increment is a straight line: the field must be that increment over the step."""
@@ -142,7 +190,10 @@ def test_fields_write_to_nothing(tiny: Problem, theta) -> None:
     ("make", "sentence"),
     [
         (lambda p: GradientFlow(p, SGD(lr=0.1, momentum=0.9)), "gradient flow with momentum = 0.9"),
-        (lambda p: ModifiedFlow(p, SGD(lr=0.1, momentum=0.9)), "iterated-map form with momentum = 0.9"),
+        (
+            lambda p: ModifiedFlow(p, SGD(lr=0.1, momentum=0.9), form="hessian"),
+            "Hessian form with momentum = 0.9.*take the modified flow in iterated-map form",
+        ),
         (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=3, form="hessian"), "built for order 2, not 3"),
         (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=0), "order must be at least 1; 0"),
         (lambda p: ModifiedFlow(p, SGD(lr=0.1), form="map"), "'map' was given"),

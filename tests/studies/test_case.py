@@ -82,7 +82,10 @@ MISTAKES = [
     (('["gradient",', '["gradiant",'), r"flows\[0\].kind: 'gradiant' was given; did you mean 'gradient'\?"),
     (("order = 2", "order = 3"), r"flows\[1\]: form = 'hessian' goes up to order = 2"),
     (('["gradient",', '["gradient", "gradient",'), r"flows\[1\] is there twice"),
-    (("lr = 0.1", "lr = 0.1\nmomentum = 0.9"), r"optimizer.momentum = 0.9 does not go with flows"),
+    (
+        ("lr = 0.1", "lr = 0.1\nmomentum = 0.9"),
+        r"flows\[0\]: optimizer.momentum = 0.9 does not go with gradient flow.*take kind = 'modified'",
+    ),
     (('name = "tiny"', 'name = "../tiny"'), r"name: '../tiny' was given; it must be a file name"),
     (("[solver]", "[solver"), r"is not valid TOML"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -181,11 +182,16 @@ def test_what_does_not_verify_is_a_defect_and_not_returned(normal, monkeypatch):
     assert "defect of nm_ode" in defect
 
 
+@cache
+def meter_of_the_linear_network() -> tuple[nm_ode.Problem, ChargeMeter]:
+    problem = EXAMPLES["linear"]()
+    return problem, ChargeMeter(problem.layout, find_symmetries(problem.model, problem.x))
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), scale=st.floats(1e-3, 1e3))
 def test_brackets_are_bilinear_and_symmetric(seed, scale):
-    problem = EXAMPLES["linear"]()
-    meter = ChargeMeter(problem.layout, find_symmetries(problem.model, problem.x))
+    problem, meter = meter_of_the_linear_network()
     u, v = a_theta(problem, seed), a_theta(problem, seed + 1)
     torch.testing.assert_close(meter.bracket(u, v), meter.bracket(v, u))
     torch.testing.assert_close(meter.bracket(scale * u, v), scale * meter.bracket(u, v))
