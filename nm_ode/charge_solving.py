@@ -8,16 +8,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from bridges import OdeProblem, get_engine, require_method
+from bridges import OdeProblem, choose, get_engine
 from nm_ode.flows.charge import ChargeLaw
+from nm_ode.solving import require_options
 from nm_ode.symmetries.laws import TITLES, LawError, as_prediction
+
+_STIFFNESS = 2.0  # b/m times a step is 2(1−β)/(1+β), at most this
 
 
 def solve_charges(
     run: xr.Dataset,
     law: str = "second_order",
     *,
-    engine: str = "scipy",
+    engine: str = "auto",
     method: str | None = None,
     rtol: float = 1e-9,
     atol: float | None = None,
@@ -30,7 +33,8 @@ def solve_charges(
     Args:
         run: from `train(..., symmetries=...)`.
         law: "second_order", or "first_order" (without momentum).
-        engine, method: as in `solve`; the engine is started anew at each step, since the driver jumps.
+        engine, method: as in `solve`; the engine is started anew at each step, since the driver jumps. "auto" takes
+            what fits a smooth equation that is not stiff: over one step the velocity relaxes by no more than e².
         rtol, atol: of the local error; atol is rtol times the largest charge if None.
 
     Returns:
@@ -43,9 +47,12 @@ def solve_charges(
         EngineError: unknown engine or method.
     """
     field = ChargeLaw.of(run, law)
+    require_options(engine, method, None)
+    if engine == "auto":
+        choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
+        engine, method = choice.engine, choice.method
     solver = get_engine(engine)
     method = solver.methods[0] if method is None else method
-    require_method(solver, method)
     times, state = field.times, field.start
     used_atol = (
         rtol * max(float(np.abs(field.run.start).max()), np.finfo(float).tiny) if atol is None else atol

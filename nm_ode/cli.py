@@ -276,8 +276,12 @@ def _print_charges(tree: xr.DataTree) -> None:
         )
 
 
+def _bare_table() -> Table:
+    return Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+
+
 def _symmetry_table() -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table = _bare_table()
     table.add_column("kind", no_wrap=True)
     table.add_column("symmetry", overflow="fold")
     table.add_column("charges", justify="right", no_wrap=True)
@@ -298,7 +302,7 @@ def _print_flows(tree: xr.DataTree) -> None:
     rows = summary(tree)
     if not rows:
         return
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table = _bare_table()
     table.add_column("flow", no_wrap=True)
     for column in ("error", "relative", "loss gap", "solver", "gradients"):
         table.add_column(column, justify="right", no_wrap=True)

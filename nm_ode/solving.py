@@ -234,7 +234,7 @@ def _times_and_start(
             if name not in t.variables:
                 raise ValueError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
         times = np.asarray(t["saved_time"], dtype=np.float64)
-        if flow.expected_order > 1 and "lr" in t and (t["lr"] != t["lr"][0]).any():
+        if flow.depends_on_lr and "lr" in t and (t["lr"] != t["lr"][0]).any():
             raise FlowError(
                 f"{flow.title} is that of a constant lr; this run's lr goes from {float(t['lr'].max()):g} to "
                 f"{float(t['lr'].min()):g}: solve gradient flow, or train without a schedule"

@@ -260,5 +260,7 @@ def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> 
     run = train(tiny, SGD(lr=0.1), steps=4, schedule=Drop((2,), 0.5))
     with pytest.raises(FlowError, match=r"this run's lr goes from 0.1 to 0.05: solve gradient flow"):
         solve(ModifiedFlow(tiny, SGD(lr=0.1)), run)
+    with pytest.raises(FlowError, match="order 1, iterated-map form is that of a constant lr"):
+        solve(ModifiedFlow(tiny, SGD(lr=0.1, momentum=0.9), order=1), run)
     solution = solve(GradientFlow(tiny), run, rtol=1e-9)
     np.testing.assert_allclose(solution["time"], [0.0, 0.1, 0.2, 0.25, 0.3])

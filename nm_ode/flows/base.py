@@ -35,6 +35,11 @@ class Flow(Protocol):
         ...
 
     @property
+    def depends_on_lr(self) -> bool:
+        """Is the field that of one learning rate?"""
+        ...
+
+    @property
     def gradients_per_rhs(self) -> int: ...
 
     @property

@@ -40,6 +40,7 @@ class GradientFlow(ThetaState):
     name = "gradient"
     title = "gradient flow"
     expected_order = 1
+    depends_on_lr = False
     gradients_per_rhs = 1
     hvps_per_rhs = 0
 

@@ -32,6 +32,7 @@ class HessianForm(ThetaState):
     name = "modified_2_hessian"
     title = "modified flow, order 2, Hessian form"
     expected_order = 2
+    depends_on_lr = True
     gradients_per_rhs = 1
     hvps_per_rhs = 1
 
@@ -61,6 +62,7 @@ class IteratedMapForm:
     problem: Problem
     optimizer: SGD
     order: int
+    depends_on_lr = True
     hvps_per_rhs = 0
 
     @property

@@ -82,14 +82,20 @@ def _number(value: float) -> str:
     """Three figures, with a real minus and exponent; a dash for what was not measured."""
     if math.isnan(value):
         return "–"
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    return _typeset(f"{value:.3g}")
 
 
 def _power(value: float) -> str:
     """Two figures and a power of ten; a dash for what was not measured."""
-    if math.isnan(value) or value == 0:
-        return "–" if math.isnan(value) else "0"
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    if math.isnan(value):
+        return "–"
+    if value == 0:
+        return "0"
+    return _typeset(f"{value:.1e}")
+
+
+def _typeset(number: str) -> str:
+    return number.replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
 
 
 def _count(value: int) -> str:

@@ -111,6 +111,11 @@ class ChargeMeter:
                 else:
                     grouped[part.view][part.axes].append(_target(part, first, device))
         self._shifts, self._squares = _regions(shifts, layout), _regions(squares, layout)
+        # ‖ξ‖² of a translation: the number of entries that it moves.
+        self._entries_shifted = self._add_shifts(
+            torch.ones(layout.size, dtype=torch.float64, device=device),
+            torch.zeros(self.count, dtype=torch.float64, device=device),
+        )
         self._scratch = torch.empty(0)
 
     def charge(self, theta: Tensor) -> Tensor:
@@ -138,18 +143,13 @@ class ChargeMeter:
 
     def state(self, theta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q, ‖ξ(θ)‖ and ⟨g, ξ(θ)⟩ from one pass over theta; each of shape (C,)."""
-        charge, squares, constraint = (theta.new_zeros(self.count) for _ in range(3))
+        charge, constraint = theta.new_zeros(self.count), theta.new_zeros(self.count)
+        squares = self._entries_shifted.to(theta.dtype, copy=True)
         for region in self._squares:
             of_theta, of_both = self._products(region, ((theta, theta), (grad, theta)))
             _send(region, of_theta, charge)
             _send(region, of_theta, squares, power=2)
             _send(region, of_both, constraint)
-        for region in self._shifts:
-            for reduction in region.reductions:
-                channels = prod(region.view.shape[axis] for axis in reduction.axes)
-                sizes = theta.new_full((channels,), region.view.size // max(channels, 1))
-                for target in reduction.targets:
-                    squares.index_add_(0, target.charges, sizes[target.channels], alpha=target.weight**2)
         for block in self._matrices:
             rows, of_grad = block.view.of(theta, block.start), block.view.of(grad, block.start)
             product = rows @ rows.mT

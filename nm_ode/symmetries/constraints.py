@@ -208,18 +208,17 @@ def _gradient_residuals(
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
     loss = extended(parameters, epsilons, at.x, at.y, at.seed)
     found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
-    gradient, by_epsilon = _flat(found[: len(parameters)]), found[len(parameters) :]
+    gradient, by_epsilon = flat(found[: len(parameters)]), found[len(parameters) :]
     constraint = meter.constraint(gradient, theta)
     share = epsilon_constraint(extended.links, extended.epsilons, by_epsilon, meter.count)
     scale = meter.generator_norm(theta)
     whole = gradient.norm()
+    of_layer = dict(zip(layout.layers, layout.layer_norms(gradient), strict=True))
     for s in meter.symmetries:
         layers = {layout[parameter].layer for parameter in s.parameters}
-        norm = torch.stack(
-            [gradient[slot.slice].square().sum() for slot in layout.slots if slot.layer in layers]
-        ).sum()
+        norm = torch.stack([of_layer[layer] for layer in layers]).norm()
         # Where a layer's gradient is all but zero (before a LayerNorm of two features, say), what it is made of is not.
-        scale[meter.slices[s.name]] *= torch.maximum(norm.sqrt(), _FAINT * whole)
+        scale[meter.slices[s.name]] *= torch.maximum(norm, _FAINT * whole)
     # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
     scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
     return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]
@@ -230,7 +229,8 @@ def leaves(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
     return {slot.name: theta[slot.slice].view(slot.shape).detach().requires_grad_() for slot in layout.slots}
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """End to end, as theta is."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
@@ -256,7 +256,7 @@ def _hessian_residuals(
     loss = extended(parameters, epsilons, at.x, at.y, at.seed)
     first = torch.autograd.grad(loss, [*leaf, *epsilons], create_graph=True, materialize_grads=True)
     gradients, by_epsilon = first[: len(leaf)], first[len(leaf) :]
-    gradient = _flat([g.detach() for g in gradients])
+    gradient = flat([g.detach() for g in gradients])
 
     def hessian_times(direction: Tensor, moves: Sequence[Tensor]) -> Tensor:
         pieces = leaves(layout, direction)
@@ -270,7 +270,7 @@ def _hessian_residuals(
         )
         if not total.requires_grad:
             return torch.zeros_like(theta)
-        return _flat(torch.autograd.grad(total, leaf, retain_graph=True, materialize_grads=True))
+        return flat(torch.autograd.grad(total, leaf, retain_graph=True, materialize_grads=True))
 
     def residual(names: Sequence[str]) -> float:
         coefficients = torch.zeros(meter.count, dtype=torch.float64)

@@ -86,7 +86,7 @@ def find_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    return _find(subject(model, example_input, loss, target, seed), draws, seed)
+    return verified_symmetries(subject(model, example_input, loss, target, seed), draws=draws, seed=seed)
 
 
 def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: int = 0) -> Symmetries:
@@ -95,10 +95,11 @@ def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: i
     Raises:
         SymmetryError: the model cannot be traced.
     """
-    return _find(subject_of(problem, samples), draws, seed)
+    return verified_symmetries(subject_of(problem, samples), draws=draws, seed=seed)
 
 
-def _find(looked_at: Subject, draws: int, seed: int) -> Symmetries:
+def verified_symmetries(looked_at: Subject, *, draws: int = 2, seed: int = 0) -> Symmetries:
+    """What the rules prove of a traced model, and the numbers bear out."""
     symmetries, links = discover(looked_at.graph)
     checks = verify(looked_at, symmetries, links, draws=draws, seed=seed)
     good = tuple(s for s in symmetries if checks[s.name].holds)

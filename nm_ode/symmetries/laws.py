@@ -15,6 +15,7 @@ the force is η(1 − β + 2β²)[w,w], smaller than heavy ball's η(1+β)[w,w].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
@@ -159,24 +160,36 @@ def second_order(run: Driven, *, from_rest: bool = False) -> Array:
     """m Q̈ + b Q̇ + κQ = F, at t = 0 … ; shape (N+1, C).
 
     Q̇(0) is `start_rate`, or with `from_rest` 0, as in the paper; late predictions differ by half a step's decay.
-
-    Over a step m, b, κ and F are constant, so the step is a matrix exponential, whose factors decay. Q̇ goes on
-    continuously where the learning rate changes, as the velocity does.
+    Q̇ goes on continuously where the learning rate changes, as the velocity does.
     """
-    charges = [run.start]
     rate = np.zeros_like(run.start) if from_rest else start_rate(run)
-    for k in range(len(run.lr)):
-        charge = np.empty_like(run.start)
-        after = np.empty_like(run.start)
-        for is_translation in (True, False):
-            here = run.translation == is_translation
-            if not here.any():
-                continue
-            a, b, kappa = oscillator(run, k, translation=is_translation)
-            step = _propagator(a, b, kappa, float(run.lr[k]) * run.time_factor)
-            charge[here], after[here] = step @ np.stack([charges[-1][here], rate[here], force(run, k)[here]])
+    charges = np.empty((len(run.lr) + 1, run.start.size))
+    for here, law in ((run.translation, _free), (~run.translation, _driven_by_steps)):
+        if here.any():
+            charges[:, here] = law(run, here, rate[here])
+    return charges
+
+
+def _free(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
+    """Translations: the closed form, over each stretch of a constant learning rate."""
+    charges = [run.start[here][None]]
+    changes = np.flatnonzero(np.diff(run.lr)) + 1
+    for first, stop in pairwise([0, *changes.tolist(), len(run.lr)]):
+        t = np.arange(1, stop - first + 1, dtype=np.float64) * (float(run.lr[first]) * run.time_factor)
+        oscillation = oscillator(run, first, translation=True)
+        charge, rates = translation_closed_form(t, charges[-1][-1], rate, *oscillation)
         charges.append(charge)
-        rate = after
+        rate = rates[-1]
+    return np.concatenate(charges)
+
+
+def _driven_by_steps(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
+    """Quadratic charges: over a step m, b, κ and F are constant, so it is a matrix exponential, whose factors decay."""
+    charges = [run.start[here]]
+    for k, lr in enumerate(run.lr):
+        step = _propagator(*oscillator(run, k, translation=False), float(lr) * run.time_factor)
+        charge, rate = step @ np.stack([charges[-1], rate, force(run, k)[here]])
+        charges.append(charge)
     return np.stack(charges)
 
 
@@ -205,23 +218,31 @@ def _propagator(m: float, b: float, kappa: float, h: float) -> Array:
     return np.asarray(expm(generator * h)[:2])
 
 
-def translation_closed_form(t: Array, start: Array, m: float, b: float, kappa: float) -> Array:
-    """m Q̈ + b Q̇ + κQ = 0 with Q(0) = start, Q̇(0) = 0: over-, critically or under-damped; shape (times, C)."""
+def translation_closed_form(
+    t: Array, start: Array, rate: Array, m: float, b: float, kappa: float
+) -> tuple[Array, Array]:
+    """m Q̈ + b Q̇ + κQ = 0 with Q(0) = start, Q̇(0) = rate: over-, critically or under-damped.
+
+    Returns:
+        Q and Q̇, each of shape (times, C).
+    """
     gamma, omega_squared = b / (2 * m), kappa / m
     difference = gamma**2 - omega_squared
     t = np.asarray(t, dtype=float)[:, None]
-    start = np.asarray(start, dtype=float)
+    decay, slope = np.exp(-gamma * t), rate + gamma * start
     if abs(difference) <= 1e-12 * gamma**2:
-        shape = np.exp(-gamma * t) * (1 + gamma * t)
-    elif difference < 0:
+        return decay * (start + slope * t), decay * (slope - gamma * (start + slope * t))
+    if difference < 0:
         omega = np.sqrt(-difference)
-        shape = np.exp(-gamma * t) * (np.cos(omega * t) + gamma / omega * np.sin(omega * t))
-    else:
-        root = np.sqrt(difference)
-        # Both exponents are negative; the slow one without the cancellation of γ − root.
-        slow, fast = omega_squared / (gamma + root), gamma + root
-        shape = (fast * np.exp(-slow * t) - slow * np.exp(-fast * t)) / (fast - slow)
-    return np.asarray(start * shape)
+        cos, sin = np.cos(omega * t), np.sin(omega * t)
+        shape, derivative = start * cos + slope / omega * sin, slope * cos - omega * start * sin
+        return decay * shape, decay * (derivative - gamma * shape)
+    root = np.sqrt(difference)
+    # Both exponents are negative; the slow one without the cancellation of γ − root.
+    slow, fast = omega_squared / (gamma + root), gamma + root
+    slowly, quickly = (fast * start + rate) / (fast - slow), -(slow * start + rate) / (fast - slow)
+    slowly, quickly = slowly * np.exp(-slow * t), quickly * np.exp(-fast * t)
+    return slowly + quickly, -slow * slowly - fast * quickly
 
 
 LAWS = {"exact": exact, "first_order": first_order, "second_order": second_order}
@@ -238,13 +259,17 @@ def require_law(law: str) -> None:
         raise LawError(f"law must be one of {', '.join(LAWS)}; {law!r} was given")
 
 
-def predict_charges(run: xr.Dataset, law: str, *, with_residual: bool = False) -> xr.Dataset:
+def predict_charges(
+    run: xr.Dataset, law: str, *, with_residual: bool = False, from_rest: bool = False
+) -> xr.Dataset:
     """Charges by a law from the recorded drivers, at the run's steps.
 
     Args:
         run: from `train(..., symmetries=...)`.
         law: "exact", "second_order", or "first_order" (without momentum).
         with_residual: let the recorded ⟨g, ξ⟩ act, which a normalisation's ε makes other than zero ("exact" only).
+        from_rest: Q̇(0) = 0, as in the paper, in place of the rate that makes up for torch's first step
+            ("second_order" only).
 
     Returns:
         `charge` (step, charge_index), with the run's coordinates; attributes `law` and `title`.
@@ -255,8 +280,13 @@ def predict_charges(run: xr.Dataset, law: str, *, with_residual: bool = False) -
     require_law(law)
     if with_residual and law != "exact":
         raise LawError("with_residual goes with law 'exact'")
-    charges = LAWS[law](driven(run, with_residual=with_residual))
-    title = TITLES[law] + (", with what ε adds" if with_residual else "")
+    if from_rest and law != "second_order":
+        raise LawError("from_rest goes with law 'second_order'")
+    what = driven(run, with_residual=with_residual)
+    charges = second_order(what, from_rest=True) if from_rest else LAWS[law](what)
+    title = (
+        TITLES[law] + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
+    )
     return as_prediction(run, charges, {"law": law, "title": title})
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from nm_ode.layout import Layout
 from nm_ode.problem import Problem
-from nm_ode.symmetries.constraints import ExtendedLoss, leaves
-from nm_ode.symmetries.discovery import Symmetries, discover, find_symmetries, symmetries_of
+from nm_ode.symmetries.constraints import ExtendedLoss, flat, leaves
+from nm_ode.symmetries.discovery import Symmetries, discover, verified_symmetries
 from nm_ode.symmetries.graph import SymmetryError
 from nm_ode.symmetries.kinds import Symmetry
 from nm_ode.symmetries.subject import LossFunction, Subject, subject, subject_of
@@ -82,8 +82,8 @@ def scan_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or has too many rows and columns.
     """
-    found = find_symmetries(model, example_input, loss, target=target, seed=seed)
-    return _scan(subject(model, example_input, loss, target, seed), found, seed)
+    looked_at = subject(model, example_input, loss, target, seed)
+    return _scan(looked_at, verified_symmetries(looked_at, seed=seed), seed)
 
 
 def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int = 8, seed: int = 0) -> Scan:
@@ -92,8 +92,8 @@ def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int =
     Raises:
         SymmetryError: the model cannot be traced, or has too many rows and columns.
     """
-    found = symmetries_of(problem, samples=samples, seed=seed) if found is None else found
-    return _scan(subject_of(problem, samples), found, seed)
+    looked_at = subject_of(problem, samples)
+    return _scan(looked_at, verified_symmetries(looked_at, seed=seed) if found is None else found, seed)
 
 
 def _scan(looked_at: Subject, found: Sequence[Symmetry], seed: int) -> Scan:
@@ -153,11 +153,10 @@ def _sampled(looked_at: Subject, blocks: csr_array, draws: int, seed: int) -> tu
         parameters = leaves(layout, theta)
         loss = extended(parameters, epsilons, x, y, draw)
         pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-        gradient = torch.cat([piece.reshape(-1) for piece in pieces])
+        gradient = flat(pieces)
         typical = torch.empty_like(gradient)
-        for pieces_of_layer in layout.layers.values():
-            norm = torch.cat([gradient[piece] for piece in pieces_of_layer]).norm()
-            for piece in pieces_of_layer:
+        for norm, layer in zip(layout.layer_norms(gradient), layout.layers.values(), strict=True):
+            for piece in layer:
                 typical[piece] = norm
         g, t, s = gradient.numpy(), theta.numpy(), typical.numpy()
         sums[draw] = np.concatenate([(g * t) @ blocks, g @ blocks])

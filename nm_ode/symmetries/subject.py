@@ -71,12 +71,10 @@ def subject_of(problem: Problem, samples: int) -> Subject:
     model = copy.deepcopy(problem.model).to(device="cpu", dtype=torch.float64)
     loss_fn = problem.loss_fn
     loss_fn = copy.deepcopy(loss_fn).to("cpu") if isinstance(loss_fn, nn.Module) else loss_fn
-    few = slice(0, max(samples, _BATCH))
-    x, y = (part[few].cpu() for part in (problem.x, problem.y))
-    if len(x) < _BATCH:
-        repeat = -(-_BATCH // len(x))
-        x, y = (torch.cat([part] * repeat) for part in (x, y))
-    return Subject(model, loss_fn, _float64(x), _float64(y))
+    count = max(min(samples, problem.n_samples), _BATCH)
+    return Subject(
+        model, loss_fn, *(_repeated(_float64(part[:count]), count) for part in (problem.x, problem.y))
+    )
 
 
 def _drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,6 +94,11 @@ def _float64(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
+def _repeated(part: Tensor, count: int) -> Tensor:
+    """The first `count` samples, from the first again where there are fewer."""
+    return torch.cat([part] * -(-count // len(part)))[:count]
+
+
 def _at_least(x: Tensor, count: int, seed: int) -> Tensor:
     """Enough samples to tell one from another; more are drawn like those given."""
     if x.ndim == 0 or len(x) == 0:
@@ -104,7 +107,7 @@ def _at_least(x: Tensor, count: int, seed: int) -> Tensor:
         )
     if len(x) >= count:
         return x
-    repeated = torch.cat([x] * -(-count // len(x)))[:count]
+    repeated = _repeated(x, count)
     if not x.is_floating_point():
         return repeated
     noise = torch.randn(repeated.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
@@ -116,15 +119,15 @@ def _loss_and_target(
 ) -> tuple[LossFunction, Tensor]:
     known: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
     if not isinstance(loss, str):
+        loss_fn = loss
         if target is None:
             raise SymmetryError("a loss of your own needs `target`, the targets of example_input")
-        repeat = -(-len(x) // len(target))
-        return loss, _float64(torch.cat([target] * repeat)[: len(x)])
-    if loss not in known:
+    elif loss in known:
+        loss_fn = known[loss]
+    else:
         raise SymmetryError(f"loss: {loss!r} was given; it must be 'cross_entropy', 'mse' or a function")
     if target is not None:
-        repeat = -(-len(x) // len(target))
-        return known[loss], _float64(torch.cat([target] * repeat)[: len(x)])
+        return loss_fn, _repeated(_float64(target), len(x))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         output = copy.deepcopy(model)(x)
     if not isinstance(output, Tensor) or (loss == "cross_entropy" and output.ndim < 2):
@@ -132,6 +135,6 @@ def _loss_and_target(
         raise SymmetryError(f"the model returns {what}; {loss} needs a tensor of shape (samples, classes, …)")
     generator = torch.Generator().manual_seed(seed)
     if loss == "mse":
-        return known[loss], torch.randn(output.shape, dtype=torch.float64, generator=generator)
+        return loss_fn, torch.randn(output.shape, dtype=torch.float64, generator=generator)
     shape = (output.shape[0], *output.shape[2:])
-    return known[loss], torch.randint(output.shape[1], shape, generator=generator)
+    return loss_fn, torch.randint(output.shape[1], shape, generator=generator)

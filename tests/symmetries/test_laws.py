@@ -14,6 +14,7 @@ from scipy.integrate import solve_ivp
 from torch.nn import functional as F
 
 import nm_ode
+from bridges import EngineError
 from nm_ode.data import digits
 from nm_ode.models import mlp, vit
 from nm_ode.schedules import Cosine, Drop, Warmup
@@ -258,7 +259,7 @@ def test_translation_closed_form_in_all_damping_regimes(momentum, weight_decay, 
         regime
     ]
     t = lr * np.arange(steps + 1)
-    closed = translation_closed_form(t, run.start, m, b, kappa)
+    closed, rate = translation_closed_form(t, run.start, np.zeros(1), m, b, kappa)
     # Against an independent integrator, and against the step-wise one.
     solved = solve_ivp(
         lambda t, y: [y[1], -(b * y[1] + kappa * y[0]) / m],
@@ -270,7 +271,12 @@ def test_translation_closed_form_in_all_damping_regimes(momentum, weight_decay, 
         atol=1e-14,
     )
     np.testing.assert_allclose(closed[:, 0], solved.y[0], atol=1e-9 * abs(run.start[0]))
+    np.testing.assert_allclose(rate[:, 0], solved.y[1], atol=1e-9 * abs(run.start[0]) * b / m)
     np.testing.assert_allclose(closed, second_order(run, from_rest=True), atol=1e-10 * abs(run.start[0]))
+    # It goes on from any state: from the middle on as from the start.
+    half = steps // 2
+    onwards, _ = translation_closed_form(t[: half + 1], closed[half], rate[half], m, b, kappa)
+    np.testing.assert_allclose(onwards, closed[half:], atol=1e-10 * abs(run.start[0]))
     if regime == "under":
         assert (closed < 0).any() != (run.start[0] < 0)  # it swings through zero
 
@@ -308,6 +314,13 @@ def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum)
         assert solved.attrs["rhs_evaluations"] > 40
 
 
+def test_auto_takes_what_fits_an_equation_that_is_not_stiff(relu):
+    run = trained(relu, 5, lr=0.02, momentum=0.9, weight_decay=1e-2)
+    assert nm_ode.solve_charges(run).attrs["method"] == "DOP853"
+    with pytest.raises(EngineError, match="method goes with a named engine"):
+        nm_ode.solve_charges(run, method="BDF")
+
+
 def test_a_law_is_compared_with_the_recorded_charges(relu):
     run = trained(relu, 100, lr=0.02, momentum=0.9, weight_decay=1e-3)
     prediction = predict_charges(run, "second_order")
@@ -330,12 +343,25 @@ def test_a_law_is_compared_with_the_recorded_charges(relu):
     [
         ("third_order", {}, "'third_order' was given"),
         ("second_order", {"with_residual": True}, "goes with law 'exact'"),
+        ("exact", {"from_rest": True}, "goes with law 'second_order'"),
     ],
 )
 def test_laws_that_there_are_not(relu, law, options, message):
     run = trained(relu, 2, lr=0.02)
     with pytest.raises(LawError, match=message):
         predict_charges(run, law, **options)
+
+
+def test_the_papers_start_from_rest_is_half_a_step_behind(relu):
+    run = trained(relu, 300, lr=0.02, momentum=0.9, weight_decay=1e-2)
+    gaps = [
+        float(nm_ode.compare(run, law)["family_relative_error"].sel(family="translation linear3").max())
+        for law in (
+            predict_charges(run, "second_order"),
+            predict_charges(run, "second_order", from_rest=True),
+        )
+    ]
+    assert gaps[0] < 0.1 * gaps[1]
 
 
 def test_a_run_without_charges_is_named(relu):
