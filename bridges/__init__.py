@@ -1,6 +1,6 @@
 """ODE engines behind one door. Knows arrays and callables; knows nothing of torch, models or xarray."""
 
-from bridges.choosing import Choice, choose
+from bridges.choosing import Choice, choose, choose_for_jumps
 from bridges.engine import (
     Engine,
     EngineError,
@@ -25,6 +25,7 @@ __all__ = [
     "UnknownEngineError",
     "UnknownMethodError",
     "choose",
+    "choose_for_jumps",
     "did_you_mean",
     "engine_names",
     "get_engine",

@@ -14,12 +14,13 @@ KINKED_FLOOR = 1e-4  # below it tolerance buys no accuracy
 
 @dataclass(frozen=True)
 class Choice:
-    """Engine, method and relative tolerance, with the reason in one sentence."""
+    """Engine, method and relative tolerance, with the reason in one sentence; a step for methods of a fixed one."""
 
     engine: str
     method: str
     rtol: float
     reason: str
+    step: float | None = None
 
 
 def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> Choice:
@@ -52,6 +53,23 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
     if implicit < explicit:
         return Choice("sundials", "BDF", used, f"smooth and stiff ({numbers})")
     return Choice("scipy", "DOP853", used, f"smooth, limited by accuracy ({numbers})")
+
+
+def choose_for_jumps(*, kinks: tuple[str, ...], piece: float) -> Choice:
+    """Choose for a field that jumps each `piece` of time: a fixed step that ends at every jump.
+
+    Where the field is smooth in between, one step of the eighth-order method a piece: over one optimiser step the
+    solution is followed to (ηλ)^8. Where it is kinked too, order buys nothing, and the same work goes into six steps
+    of the midpoint rule.
+    """
+    if kinks:
+        reason = (
+            f"the field jumps from step to step and has kinks ({', '.join(kinks)}): six low-order steps each"
+        )
+        return Choice("scipy", "Midpoint", KINKED_RTOL, reason, piece / 6)
+    return Choice(
+        "scipy", "RK8", SMOOTH_RTOL, "the field jumps from step to step: one step of order 8 each", piece
+    )
 
 
 def dop853_evaluations(stiffness: float, rtol: float) -> float:

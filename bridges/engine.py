@@ -41,8 +41,13 @@ class OdeProblem:
         rhs: the vector field, in place.
         y0: shape (n,), float64.
         times: shape (m,), m ≥ 1, strictly increasing; the first is the start.
-        rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol.
+        rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol; atol a number, or one for
+            each entry of y.
         step: the step of a fixed-step method; adaptive methods take none.
+        restarts: strictly increasing times at which the field may jump. No step crosses one; methods that cannot
+            promise it refuse.
+        on_restart: called with i before the first step from restarts[i] on, so that the field is the right one at
+            both ends of every step.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time, looked at before every right-hand side.
 
@@ -54,8 +59,10 @@ class OdeProblem:
     y0: Array
     times: Array
     rtol: float = 1e-6
-    atol: float = 1e-9
+    atol: float | Array = 1e-9
     step: float | None = None
+    restarts: Array | None = None
+    on_restart: Callable[[int], None] | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
 
@@ -72,9 +79,16 @@ class OdeProblem:
             raise EngineError("sample times must be a non-empty vector of finite numbers")
         if (np.diff(times) <= 0).any():
             raise EngineError("sample times must increase strictly")
+        if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
+            raise EngineError("restarts must increase strictly")
+        if np.ndim(self.atol):
+            if np.shape(self.atol) != y0.shape:
+                raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
+            if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
+                raise EngineError("atol must be positive numbers")
         for name in ("rtol", "atol", "step", "max_rhs", "max_seconds"):
             value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
+            if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
                 raise EngineError(f"{name} must be a positive number; {value} was given")
 
 
@@ -163,6 +177,15 @@ def require_method(engine: Engine, method: str) -> None:
     if method not in engine.methods:
         hint = did_you_mean(method, engine.methods)
         raise UnknownMethodError(f"engine {engine.name!r} has no method {method!r}{hint}")
+
+
+def require_no_restarts(problem: OdeProblem, method: str) -> None:
+    """Raises EngineError if the field jumps: an adaptive method steps across."""
+    if problem.restarts is not None:
+        raise EngineError(
+            f"method {method!r} steps across the times at which this field jumps: take engine 'scipy' with method "
+            "'RK8' or 'Midpoint' and a step, or 'auto'"
+        )
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -1,8 +1,7 @@
-"""SciPy's DOP853 and RK23, driven step by step, and a fixed-step midpoint rule with step halving."""
+"""SciPy's DOP853 and RK23, driven step by step, and fixed-step methods with step halving."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,39 +9,54 @@ import scipy
 from scipy.integrate import DOP853, RK23
 
 from bridges.driving import StepFailure, Stepper, drive
-from bridges.engine import Array, EngineError, OdeProblem, OdeSolution, OnSample, Rhs, require_method
+from bridges.engine import (
+    Array,
+    EngineError,
+    OdeProblem,
+    OdeSolution,
+    OnSample,
+    Rhs,
+    require_method,
+    require_no_restarts,
+)
+from bridges.fixed_step import MIDPOINT, RK8, FixedStep
 
 _ADAPTIVE: dict[str, Any] = {"DOP853": DOP853, "RK23": RK23}
+FIXED_STEP = {"Midpoint": MIDPOINT, "RK8": RK8}
 
 
 class ScipyEngine:
-    """Explicit methods: DOP853 where accuracy limits the step, RK23 and Midpoint for kinked fields."""
+    """Explicit methods: DOP853 where accuracy limits the step, RK23 and Midpoint for kinked fields, RK8 for fields that
+    jump at known times.
+    """
 
     name = "scipy"
-    methods = ("DOP853", "RK23", "Midpoint")
+    methods = ("DOP853", "RK23", "Midpoint", "RK8")
 
     @property
     def version(self) -> str:
         return f"SciPy {scipy.__version__}"
 
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
-        """See `Engine.solve`. Midpoint needs `problem.step`; the others refuse it.
+        """See `Engine.solve`. Midpoint and RK8 need `problem.step`; the others refuse it.
 
         Raises:
             UnknownMethodError: the method is none of `methods`.
-            EngineError: a step for an adaptive method, or none for Midpoint.
+            EngineError: a step or restarts for an adaptive method, or no step for a fixed-step one.
         """
         require_method(self, method)
-        if (method == "Midpoint") != (problem.step is not None):
+        if (method in FIXED_STEP) != (problem.step is not None):
             raise EngineError(
-                "method 'Midpoint' has a fixed step: give `step`"
-                if method == "Midpoint"
+                f"method {method!r} has a fixed step: give `step`"
+                if method in FIXED_STEP
                 else f"method {method!r} chooses its own steps: give tolerances, not `step`"
             )
+        if method not in FIXED_STEP:
+            require_no_restarts(problem, method)
 
         def make(rhs: Rhs) -> Stepper:
-            if method == "Midpoint":
-                return _Midpoint(problem, rhs)
+            if method in FIXED_STEP:
+                return FixedStep(FIXED_STEP[method], problem, rhs)
             return _Adaptive(_ADAPTIVE[method], problem, rhs)
 
         return drive(problem, make, on_sample, engine=self.name, method=method)
@@ -89,49 +103,3 @@ class _Adaptive:
 
     def error_at_sample(self) -> float | None:
         return None
-
-
-class _Midpoint:
-    """y + h f(t + h/2, y + h/2 f(t, y)), with step h and with h/2 side by side; their difference is the
-    error estimate and the finer one is the solution. Samples fall on steps, so nothing is interpolated.
-    """
-
-    def __init__(self, problem: OdeProblem, rhs: Rhs) -> None:
-        assert problem.step is not None
-        self._rhs, self._times, self._step = rhs, problem.times, problem.step
-        self._coarse, self._fine = problem.y0.copy(), problem.y0.copy()
-        self._slope = np.empty_like(problem.y0)
-        self._interval, self._done, self._in_interval = 0, 0, 0
-        self.t = float(problem.times[0])
-        self.steps = 0
-        self.rejected_steps = 0
-
-    def advance(self) -> None:
-        start, end = self._times[self._interval], self._times[self._interval + 1]
-        if self._done == 0:
-            self._in_interval = max(1, math.ceil((end - start) / self._step * (1 - 1e-12)))
-        h = (end - start) / self._in_interval
-        t = start + self._done * h
-        self._midpoint(t, h, self._coarse)
-        self._midpoint(t, h / 2, self._fine)
-        self._midpoint(t + h / 2, h / 2, self._fine)
-        self.steps += 1
-        self._done += 1
-        if self._done == self._in_interval:
-            self._interval, self._done = self._interval + 1, 0
-            self.t = float(end)
-        else:
-            self.t = float(t + h)
-
-    def _midpoint(self, t: float, h: float, y: Array) -> None:
-        self._rhs(t, y, self._slope)
-        middle = y + (h / 2) * self._slope
-        self._rhs(t + h / 2, middle, self._slope)
-        y += h * self._slope
-
-    def at(self, t: float) -> Array:
-        assert t == self.t
-        return self._fine
-
-    def error_at_sample(self) -> float | None:
-        return float(np.linalg.norm(self._coarse - self._fine))

@@ -8,7 +8,16 @@ import numpy as np
 from sksundae.cvode import CVODE
 
 from bridges.driving import StepFailure, drive
-from bridges.engine import Array, EngineError, OdeProblem, OdeSolution, OnSample, Rhs, require_method
+from bridges.engine import (
+    Array,
+    EngineError,
+    OdeProblem,
+    OdeSolution,
+    OnSample,
+    Rhs,
+    require_method,
+    require_no_restarts,
+)
 
 _PATIENCE = 10  # calls in a row that may leave the time where it was
 
@@ -28,11 +37,12 @@ class SundialsEngine:
 
         Raises:
             UnknownMethodError: the method is none of `methods`.
-            EngineError: a fixed step, which CVODE does not have.
+            EngineError: a fixed step, which CVODE does not have, or restarts.
         """
         require_method(self, method)
         if problem.step is not None:
             raise EngineError(f"method {method!r} chooses its own steps: give tolerances, not `step`")
+        require_no_restarts(problem, method)
         return drive(
             problem,
             lambda rhs: _Cvode(method, problem, rhs),

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.charge_solving import solve_charges
     from nm_ode.comparison import compare, observed_order
-    from nm_ode.flows import Flow, FlowError, GradientFlow, ModifiedFlow
-    from nm_ode.optimizers import SGD
+    from nm_ode.flows import (
+        Flow,
+        FlowError,
+        GradientFlow,
+        ModifiedFlow,
+        SameBatchFlow,
+        SecondOrderForm,
+        SlowManifold,
+    )
+    from nm_ode.optimizers import SGD, Adam, AdamW
     from nm_ode.problem import Problem, ProblemError
     from nm_ode.schedules import Cosine, Drop, Warmup
     from nm_ode.solving import SolveError, solve
@@ -23,13 +31,15 @@ if TYPE_CHECKING:
         scan_symmetries,
         symmetries_of,
     )
-    from nm_ode.training import TrainingDiverged, train
+    from nm_ode.training import TrainingDiverged, final_state, train
 
 __version__ = "0.1.0"
 
 # Each name is imported when first used, so that `import nm_ode` waits for no library it may not need.
 _HOMES = {
     "SGD": "nm_ode.optimizers",
+    "Adam": "nm_ode.optimizers",
+    "AdamW": "nm_ode.optimizers",
     "Cosine": "nm_ode.schedules",
     "Drop": "nm_ode.schedules",
     "Flow": "nm_ode.flows",
@@ -38,6 +48,9 @@ _HOMES = {
     "ModifiedFlow": "nm_ode.flows",
     "Problem": "nm_ode.problem",
     "ProblemError": "nm_ode.problem",
+    "SameBatchFlow": "nm_ode.flows",
+    "SecondOrderForm": "nm_ode.flows",
+    "SlowManifold": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
     "Symmetries": "nm_ode.symmetries",
     "Symmetry": "nm_ode.symmetries",
@@ -45,6 +58,7 @@ _HOMES = {
     "TrainingDiverged": "nm_ode.training",
     "Warmup": "nm_ode.schedules",
     "compare": "nm_ode.comparison",
+    "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
     "observed_order": "nm_ode.comparison",
     "predict_charges": "nm_ode.symmetries",
@@ -58,6 +72,8 @@ _HOMES = {
 
 __all__ = [
     "SGD",
+    "Adam",
+    "AdamW",
     "Cosine",
     "Drop",
     "Flow",
@@ -66,6 +82,9 @@ __all__ = [
     "ModifiedFlow",
     "Problem",
     "ProblemError",
+    "SameBatchFlow",
+    "SecondOrderForm",
+    "SlowManifold",
     "SolveError",
     "Symmetries",
     "Symmetry",
@@ -73,6 +92,7 @@ __all__ = [
     "TrainingDiverged",
     "Warmup",
     "compare",
+    "final_state",
     "find_symmetries",
     "observed_order",
     "predict_charges",

@@ -20,6 +20,8 @@ _VARIABLES = {
     "charge_driver": ("[w, w] of the update −lr·w, on the symmetry's slices", "1"),
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "generator_norm": ("norm of the symmetry's generator ‖ξ(θ)‖", "1"),
+    "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
+    "initial_state": ("the optimiser's whole state before the first step, theta first", "1"),
     "kind": ("kind of symmetry", ""),
     "lr": ("learning rate of the step", "1"),
     "symmetry": ("name of the symmetry", ""),

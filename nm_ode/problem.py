@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
+from nm_ode.differentiable import thrice_differentiable, twice_differentiable
 from nm_ode.layout import Layout
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -138,10 +136,7 @@ class Problem:
         def one_chunk(x: Tensor, y: Tensor, out: None) -> tuple[Tensor, Tensor]:
             loss = self._forward(x, y)
             gradients = self._derivatives(loss, create_graph=True)
-            along = sum(
-                ((g * part).sum() for g, part in zip(gradients, direction, strict=True) if g.requires_grad),
-                start=torch.zeros((), dtype=self.dtype, device=self.device),
-            )
+            along = self._along(gradients, direction)
             flat = self._flat([g.detach() for g in gradients])
             if not along.requires_grad:  # the loss is linear in theta
                 return flat, torch.zeros_like(flat)
@@ -150,11 +145,45 @@ class Problem:
         with twice_differentiable():
             return self._accumulate(one_chunk, samples)
 
+    def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
+        """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed."""
+        self._set(theta)
+        direction = self._split(v, "v")
+
+        def one_chunk(x: Tensor, y: Tensor, out: None) -> tuple[Tensor, Tensor]:
+            loss = self._forward(x, y)
+            quantity = loss
+            for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
+                if quantity.requires_grad:
+                    quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
+            if not quantity.requires_grad:  # the loss is quadratic in theta
+                return loss.detach(), torch.zeros(self.layout.size, dtype=self.dtype, device=self.device)
+            return loss.detach(), self._flat(self._derivatives(quantity))
+
+        with thrice_differentiable():
+            return self._accumulate(one_chunk, samples)[1]
+
+    def subset(self, samples: Samples) -> Problem:
+        """The loss over these samples alone, on the same model: a view, made without a copy of the parameters."""
+        view = copy.copy(self)
+        if samples is not None:
+            view.x, view.y = self.x[samples], self.y[samples]
+            if len(view.x) == 0:
+                raise ProblemError("the loss over no samples is not defined: `samples` is empty")
+        return view
+
     def loss_graph(self) -> Tensor:
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
         self._set(self.theta0)
         few = slice(0, _PROBE)
         return self._forward(self.x[few], self.y[few])
+
+    def _along(self, derivatives: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
+        """Inner product with a direction, of the derivatives that depend on theta."""
+        return sum(
+            ((d * part).sum() for d, part in zip(derivatives, direction, strict=True) if d.requires_grad),
+            start=torch.zeros((), dtype=self.dtype, device=self.device),
+        )
 
     def _derivatives(self, of: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
         """By each parameter; zero for those that `of` does not depend on."""
@@ -366,24 +395,3 @@ def _refuse_train_mode_batch_norm(model: nn.Module) -> None:
                 f"module {name!r} ({type(module).__name__}) takes its statistics from the batch, so "
                 "chunk_size would change the loss; leave chunk_size out, or put the module in eval mode"
             )
-
-
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Fused attention, cuDNN's recurrences and weight normalisation have no second derivative, or a wrong one."""
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False), _WeightNormWrittenOut():
-        yield
-
-
-class _WeightNormWrittenOut(TorchFunctionMode):
-    """torch's own (seen with 2.13) takes ‖v‖ for a constant in its second derivative, silently."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._weight_norm:
-            return weight_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v/‖v‖, the norm over all dimensions but `dim` (Salimans & Kingma 2016); differentiable any number of times."""
-    return v * (g / torch.norm_except_dim(v, 2, dim))

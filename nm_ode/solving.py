@@ -11,15 +11,26 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import Choice, Engine, EngineError, OdeProblem, OdeSolution, choose, get_engine, require_method
+from bridges import (
+    Choice,
+    Engine,
+    EngineError,
+    OdeProblem,
+    OdeSolution,
+    choose,
+    choose_for_jumps,
+    get_engine,
+    require_method,
+)
 from nm_ode.annotations import annotate, layout_attrs
-from nm_ode.flows import Flow, FlowError
+from nm_ode.flows import Flow, FlowError, SameBatchFlow, name_and_title
 from nm_ode.recording import CHARGES, charge_coordinates
 from nm_ode.smoothness import kinks
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
 RECORDABLE = ("loss", "grad_norm", "theta")
 _TIGHTER = 10.0
+_FIXED_STEP = ("Midpoint", "RK8")
 
 
 class SolveError(RuntimeError):
@@ -55,20 +66,20 @@ def solve(
 
     Args:
         flow: the vector field.
-        t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start
-            are taken.
+        t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
+            optimiser's whole state, where the flow has use for it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
         engine: "auto" (by smoothness, stiffness and tolerance; attribute `choice` says why), "sundials" or
             "scipy".
         method: one of the engine's; its default if None. Not with "auto".
         rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with
             kinks, 1e-3) and atol = rtol/1000.
-        step: the step of scipy's Midpoint, in flow time.
+        step: the step of scipy's Midpoint and RK8, in flow time.
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         symmetries: of which to record the charges too.
         check: solve once more with rtol and atol ten times tighter and record the distance as
-            `solver_error` (THEORY.md §5). Midpoint takes its own step halving instead.
+            `solver_error` (THEORY.md §5). Midpoint and RK8 take their own step halving instead.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
@@ -90,10 +101,13 @@ def solve(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
         )
     require_options(engine, method, step)
-    times, start = _times_and_start(flow, t, theta0)
+    times, state = _times_and_start(flow, t, theta0)
+    start = _to_numpy(state)
+    scale = flow.scale(state)
+    scales = None if scale is None else _to_numpy(scale)
     field = _Field(flow)
     found = kinks(flow.problem)
-    plan = _plan(field, found, start, times, engine, method, rtol, step)
+    plan = _plan(field, found, start, scales, times, engine, method, rtol, step)
     used_rtol = plan.choice.rtol
     used_atol = 1e-3 * used_rtol if atol is None else atol
     probe_evaluations = field.take_count()
@@ -102,15 +116,18 @@ def solve(
         y0=start,
         times=times,
         rtol=used_rtol,
-        atol=used_atol,
-        step=step,
+        atol=used_atol if scales is None else used_atol * scales,
+        step=plan.choice.step,
+        restarts=_snapped(flow.jumps, times) if isinstance(flow, SameBatchFlow) else None,
+        on_restart=field.restart if isinstance(flow, SameBatchFlow) else None,
         max_rhs=max_rhs,
         max_seconds=max_seconds,
     )
     kept = _Kept(flow, times, record, symmetries, on_sample)
+    name, title = name_and_title(flow, t.attrs["batch_size"] if isinstance(t, xr.Dataset) else "full")
     attrs = {
-        "flow": flow.name,
-        "title": flow.title,
+        "flow": name,
+        "title": title,
         "expected_order": flow.expected_order,
         "engine": plan.choice.engine,
         "engine_version": plan.engine.version,
@@ -121,9 +138,10 @@ def solve(
         "atol": used_atol,
         "gradients_per_rhs": flow.gradients_per_rhs,
         "hvps_per_rhs": flow.hvps_per_rhs,
+        "third_derivatives_per_rhs": flow.third_derivatives_per_rhs,
         "probe_rhs_evaluations": probe_evaluations,
         **({"rtol_requested": rtol} if rtol is not None else {}),
-        **({"step": step} if step is not None else {}),
+        **({"step": plan.choice.step} if plan.choice.step is not None else {}),
         **layout_attrs(flow.problem.layout),
     }
 
@@ -141,7 +159,7 @@ def solve(
         raise
     result = dataset(solution)
     if solution.status != "success":
-        raise SolveError(f"{flow.title}: {_failure(solution)}", result)
+        raise SolveError(f"{title}: {_failure(solution)}", result)
     if check:
         try:
             _add_check(result, flow, plan, ode, solution)
@@ -162,11 +180,16 @@ class _Field:
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
+        self._in_force = flow
         self._count = 0
 
     def rhs(self, t: float, y: NDArray[np.float64], dy: NDArray[np.float64]) -> None:
         self._count += 1
-        dy[:] = _to_numpy(self.flow.rhs(t, _to_state(self.flow, y)))
+        dy[:] = _to_numpy(self._in_force.rhs(t, _to_state(self.flow, y)))
+
+    def restart(self, step: int) -> None:
+        assert isinstance(self.flow, SameBatchFlow)
+        self._in_force = self.flow.during(step)
 
     def take_count(self) -> int:
         count, self._count = self._count, 0
@@ -228,7 +251,8 @@ class _Kept:
 
 def _times_and_start(
     flow: Flow, t: xr.Dataset | Sequence[float] | NDArray[np.floating], theta0: Tensor | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], Tensor]:
+    memory = None
     if isinstance(t, xr.Dataset):
         for name in ("saved_time", "theta"):
             if name not in t.variables:
@@ -241,28 +265,42 @@ def _times_and_start(
             )
         if theta0 is None:
             theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
+            if "initial_state" in t:
+                memory = torch.from_numpy(t["initial_state"].values.copy())
     else:
         times = np.asarray(t, dtype=np.float64)
     if theta0 is None:
         theta0 = flow.problem.theta0
-    problem = flow.problem
-    state = flow.state_from(theta0.to(device=problem.device, dtype=problem.dtype))
-    return times, _to_numpy(state).astype(np.float64)
+
+    def placed(part: Tensor) -> Tensor:
+        return part.to(device=flow.problem.device, dtype=flow.problem.dtype)
+
+    return times, flow.state_from(placed(theta0), None if memory is None else placed(memory))
+
+
+def _snapped(jumps: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Jumps at a sample time but for rounding are at that time."""
+    nearest = times[np.abs(jumps[:, None] - times).argmin(axis=1)]
+    return np.where(np.isclose(jumps, nearest, rtol=1e-9, atol=0.0), nearest, jumps)
 
 
 def _plan(
     field: _Field,
     found: tuple[str, ...],
     start: NDArray[np.float64],
+    scales: NDArray[np.float64] | None,
     times: NDArray[np.float64],
     engine: str,
     method: str | None,
     rtol: float | None,
     step: float | None,
 ) -> _Plan:
+    if engine == "auto" and isinstance(field.flow, SameBatchFlow):
+        choice = choose_for_jumps(kinks=found, piece=field.flow.time_per_step)
+        return _Plan(get_engine(choice.engine), choice)
     if engine == "auto":
         horizon = float(times[-1] - times[0])
-        sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start)
+        sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start, scales)
         choice = choose(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
         return _Plan(get_engine(choice.engine), choice)
     named = get_engine(engine)
@@ -270,7 +308,7 @@ def _plan(
         rtol = choose(kinks=found, stiffness=0.0, rtol=None).rtol
     if method is None:
         method = "Midpoint" if step is not None else named.methods[0]
-    return _Plan(named, Choice(engine, method, rtol, "named by the caller"))
+    return _Plan(named, Choice(engine, method, rtol, "named by the caller", step))
 
 
 def require_options(engine: str, method: str | None, step: float | None) -> None:
@@ -283,32 +321,43 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
     named = get_engine(engine)
     if method is not None:
         require_method(named, method)
-    if step is not None and (engine != "scipy" or method not in (None, "Midpoint")):
-        raise EngineError("step goes with engine 'scipy' and method 'Midpoint'; the others choose their own")
-    if method == "Midpoint" and step is None:
-        raise EngineError("method 'Midpoint' has a fixed step: give `step`")
+    if step is not None and (engine != "scipy" or method not in (None, *_FIXED_STEP)):
+        raise EngineError(
+            "step goes with engine 'scipy' and method 'Midpoint' or 'RK8'; the others choose their own"
+        )
+    if method in _FIXED_STEP and step is None:
+        raise EngineError(f"method {method!r} has a fixed step: give `step`")
 
 
 def spectral_radius(
-    field: _Field, t: float, y: NDArray[np.float64], iterations: int = 6, seed: int = 0
+    field: _Field,
+    t: float,
+    y: NDArray[np.float64],
+    scales: NDArray[np.float64] | None = None,
+    iterations: int = 6,
+    seed: int = 0,
 ) -> float:
     """|λ|_max of the field's Jacobian at (t, y) by power iteration on difference quotients.
 
     For gradient flow it is the sharpness. `iterations` + 1 right-hand sides; good to some ten percent,
-    which is enough to tell stiff from not.
+    which is enough to tell stiff from not. Eigenvalues do not see `scales`; the difference quotient does, which must
+    not push a second moment of 1e-12 below zero.
     """
     precision = np.finfo(np.float32 if field.flow.problem.dtype == torch.float32 else np.float64).eps
-    size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y)))
+    if scales is None:
+        scales = np.ones(1)
+    size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y / scales)))
     at_y, moved = np.empty_like(y), np.empty_like(y)
     field.rhs(t, y, at_y)
     # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
-    direction = at_y / max(float(np.linalg.norm(at_y)), np.finfo(float).tiny)
+    direction = at_y / scales
+    direction = direction / max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
     direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
     radius = 0.0
     for _ in range(iterations):
         direction = direction / np.linalg.norm(direction)
-        field.rhs(t, y + size * direction, moved)
-        direction = (moved - at_y) / size
+        field.rhs(t, y + size * direction * scales, moved)
+        direction = (moved - at_y) / scales / size
         radius = float(np.linalg.norm(direction))
         if not radius > 0:
             return 0.0
@@ -329,7 +378,8 @@ def _add_check(result: xr.Dataset, flow: Flow, plan: _Plan, ode: OdeProblem, sol
     tighter = replace(ode, rtol=ode.rtol / _TIGHTER, atol=ode.atol / _TIGHTER)
     checked = plan.engine.solve(tighter, plan.choice.method, distance)
     result["solver_error"] = ("time", errors)
-    result.attrs["check"] = f"difference to the same method at rtol {tighter.rtol:g}, atol {tighter.atol:g}"
+    atol = result.attrs["atol"] / _TIGHTER
+    result.attrs["check"] = f"difference to the same method at rtol {tighter.rtol:g}, atol {atol:g}"
     result.attrs["check_status"] = checked.status
     result.attrs["check_rhs_evaluations"] = checked.statistics.rhs_evaluations
     if checked.status != "success":
@@ -344,6 +394,7 @@ def _solution_attrs(solution: OdeSolution, flow: Flow) -> dict[str, str | int | 
         "rhs_evaluations": statistics.rhs_evaluations,
         "gradient_evaluations": statistics.rhs_evaluations * flow.gradients_per_rhs,
         "hvp_evaluations": statistics.rhs_evaluations * flow.hvps_per_rhs,
+        "third_derivative_evaluations": statistics.rhs_evaluations * flow.third_derivatives_per_rhs,
         "steps": statistics.steps,
         "rejected_steps": statistics.rejected_steps,
         "wall_seconds": statistics.wall_seconds,

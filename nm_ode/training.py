@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler
 
 from nm_ode.annotations import annotate, layout_attrs
-from nm_ode.optimizers import SGD
+from nm_ode.data import BatchSize, sample_batches
+from nm_ode.optimizers import Optimizer, describe
 from nm_ode.problem import Problem
 from nm_ode.recording import ChargeRecord
 from nm_ode.schedules import Constant, Schedule
 from nm_ode.symmetries import ChargeMeter, Symmetry
-
-BatchSize = int | Literal["full"]
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -36,17 +34,32 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 (what happened, not what is 
         self.run = run
 
 
+class Watch(Protocol):
+    """Something that looks at the optimiser's state during a run."""
+
+    @property
+    def steps(self) -> Collection[int]:
+        """Before which steps; `steps` of `train` means after the last."""
+        ...
+
+    def __call__(self, step: int, state: Tensor) -> None:
+        """Look; `state` is the whole state (`optimizer.state_layout`) and the watcher's own."""
+        ...
+
+
 def train(
     problem: Problem,
-    optimizer: SGD,
+    optimizer: Optimizer,
     steps: int,
     *,
     batch_size: BatchSize = "full",
     seed: int = 0,
     save_every: int = 1,
     theta0: Tensor | None = None,
+    state0: Tensor | None = None,
     schedule: Schedule | None = None,
     symmetries: Sequence[Symmetry] = (),
+    watch: Watch | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Train from theta0 and record each step; DESIGN.md's `/discrete` group.
@@ -56,23 +69,26 @@ def train(
         batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
         seed: of the order of the samples; the same seed gives the same bits on one machine.
         save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
-        theta0: where to start; the problem's own start if None.
+        theta0: where to start, the optimiser at rest; the problem's own start if None.
+        state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
         symmetries: of which to record the charges, as `find_symmetries` or `symmetries_of` gives them.
+        watch: looks at the whole state at the steps it names.
         on_step: called with the number of steps done, for a progress bar.
 
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did),
         `saved_step`, `layer`, `param`. Variables: `loss`, `grad_norm`, `update_norm` and
         `layer_grad_norm`, `layer_update_norm` on the step's batch; `lr`; `theta` and `full_loss` (all samples)
-        at saved steps. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension `charge_index`:
+        at saved steps; `initial_state` and `final_state` (dimension `state_index`) where the optimiser remembers
+        more than theta. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension `charge_index`:
         `charge` before the update, `charge_driver` [w, w] of the update −lr·w, with Nesterov
         `charge_cross_driver` [w, v], `constraint_residual` ⟨g, ξ⟩ and `generator_norm` ‖ξ‖ at each step, and
         `saved_charge` at saved steps.
 
     Raises:
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
-        ValueError: steps, batch_size or save_every out of range.
+        ValueError: steps, batch_size or save_every out of range, or a state of another optimiser.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1; {steps} was given")
@@ -83,19 +99,37 @@ def train(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
             f"{batch_size} was given"
         )
+    layout = optimizer.state_layout(problem.layout.size)
+    if state0 is not None:
+        if theta0 is not None:
+            raise ValueError("theta0 and state0 were given; state0 has the theta to start from")
+        theta0 = layout.split(state0)[0]
     theta = (problem.theta0 if theta0 is None else theta0).detach().clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theta])
+    if state0 is not None:
+        optimizer.to_torch(torch_optimizer, theta, state0)
     theta.grad = gradient = torch.empty_like(theta)
     lrs = optimizer.lr * (schedule or Constant()).factors(steps)
     meter = ChargeMeter(problem.layout, symmetries, problem.device) if symmetries else None
     charges = (
-        None if meter is None else ChargeRecord(meter, steps, theta.detach(), nesterov=optimizer.nesterov)
+        None
+        if meter is None
+        else ChargeRecord(meter, steps, theta.detach(), nesterov=getattr(optimizer, "nesterov", False))
     )
     record = _Record(problem, lrs, charges, saves=-(-steps // save_every) + 1)
     batches = sample_batches(problem.n_samples, batch_size, seed)
 
     def finish() -> xr.Dataset:
-        return record.dataset(optimizer, batch_size=batch_size, seed=seed)
+        return record.dataset(optimizer, batch_size=batch_size, seed=seed, warm=state0 is not None)
+
+    def look(step: int) -> None:
+        if watch is not None and step in watch.steps:
+            watch(step, state_now(step))
+
+    def state_now(step: int) -> Tensor:
+        if step == 0 and state0 is None:
+            return optimizer.state_at_rest(theta.detach(), gradient).clone()
+        return optimizer.from_torch(torch_optimizer, theta)
 
     def require_finite(loss: float, step: int) -> None:
         if not np.isfinite(loss):
@@ -114,6 +148,9 @@ def train(
             # With the whole data as the batch, its loss is the full loss already.
             full_loss = float(loss if batch is None else problem.loss(theta.detach()))
             record.save(step, theta.detach(), full_loss)
+        if step == 0 and optimizer.remembers:
+            record.initial_state = state_now(0)
+        look(step)
         before = theta.detach().clone()
         if charges is not None:
             charges.before(theta.detach(), gradient)
@@ -128,19 +165,17 @@ def train(
     full_loss = float(problem.loss(theta.detach()))
     require_finite(full_loss, steps)
     record.save(steps, theta.detach(), full_loss)
+    if optimizer.remembers:
+        record.final_state = state_now(steps)
+    look(steps)
     return finish()
 
 
-def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:
-    """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data."""
-    if batch_size == "full":
-        while True:
-            yield None
-    generator = torch.Generator().manual_seed(seed)
-    sampler = BatchSampler(RandomSampler(range(n_samples), generator=generator), batch_size, drop_last=False)
-    while True:
-        for indices in sampler:
-            yield torch.tensor(indices)
+def final_state(run: xr.Dataset) -> Tensor:
+    """The optimiser's whole state at the end of a run, to be another's `state0`."""
+    if "final_state" in run:
+        return torch.from_numpy(run["final_state"].values.copy())
+    return torch.from_numpy(run["theta"].values[-1].copy())
 
 
 class _Record:
@@ -151,6 +186,8 @@ class _Record:
     ) -> None:
         self._problem, self._lrs, self._charges = problem, lrs, charges
         self._thetas = np.empty((saves, problem.layout.size), dtype=_numpy(problem.theta0[:0]).dtype)
+        self.initial_state: Tensor | None = None
+        self.final_state: Tensor | None = None
         self._loss: list[float] = []
         self._gradients: list[np.ndarray] = []
         self._updates: list[np.ndarray] = []
@@ -171,7 +208,7 @@ class _Record:
         if self._charges is not None:
             self._charges.save(theta)
 
-    def dataset(self, optimizer: SGD, *, batch_size: BatchSize, seed: int) -> xr.Dataset:
+    def dataset(self, optimizer: Optimizer, *, batch_size: BatchSize, seed: int, warm: bool) -> xr.Dataset:
         layout = self._problem.layout
         layers = list(layout.layers)
         gradients = np.array(self._gradients).reshape(-1, len(layers))
@@ -205,12 +242,19 @@ class _Record:
             },
             attrs={
                 "optimizer": type(optimizer).__name__,
+                "optimizer_text": describe(optimizer),
                 **{name: _attr(value) for name, value in vars(optimizer).items()},
+                "time_per_step": optimizer.time_per_step,
+                "warm_start": int(warm),
                 "batch_size": batch_size,
                 "seed": seed,
                 **layout_attrs(layout),
             },
         )
+        for name in ("initial_state", "final_state"):
+            state = getattr(self, name)
+            if state is not None:
+                dataset[name] = ("state_index", _numpy(state))
         if self._charges is not None:
             dataset = dataset.merge(self._charges.dataset(), combine_attrs="no_conflicts")
         return annotate(dataset)
@@ -220,5 +264,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _attr(value: float | bool) -> float | int:
+def _attr(value: float | bool | tuple[float, ...]) -> float | int | list[float]:
+    if isinstance(value, tuple):
+        return list(value)
     return int(value) if isinstance(value, bool) else value

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from nm_ode import SGD, Problem, TrainingDiverged, train
-from nm_ode.training import sample_batches
+from nm_ode.data import sample_batches
 
 MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
 

@@ -1,7 +1,22 @@
 """Vector fields that a training run is compared with."""
 
 from nm_ode.flows.base import Flow, FlowError
+from nm_ode.flows.batches import SameBatchFlow, name_and_title
 from nm_ode.flows.gradient import GradientFlow
-from nm_ode.flows.modified import HessianForm, IteratedMapForm, ModifiedFlow
+from nm_ode.flows.hessian import HessianForm
+from nm_ode.flows.iterated_map import IteratedMapForm
+from nm_ode.flows.modified import ModifiedFlow
+from nm_ode.flows.momentum import SecondOrderForm, SlowManifold
 
-__all__ = ["Flow", "FlowError", "GradientFlow", "HessianForm", "IteratedMapForm", "ModifiedFlow"]
+__all__ = [
+    "Flow",
+    "FlowError",
+    "GradientFlow",
+    "HessianForm",
+    "IteratedMapForm",
+    "ModifiedFlow",
+    "SameBatchFlow",
+    "SecondOrderForm",
+    "SlowManifold",
+    "name_and_title",
+]

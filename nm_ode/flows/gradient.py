@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nm_ode.flows.base import FlowError
+from nm_ode.flows.base import regularised_gradient, require_plain
 from nm_ode.optimizers import SGD
 from nm_ode.problem import Problem
 
@@ -17,11 +17,14 @@ class ThetaState:
 
     problem: Problem
 
-    def state_from(self, theta: Tensor) -> Tensor:
+    def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
         return theta
 
     def theta_in(self, state: Tensor) -> Tensor:
         return state
+
+    def scale(self, state: Tensor) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class GradientFlow(ThetaState):
         optimizer: only its weight decay λ enters; None for none.
 
     Raises:
-        FlowError: an optimiser with momentum, whose limit is not this flow.
+        FlowError: an optimiser with momentum, or Adam, whose limit is not this flow.
     """
 
     optimizer: SGD | None = None
@@ -43,21 +46,11 @@ class GradientFlow(ThetaState):
     depends_on_lr = False
     gradients_per_rhs = 1
     hvps_per_rhs = 0
+    third_derivatives_per_rhs = 0
 
     def __post_init__(self) -> None:
-        require_no_momentum(self.optimizer, "gradient flow")
+        if self.optimizer is not None:
+            require_plain(self.optimizer, "gradient flow")
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        field = self.problem.grad(state).neg_()
-        if self.optimizer is not None and self.optimizer.weight_decay:
-            field.add_(state, alpha=-self.optimizer.weight_decay)
-        return field
-
-
-def require_no_momentum(optimizer: SGD | None, flow: str) -> None:
-    """Raises FlowError if the optimiser's state is more than theta."""
-    if optimizer is not None and optimizer.momentum:
-        raise FlowError(
-            f"{flow} with momentum = {optimizer.momentum}: it is that of plain descent alone; set momentum = 0, or "
-            "take the modified flow in iterated-map form"
-        )
+        return regularised_gradient(self.problem, self.optimizer, state).neg_()

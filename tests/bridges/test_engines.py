@@ -20,7 +20,8 @@ from bridges import (
 from nm_ode import observed_order
 
 METHODS = [(name, method) for name in engine_names() for method in get_engine(name).methods]
-ADAPTIVE = [pair for pair in METHODS if pair[1] != "Midpoint"]
+FIXED_STEP = ["Midpoint", "RK8"]
+ADAPTIVE = [pair for pair in METHODS if pair[1] not in FIXED_STEP]
 every_method = pytest.mark.parametrize(("engine", "method"), METHODS, ids=lambda value: str(value))
 adaptive_methods = pytest.mark.parametrize(("engine", "method"), ADAPTIVE, ids=lambda value: str(value))
 
@@ -45,8 +46,8 @@ def solve(engine: str, method: str, rhs, y0, times, **options) -> tuple[np.ndarr
         assert t == times[index]
         samples.append(np.array(y))
 
-    if method == "Midpoint":
-        options.setdefault("step", 0.01)
+    if method in FIXED_STEP:
+        options.setdefault("step", 0.01 if method == "Midpoint" else 0.05)
     problem = OdeProblem(rhs, np.asarray(y0, float), np.asarray(times, float), **options)
     solution = get_engine(engine).solve(problem, method, keep)
     assert solution.samples == len(samples)
@@ -117,7 +118,7 @@ def test_samples_cost_no_stored_state_and_come_in_order(engine: str, method: str
         seen.append(index)
         arrays.add(id(y))
 
-    problem = OdeProblem(decay, Y0, np.linspace(0, 1, 400), step=0.01 if method == "Midpoint" else None)
+    problem = OdeProblem(decay, Y0, np.linspace(0, 1, 400), step=0.01 if method in FIXED_STEP else None)
     get_engine(engine).solve(problem, method, look)
     assert seen == list(range(400))
 
@@ -196,7 +197,7 @@ def test_an_exception_comes_out_as_itself_with_the_solution_so_far(
             raise mine
         kept.append(t)
 
-    problem = OdeProblem(rhs, Y0, np.array([0.0, 1.0, 2.0, 3.0]), step=0.05 if method == "Midpoint" else None)
+    problem = OdeProblem(rhs, Y0, np.array([0.0, 1.0, 2.0, 3.0]), step=0.05 if method in FIXED_STEP else None)
     with pytest.raises(Broken) as caught:
         get_engine(engine).solve(problem, method, keep)
     assert caught.value is mine
@@ -298,6 +299,7 @@ def test_a_field_no_step_is_small_enough_for_ends(engine: str, method: str) -> N
         ({"rtol": 0.0}, "rtol must be a positive number; 0.0"),
         ({"atol": -1.0}, "atol must be a positive number"),
         ({"max_rhs": 0}, "max_rhs must be a positive number"),
+        ({"restarts": np.array([0.5, 0.5])}, "restarts must increase strictly"),
         ({"step": float("inf")}, "step must be a positive number"),
     ],
 )
@@ -307,14 +309,69 @@ def test_problems_that_make_no_sense_are_named(options, sentence: str) -> None:
         OdeProblem(**arguments)
 
 
-def test_a_step_goes_with_midpoint_and_with_nothing_else() -> None:
+def test_a_step_goes_with_a_fixed_step_method_and_with_nothing_else() -> None:
     for engine, method in ADAPTIVE:
         with pytest.raises(EngineError, match="chooses its own steps"):
             solve(engine, method, decay, Y0, [0.0, 1.0], step=0.1)
-    with pytest.raises(EngineError, match="fixed step: give `step`"):
-        get_engine("scipy").solve(
-            OdeProblem(decay, Y0, np.array([0.0, 1.0])), "Midpoint", lambda i, t, y: None
-        )
+    for method in FIXED_STEP:
+        with pytest.raises(EngineError, match="fixed step: give `step`"):
+            get_engine("scipy").solve(
+                OdeProblem(decay, Y0, np.array([0.0, 1.0])), method, lambda i, t, y: None
+            )
+
+
+@pytest.mark.parametrize(("method", "order"), [("Midpoint", 2), ("RK8", 8)])
+def test_fixed_steps_have_their_order_and_their_error_estimate(method: str, order: int) -> None:
+    steps = [2.0, 1.0, 0.5] if method == "RK8" else [0.1, 0.05, 0.025]
+    errors = []
+    for step in steps:
+        states, solution = solve("scipy", method, oscillator, [1.0, 0.0], [0.0, 2.0], step=step)
+        errors.append(np.linalg.norm(states[-1] - [np.cos(2.0), -np.sin(2.0)]))
+        # Coarse minus fine: (2^order − 1) times the error of the fine one.
+        assert 0.5 < solution.error_estimates[-1] / ((2**order - 1) * errors[-1]) < 2
+    assert abs(observed_order(steps, errors).order - order) < 0.15
+
+
+@pytest.mark.parametrize("method", FIXED_STEP)
+def test_a_field_that_jumps_is_the_right_one_at_both_ends_of_every_step(method: str) -> None:
+    """y' = rate_k y during piece k, with samples that fall on some jumps, between some, and steps across none."""
+    rates, jumps, now = np.array([1.0, -3.0, 2.0, 0.5]), np.array([0.0, 0.3, 0.5, 0.9]), [np.nan]
+
+    def restart(k: int) -> None:
+        now[0] = rates[k]
+
+    def field(t, y, dy):
+        dy[:] = now[0] * y
+
+    times = [0.0, 0.1, 0.3, 0.7, 1.2]
+    options = {"step": 0.05 if method == "RK8" else 1e-3, "restarts": jumps, "on_restart": restart}
+    states, solution = solve("scipy", method, field, [1.0], times, **options)
+    held = np.clip(np.array(times)[:, None] - jumps, 0, np.append(np.diff(jumps), np.inf))
+    np.testing.assert_allclose(states[:, 0], np.exp(held @ rates), rtol=1e-10 if method == "RK8" else 1e-6)
+    assert solution.status == "success"
+
+
+@adaptive_methods
+def test_adaptive_methods_refuse_a_field_that_jumps(engine: str, method: str) -> None:
+    with pytest.raises(EngineError, match="steps across the times at which this field jumps"):
+        solve(engine, method, decay, Y0, [0.0, 1.0], restarts=np.array([0.5]))
+
+
+@adaptive_methods
+def test_an_absolute_tolerance_for_each_entry(engine: str, method: str) -> None:
+    """Two decays side by side, one a millionth of the other: the small one is as accurate if its tolerance is."""
+
+    def pair(t, y, dy):
+        dy[:] = -RATES[0] * y * (1 + np.sin(t))
+
+    y0, times = np.array([1.0, 1e-6]), np.linspace(0, 3, 5)
+    atol = 1e-9 * y0
+    states, _ = solve(engine, method, pair, y0, times, rtol=1e-7, atol=atol)
+    np.testing.assert_allclose(states[:, 1] / 1e-6, states[:, 0], rtol=1e-12)
+    with pytest.raises(EngineError, match=r"atol has shape \(3,\); the state has \(2,\)"):
+        solve(engine, method, pair, y0, times, atol=np.ones(3))
+    with pytest.raises(EngineError, match="atol must be positive numbers"):
+        solve(engine, method, pair, y0, times, atol=np.zeros(2))
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,25 @@ from hypothesis import strategies as st
 from scipy.linalg import logm
 from torch import nn
 
-from nm_ode import SGD, FlowError, GradientFlow, ModifiedFlow, Problem
+from nm_ode import (
+    SGD,
+    Adam,
+    AdamW,
+    FlowError,
+    GradientFlow,
+    ModifiedFlow,
+    Problem,
+    SameBatchFlow,
+    SecondOrderForm,
+    SlowManifold,
+    observed_order,
+    solve,
+)
 from nm_ode.flows import HessianForm, IteratedMapForm
-from nm_ode.flows.modified import increment_weights
+from nm_ode.flows.iterated_map import increment_weights, rounding
 from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
 
+DATA = Path(__file__).parents[1] / "data"
 DECAYS = [0.0, 0.3]
 
 
@@ -103,8 +119,7 @@ def test_with_momentum_it_is_the_logarithm_of_the_whole_states_update(sgd) -> No
     optimizer, size = SGD(lr=0.05, **sgd), 4
 
     def update(z: torch.Tensor) -> torch.Tensor:
-        after = optimizer.update(z[:size], z[size:], problem.grad(z[:size]))
-        return torch.cat([part for part in after if part is not None])
+        return z + optimizer.increment(z, problem.grad(z[:size]))
 
     origin = update(torch.zeros(2 * size, dtype=torch.float64))
     matrix = torch.stack(
@@ -125,13 +140,17 @@ def test_with_momentum_it_is_the_logarithm_of_the_whole_states_update(sgd) -> No
 
 def test_the_state_starts_so_that_the_undampened_first_step_is_like_any_other(tiny: Problem, theta) -> None:
     optimizer = SGD(lr=0.1, momentum=0.9, dampening=0.4, weight_decay=0.2)
-    state = ModifiedFlow(tiny, optimizer, 3).state_from(theta)
-    size = tiny.layout.size
-    first = optimizer.update(theta, None, tiny.grad(theta))
-    from_state = optimizer.update(state[:size], state[size:], tiny.grad(theta))
-    for one, other in zip(first, from_state, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)
-    assert torch.equal(ModifiedFlow(tiny, optimizer, 3).theta_in(state), theta)
+    flow = ModifiedFlow(tiny, optimizer, 3)
+    state = flow.state_from(theta)
+    parameter = theta.clone().requires_grad_()
+    parameter.grad = tiny.grad(theta)
+    torch_optimizer = optimizer.torch_optimizer([parameter])
+    torch_optimizer.step()
+    after = state + optimizer.increment(state, tiny.grad(theta))
+    torch.testing.assert_close(
+        after, optimizer.from_torch(torch_optimizer, parameter), rtol=1e-13, atol=1e-15
+    )
+    assert torch.equal(flow.theta_in(state), theta)
 
 
 @given(order=st.integers(1, 12))
@@ -154,36 +173,231 @@ def test_order_one_is_gradient_flow_in_both_forms(tiny: Problem, theta, weight_d
     )
 
 
-@pytest.mark.parametrize("order", [1, 2, 4])
-def test_costs_are_what_the_flow_says(order: int, tiny: Problem, theta, monkeypatch) -> None:
-    counts = {"grad": 0, "hvp": 0}
-    for name in counts:
+HEAVY = SGD(lr=0.1, momentum=0.9, weight_decay=0.1)
+AHEAD = SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+ALL_FLOWS = {
+    "gradient": lambda p: GradientFlow(p, SGD(lr=0.1, weight_decay=0.1)),
+    "hessian 2": lambda p: HessianForm(p, SGD(lr=0.1, weight_decay=0.1)),
+    "hessian 3": lambda p: HessianForm(p, SGD(lr=0.1, weight_decay=0.1), 3),
+    "second order": lambda p: SecondOrderForm(p, HEAVY),
+    "second order, Nesterov": lambda p: SecondOrderForm(p, AHEAD),
+    "slow manifold 1": lambda p: SlowManifold(p, HEAVY, 1),
+    "slow manifold 2": lambda p: SlowManifold(p, AHEAD, 2),
+    "same batch": lambda p: SameBatchFlow(HessianForm(p, SGD(lr=0.1)), 7, 0, steps=4, time_per_step=0.1),
+    **{
+        f"map {order} {type(optimizer).__name__}": lambda p, o=optimizer, k=order: ModifiedFlow(p, o, k)
+        for order in (1, 2, 4, 7)
+        for optimizer in (SGD(lr=0.1), HEAVY, AHEAD, Adam(lr=0.1), AdamW(lr=0.1))
+    },
+}
+
+
+@pytest.fixture
+def counts(monkeypatch) -> dict[str, int]:
+    """Calls of each derivative of a problem."""
+    found = {"grad": 0, "hvp": 0, "third_derivative": 0}
+    for name in found:
         plain = getattr(Problem, name)
 
         def counted(self, *arguments, name=name, plain=plain):
-            counts[name] += 1
+            found[name] += 1
             return plain(self, *arguments)
 
         monkeypatch.setattr(Problem, name, counted)
-    flows = [ModifiedFlow(tiny, SGD(lr=0.1), order)] + (
-        [HessianForm(tiny, SGD(lr=0.1))] if order == 2 else []
+    return found
+
+
+@pytest.mark.parametrize("kind", ALL_FLOWS)
+def test_costs_are_what_the_flow_says_and_not_one_more(kind: str, tiny: Problem, theta, counts) -> None:
+    flow = ALL_FLOWS[kind](tiny)
+    state = flow.state_from(theta)
+    counts.update(grad=0, hvp=0, third_derivative=0)
+    flow.rhs(0.05, state)
+    said = (flow.gradients_per_rhs, flow.hvps_per_rhs, flow.third_derivatives_per_rhs)
+    assert tuple(counts.values()) == said
+    if kind.startswith("map"):
+        assert said == (flow.expected_order, 0, 0)
+
+
+def test_a_whole_solve_costs_what_it_says(tiny: Problem, counts) -> None:
+    for flow in (ModifiedFlow(tiny, HEAVY, 5), HessianForm(tiny, SGD(lr=0.1), 3)):
+        counts.update(grad=0, hvp=0, third_derivative=0)
+        start = counts["grad"]
+        solution = solve(flow, [0.0, 1.0], engine="scipy", record=["theta"], check=False)
+        at_rest = 1 if flow.expected_order == 5 else 0  # the velocity's start
+        attrs = solution.attrs
+        assert counts["grad"] - start == attrs["gradient_evaluations"] + at_rest
+        assert counts["hvp"] == attrs["hvp_evaluations"]
+        assert counts["third_derivative"] == attrs["third_derivative_evaluations"]
+
+
+@pytest.mark.parametrize("kind", ALL_FLOWS)
+def test_a_field_is_a_pure_function(kind: str, tiny: Problem, theta) -> None:
+    flow = ALL_FLOWS[kind](tiny)
+    state = flow.state_from(theta)
+    before = state.clone()
+    first = flow.rhs(0.05, state)
+    assert first.shape == state.shape
+    assert torch.equal(state, before)
+    assert torch.equal(flow.rhs(0.05, state), first)
+    assert torch.equal(flow.theta_in(state), theta)
+
+
+@pytest.mark.parametrize("weight_decay", DECAYS)
+def test_third_order_hessian_form_against_dense_derivatives(tiny: Problem, theta, weight_decay) -> None:
+    lr, loss = 0.2, regularised(tiny, weight_decay)
+    g, hessian = dense_gradient(loss, theta), dense_hessian(loss, theta)
+
+    def curvature_along_g(theta):
+        leaf = theta if theta.requires_grad else theta.clone().requires_grad_()
+        slope = torch.autograd.grad(loss(leaf), leaf, create_graph=True)[0]
+        return torch.autograd.grad(slope @ g, leaf, create_graph=True)[0] @ g
+
+    third = dense_gradient(curvature_along_g, theta)
+    field = HessianForm(tiny, SGD(lr=lr, weight_decay=weight_decay), 3).rhs(0.0, theta)
+    expected = -g - lr / 2 * hessian @ g - lr**2 * (hessian @ hessian @ g / 3 + third / 12)
+    torch.testing.assert_close(field, expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("weight_decay", DECAYS)
+def test_both_forms_of_an_order_differ_by_that_order_of_lr(order: int, weight_decay, tiny, theta) -> None:
+    ladder = [0.1, 0.05, 0.025, 0.0125]
+    gaps = []
+    for lr in ladder:
+        optimizer = SGD(lr=lr, weight_decay=weight_decay)
+        forms = [ModifiedFlow(tiny, optimizer, order, form) for form in ("hessian", "iterated_map")]
+        one, other = (form.rhs(0.0, theta) for form in forms)
+        gaps.append(float((one - other).norm()))
+    assert abs(observed_order(ladder, gaps).order - order) < 0.1
+
+
+def quadratic(size: int = 3) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, size, dtype=torch.float64, generator=generator)
+    y = torch.randn(30, 1, dtype=torch.float64, generator=generator)
+    return Problem(nn.Linear(size, 1), nn.functional.mse_loss, (x, y))
+
+
+SECOND_ORDER = [{"momentum": 0.9}, {"momentum": 0.6, "dampening": 0.4}, {"momentum": 0.9, "nesterov": True}]
+
+
+@pytest.mark.parametrize("sgd", SECOND_ORDER, ids=str)
+def test_slow_manifold_is_the_slow_root_of_the_update(sgd) -> None:
+    """On a quadratic loss: the logarithm of the slow eigenvalue, to order a² (order 1: to order a)."""
+    problem, ladder = quadratic(), [2e-4, 1e-4, 5e-5, 2.5e-5]  # below where the roots meet
+    hessian = dense_hessian(regularised(problem, 0.1), problem.theta0).numpy()
+    gaps: dict[int, list[float]] = {1: [], 2: []}
+    for lr in ladder:
+        optimizer = SGD(lr=lr, weight_decay=0.1, **sgd)
+        step, beta = optimizer.time_per_step, optimizer.momentum
+        values, modes = np.linalg.eigh(hessian)
+        x = step * values
+        middle = (1 + beta) * (1 - x) if optimizer.nesterov else 1 + beta - x
+        last = beta * (1 - x) if optimizer.nesterov else beta * np.ones_like(x)
+        slow = (middle + np.sqrt(middle**2 - 4 * last)) / 2
+        g = regularised_gradient_of(problem, problem.theta0, 0.1)
+        exact = modes @ (np.log(slow) / (step * values) * (modes.T @ g))
+        for order in (1, 2):
+            field = SlowManifold(problem, optimizer, order).rhs(0.0, problem.theta0).numpy()
+            gaps[order].append(float(np.linalg.norm(field - exact)))
+    for order in (1, 2):
+        assert abs(observed_order(ladder, gaps[order]).order - order) < 0.15
+
+
+def regularised_gradient_of(problem: Problem, theta: torch.Tensor, weight_decay: float) -> np.ndarray:
+    return dense_gradient(regularised(problem, weight_decay), theta).numpy()
+
+
+@pytest.mark.parametrize("sgd", SECOND_ORDER, ids=str)
+def test_second_order_form_has_the_slow_root_to_second_order(sgd) -> None:
+    """On a quadratic loss its slow rate is that of the update, up to a²; heavy ball has no Hessian term."""
+    problem, ladder = quadratic(), [2e-4, 1e-4, 5e-5, 2.5e-5]  # below where the roots meet
+    gaps = []
+    for lr in ladder:
+        optimizer = SGD(lr=lr, **sgd)
+        flow, size = SecondOrderForm(problem, optimizer), problem.layout.size
+        origin = flow.rhs(0.0, torch.zeros(2 * size, dtype=torch.float64))
+        columns = [flow.rhs(0.0, unit) - origin for unit in torch.eye(2 * size, dtype=torch.float64)]
+        rates = np.sort(np.linalg.eigvals(torch.stack(columns, dim=1).numpy()).real)[-size:]
+        update = [
+            unit + optimizer.increment(unit, problem.grad(unit[:size]) - problem.grad(0 * unit[:size]))
+            for unit in torch.eye(2 * size, dtype=torch.float64)
+        ]
+        roots = np.sort(np.linalg.eigvals(torch.stack(update, dim=1).numpy()).real)[-size:]
+        gaps.append(np.linalg.norm(rates - np.log(roots) / optimizer.time_per_step))
+    assert abs(observed_order(ladder, gaps).order - 2) < 0.2
+
+
+@pytest.mark.parametrize("engine", ["sundials", "scipy"])
+def test_second_order_form_agrees_with_differentialequations_jl(tanh_digits, engine) -> None:
+    key = "second_order_lr0.02_momentum0.9_wd0.001"
+    with np.load(DATA / "digits_tanh_diffeq.npz") as arrays:
+        theta0, times, exact = arrays["theta0"], arrays[f"{key}__t"], arrays[key]
+    flow = SecondOrderForm(tanh_digits, SGD(lr=0.02, momentum=0.9, weight_decay=1e-3))
+    solution = solve(
+        flow,
+        times,
+        theta0=torch.from_numpy(theta0),
+        engine=engine,
+        rtol=1e-11,
+        atol=1e-13,
+        record=["theta"],
+        check=False,
     )
-    for flow in flows:
-        counts.update(grad=0, hvp=0)
-        flow.rhs(0.0, theta)
-        assert counts == {"grad": flow.gradients_per_rhs, "hvp": flow.hvps_per_rhs}
-        assert flow.expected_order == order
+    np.testing.assert_allclose(solution["theta"], exact, rtol=0, atol=1e-8)
 
 
-def test_fields_write_to_nothing(tiny: Problem, theta) -> None:
-    before = theta.clone()
-    for flow in (
-        GradientFlow(tiny, SGD(lr=0.1, weight_decay=0.1)),
-        HessianForm(tiny, SGD(lr=0.1, weight_decay=0.1)),
-    ):
-        first = flow.rhs(0.0, theta)
-        assert torch.equal(theta, before)
-        assert torch.equal(flow.rhs(0.0, theta), first)
+@pytest.mark.parametrize("weight_decay", DECAYS)
+def test_slow_manifold_without_momentum_is_the_hessian_form(tiny: Problem, theta, weight_decay) -> None:
+    optimizer = SGD(lr=0.2, weight_decay=weight_decay)
+    torch.testing.assert_close(
+        SlowManifold(tiny, optimizer).rhs(0.0, theta), HessianForm(tiny, optimizer).rhs(0.0, theta)
+    )
+
+
+LINEAR = [SGD(lr=0.05), SGD(lr=0.05, weight_decay=0.3), *(SGD(lr=0.05, **sgd) for sgd in MOMENTA)]
+
+
+@pytest.mark.parametrize("optimizer", LINEAR, ids=str)
+def test_on_a_quadratic_loss_the_limit_is_the_logarithm_to_rounding(optimizer: SGD) -> None:
+    """K large enough for the truncation to vanish, not too large for rounding."""
+    problem = quadratic()
+    size = optimizer.state_layout(problem.layout.size).size
+    units = torch.eye(size, dtype=torch.float64)
+    p = problem.layout.size
+
+    def increment(z: torch.Tensor) -> torch.Tensor:
+        return optimizer.increment(z, problem.grad(z[:p]))
+
+    origin = increment(torch.zeros(size, dtype=torch.float64))
+    delta = torch.stack([increment(unit) - origin for unit in units], dim=1).numpy()
+    state = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    away = state.numpy() - np.linalg.solve(delta, -origin.numpy())
+    exact = np.real(logm(np.eye(size) + delta)) @ away / optimizer.time_per_step
+    radius = np.abs(np.linalg.eigvals(delta)).max()
+    errors = {}
+    for order in range(2, 33):
+        field = IteratedMapForm(problem, optimizer, order).rhs(0.0, state).numpy()
+        errors[order] = np.linalg.norm(field - exact) / np.linalg.norm(exact)
+    best = min(errors, key=errors.__getitem__)
+    assert errors[best] < (1e-12 if radius < 0.3 else 1e-8)
+    # What is left beyond is rounding, of the size that is documented.
+    assert errors[32] < 1e3 * rounding(32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "x", "order"),
+    [(torch.float64, 0.1, 13), (torch.float64, 0.01, 8), (torch.float32, 0.1, 6), (torch.float32, 0.01, 4)],
+)
+def test_where_a_higher_order_stops_paying_is_as_documented(dtype, x: float, order: int) -> None:
+    assert next(k for k in range(1, 40) if x**k < rounding(k, dtype)) == order
+
+
+@given(order=st.integers(1, 16))
+def test_rounding_grows_with_the_weights(order: int) -> None:
+    assert rounding(order) <= rounding(order + 1) < 2.3 * rounding(order)
+    assert rounding(order, torch.float32) > 1e8 * rounding(order)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +408,12 @@ def test_fields_write_to_nothing(tiny: Problem, theta) -> None:
             lambda p: ModifiedFlow(p, SGD(lr=0.1, momentum=0.9), form="hessian"),
             "Hessian form with momentum = 0.9.*take the modified flow in iterated-map form",
         ),
-        (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=3, form="hessian"), "built for order 2, not 3"),
+        (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=4, form="hessian"), "built for orders 2 and 3, not 4"),
+        (lambda p: ModifiedFlow(p, Adam(lr=0.1), form="hessian"), "with Adam: it is that of SGD alone"),
+        (lambda p: GradientFlow(p, AdamW(lr=0.1)), "gradient flow with AdamW: it is that of SGD alone"),
+        (lambda p: SecondOrderForm(p, Adam(lr=0.1)), "second-order form with Adam"),
+        (lambda p: SlowManifold(p, Adam(lr=0.1)), "slow-manifold flow with Adam"),
+        (lambda p: SlowManifold(p, SGD(lr=0.1), order=3), "built for orders 1 and 2, not 3"),
         (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=0), "order must be at least 1; 0"),
         (lambda p: ModifiedFlow(p, SGD(lr=0.1), form="map"), "'map' was given"),
     ],

@@ -1,0 +1,89 @@
+"""Explicit Runge–Kutta methods with a fixed step, each with its own step halving as the check of its error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import DOP853
+
+from bridges.engine import Array, OdeProblem, Rhs
+
+
+@dataclass(frozen=True, eq=False)
+class Tableau:
+    """Coefficients of an explicit method: stages k_i = f(t + c_i h, y + h Σ a_ij k_j), step y + h Σ b_i k_i."""
+
+    a: Array
+    b: Array
+    c: Array
+
+
+MIDPOINT = Tableau(np.array([[0.0, 0.0], [0.5, 0.0]]), np.array([0.0, 1.0]), np.array([0.0, 0.5]))
+RK8 = Tableau(DOP853.A, DOP853.B, DOP853.C)
+"""The eighth-order method of Dormand and Prince that DOP853 controls; twelve stages (Hairer, Nørsett, Wanner, II.5)."""
+
+
+class FixedStep:
+    """Steps of h and of h/2 side by side from the same start: their difference is the error estimate, and the finer one
+    is the solution. Samples and restarts fall on steps, so that nothing is interpolated and no step crosses a jump.
+    """
+
+    def __init__(self, tableau: Tableau, problem: OdeProblem, rhs: Rhs) -> None:
+        assert problem.step is not None
+        self._tableau, self._rhs, self._step, self._problem = tableau, rhs, problem.step, problem
+        self._grid = np.union1d(problem.times, _inside(problem.restarts, problem.times))
+        self._coarse, self._fine = problem.y0.copy(), problem.y0.copy()
+        self._slopes = np.empty((len(tableau.b), problem.y0.size))
+        self._interval, self._done, self._in_interval = 0, 0, 0
+        self.t = float(problem.times[0])
+        self.steps = 0
+        self.rejected_steps = 0
+
+    def advance(self) -> None:
+        start, end = self._grid[self._interval], self._grid[self._interval + 1]
+        if self._done == 0:
+            self._in_interval = max(1, math.ceil((end - start) / self._step * (1 - 1e-12)))
+            self._restart_at(start)
+        h = (end - start) / self._in_interval
+        t = start + self._done * h
+        self._take(t, h, self._coarse)
+        self._take(t, h / 2, self._fine)
+        self._take(t + h / 2, h / 2, self._fine)
+        self.steps += 1
+        self._done += 1
+        if self._done == self._in_interval:
+            self._interval, self._done = self._interval + 1, 0
+            self.t = float(end)
+        else:
+            self.t = float(t + h)
+
+    def _restart_at(self, start: float) -> None:
+        restarts, on_restart = self._problem.restarts, self._problem.on_restart
+        if restarts is None or on_restart is None:
+            return
+        which = int(np.searchsorted(restarts, start, side="right")) - 1
+        if which >= 0:
+            on_restart(which)
+
+    def _take(self, t: float, h: float, y: Array) -> None:
+        a, b, c = self._tableau.a, self._tableau.b, self._tableau.c
+        for i, slope in enumerate(self._slopes):
+            stage = y + h * (a[i, :i] @ self._slopes[:i]) if i else y
+            self._rhs(t + c[i] * h, stage, slope)
+        y += h * (b @ self._slopes)
+
+    def at(self, t: float) -> Array:
+        assert t == self.t
+        return self._fine
+
+    def error_at_sample(self) -> float | None:
+        return float(np.linalg.norm(self._coarse - self._fine))
+
+
+def _inside(restarts: Array | None, times: Array) -> NDArray[np.float64]:
+    if restarts is None:
+        return times[:0]
+    return np.asarray(restarts[(restarts > times[0]) & (restarts < times[-1])])

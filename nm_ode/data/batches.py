@@ -1,0 +1,24 @@
+"""Which samples each step of a run on minibatches sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler
+
+BatchSize: TypeAlias = int | Literal["full"]
+
+
+def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:
+    """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data."""
+    if batch_size == "full":
+        while True:
+            yield None
+    generator = torch.Generator().manual_seed(seed)
+    sampler = BatchSampler(RandomSampler(range(n_samples), generator=generator), batch_size, drop_last=False)
+    while True:
+        for indices in sampler:
+            yield torch.tensor(indices)

@@ -1,0 +1,65 @@
+"""Modified flow of plain descent in Hessian form (THEORY.md §4 A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_plain
+from nm_ode.flows.gradient import ThetaState
+from nm_ode.optimizers import SGD
+
+
+@dataclass(frozen=True)
+class HessianForm(ThetaState):
+    """θ̇ = −g − (η/2)Hg − η²(⅓HHg + (1/12)∇³L[g,g]), with L + (λ/2)‖θ‖² for L; order 2 leaves the last term out.
+
+    To order 2 it is gradient flow on L + (η/4)‖g‖² (Kunin et al. 2021, §5). One gradient and one exact
+    Hessian–vector product an evaluation; to order 3 another product and a contraction of the third derivative.
+
+    Raises:
+        FlowError: another order than 2 or 3, or an optimiser other than plain descent.
+    """
+
+    optimizer: SGD
+    order: int = 2
+    depends_on_lr = True
+    gradients_per_rhs = 1
+
+    def __post_init__(self) -> None:
+        require_plain(self.optimizer, "modified flow in Hessian form")
+        if self.order not in (2, 3):
+            raise FlowError(
+                f"the Hessian form is built for orders 2 and 3, not {self.order}; the iterated-map form has every order"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"modified_{self.order}_hessian"
+
+    @property
+    def title(self) -> str:
+        return f"modified flow, order {self.order}, Hessian form"
+
+    @property
+    def expected_order(self) -> int:
+        return self.order
+
+    @property
+    def hvps_per_rhs(self) -> int:
+        return self.order - 1
+
+    @property
+    def third_derivatives_per_rhs(self) -> int:
+        return self.order - 2
+
+    def rhs(self, t: float, state: Tensor) -> Tensor:
+        lr = self.optimizer.lr
+        g = regularised_gradient(self.problem, self.optimizer, state)
+        h_g = regularised_hvp(self.problem, self.optimizer, state, g)
+        field = g.add(h_g, alpha=lr / 2)
+        if self.order == 3:
+            field.add_(regularised_hvp(self.problem, self.optimizer, state, h_g), alpha=lr**2 / 3)
+            field.add_(self.problem.third_derivative(state, g), alpha=lr**2 / 12)
+        return field.neg_()

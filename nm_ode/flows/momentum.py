@@ -1,0 +1,122 @@
+"""Flows of SGD with momentum that are written down by hand: second order in time, and its slow manifold.
+
+Both are in time t = ak with a = η(1−τ), and take the gradient and Hessian of L + (λ/2)‖θ‖². The iterated-map form
+follows the same optimiser closer at every order; these are what the literature compares with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_sgd
+from nm_ode.flows.gradient import ThetaState
+from nm_ode.optimizers import SGD
+from nm_ode.problem import Problem
+
+
+@dataclass(frozen=True)
+class SecondOrderForm:
+    """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; THEORY.md §4 C). State (θ, θ̇).
+
+    The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
+    θ + β(θ_k − θ_{k−1}), which adds aβHθ̇ on the left: one Hessian–vector product.
+
+    A step acts half a step before an oscillator at rest would feel it, so that from θ̇(0) = 0 the flow lags by an
+    amount of order η whatever follows. A run under way starts with θ̇ = −v/(1−τ).
+
+    Raises:
+        FlowError: an optimiser other than SGD.
+    """
+
+    problem: Problem
+    optimizer: SGD
+    name = "second_order"
+    title = "second-order form"
+    expected_order = 1
+    depends_on_lr = True
+    gradients_per_rhs = 1
+    third_derivatives_per_rhs = 0
+
+    def __post_init__(self) -> None:
+        require_sgd(self.optimizer, "second-order form")
+
+    @property
+    def hvps_per_rhs(self) -> int:
+        return int(self.optimizer.nesterov)
+
+    def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
+        if memory is None or not self.optimizer.remembers:
+            return torch.cat([theta, torch.zeros_like(theta)])
+        _, velocity = self.optimizer.state_layout(len(theta)).split(memory)
+        return torch.cat([theta, velocity / -(1 - self.optimizer.dampening)])
+
+    def theta_in(self, state: Tensor) -> Tensor:
+        return state[: self.problem.layout.size]
+
+    def scale(self, state: Tensor) -> None:
+        return None
+
+    def rhs(self, t: float, state: Tensor) -> Tensor:
+        step, beta = self.optimizer.time_per_step, self.optimizer.momentum
+        theta, rate = state.split(self.problem.layout.size)
+        force = regularised_gradient(self.problem, self.optimizer, theta).add_(rate, alpha=1 - beta)
+        if self.optimizer.nesterov:
+            force.add_(regularised_hvp(self.problem, self.optimizer, theta, rate), alpha=step * beta)
+        return torch.cat([rate, force.div_(-step * (1 + beta) / 2)])
+
+
+@dataclass(frozen=True)
+class SlowManifold(ThetaState):
+    """θ̇ = −sg − ac s³Hg with s = 1/(1−β): where momentum leads after its transient (THEORY.md §4).
+
+    c = (1+β)/2 for heavy ball and (1−β+2β²)/2 for Nesterov: the x² term of log z, z the slow root of
+    z² − (1+β−x)z + β = 0 (Nesterov: z² − (1+β)(1−x)z + β(1−x) = 0), x = aλ. Order 1 leaves the Hessian term out:
+    gradient flow, sped up by momentum.
+
+    From rest a run has a transient, some 1/(1−β) steps long, of which this flow knows nothing: it leaves an error of
+    order η.
+
+    Raises:
+        FlowError: another order than 1 or 2, or an optimiser other than SGD.
+    """
+
+    optimizer: SGD
+    order: int = 2
+    depends_on_lr = True
+    gradients_per_rhs = 1
+    third_derivatives_per_rhs = 0
+
+    def __post_init__(self) -> None:
+        require_sgd(self.optimizer, "slow-manifold flow")
+        if self.order not in (1, 2):
+            raise FlowError(f"the slow-manifold flow is built for orders 1 and 2, not {self.order}")
+
+    @property
+    def name(self) -> str:
+        return f"slow_manifold_{self.order}"
+
+    @property
+    def title(self) -> str:
+        return f"slow-manifold flow, order {self.order}"
+
+    @property
+    def expected_order(self) -> int:
+        return self.order
+
+    @property
+    def hvps_per_rhs(self) -> int:
+        return self.order - 1
+
+    def rhs(self, t: float, state: Tensor) -> Tensor:
+        beta = self.optimizer.momentum
+        speed = 1 / (1 - beta)
+        g = regularised_gradient(self.problem, self.optimizer, state)
+        field = g.mul(-speed)
+        if self.order == 2:
+            share = (1 - beta + 2 * beta**2) / 2 if self.optimizer.nesterov else (1 + beta) / 2
+            h_g = regularised_hvp(self.problem, self.optimizer, state, g)
+            field.add_(h_g, alpha=-self.optimizer.time_per_step * share * speed**3)
+        return field

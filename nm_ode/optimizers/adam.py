@@ -1,0 +1,156 @@
+"""Adam and AdamW, with the step count of the bias correction as part of the state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nm_ode.optimizers.base import StateLayout, require_fraction, require_lr, require_not_negative
+
+_MEMORY = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """`torch.optim.Adam` as a map of the state (θ, m, v, k).
+
+    d = g + λθ; m' = β1 m + (1−β1)d; v' = β2 v + (1−β2)d²; k' = k + 1;
+    θ' = θ − η m̂ / (√v̂ + ε), m̂ = m'/(1 − β1^{k'}), v̂ = v'/(1 − β2^{k'}) (Kingma, Ba 2015, Algorithm 1).
+
+    k is a real number, so that the map has a flow through it: with it the bias correction is a function of the
+    state like all else. From k = 0 the flow is that of a map with a pole one step before (1 − β^{k+1} = 0 at
+    k = −1), which differences follow only some ten steps later; see `comparison.defects`.
+
+    Args:
+        lr: learning rate η > 0.
+        betas: β1, β2 in [0, 1).
+        eps: ε > 0, or 0 where no gradient ever vanishes.
+        weight_decay: λ ≥ 0, added to the gradient.
+
+    Raises:
+        ValueError: a value outside its range, in one sentence.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        require_lr(self.lr)
+        for i, beta in enumerate(self.betas):
+            require_fraction(f"betas[{i}]", beta)
+        require_not_negative("eps", self.eps)
+        require_not_negative("weight_decay", self.weight_decay)
+
+    @property
+    def remembers(self) -> bool:
+        """Moments and the step."""
+        return True
+
+    @property
+    def multiscale(self) -> bool:
+        """Second moments are squares of gradients."""
+        return True
+
+    @property
+    def time_per_step(self) -> float:
+        """η."""
+        return self.lr
+
+    @property
+    def curvature_step(self) -> float:
+        """η(1−β1): on the preconditioned curvature Adam is heavy ball with dampening β1 (Cohen et al. 2022, §3)."""
+        return self.lr * (1 - self.betas[0])
+
+    @property
+    def stability_limit(self) -> float:
+        """2(1+β1), of `curvature_step` times the preconditioned sharpness (Cohen et al. 2022, eq. 2)."""
+        return 2 * (1 + self.betas[0])
+
+    @property
+    def decay_curvature(self) -> float:
+        """λ where it is part of the gradient."""
+        return 0.0 if self.decoupled else self.weight_decay
+
+    def state_layout(self, n_theta: int) -> StateLayout:
+        """theta, first moment, second moment, step."""
+        sizes = (n_theta, n_theta, n_theta, 1)
+        return StateLayout(tuple(zip(("theta", *_MEMORY), sizes, strict=True)))
+
+    def state_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor:
+        """Nothing remembered: m = v = 0, k = 0."""
+        return torch.cat([theta, theta.new_zeros(2 * len(theta) + 1)])
+
+    def increment(self, state: Tensor, grad: Tensor) -> Tensor:
+        """Φ(z) − z; nothing is written to."""
+        theta, mean, square, step = self.state_layout(len(grad)).split(state)
+        direction = grad
+        if self.weight_decay and not self.decoupled:
+            direction = grad + self.weight_decay * theta
+        (beta1, beta2), squared = self.betas, direction * direction
+        # Not mean + what it gains: the sum's rounding is that of the larger moment, before or after.
+        corrected_mean = (beta1 * mean + (1 - beta1) * direction) / _bias(beta1, step + 1)
+        corrected_square = (beta2 * square + (1 - beta2) * squared) / _bias(beta2, step + 1)
+        moved = corrected_mean.mul_(-self.lr).div_(corrected_square.sqrt_().add_(self.eps))
+        if self.weight_decay and self.decoupled:
+            moved.add_(theta, alpha=-self.lr * self.weight_decay)
+        gained_mean = (direction - mean) * (1 - beta1)
+        gained_square = squared.sub_(square).mul_(1 - beta2)
+        return torch.cat([moved, gained_mean, gained_square, torch.ones_like(step)])
+
+    def scale(self, state: Tensor, grad: Tensor) -> Tensor:
+        """Of the moments, what they will be one step on."""
+        _, _, square, step = self.state_layout(len(grad)).split(state)
+        after = square + (grad * grad - square) * (1 - self.betas[1])
+        root = (after / _bias(self.betas[1], step + 1)).sqrt() + self.eps
+        return torch.cat([torch.ones_like(grad), root, after + self.eps**2, torch.ones_like(step)])
+
+    def preconditioner(self, state: Tensor, grad: Tensor) -> Tensor:
+        """(√v̂ + ε)(1 − β1^k) of the step to come."""
+        _, _, square, step = self.state_layout(len(grad)).split(state)
+        after = square + (grad * grad - square) * (1 - self.betas[1])
+        root = (after / _bias(self.betas[1], step + 1)).sqrt() + self.eps
+        return root * _bias(self.betas[0], step + 1)
+
+    def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The same optimiser as torch's own object."""
+        kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
+        return kind(parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+    def to_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor, state: Tensor) -> None:
+        """Put moments and step into torch's optimiser of `parameter`."""
+        _, mean, square, step = self.state_layout(parameter.numel()).split(state)
+        torch_optimizer.state[parameter].update(
+            exp_avg=mean.clone(), exp_avg_sq=square.clone(), step=step.detach().cpu().clone().squeeze(0)
+        )
+
+    def from_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+        """The state in torch's optimiser after its first step."""
+        found = torch_optimizer.state[parameter]
+        memory = [found[name].reshape(-1).to(parameter) for name in _MEMORY]
+        return torch.cat([parameter.detach(), *memory])
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """`torch.optim.AdamW` as a map: Adam whose weight decay acts on θ by itself, θ − ηλθ − … (Loshchilov, Hutter 2019).
+
+    Args and errors as of `Adam`.
+    """
+
+    weight_decay: float = 1e-2
+    decoupled: ClassVar[bool] = True
+
+
+def _bias(beta: float, step: Tensor) -> Tensor:
+    """1 − β^step, exact also where it is small."""
+    return -torch.expm1(step * math.log(beta)) if beta else torch.ones_like(step)

@@ -1,0 +1,139 @@
+"""Stochastic gradient descent with momentum, dampening, Nesterov's look-ahead and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nm_ode.optimizers.base import StateLayout, require_fraction, require_lr, require_not_negative
+
+
+@dataclass(frozen=True)
+class SGD:
+    """`torch.optim.SGD` as a map.
+
+    d_k = g_k + λθ_k; v_1 = d_0, v_{k+1} = βv_k + (1−τ)d_k; θ_{k+1} = θ_k − ηv_{k+1}, and with Nesterov
+    θ_{k+1} = θ_k − η(d_k + βv_{k+1}). The state is (θ, v); without momentum it is θ alone, and dampening does
+    nothing.
+
+    Args:
+        lr: learning rate η > 0.
+        momentum: β in [0, 1).
+        dampening: τ in [0, 1).
+        weight_decay: λ ≥ 0.
+        nesterov: needs momentum > 0 and dampening = 0, as in torch.
+
+    Raises:
+        ValueError: a value outside its range, in one sentence.
+    """
+
+    lr: float
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        require_lr(self.lr)
+        require_fraction("momentum", self.momentum)
+        require_fraction("dampening", self.dampening)
+        require_not_negative("weight_decay", self.weight_decay)
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                "nesterov needs momentum > 0 and dampening = 0; "
+                f"momentum = {self.momentum} and dampening = {self.dampening} were given"
+            )
+
+    @property
+    def remembers(self) -> bool:
+        """Is there a velocity in the state?"""
+        return self.momentum > 0
+
+    @property
+    def multiscale(self) -> bool:
+        """A velocity is as large as a gradient."""
+        return False
+
+    @property
+    def time_per_step(self) -> float:
+        """Flow time of one step: η, or η(1−τ) with momentum (THEORY.md §1)."""
+        return self.lr * (1 - self.dampening) if self.momentum else self.lr
+
+    @property
+    def curvature_step(self) -> float:
+        """As `time_per_step`."""
+        return self.time_per_step
+
+    @property
+    def stability_limit(self) -> float:
+        """2(1+β), with Nesterov 2(1+β)/(1+2β): where an eigenvalue of the update reaches −1."""
+        beta = self.momentum
+        return 2 * (1 + beta) / (1 + 2 * beta) if self.nesterov else 2 * (1 + beta)
+
+    @property
+    def decay_curvature(self) -> float:
+        """λ."""
+        return self.weight_decay
+
+    def state_layout(self, n_theta: int) -> StateLayout:
+        """theta, and with momentum the velocity."""
+        names = ("theta", "velocity") if self.momentum else ("theta",)
+        return StateLayout(tuple((name, n_theta) for name in names))
+
+    def state_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor:
+        """z_0 from which the first step is like any other.
+
+        torch does not dampen its first step, v_1 = d_0. With v_0 = (τ/β) d_0 that is βv_0 + (1−τ)d_0.
+        """
+        if not self.momentum:
+            return theta
+        return torch.cat([theta, self._direction(theta, grad) * (self.dampening / self.momentum)])
+
+    def increment(self, state: Tensor, grad: Tensor) -> Tensor:
+        """Φ(z) − z; nothing is written to."""
+        theta, *memory = self.state_layout(len(grad)).split(state)
+        direction = self._direction(theta, grad)
+        if not memory:
+            return direction * -self.lr
+        (velocity,) = memory
+        gained = (1 - self.dampening) * direction - (1 - self.momentum) * velocity
+        after = velocity + gained
+        ahead = direction + self.momentum * after if self.nesterov else after
+        return torch.cat([ahead.mul_(-self.lr), gained])
+
+    def scale(self, state: Tensor, grad: Tensor) -> Tensor:
+        """All are alike."""
+        return torch.ones_like(state)
+
+    def preconditioner(self, state: Tensor, grad: Tensor) -> None:
+        """There is none."""
+
+    def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The same optimiser as torch's own object."""
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+    def to_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor, state: Tensor) -> None:
+        """Put the velocity into torch's optimiser of `parameter`."""
+        _, *memory = self.state_layout(parameter.numel()).split(state)
+        for velocity in memory:
+            torch_optimizer.state[parameter]["momentum_buffer"] = velocity.clone()
+
+    def from_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+        """The state in torch's optimiser after its first step."""
+        theta = parameter.detach()
+        if not self.momentum:
+            return theta.clone()
+        return torch.cat([theta, torch_optimizer.state[parameter]["momentum_buffer"]])
+
+    def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
+        return grad + self.weight_decay * theta if self.weight_decay else grad
