@@ -23,7 +23,7 @@ from bridges import (
     require_method,
 )
 from nm_ode.annotations import annotate, layout_attrs
-from nm_ode.flows import Flow, FlowError, SameBatchFlow, name_and_title
+from nm_ode.flows import Flow, FlowError, IteratedMapForm, SameBatchFlow, name_and_title
 from nm_ode.recording import CHARGES, charge_coordinates
 from nm_ode.smoothness import kinks
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -139,6 +139,7 @@ def solve(
         "gradients_per_rhs": flow.gradients_per_rhs,
         "hvps_per_rhs": flow.hvps_per_rhs,
         "third_derivatives_per_rhs": flow.third_derivatives_per_rhs,
+        **({"map_order": flow.order} if isinstance(flow, IteratedMapForm) else {}),
         "probe_rhs_evaluations": probe_evaluations,
         **({"rtol_requested": rtol} if rtol is not None else {}),
         **({"step": plan.choice.step} if plan.choice.step is not None else {}),
@@ -159,7 +160,8 @@ def solve(
         raise
     result = dataset(solution)
     if solution.status != "success":
-        raise SolveError(f"{title}: {_failure(solution)}", result)
+        cold = isinstance(flow, IteratedMapForm) and _is_cold(flow, t)
+        raise SolveError(f"{title}: {_failure(solution, cold=cold)}", result)
     if check:
         try:
             _add_check(result, flow, plan, ode, solution)
@@ -409,8 +411,19 @@ _REMEDIES = {
 }
 
 
-def _failure(solution: OdeSolution) -> str:
+def _is_cold(flow: IteratedMapForm, t: object) -> bool:
+    """Does the flow start where its optimiser has nothing to remember yet?"""
+    warm = isinstance(t, xr.Dataset) and bool(t.attrs.get("warm_start"))
+    return flow.optimizer.multiscale and flow.order > 1 and not warm
+
+
+def _failure(solution: OdeSolution, *, cold: bool = False) -> str:
     remedy = _REMEDIES[solution.status]
+    if cold and solution.status == "non_finite":
+        remedy = (
+            "differences do not follow the optimiser's first steps, and take its second moment below zero: start warm "
+            "(state0 of train, warm_steps of a case)"
+        )
     return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"
 
 

@@ -59,7 +59,7 @@ def train(
     state0: Tensor | None = None,
     schedule: Schedule | None = None,
     symmetries: Sequence[Symmetry] = (),
-    watch: Watch | None = None,
+    watches: Sequence[Watch] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
     """Train from theta0 and record each step; DESIGN.md's `/discrete` group.
@@ -73,7 +73,7 @@ def train(
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
         symmetries: of which to record the charges, as `find_symmetries` or `symmetries_of` gives them.
-        watch: looks at the whole state at the steps it names.
+        watches: each looks at the whole state at the steps that it names.
         on_step: called with the number of steps done, for a progress bar.
 
     Returns:
@@ -123,8 +123,11 @@ def train(
         return record.dataset(optimizer, batch_size=batch_size, seed=seed, warm=state0 is not None)
 
     def look(step: int) -> None:
-        if watch is not None and step in watch.steps:
-            watch(step, state_now(step))
+        looking = [watch for watch in watches if step in watch.steps]
+        state = state_now(step) if looking else None
+        for watch in looking:
+            assert state is not None
+            watch(step, state)
 
     def state_now(step: int) -> Tensor:
         if step == 0 and state0 is None:

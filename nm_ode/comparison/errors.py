@@ -9,6 +9,7 @@ import xarray as xr
 from nm_ode.annotations import annotate, layout_of
 from nm_ode.comparison.alignment import AlignmentError, up_to
 from nm_ode.comparison.charges import charge_errors
+from nm_ode.comparison.defects import defects
 from nm_ode.comparison.ratio import ratio
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, beyond which the solver's own error spoils the result
@@ -26,17 +27,21 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         Dimensions `step` (saved steps; all steps of a law), `layer`, `charge_index`, `family`. With theta: `error`
         e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the
         same by layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked,
-        `solver_error`, `solver_error_ratio` and the flag `solver_limited`. With charges what `charge_errors` says.
-        Attributes name the flow or law.
+        `solver_error`, `solver_error_ratio` and the flag `solver_limited`; of a modified flow in iterated-map form
+        also what `defects` says, if every step's theta was kept. With charges what `charge_errors` says. Attributes
+        name the flow or law.
 
     Raises:
         AlignmentError: other times, other parameters, other symmetries, or neither theta nor charges in both.
     """
     found: list[xr.Dataset] = []
     if "time" in solution.dims:
-        run = up_to(run, solution)
+        whole, run = run, up_to(run, solution)
         if "theta" in solution and "theta" in run:
             found.append(_theta_errors(run, solution))
+            along = defects(whole, solution.attrs["map_order"]) if "map_order" in solution.attrs else None
+            if along is not None:
+                found.append(along)
         if "charge" in solution.data_vars and "saved_charge" in run:
             found.append(charge_errors(run, run["saved_charge"], solution["charge"]))
         steps, times = run["saved_step"].values, run["saved_time"].values
@@ -51,7 +56,7 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
             f"the {lacking} has no 'theta': record it to compare, or give run and solution the same symmetries"
         )
     names = ("flow", "law", "title", "expected_order")
-    result = xr.merge(found).assign_coords(step=steps, time=("step", times))
+    result = xr.merge(found, combine_attrs="drop_conflicts").assign_coords(step=steps, time=("step", times))
     return annotate(
         result.assign_attrs({name: solution.attrs[name] for name in names if name in solution.attrs})
     )
