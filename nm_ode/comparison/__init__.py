@@ -1,6 +1,8 @@
 """How far a flow is from the run that it describes."""
 
 from nm_ode.comparison.alignment import AlignmentError
+from nm_ode.comparison.convergence import convergence
+from nm_ode.comparison.defects import defects, share_at_start
 from nm_ode.comparison.errors import compare
 from nm_ode.comparison.law_summary import SymmetryRow, law_titles, symmetry_summary
 from nm_ode.comparison.order import ObservedOrder, observed_order
@@ -12,8 +14,11 @@ __all__ = [
     "Row",
     "SymmetryRow",
     "compare",
+    "convergence",
+    "defects",
     "law_titles",
     "observed_order",
+    "share_at_start",
     "summary",
     "symmetry_summary",
 ]

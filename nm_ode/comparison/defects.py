@@ -19,10 +19,10 @@ def defects(run: xr.Dataset, order: int) -> xr.Dataset | None:
     spent. A large defect at the start is an optimiser's transient, which a flow of this order does not follow.
 
     Returns:
-        Dimension `defect_step`: `defect` ‖Δ^{K+1}θ_k‖/(K+1) and `relative_defect`, over the
-        update ‖θ_{k+1} − θ_k‖, at all but the last K steps, however far the flow was solved. Attribute `holds_from`: the first step from which on the
-        relative defect stays below HOLDS, −1 if there is none. None where not every step's theta was kept, the run is
-        too short, or it is on minibatches, whose map is another each step.
+        Dimension `defect_step`: `defect` ‖Δ^{K+1}θ_k‖/(K+1) and `relative_defect`, over the update ‖θ_{k+1} − θ_k‖, at
+        all but the last K steps, however far the flow was solved. Attribute `holds_from`: the first step from which
+        on the relative defect stays below HOLDS, −1 if there is none. None where not every step's theta was kept, the
+        run is too short, or it is on minibatches, whose map is another each step.
     """
     steps = run["saved_step"].values
     if run.attrs["batch_size"] != "full" or len(steps) < order + 2 or (np.diff(steps) != 1).any():

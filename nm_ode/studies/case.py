@@ -11,8 +11,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bridges import did_you_mean
-from nm_ode.schedules import Cosine, Drop, Schedule, Warmup
+from nm_ode.optimizers import SGD, Optimizer
+from nm_ode.studies.flows import AnyFlow
 from nm_ode.studies.networks import ModelTable
+from nm_ode.studies.optimizers import OptimizerTable, SgdOptimizer
 from nm_ode.studies.tables import Table
 from nm_ode.symmetries import Kind
 
@@ -43,76 +45,12 @@ class NpzData(Table):
     samples: Annotated[int, Field(ge=1)] | None = None
 
 
-class DropTable(Table):
-    """lr times `factor` from each of the steps `at` on."""
-
-    name: Literal["drop"]
-    at: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
-    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
-
-    @field_validator("at")
-    @classmethod
-    def _increase(cls, at: list[int]) -> list[int]:
-        if at != sorted(set(at)):
-            raise PydanticCustomError("not_allowed", "steps that increase")
-        return at
-
-    def build(self) -> Schedule:
-        """The schedule."""
-        return Drop(tuple(self.at), self.factor)
-
-
-class WarmupTable(Table):
-    """Linear over the first `steps` steps."""
-
-    name: Literal["warmup"]
-    steps: Annotated[int, Field(ge=1)]
-
-    def build(self) -> Schedule:
-        """The schedule."""
-        return Warmup(self.steps)
-
-
-class CosineTable(Table):
-    """Down to `final` times lr at the end of the run, after a linear warm-up."""
-
-    name: Literal["cosine"]
-    final: Annotated[float, Field(gt=0, le=1)] = 0.01
-    warmup: Annotated[int, Field(ge=0)] = 0
-
-    def build(self) -> Schedule:
-        """The schedule."""
-        return Cosine(self.final, self.warmup)
-
-
-ScheduleTable = Annotated[DropTable | WarmupTable | CosineTable, Field(discriminator="name")]
-
-
-class SgdOptimizer(Table):
-    """torch.optim.SGD."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    dampening: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    nesterov: bool = False
-    schedule: ScheduleTable | None = None
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> SgdOptimizer:
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise PydanticCustomError(
-                "combination", "nesterov = true needs momentum > 0 and dampening = 0, as in torch.optim.SGD"
-            )
-        return self
-
-
 class Training(Table):
-    """Length and batches of the discrete run."""
+    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it."""
 
     steps: Annotated[int, Field(ge=1)]
     batch_size: int | Literal["full"] = "full"
+    warm_steps: Annotated[int, Field(ge=0)] = 0
     save_every: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("batch_size", mode="before")
@@ -121,28 +59,6 @@ class Training(Table):
         if value != "full" and not (type(value) is int and value >= 1):
             raise PydanticCustomError("not_allowed", "'full' or a number of samples, at least 1")
         return value
-
-
-class GradientFlowTable(Table):
-    """Gradient flow."""
-
-    kind: Literal["gradient"]
-
-
-class ModifiedFlowTable(Table):
-    """Modified flow of the optimiser."""
-
-    kind: Literal["modified"]
-    order: Annotated[int, Field(ge=1)] = 2
-    form: Literal["iterated_map", "hessian"] = "iterated_map"
-
-    @model_validator(mode="after")
-    def _order_exists(self) -> ModifiedFlowTable:
-        if self.form == "hessian" and self.order > 2:
-            raise PydanticCustomError(
-                "combination", "form = 'hessian' goes up to order = 2; form = 'iterated_map' has every order"
-            )
-        return self
 
 
 class Solver(Table):
@@ -164,16 +80,32 @@ class SymmetriesTable(Table):
     kinds: Annotated[list[Kind], Field(min_length=1)] | None = None
     laws: list[Literal["exact", "first_order", "second_order"]] | None = None
 
-    def laws_for(self, momentum: float) -> list[str]:
-        """Those that were asked for; else the exact law and the continuous one that fits."""
-        return (
-            list(self.laws)
-            if self.laws is not None
-            else ["exact", "second_order" if momentum else "first_order"]
-        )
+    def laws_for(self, optimizer: Optimizer) -> list[str]:
+        """Those that were asked for; else the exact law and the continuous one that fits; none but for SGD."""
+        if self.laws is not None:
+            return list(self.laws)
+        if not isinstance(optimizer, SGD):
+            return []
+        return ["exact", "second_order" if optimizer.momentum else "first_order"]
 
 
-FlowTable = Annotated[GradientFlowTable | ModifiedFlowTable, Field(discriminator="kind")]
+class StabilityTable(Table):
+    """Sharpness along the run."""
+
+    points: Annotated[int, Field(ge=2)] = 20
+
+
+class LadderTable(Table):
+    """Learning rates at which the whole study is repeated, to the same final time, for the order of each flow."""
+
+    lr: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+
+    @field_validator("lr")
+    @classmethod
+    def _distinct(cls, lr: list[float]) -> list[float]:
+        if len(set(lr)) < len(lr):
+            raise PydanticCustomError("not_allowed", "learning rates that are all different")
+        return sorted(lr, reverse=True)
 
 
 class Case(Table):
@@ -188,11 +120,18 @@ class Case(Table):
     loss: Literal["cross_entropy", "mse"]
     model: ModelTable
     data: Annotated[DigitsData | DiabetesData | NpzData, Field(discriminator="name")]
-    optimizer: SgdOptimizer
+    optimizer: OptimizerTable
     training: Training
-    flows: list[FlowTable] = Field(default_factory=list)
+    flows: list[AnyFlow] = Field(default_factory=list)
     solver: Solver = Field(default_factory=Solver)
     symmetries: SymmetriesTable | None = None
+    stability: StabilityTable | None = None
+    ladder: LadderTable | None = None
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _sgd_unless_named(cls, table: Any) -> Any:
+        return {"name": "sgd", **table} if isinstance(table, dict) else table
 
     @field_validator("flows", mode="before")
     @classmethod
@@ -203,35 +142,91 @@ class Case(Table):
 
     @model_validator(mode="after")
     def _go_together(self) -> Case:
-        for i, flow in enumerate(self.flows):
-            if self.optimizer.momentum and (flow.kind == "gradient" or flow.form == "hessian"):
-                raise PydanticCustomError(
-                    "combination",
-                    "flows[{i}]: optimizer.momentum = {momentum} does not go with {what}, which is that of plain "
-                    "descent; set momentum = 0, or take kind = 'modified', form = 'iterated_map'",
-                    {
-                        "i": i,
-                        "momentum": self.optimizer.momentum,
-                        "what": "gradient flow" if flow.kind == "gradient" else "form = 'hessian'",
-                    },
+        for i in range(len(self.flows)):
+            self._require_flow_fits(i)
+        if self.optimizer.schedule is not None:
+            if any(flow.kind != "gradient" for flow in self.flows):
+                raise _combination(
+                    "optimizer.schedule does not go with a modified flow, whose lr is constant; use 'gradient', or "
+                    "leave the schedule out"
                 )
-        if self.optimizer.schedule is not None and any(flow.kind == "modified" for flow in self.flows):
-            raise PydanticCustomError(
-                "combination",
-                "optimizer.schedule does not go with a modified flow, whose lr is constant; use 'gradient', or leave "
-                "the schedule out",
-            )
-        laws = self.symmetries.laws if self.symmetries is not None else None
-        if laws and "first_order" in laws and self.optimizer.momentum:
-            raise PydanticCustomError(
-                "combination",
-                "symmetries.laws: 'first_order' is for momentum = 0; this case has {momentum}: use 'second_order'",
-                {"momentum": self.optimizer.momentum},
-            )
-        for i, flow in enumerate(self.flows):
-            if flow in self.flows[:i]:
-                raise PydanticCustomError("combination", "flows[{i}] is there twice", {"i": i})
+            if self.ladder is not None:
+                raise _combination("optimizer.schedule does not go with a ladder, whose lr is constant")
+        self._require_laws_fit()
+        self._require_ladder_fits()
         return self
+
+    def _require_flow_fits(self, i: int) -> None:
+        flow, optimizer, batches = self.flows[i], self.optimizer, self.flows[i].batches
+        if flow in self.flows[:i]:
+            raise _combination(f"flows[{i}] is there twice")
+        what = {
+            "gradient": "gradient flow",
+            "modified": "form = 'hessian'",
+            "second_order": "kind = 'second_order'",
+            "slow_manifold": "kind = 'slow_manifold'",
+        }[flow.kind]
+        if flow.kind != "modified" or flow.form == "hessian":
+            remedy = "take kind = 'modified', form = 'iterated_map'"
+            if not isinstance(optimizer, SgdOptimizer):
+                raise _combination(
+                    f"flows[{i}]: optimizer.name = '{optimizer.name}' does not go with {what}, which is SGD's; {remedy}"
+                )
+            if optimizer.momentum and flow.kind in ("gradient", "modified"):
+                raise _combination(
+                    f"flows[{i}]: optimizer.momentum = {optimizer.momentum} does not go with {what}, which is that of "
+                    f"plain descent; set momentum = 0, or {remedy}"
+                )
+        if self.training.batch_size == "full" and batches is not None:
+            raise _combination(
+                f"flows[{i}]: batches = '{batches}' is for a run on minibatches; training.batch_size is 'full': leave "
+                "it out"
+            )
+        if self.training.batch_size != "full" and batches is None:
+            raise _combination(
+                f"flows[{i}]: training.batch_size = {self.training.batch_size}: say which samples the flow's loss is "
+                "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
+                "batches = 'full' (all: the error holds the batches' noise too)"
+            )
+        adaptive = self.solver.engine != "auto" and self.solver.step is None
+        if batches == "same" and adaptive:
+            raise _combination(
+                f"flows[{i}]: batches = 'same' makes the field jump each step, and engine = '{self.solver.engine}' "
+                "would step across: use engine = 'auto', or 'scipy' with method = 'RK8' and a step"
+            )
+
+    def _require_laws_fit(self) -> None:
+        laws = self.symmetries.laws if self.symmetries is not None else None
+        if not laws:
+            return
+        if not isinstance(self.optimizer, SgdOptimizer):
+            raise _combination(
+                f"symmetries.laws: the laws of the charges are SGD's; optimizer.name is '{self.optimizer.name}': leave "
+                "laws out, and the charges are recorded"
+            )
+        if "first_order" in laws and self.optimizer.momentum:
+            raise _combination(
+                "symmetries.laws: 'first_order' is for momentum = 0; this case has "
+                f"{self.optimizer.momentum}: use 'second_order'"
+            )
+
+    def _require_ladder_fits(self) -> None:
+        if self.ladder is None:
+            return
+        if not self.flows:
+            raise _combination("ladder: there is no flow whose order it could show; name some in flows")
+        for lr in self.ladder.lr:
+            for key, steps in (("steps", self.training.steps), ("warm_steps", self.training.warm_steps)):
+                exact = steps * self.optimizer.lr / lr
+                if abs(round(exact) - exact) > 1e-6 * max(exact, 1):
+                    raise _combination(
+                        f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
+                        f"{exact:g} of its steps, and must be a whole number for all rungs to end at the same time"
+                    )
+
+
+def _combination(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("combination", "{sentence}", {"sentence": sentence})
 
 
 def load_case(path: Path, *, engine: str | None = None) -> Case:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.annotations import annotate
+from nm_ode.optimizers import Optimizer
 from nm_ode.problem import Problem
 from nm_ode.studies.case import SymmetriesTable
 from nm_ode.symmetries import Symmetries, Symmetry, predict_charges, symmetries_of
@@ -32,7 +33,7 @@ class Wanted:
     defects: tuple[str, ...]
 
 
-def wanted_symmetries(table: SymmetriesTable, problem: Problem, momentum: float) -> Wanted:
+def wanted_symmetries(table: SymmetriesTable, problem: Problem, optimizer: Optimizer) -> Wanted:
     """Find and verify.
 
     Raises:
@@ -40,7 +41,7 @@ def wanted_symmetries(table: SymmetriesTable, problem: Problem, momentum: float)
     """
     found = symmetries_of(problem)
     chosen = tuple(s for s in found if table.kinds is None or s.kind in table.kinds)
-    laws = table.laws_for(momentum) if chosen else []
+    laws = table.laws_for(optimizer) if chosen else []
     if "exact" in laws and any(s.epsilon for s in chosen):
         laws.insert(laws.index("exact") + 1, WITH_EPSILON)
     return Wanted(chosen, tuple(laws), _table(found), found.defects)

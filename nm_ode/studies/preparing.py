@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xarray as xr
 from torch import nn
 
 from bridges import EngineError
 from nm_ode.data import DataError, DataSet, diabetes, digits, npz
-from nm_ode.flows import Flow, GradientFlow, ModifiedFlow
-from nm_ode.optimizers import SGD
+from nm_ode.flows import Flow, SameBatchFlow
+from nm_ode.optimizers import Optimizer
 from nm_ode.problem import LossFunction, Problem, ProblemError
 from nm_ode.schedules import Schedule
 from nm_ode.solving import require_options
-from nm_ode.studies.case import Case, CaseError, ModifiedFlowTable, NpzData
+from nm_ode.studies.case import Case, CaseError, NpzData
 from nm_ode.studies.networks import ImageModel
 
 _LOSSES: dict[str, LossFunction] = {
@@ -29,13 +30,12 @@ class Prepared:
     """What a case names, made."""
 
     problem: Problem
-    optimizer: SGD
+    optimizer: Optimizer
     schedule: Schedule | None
-    flows: tuple[Flow, ...]
 
 
 def prepare(case: Case, path: Path) -> Prepared:
-    """Problem, optimiser, schedule and flows of a case.
+    """Problem, optimiser and schedule of a case.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
@@ -68,15 +68,16 @@ def prepare(case: Case, path: Path) -> Prepared:
         )
     except ProblemError as error:
         raise CaseError(f"{path}: {error}") from None
-    optimizer = SGD(**case.optimizer.model_dump(exclude={"name", "schedule"}))
     table = case.optimizer.schedule
-    flows = tuple(
-        ModifiedFlow(problem, optimizer, flow.order, flow.form)
-        if isinstance(flow, ModifiedFlowTable)
-        else GradientFlow(problem, optimizer)
-        for flow in case.flows
+    return Prepared(problem, case.optimizer.build(), table.build() if table is not None else None)
+
+
+def flows_beside(case: Case, problem: Problem, optimizer: Optimizer, run: xr.Dataset) -> tuple[Flow, ...]:
+    """The case's flows, to be solved beside a run of this optimiser."""
+    built = [(table, table.build(problem, optimizer)) for table in case.flows]
+    return tuple(
+        SameBatchFlow.beside(flow, run) if table.batches == "same" else flow for table, flow in built
     )
-    return Prepared(problem, optimizer, table.build() if table is not None else None, flows)
 
 
 def _data(case: Case, path: Path) -> DataSet:

@@ -11,11 +11,15 @@ from pathlib import Path
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from nm_ode.comparison import compare
+from nm_ode.comparison import compare, convergence
+from nm_ode.flows import name_and_title
+from nm_ode.recording import CurvatureRecord, spread_steps
+from nm_ode.smoothness import kinks
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.case import Case, CaseError
 from nm_ode.studies.charges import prediction, wanted_symmetries
-from nm_ode.studies.preparing import Prepared, prepare
+from nm_ode.studies.ladder import rung, warm_state
+from nm_ode.studies.preparing import Prepared, flows_beside, prepare
 from nm_ode.studies.store import StoreError, StoreWriter, another_case, first_difference, open_store
 from nm_ode.studies.versions import git_commit, versions
 from nm_ode.symmetries import SymmetryError
@@ -110,12 +114,16 @@ def _fill(
     wanted = None
     failures: list[str] = []
     if case.symmetries is not None:
-        wanted = wanted_symmetries(case.symmetries, prepared.problem, prepared.optimizer.momentum)
+        wanted = wanted_symmetries(case.symmetries, prepared.problem, prepared.optimizer)
         writer.write("symmetries", wanted.table)
         failures += wanted.defects
     chosen = wanted.chosen if wanted is not None else ()
     run = _complete(writer.read("discrete"))
-    if run is None:
+    if run is None or (case.stability is not None and writer.read("discrete/curvature") is None):
+        curvature = None
+        if case.stability is not None:
+            steps = spread_steps(case.training.steps, case.stability.points)
+            curvature = CurvatureRecord(prepared.problem, prepared.optimizer, steps)
         try:
             run = train(
                 prepared.problem,
@@ -124,27 +132,34 @@ def _fill(
                 batch_size=case.training.batch_size,
                 seed=case.seed,
                 save_every=case.training.save_every,
+                state0=warm_state(case, prepared.problem, prepared.optimizer),
                 schedule=prepared.schedule,
+                watches=[curvature] if curvature is not None else [],
                 symmetries=chosen,
                 on_step=progress("training", case.training.steps),
             )
         except TrainingDiverged as diverged:
             writer.write("discrete", diverged.run.assign_attrs(status="diverged", message=str(diverged)))
+            if curvature is not None:
+                writer.write("discrete/curvature", curvature.dataset(diverged.run))
             return [*failures, str(diverged)]
         run = run.assign_attrs(status="success")
         writer.write("discrete", run)
+        if curvature is not None:
+            writer.write("discrete/curvature", curvature.dataset(run))
 
     for law in wanted.laws if wanted is not None else ():
         predicted = prediction(run, law)
         writer.write(f"laws/{law}", predicted)
         writer.write(f"comparison/{law}", compare(run, predicted))
 
-    for flow in prepared.flows:
-        group = f"flows/{flow.name}"
+    for flow in flows_beside(case, prepared.problem, prepared.optimizer, run):
+        name, title = name_and_title(flow, case.training.batch_size)
+        group = f"flows/{name}"
         solution = _complete(writer.read(group))
         if solution is None:
             options = case.solver.model_dump()
-            report = progress(flow.title, run.sizes["saved_step"])
+            report = progress(title, run.sizes["saved_step"])
             try:
                 solution = solve(flow, run, **options, symmetries=chosen, on_sample=report)
             except SolveError as error:
@@ -152,8 +167,31 @@ def _fill(
                 failures.append(str(error))
             writer.write(group, solution)
         if solution.sizes.get("time"):
-            writer.write(f"comparison/{flow.name}", compare(run, solution))
+            writer.write(f"comparison/{name}", compare(run, solution))
+    if case.ladder is not None:
+        writer.write("convergence", _convergence(writer, case, prepared, case.ladder.lr, progress))
     return failures
+
+
+def _convergence(
+    writer: StoreWriter, case: Case, prepared: Prepared, lrs: list[float], progress: Progress
+) -> xr.Dataset:
+    rungs = []
+    for i, lr in enumerate(lrs):
+        group = f"rungs/{i}"
+        done = _complete(writer.read(group))
+        if done is None:
+            done = rung(case, prepared.problem, lr, progress)
+            writer.write(group, done)
+        rungs.append(done)
+    return convergence(
+        rungs,
+        {
+            "kinks": ", ".join(kinks(prepared.problem)),
+            "optimizer_remembers": int(prepared.optimizer.remembers),
+            "warm_start": int(case.training.warm_steps > 0),
+        },
+    )
 
 
 def _complete(dataset: xr.Dataset | None) -> xr.Dataset | None:
