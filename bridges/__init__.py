@@ -2,6 +2,7 @@
 
 from bridges.choosing import Choice, choose, choose_for_jumps
 from bridges.engine import (
+    FINEST_RTOL,
     Engine,
     EngineError,
     OdeProblem,
@@ -16,6 +17,7 @@ from bridges.engine import (
 )
 
 __all__ = [
+    "FINEST_RTOL",
     "Choice",
     "Engine",
     "EngineError",

@@ -21,6 +21,10 @@ OnSample: TypeAlias = Callable[[int, float, Array], None]
 Status: TypeAlias = Literal["success", "non_finite", "max_rhs", "max_seconds", "step_failure"]
 
 
+FINEST_RTOL = 3e-14
+"""The smallest relative tolerance: some hundred roundings of float64."""
+
+
 class EngineError(ValueError):
     """The caller asked for something that no engine can do."""
 
@@ -81,6 +85,10 @@ class OdeProblem:
             raise EngineError("sample times must increase strictly")
         if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
             raise EngineError("restarts must increase strictly")
+        if 0 < self.rtol < FINEST_RTOL:
+            raise EngineError(
+                f"rtol = {self.rtol:g} is below what float64 holds: give at least {FINEST_RTOL:g}"
+            )
         if np.ndim(self.atol):
             if np.shape(self.atol) != y0.shape:
                 raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")

@@ -209,6 +209,8 @@ def cases() -> None:
             table.add_row(path.stem, "[red]does not load[/red]", "", str(error))
             continue
         what = [f"{len(case.flows)} flows"] if case.flows else []
+        what += [f"orders at {len(case.ladder.lr)} lr"] if case.ladder is not None else []
+        what += ["sharpness"] if case.stability is not None else []
         what += ["charges"] if case.symmetries is not None else []
         table.add_row(case.name, case.title, ", ".join(what), _short(path))
     out_console.print(table)
@@ -249,7 +251,47 @@ def _print_tables(tree: xr.DataTree) -> None:
     if not {"flows", "symmetries"} & set(tree.children):
         out_console.print("No flow was solved, and no symmetry looked for.", style="dim")
     _print_flows(tree)
+    _print_orders(tree)
+    _print_stability(tree)
     _print_charges(tree)
+
+
+def _print_orders(tree: xr.DataTree) -> None:
+    if "convergence" not in tree.children:
+        return
+    convergence = tree["convergence"].dataset
+    lrs = convergence["lr"].values
+    table = _bare_table()
+    table.add_column("flow", no_wrap=True)
+    for column in ("order", "theory", f"error at {lrs[0]:g}", f"{lrs[-1]:g}", "fit"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for i, name in enumerate(convergence["flow"].values.tolist()):
+        one = convergence.isel(flow=i)
+        order, error = float(one["observed_order"]), float(one["order_standard_error"])
+        seen = "–" if math.isnan(order) else f"{order:.2f}" + ("" if math.isnan(error) else f" ± {error:.2f}")
+        used = int((one["left_out"].values == "").sum())
+        errors = [_exponent(float(one["error"].values[place])) for place in (0, -1)]
+        table.add_row(
+            name.replace("_", " "), seen, f"{int(one['expected_order'])}", *errors, f"{used}/{len(lrs)}"
+        )
+    out_console.print(table)
+    out_console.print(
+        "order in lr of the error at the final time, by least squares over the ladder; fit: points that are in it",
+        style="dim",
+    )
+    for i, name in enumerate(convergence["flow"].values.tolist()):
+        words = str(convergence["verdict"].values[i])
+        if "as theory has it" not in words:
+            out_console.print(f"[yellow]{name.replace('_', ' ')}:[/yellow] {escape(words)}", highlight=False)
+
+
+def _print_stability(tree: xr.DataTree) -> None:
+    from nm_ode.comparison import stability
+
+    seen = stability(tree)
+    if seen is not None:
+        colour = "yellow" if seen.unstable_from is not None else "dim"
+        out_console.print(f"[{colour}]{escape(seen.words)}[/{colour}]", highlight=False)
 
 
 def _print_charges(tree: xr.DataTree) -> None:
@@ -325,7 +367,11 @@ def _print_flows(tree: xr.DataTree) -> None:
         style="dim",
     )
     for row in rows:
-        if row.solver_limited:
+        if row.solver_limited and row.rtol <= 1e-12:
+            out_console.print(
+                f"[red]![/red] {row.title}: as close to the run as the solver gets; what is left is rounding"
+            )
+        elif row.solver_limited:
             out_console.print(
                 f"[red]![/red] {row.title}: the solver's own error is above a tenth of what is measured; "
                 "tighten solver.rtol (or, with kinks, use method = 'Midpoint' and a smaller step)"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges import (
+    FINEST_RTOL,
     Choice,
     Engine,
     EngineError,
@@ -78,7 +79,7 @@ def solve(
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         symmetries: of which to record the charges too.
-        check: solve once more with rtol and atol ten times tighter and record the distance as
+        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record the distance as
             `solver_error` (THEORY.md §5). Midpoint and RK8 take their own step halving instead.
         on_sample: called with the number of samples done, for a progress bar.
 
@@ -377,7 +378,7 @@ def _add_check(result: xr.Dataset, flow: Flow, plan: _Plan, ode: OdeProblem, sol
     def distance(index: int, t: float, y: NDArray[np.float64]) -> None:
         errors[index] = np.linalg.norm(_theta_in(flow, y).numpy() - states[index])
 
-    tighter = replace(ode, rtol=ode.rtol / _TIGHTER, atol=ode.atol / _TIGHTER)
+    tighter = replace(ode, rtol=max(ode.rtol / _TIGHTER, FINEST_RTOL), atol=ode.atol / _TIGHTER)
     checked = plan.engine.solve(tighter, plan.choice.method, distance)
     result["solver_error"] = ("time", errors)
     atol = result.attrs["atol"] / _TIGHTER

@@ -6,12 +6,14 @@ from nm_ode.comparison.defects import defects, share_at_start
 from nm_ode.comparison.errors import compare
 from nm_ode.comparison.law_summary import SymmetryRow, law_titles, symmetry_summary
 from nm_ode.comparison.order import ObservedOrder, observed_order
+from nm_ode.comparison.stability import Stability, stability
 from nm_ode.comparison.summary import Row, summary
 
 __all__ = [
     "AlignmentError",
     "ObservedOrder",
     "Row",
+    "Stability",
     "SymmetryRow",
     "compare",
     "convergence",
@@ -19,6 +21,7 @@ __all__ = [
     "law_titles",
     "observed_order",
     "share_at_start",
+    "stability",
     "summary",
     "symmetry_summary",
 ]

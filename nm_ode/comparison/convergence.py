@@ -24,7 +24,7 @@ def convergence(rungs: Sequence[xr.Dataset], attrs: dict[str, str | int]) -> xr.
 
     Args:
         rungs: one a learning rate, from `studies.ladder`.
-        attrs: of the case: `kinks`, `optimizer_remembers`, `warm_start`.
+        attrs: of the case: `kinks`, `optimizer_remembers`, `warm_start`, `fixed_step`.
 
     Returns:
         `/convergence`: dimensions `lr` (falling), `flow`, `layer`. What was measured at each lr; `left_out`, why a
@@ -32,7 +32,9 @@ def convergence(rungs: Sequence[xr.Dataset], attrs: dict[str, str | int]) -> xr.
         log error against log lr, over the points that are in, of all parameters and of each layer; `expected_order`,
         and a `verdict` in words.
     """
-    falling = sorted((rung.set_coords("expected_order") for rung in rungs), key=lambda rung: -float(rung["lr"]))
+    falling = sorted(
+        (rung.set_coords("expected_order") for rung in rungs), key=lambda rung: -float(rung["lr"])
+    )
     ladder = xr.concat(falling, "lr", data_vars="all", coords="minimal").drop_attrs(deep=False)
     lrs, flows, layers = ladder["lr"].values, ladder["flow"].values, ladder["layer"].values
     left_out = np.array(
@@ -110,6 +112,7 @@ def _words(
             normalised_sharpness=_largest(ladder["largest_normalised_sharpness"].values[used]),
             cold=bool(attrs["optimizer_remembers"]) and not attrs["warm_start"],
             start_share=_largest(ladder["start_share"].values[used, i]),
+            fixed_step=bool(attrs["fixed_step"]),
         )
     )
 

@@ -12,7 +12,8 @@ import xarray as xr
 class Row:
     """A flow at the last compared step: how far from the run, at what cost, how well solved.
 
-    Numbers that were not measured are NaN. `solver_limited` is None without a check.
+    Numbers that were not measured are NaN. `solver_limited` is None without a check, `holds_from` (see
+    `comparison.defects`) where the one-step defects are not known.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Row:
     solver_error: float = math.nan
     solver_error_ratio: float = math.nan
     solver_limited: bool | None = None
+    third_derivative_evaluations: int = 0
+    holds_from: int | None = None
 
 
 def summary(tree: xr.DataTree) -> list[Row]:
@@ -54,9 +57,11 @@ def _datasets(tree: xr.DataTree, group: str) -> dict[str, xr.Dataset]:
 
 def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
     fields = Row.__dataclass_fields__
-    values = {key: flow.attrs[key] for key in fields if key in flow.attrs}
+    values = {key: flow.attrs[key] for key in fields if key in flow.attrs and key not in ("step", "time")}
     step, time = 0, 0.0
     if comparison is not None:
+        if "holds_from" in comparison.attrs:
+            values["holds_from"] = int(comparison.attrs["holds_from"])
         last = comparison.isel(step=-1)
         step, time = int(last["step"]), float(last["time"])
         values |= {key: last[key].item() for key in fields if key in last.data_vars}

@@ -27,6 +27,7 @@ class Evidence:
         normalised_sharpness: largest η λ_max along the path, over the rungs in the fit.
         cold: did the optimiser start with nothing to remember?
         start_share: largest over the rungs of the share of the summed one-step defects in the first tenth of the run.
+        fixed_step: were the flows solved with one?
     """
 
     order: ObservedOrder
@@ -40,6 +41,7 @@ class Evidence:
     normalised_sharpness: float
     cold: bool
     start_share: float
+    fixed_step: bool = False
 
 
 def verdict(seen: Evidence) -> str:
@@ -108,9 +110,10 @@ def _local(seen: Evidence) -> str:
 
 
 def _floors(seen: Evidence) -> list[str]:
+    tighten = "take a smaller solver.step" if seen.fixed_step else "tighten solver.rtol"
     remedies = {
         "not solved": "of {n} learning rates the run or the flow has no end",
-        "solver's error": "at {n} the solver's own error is above a tenth of what is measured: tighten solver.rtol",
+        "solver's error": f"at {{n}} the solver's own error is above a tenth of what is measured: {tighten}",
         "rounding": "at {n} the error is at the rounding of the run itself",
     }
     told = [remedies[why].format(n=n) for why, n in seen.left_out.items() if n]

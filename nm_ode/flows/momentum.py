@@ -24,8 +24,8 @@ class SecondOrderForm:
     The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
     θ + β(θ_k − θ_{k−1}), which adds aβHθ̇ on the left: one Hessian–vector product.
 
-    A step acts half a step before an oscillator at rest would feel it, so that from θ̇(0) = 0 the flow lags by an
-    amount of order η whatever follows. A run under way starts with θ̇ = −v/(1−τ).
+    A run under way starts with θ̇ = −v/(1−τ). From rest a step acts half a step before an oscillator with θ̇(0) = 0
+    feels it: the flow lags by an amount of order η, whatever follows.
 
     Raises:
         FlowError: an optimiser other than SGD.
@@ -35,7 +35,7 @@ class SecondOrderForm:
     optimizer: SGD
     name = "second_order"
     title = "second-order form"
-    expected_order = 1
+    expected_order = 2
     depends_on_lr = True
     gradients_per_rhs = 1
     third_derivatives_per_rhs = 0

@@ -44,8 +44,11 @@ def loss_plot(tree: xr.DataTree, rows: list[Row]) -> str:
     return _figure("Loss", draw)
 
 
-def error_plot(tree: xr.DataTree, rows: list[Row]) -> str:
-    """Distance between each flow and the run against time, with the solver's own error below it."""
+def error_plot(tree: xr.DataTree, rows: list[Row], unstable_time: float | None = None) -> str:
+    """Distance between each flow and the run against time, with the solver's own error below it.
+
+    A line marks the time from which on the run is not stable.
+    """
 
     def draw(axes: Axes) -> None:
         for i, row in enumerate(rows):
@@ -65,6 +68,10 @@ def error_plot(tree: xr.DataTree, rows: list[Row]) -> str:
                     lw=1,
                     alpha=0.55,
                 )
+        if unstable_time is not None:
+            axes.axvline(
+                unstable_time, color=DISCRETE, lw=1, ls=(0, (1, 2)), label="limit of stability passed"
+            )
         axes.set_yscale("log")
         axes.set_xlabel(time_label(tree))
         axes.plot([], [], color=DISCRETE, lw=1, alpha=0.55, label="solver's own error (thin, same colours)")

@@ -6,13 +6,16 @@ import base64
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import xarray as xr
 
-from nm_ode.comparison import law_titles, summary, symmetry_summary
+from nm_ode.comparison import law_titles, stability, summary, symmetry_summary
 from nm_ode.reporting.charge_plots import family_panels, kind_panels
+from nm_ode.reporting.order_plots import order_plot, sharpness_plot
 from nm_ode.reporting.plots import error_plot, layer_plot, loss_plot
 
 
@@ -25,8 +28,9 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=_number, count=_count, image=_image, power=_power)
-    rows = summary(tree)
+    environment.filters.update(number=_number, count=_count, image=_image, power=_power, order=_order)
+    environment.tests["match"] = lambda text, start: text.startswith(start)
+    rows, stable = summary(tree), stability(tree)
     compared = [row for row in rows if row.step > 0]
     figures = []
     if tree["discrete"].sizes.get("saved_step", 0) > 1:
@@ -38,7 +42,7 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
             (
                 "Distance between each flow and the discrete run at the same time; thin lines: the solver's "
                 "own error, which must lie well below.",
-                error_plot(tree, compared),
+                error_plot(tree, compared, stable.unstable_time if stable is not None else None),
             )
         )
         figures.append(
@@ -63,6 +67,11 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
     html = environment.get_template("report.html.jinja").render(
         attrs=tree.attrs,
         run=tree["discrete"].attrs,
+        optimizer=optimizer_text(tree["discrete"].attrs),
+        stability=stable,
+        sharpness_figure=sharpness_plot(tree, stable) if stable is not None else None,
+        convergence=tree["convergence"].dataset if "convergence" in tree.children else None,
+        order_figure=order_plot(tree["convergence"].dataset) if "convergence" in tree.children else None,
         steps=tree["discrete"].sizes["step"],
         rows=rows,
         figures=figures,
@@ -78,11 +87,21 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
     return path
 
 
+def optimizer_text(run: Mapping[Any, Any]) -> str:
+    """The optimiser and its hyper-parameters; stores of earlier versions know only some."""
+    return str(run.get("optimizer_text", f"{run['optimizer']}, lr = {run['lr']}"))
+
+
 def _number(value: float) -> str:
     """Three figures, with a real minus and exponent; a dash for what was not measured."""
     if math.isnan(value):
         return "–"
     return _typeset(f"{value:.3g}")
+
+
+def _order(value: float) -> str:
+    """Two decimals; a dash for what was not measured."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _power(value: float) -> str:

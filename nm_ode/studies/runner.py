@@ -190,6 +190,7 @@ def _convergence(
             "kinks": ", ".join(kinks(prepared.problem)),
             "optimizer_remembers": int(prepared.optimizer.remembers),
             "warm_start": int(case.training.warm_steps > 0),
+            "fixed_step": int(case.solver.step is not None),
         },
     )
 
