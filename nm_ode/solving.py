@@ -79,8 +79,8 @@ def solve(
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         symmetries: of which to record the charges too.
-        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record the distance as
-            `solver_error` (THEORY.md §5). Midpoint and RK8 take their own step halving instead.
+        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
+            the distance as `solver_error` (THEORY.md §5). Midpoint and RK8 take their own step halving instead.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:

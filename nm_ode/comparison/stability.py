@@ -16,6 +16,7 @@ class Stability:
         largest: over the measured steps.
         series_from, unstable_from: first measured step above each limit; None if there is none.
         unstable_time: flow time of the latter.
+        errors: title of each flow, its error over the motion where stability ends and at the end of the run.
     """
 
     largest: float
@@ -25,6 +26,7 @@ class Stability:
     unstable_from: int | None
     unstable_time: float | None
     points: int
+    errors: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def words(self) -> str:
@@ -34,8 +36,12 @@ class Stability:
             return (
                 f"From step {self.unstable_from} on lr · λ_max passes the limit of stability, {limit} (it reaches "
                 f"{self.largest:.3g}). A step there overshoots in the sharpest direction by more than it started with, "
-                "which no flow does: past this step none is expected to follow the run, of whatever order."
-            )
+                "which no flow does: past this step none is expected to follow the run, of whatever order. "
+                + "; ".join(
+                    f"{title}: error over motion {a:.1e} there, {b:.1e} at the end"
+                    for title, a, b in self.errors
+                )
+            ).rstrip()
         if self.series_from is not None:
             return (
                 f"lr · λ_max reaches {self.largest:.3g}: from step {self.series_from} on it is above {series}, where "
@@ -67,7 +73,18 @@ def stability(tree: xr.DataTree) -> Stability | None:
         unstable_from=int(steps[beyond[0]]) if beyond.size else None,
         unstable_time=float(times[beyond[0]]) if beyond.size else None,
         points=len(x),
+        errors=_errors(tree, float(times[beyond[0]])) if beyond.size else (),
     )
+
+
+def _errors(tree: xr.DataTree, time: float) -> tuple[tuple[str, float, float], ...]:
+    found = []
+    for node in tree["comparison"].children.values() if "comparison" in tree.children else ():
+        if "relative_error" in node.dataset and node.dataset.sizes["step"] > 1:
+            errors = node.dataset["relative_error"]
+            at = int(np.abs(node.dataset["time"].values - time).argmin())
+            found.append((str(node.attrs["title"]), float(errors[at]), float(errors[-1])))
+    return tuple(sorted(found, key=lambda one: -one[1]))
 
 
 def _up(value: float) -> str:
