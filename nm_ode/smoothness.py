@@ -122,6 +122,12 @@ def _between(x: Tensor, low: float | None = None, high: float | None = None) -> 
     return side
 
 
+def _winner(x: Tensor, dim: Sequence[int]) -> Tensor:
+    kept = [i for i in range(x.ndim) if i not in {d % x.ndim for d in dim}] if dim else []
+    over = [i for i in range(x.ndim) if i not in kept]
+    return x.permute(*kept, *over).reshape([*(x.shape[i] for i in kept), -1]).argmax(-1)
+
+
 _aten = torch.ops.aten
 _SIDE: dict[Any, Callable[..., Tensor]] = {
     _aten.relu: _positive,
@@ -138,6 +144,11 @@ _SIDE: dict[Any, Callable[..., Tensor]] = {
     _aten.threshold: lambda x, threshold, value: x > threshold,
     _aten.hardshrink: lambda x, width=0.5: _between(x, -width, width),
     _aten.softshrink: lambda x, width=0.5: _between(x, -width, width),
+    _aten.hardswish: lambda x: _between(x, -3.0, 3.0),
+    _aten.hardsigmoid: lambda x: _between(x, -3.0, 3.0),
+    _aten.where: lambda condition, *_: condition,
+    _aten.amax: lambda x, dim=(), keepdim=False: _winner(x, dim),
+    _aten.amin: lambda x, dim=(), keepdim=False: _winner(-x, dim),
     _aten.maximum: lambda x, y: x > y,
     _aten.minimum: lambda x, y: x > y,
 }

@@ -113,6 +113,8 @@ def _words(
             cold=bool(attrs["optimizer_remembers"]) and not attrs["warm_start"],
             start_share=_largest(ladder["start_share"].values[used, i]),
             fixed_step=bool(attrs["fixed_step"]),
+            jolted=bool(attrs["optimizer_remembers"])
+            and str(ladder["flow"].values[i]).startswith("same_batch_"),
         )
     )
 

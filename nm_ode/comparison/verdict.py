@@ -28,6 +28,7 @@ class Evidence:
         cold: did the optimiser start with nothing to remember?
         start_share: largest over the rungs of the share of the summed one-step defects in the first tenth of the run.
         fixed_step: were the flows solved with one?
+        jolted: is it a same-batch flow of an optimiser that remembers?
     """
 
     order: ObservedOrder
@@ -42,6 +43,7 @@ class Evidence:
     cold: bool
     start_share: float
     fixed_step: bool = False
+    jolted: bool = False
 
 
 def verdict(seen: Evidence) -> str:
@@ -82,6 +84,11 @@ def _causes(seen: Evidence) -> list[str]:
         causes.append(
             f"lr · λ_max reaches {seen.normalised_sharpness:.2g} along the path, and the series of a modified flow "
             f"converges below {SERIES_LIMIT:g}: leave out the largest learning rates."
+        )
+    if seen.jolted:
+        causes.append(
+            "Each change of batch starts a transient of what the optimiser remembers, which differences do not follow "
+            "to any order in lr."
         )
     if seen.cold:
         share = (

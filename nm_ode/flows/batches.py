@@ -24,6 +24,9 @@ class SameBatchFlow:
     THEORY.md's (ii), a full-batch flow: beside a run on minibatches its distance holds the batches' noise too, does
     not shrink like lr^order, and says nothing about the flow's order.
 
+    An optimiser that remembers more than theta is followed less well: each change of batch starts a transient of its
+    velocity or moments, of which a flow of order K knows (1−β)^K (see `IteratedMapForm`).
+
     Args:
         flow: any other flow.
         batch_size, seed: as `train` was given them.
