@@ -142,6 +142,11 @@ class Engine(Protocol):
     def methods(self) -> tuple[str, ...]: ...
 
     @property
+    def fixed_step_methods(self) -> tuple[str, ...]:
+        """Those of `methods` that need a step, and that a field may jump under."""
+        ...
+
+    @property
     def version(self) -> str:
         """Library and version, for the record."""
         ...

@@ -22,7 +22,7 @@ from bridges.engine import (
 from bridges.fixed_step import MIDPOINT, RK8, FixedStep
 
 _ADAPTIVE: dict[str, Any] = {"DOP853": DOP853, "RK23": RK23}
-FIXED_STEP = {"Midpoint": MIDPOINT, "RK8": RK8}
+_FIXED_STEP = {"Midpoint": MIDPOINT, "RK8": RK8}
 
 
 class ScipyEngine:
@@ -32,6 +32,7 @@ class ScipyEngine:
 
     name = "scipy"
     methods = ("DOP853", "RK23", "Midpoint", "RK8")
+    fixed_step_methods = tuple(_FIXED_STEP)
 
     @property
     def version(self) -> str:
@@ -45,18 +46,18 @@ class ScipyEngine:
             EngineError: a step or restarts for an adaptive method, or no step for a fixed-step one.
         """
         require_method(self, method)
-        if (method in FIXED_STEP) != (problem.step is not None):
+        if (method in _FIXED_STEP) != (problem.step is not None):
             raise EngineError(
                 f"method {method!r} has a fixed step: give `step`"
-                if method in FIXED_STEP
+                if method in _FIXED_STEP
                 else f"method {method!r} chooses its own steps: give tolerances, not `step`"
             )
-        if method not in FIXED_STEP:
+        if method not in _FIXED_STEP:
             require_no_restarts(problem, method)
 
         def make(rhs: Rhs) -> Stepper:
-            if method in FIXED_STEP:
-                return FixedStep(FIXED_STEP[method], problem, rhs)
+            if method in _FIXED_STEP:
+                return FixedStep(_FIXED_STEP[method], problem, rhs)
             return _Adaptive(_ADAPTIVE[method], problem, rhs)
 
         return drive(problem, make, on_sample, engine=self.name, method=method)

@@ -27,6 +27,7 @@ class SundialsEngine:
 
     name = "sundials"
     methods = ("BDF", "Adams")
+    fixed_step_methods: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:

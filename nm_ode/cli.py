@@ -209,7 +209,7 @@ def cases() -> None:
             table.add_row(path.stem, "[red]does not load[/red]", "", str(error))
             continue
         what = [f"{len(case.flows)} flows"] if case.flows else []
-        what += [f"orders at {len(case.ladder.lr)} lr"] if case.ladder is not None else []
+        what += ["orders"] if case.ladder is not None else []
         what += ["sharpness"] if case.stability is not None else []
         what += ["charges"] if case.symmetries is not None else []
         table.add_row(case.name, case.title, ", ".join(what), _short(path))

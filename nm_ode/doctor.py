@@ -50,7 +50,7 @@ def _try(name: str) -> Finding:
                 times=np.array([0.0, 1.0]),
                 rtol=1e-6,
                 atol=1e-9,
-                step=0.001 if method == "Midpoint" else None,
+                step=0.001 if method in engine.fixed_step_methods else None,
             )
             last = np.zeros(3)
             solution = engine.solve(problem, method, lambda i, t, y, last=last: np.copyto(last, y))  # type: ignore[misc]

@@ -31,7 +31,6 @@ from nm_ode.symmetries import ChargeMeter, Symmetry
 
 RECORDABLE = ("loss", "grad_norm", "theta")
 _TIGHTER = 10.0
-_FIXED_STEP = ("Midpoint", "RK8")
 
 
 class SolveError(RuntimeError):
@@ -310,7 +309,7 @@ def _plan(
     if rtol is None:
         rtol = choose(kinks=found, stiffness=0.0, rtol=None).rtol
     if method is None:
-        method = "Midpoint" if step is not None else named.methods[0]
+        method = named.fixed_step_methods[0] if step is not None else named.methods[0]
     return _Plan(named, Choice(engine, method, rtol, "named by the caller", step))
 
 
@@ -324,11 +323,12 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
     named = get_engine(engine)
     if method is not None:
         require_method(named, method)
-    if step is not None and (engine != "scipy" or method not in (None, *_FIXED_STEP)):
+    fixed = named.fixed_step_methods
+    if step is not None and (not fixed or method not in (None, *fixed)):
         raise EngineError(
             "step goes with engine 'scipy' and method 'Midpoint' or 'RK8'; the others choose their own"
         )
-    if method in _FIXED_STEP and step is None:
+    if method in fixed and step is None:
         raise EngineError(f"method {method!r} has a fixed step: give `step`")
 
 

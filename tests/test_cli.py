@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,31 @@ def test_symmetries_of_a_case_that_is_not_there(case: Path) -> None:
     result = call("symmetries", "digits_vitt")
     assert result.exit_code == 2
     assert "did you mean 'digits_vit'" in result.stderr
+
+
+def test_run_prints_orders_and_stability(case: Path) -> None:
+    text = case.read_text().replace(
+        "[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[stability]\npoints = 3\n[solver]"
+    )
+    case.write_text(text)
+    result = call("run", case)
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert re.search(r"gradient 1\.0\d ± 0\.0\d 1 .*3/3", words)
+    assert "the run is stable below 2." in words
+
+
+def test_an_order_that_falls_short_is_explained(case: Path) -> None:
+    case.write_text(
+        case.read_text()
+        .replace("[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[solver]")
+        .replace("rtol = 1e-5", "rtol = 1e-1")
+    )
+    words = " ".join(call("run", case).output.split())
+    assert "the solver's own error is above a tenth of what is measured: tighten solver.rtol" in words
+
+
+def test_cases_say_what_they_compare(case: Path) -> None:
+    words = " ".join(call("cases").output.split())
+    assert "orders" in words
+    assert "sharpness" in words

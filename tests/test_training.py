@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from nm_ode import SGD, Problem, TrainingDiverged, train
+from nm_ode import SGD, Adam, AdamW, Problem, TrainingDiverged, final_state, train
 from nm_ode.data import sample_batches
 
 MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
@@ -129,3 +129,68 @@ def test_progress_is_told_step_by_step(tiny: Problem) -> None:
 def test_values_out_of_range_are_named(tiny: Problem, options, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         train(tiny, SGD(lr=0.1), **options)
+
+
+REMEMBERING = [MOMENTUM, SGD(lr=0.05, momentum=0.9, nesterov=True), Adam(lr=0.01), AdamW(lr=0.01)]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *REMEMBERING], ids=str)
+def test_a_warm_start_goes_on_where_the_run_was(tiny: Problem, optimizer) -> None:
+    """Six steps, then six from the final state: as twelve in one."""
+    first = train(tiny, optimizer, 6)
+    second = train(tiny, optimizer, 6, state0=final_state(first))
+    straight = train(tiny, optimizer, 12)
+    np.testing.assert_allclose(second["theta"], straight["theta"][6:], rtol=1e-12, atol=1e-14)
+    assert (first.attrs["warm_start"], second.attrs["warm_start"]) == (0, 1)
+    np.testing.assert_array_equal(final_state(second)[: tiny.layout.size], second["theta"][-1])
+
+
+@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+def test_the_whole_state_is_kept_at_both_ends(tiny: Problem, optimizer) -> None:
+    run = train(tiny, optimizer, 5)
+    layout = optimizer.state_layout(tiny.layout.size)
+    state = optimizer.state_at_rest(tiny.theta0, tiny.grad(tiny.theta0))
+    np.testing.assert_allclose(run["initial_state"], state, rtol=1e-13, atol=1e-15)
+    for _ in range(5):
+        state = state + optimizer.increment(state, tiny.grad(state[: tiny.layout.size]))
+    assert run["final_state"].shape == (layout.size,)
+    np.testing.assert_allclose(run["final_state"], state, rtol=1e-11, atol=1e-13)
+
+
+def test_plain_descent_remembers_nothing(tiny: Problem) -> None:
+    assert "final_state" not in train(tiny, SGD(lr=0.1), 2)
+
+
+def test_starts_that_do_not_go_together_are_named(tiny: Problem) -> None:
+    state = final_state(train(tiny, Adam(lr=0.1), 2))
+    with pytest.raises(ValueError, match="theta0 and state0 were given"):
+        train(tiny, Adam(lr=0.1), 2, theta0=tiny.theta0, state0=state)
+    with pytest.raises(ValueError, match=r"the state has shape \(79,\); it must have \(52,\): theta \(26\)"):
+        train(tiny, MOMENTUM, 2, state0=state)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *REMEMBERING], ids=str)
+def test_a_watch_sees_the_state_before_its_steps(tiny: Problem, optimizer) -> None:
+    class Watch:
+        steps = (0, 2, 5)
+
+        def __init__(self) -> None:
+            self.seen = {}
+
+        def __call__(self, step, state) -> None:
+            self.seen[step] = state
+
+    watch = Watch()
+    run = train(tiny, optimizer, 5, watches=[watch])
+    assert sorted(watch.seen) == [0, 2, 5]
+    for step, state in watch.seen.items():
+        np.testing.assert_array_equal(state[: tiny.layout.size], run["theta"][step])
+    np.testing.assert_array_equal(watch.seen[5], final_state(run))
+
+
+def test_what_a_run_says_of_its_optimiser(tiny: Problem) -> None:
+    attrs = train(tiny, Adam(lr=0.01), 2).attrs
+    assert attrs["optimizer"] == "Adam"
+    assert attrs["betas"] == [0.9, 0.999]
+    assert attrs["optimizer_text"] == "Adam, lr = 0.01"
+    assert attrs["time_per_step"] == 0.01

@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 import pytest
 import xarray as xr
 
-from nm_ode.comparison import summary, symmetry_summary
+from nm_ode.comparison import stability, summary, symmetry_summary
 from nm_ode.reporting import write_report
+from nm_ode.reporting.order_plots import order_plot
 from nm_ode.reporting.report import _count, _number, _power
 from nm_ode.studies import load_case, run_case
 from tests.studies.conftest import CHARGES, TINY
@@ -165,3 +166,86 @@ def test_laws_without_motion_have_no_panel(with_charges, tmp_path: Path) -> None
 )
 def test_residuals_are_powers_of_ten(value: float, text: str) -> None:
     assert _power(value) == text
+
+
+LADDER = TINY.replace(
+    "[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[stability]\npoints = 3\n[solver]"
+).replace("rtol = 1e-5", "rtol = 1e-9")
+
+
+@pytest.fixture(scope="module")
+def with_ladder(tmp_path_factory) -> xr.DataTree:
+    folder = tmp_path_factory.mktemp("ladder")
+    path = folder / "tiny.toml"
+    path.write_text(LADDER)
+    return run_case(load_case(path), path, folder / "out").tree
+
+
+def test_orders_have_their_page(with_ladder, tmp_path: Path) -> None:
+    html = write_report(with_ladder, tmp_path / "report.html").read_text()
+    outline = Outline()
+    outline.feed(html)
+    assert outline.open == []
+    assert len(outline.sources) == 5
+    found = with_ladder["convergence"].dataset
+    for i in range(found.sizes["flow"]):
+        assert f"{float(found['observed_order'][i]):.2f}" in html
+        assert str(found["verdict"].values[i]) in html
+    assert "Orders by layer" in html
+    assert "linear1" in html
+
+
+def test_a_point_out_of_the_fit_is_hollow(with_ladder) -> None:
+    found = with_ladder["convergence"].dataset.copy(deep=True)
+    assert order_plot(found) != order_plot(
+        found.assign(left_out=(("lr", "flow"), [["rounding", ""], ["", ""], ["", ""]]))
+    )
+
+
+def test_stability_has_its_page(with_ladder, tmp_path: Path) -> None:
+    html = write_report(with_ladder, tmp_path / "report.html").read_text()
+    seen = stability(with_ladder)
+    assert seen.words in html
+    assert "card fail" not in html
+    curvature = with_ladder["discrete/curvature"].to_dataset()
+    beyond = curvature.assign(normalised_sharpness=curvature["normalised_sharpness"] * 1000)
+    tree = with_ladder.copy()
+    tree["discrete/curvature"] = xr.DataTree(beyond)
+    html = write_report(tree, tmp_path / "report.html").read_text()
+    assert "card fail" in html
+    assert "past this step none is expected to follow the run" in html
+
+
+def test_which_samples_a_flow_takes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        TINY.replace("save_every = 5", "batch_size = 20").replace(
+            '["gradient", { kind = "modified", order = 2, form = "hessian" }]',
+            '[{ kind = "gradient", batches = "full" }, { kind = "gradient", batches = "same" }]',
+        )
+    )
+    html = write_report(
+        run_case(load_case(path), path, tmp_path / "out").tree, tmp_path / "r.html"
+    ).read_text()
+    assert "full-batch gradient flow" in html
+    assert "same-batch gradient flow" in html
+    assert "its error holds the batches’ noise" in html
+    assert "its error is the discretisation’s alone" in html
+
+
+def test_adam_and_the_step_from_which_its_flow_holds_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        TINY.replace("lr = 0.1", 'name = "adam"\nlr = 1e-3')
+        .replace("steps = 10", "steps = 40")
+        .replace("save_every = 5", "save_every = 1")
+        .replace(
+            '["gradient", { kind = "modified", order = 2, form = "hessian" }]',
+            '[{ kind = "modified", order = 4 }]',
+        )
+    )
+    tree = run_case(load_case(path), path, tmp_path / "out").tree
+    html = " ".join(write_report(tree, tmp_path / "r.html").read_text().split())
+    (row,) = summary(tree)
+    assert "40 steps of Adam, lr = 0.001," in html
+    assert f"leaves out more than a thousandth of an update in the steps before {row.holds_from}," in html

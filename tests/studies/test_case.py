@@ -12,7 +12,15 @@ from nm_ode.studies.preparing import prepare
 
 
 def test_every_shipped_case_loads_and_is_called_like_its_file() -> None:
-    assert {path.stem for path in shipped_cases()} >= {"digits_mlp", "diabetes_linear"}
+    assert {path.stem for path in shipped_cases()} >= {
+        "digits_mlp",
+        "diabetes_linear",
+        "orders_tanh",
+        "orders_relu",
+        "orders_heavy_ball",
+        "orders_adam",
+        "edge_of_stability",
+    }
     for path in shipped_cases():
         case = load_case(path)
         assert case.name == path.stem
@@ -22,7 +30,8 @@ def test_every_shipped_case_loads_and_is_called_like_its_file() -> None:
 def test_a_case_is_what_its_file_says(tiny_case: Path) -> None:
     case = load_case(tiny_case)
     prepared = prepare(case, tiny_case)
-    problem, optimizer, flows = prepared.problem, prepared.optimizer, prepared.flows
+    problem, optimizer = prepared.problem, prepared.optimizer
+    flows = [table.build(problem, optimizer) for table in case.flows]
     assert problem.layout.size == 64 * 4 + 4 + 4 * 10 + 10
     assert problem.n_samples == 40
     assert optimizer.lr == 0.1
@@ -80,12 +89,52 @@ MISTAKES = [
         r"dtype: 'float16' was given.*float16 and bfloat16 are too coarse for a flow",
     ),
     (('["gradient",', '["gradiant",'), r"flows\[0\].kind: 'gradiant' was given; did you mean 'gradient'\?"),
-    (("order = 2", "order = 3"), r"flows\[1\]: form = 'hessian' goes up to order = 2"),
+    (("order = 2", "order = 4"), r"flows\[1\]: form = 'hessian' goes up to order = 3"),
     (('["gradient",', '["gradient", "gradient",'), r"flows\[1\] is there twice"),
     (
         ("lr = 0.1", "lr = 0.1\nmomentum = 0.9"),
         r"flows\[0\]: optimizer.momentum = 0.9 does not go with gradient flow.*take kind = 'modified'",
     ),
+    (
+        ("lr = 0.1", 'name = "adam"\nlr = 0.1'),
+        r"flows\[0\]: optimizer.name = 'adam' does not go with gradient flow, which is SGD's; take kind = 'modified'",
+    ),
+    (
+        ('["gradient",', '[{ kind = "slow_manifold", order = 3 },'),
+        r"flows\[0\].order: 3 was given; it must be 1 or 2",
+    ),
+    (("lr = 0.1", 'name = "adamax"\nlr = 0.1'), r"optimizer.name: 'adamax' was given; did you mean 'adam'\?"),
+    (
+        ("lr = 0.1", 'name = "adam"\nlr = 0.1\nbetas = [0.9]'),
+        r"optimizer.betas",
+    ),
+    (
+        ("lr = 0.1", 'name = "adam"\nlr = 0.1\nbetas = [0.9, 1.0]'),
+        r"optimizer.betas\[1\]: 1.0 was given; it must be less than 1",
+    ),
+    (("lr = 0.1", 'name = "adam"\nlr = 0.1\nmomentum = 0.9'), r"optimizer: unknown key 'momentum'"),
+    (
+        ("save_every = 5", "batch_size = 20"),
+        r"flows\[0\]: training.batch_size = 20: say which samples .*batches = 'same' .* or batches = 'full'",
+    ),
+    (
+        ('["gradient",', '[{ kind = "gradient", batches = "same" },'),
+        r"flows\[0\]: batches = 'same' is for a run on minibatches; training.batch_size is 'full': leave it out",
+    ),
+    (("[solver]", "[ladder]\nlr = [0.2]\n[solver]"), r"ladder.lr: \[0.2\] was given"),
+    (
+        ("[solver]", "[ladder]\nlr = [0.2, 0.2]\n[solver]"),
+        r"ladder.lr: .* learning rates that are all different",
+    ),
+    (
+        ("[solver]", "[ladder]\nlr = [0.2, 0.3]\n[solver]"),
+        r"ladder.lr: 0.3 was given; training.steps = 10 steps of 0.1 are 3.33333 of its steps, and must",
+    ),
+    (
+        ("save_every = 5", "warm_steps = 5\n[ladder]\nlr = [0.2, 0.1]"),
+        r"ladder.lr: 0.2 was given; training.warm_steps = 5 steps of 0.1 are 2.5 of its steps",
+    ),
+    (("[solver]", "[stability]\npoints = 1\n[solver]"), r"stability.points: 1 was given"),
     (('name = "tiny"', 'name = "../tiny"'), r"name: '../tiny' was given; it must be a file name"),
     (("[solver]", "[solver"), r"is not valid TOML"),
 ]
@@ -97,6 +146,61 @@ def test_mistakes_in_the_file_are_named(edited, edit: tuple[str, str], sentence:
     with pytest.raises(CaseError, match=sentence) as caught:
         load_case(path)
     assert str(caught.value).startswith(str(path))
+
+
+MISTAKES_OF_TWO = [
+    (
+        [
+            ("save_every = 5", "batch_size = 20"),
+            ('["gradient",', '[{ kind = "gradient", batches = "same" },'),
+            (', form = "hessian" }', ', batches = "full" }'),
+            ("rtol = 1e-5", 'engine = "scipy"'),
+        ],
+        r"flows\[0\]: batches = 'same' makes the field jump each step, and engine = 'scipy' would step across",
+    ),
+    (
+        [
+            ("lr = 0.1", 'lr = 0.1\nschedule = { name = "warmup", steps = 3 }'),
+            ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', '["gradient"]'),
+            ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
+        ],
+        r"optimizer.schedule does not go with a ladder",
+    ),
+    (
+        [
+            ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', "[]"),
+            ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
+        ],
+        r"ladder: there is no flow whose order it could show",
+    ),
+    (
+        [
+            ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', "[]"),
+            ("lr = 0.1", 'name = "adam"\nlr = 0.1'),
+            ("[solver]", '[symmetries]\nlaws = ["exact"]\n[solver]'),
+        ],
+        r"symmetries.laws: the laws of the charges are SGD's; optimizer.name is 'adam'",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("edits", "sentence"), MISTAKES_OF_TWO, ids=[sentence for _, sentence in MISTAKES_OF_TWO]
+)
+def test_what_does_not_go_together_is_named(edited, edits, sentence: str) -> None:
+    with pytest.raises(CaseError, match=sentence):
+        load_case(edited(*edits))
+
+
+def test_optimisers_of_a_case(edited) -> None:
+    from nm_ode import Adam, AdamW
+
+    plain = ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', "[]")
+    adam = load_case(edited(plain, ("lr = 0.1", 'name = "adam"\nlr = 1e-2\nbetas = [0.8, 0.99]\neps = 1e-6')))
+    assert adam.optimizer.build() == Adam(1e-2, (0.8, 0.99), 1e-6)
+    assert adam.optimizer.build(1e-3) == Adam(1e-3, (0.8, 0.99), 1e-6)
+    adamw = load_case(edited(plain, ("lr = 0.1", 'name = "adamw"\nlr = 1e-2')))
+    assert adamw.optimizer.build() == AdamW(1e-2)
 
 
 def test_every_mistake_gets_a_line(edited) -> None:
@@ -115,10 +219,6 @@ MISFITS = [
     (('"cross_entropy"', '"mse"'), r"loss: 'mse' was given; data 'digits' has classes: use 'cross_entropy'"),
     (("samples = 40", "samples = 4000"), r"data: samples must be from 1 to 1797.*4000"),
     (
-        ("save_every = 5", "batch_size = 41"),
-        r"training.batch_size: 41 was given; data 'digits' has 40 samples",
-    ),
-    (
         ("rtol = 1e-5", 'engine = "sundial"'),
         r"solver: no engine is called 'sundial'; did you mean 'sundials'\?",
     ),
@@ -135,6 +235,13 @@ def test_what_does_not_fit_together_is_named(edited, edit: tuple[str, str], sent
     with pytest.raises(CaseError, match=sentence) as caught:
         prepare(load_case(path), path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_batch_larger_than_the_data_is_named(edited) -> None:
+    flows = '["gradient", { kind = "modified", order = 2, form = "hessian" }]'
+    path = edited(("save_every = 5", "batch_size = 41"), (flows, "[]"))
+    with pytest.raises(CaseError, match=r"training.batch_size: 41 was given; data 'digits' has 40 samples"):
+        prepare(load_case(path), path)
 
 
 def npz_case(edited, **arrays) -> Path:
