@@ -29,9 +29,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/flow_solve.py
 	$(BIN)/python benchmarks/method_choice.py
 	$(BIN)/python benchmarks/symmetry.py
+	$(BIN)/python benchmarks/modified_flow.py
 
 picture: demo
-	$(BIN)/nm-ode run cases/digits_bn_sgd.toml
+	$(BIN)/nm-ode run cases/digits_bn_sgd.toml cases/orders_adam.toml
 	$(BIN)/python docs/picture.py
 
 # One venv for everything. It is made anew where an installation was cut off half-way.

@@ -160,8 +160,7 @@ def solve(
         raise
     result = dataset(solution)
     if solution.status != "success":
-        cold = isinstance(flow, IteratedMapForm) and _is_cold(flow, t)
-        raise SolveError(f"{title}: {_failure(solution, cold=cold)}", result)
+        raise SolveError(f"{title}: {_failure(solution, _non_finite_remedy(flow, t))}", result)
     if check:
         try:
             _add_check(result, flow, plan, ode, solution)
@@ -412,19 +411,19 @@ _REMEDIES = {
 }
 
 
-def _is_cold(flow: IteratedMapForm, t: object) -> bool:
-    """Does the flow start where its optimiser has nothing to remember yet?"""
-    warm = isinstance(t, xr.Dataset) and bool(t.attrs.get("warm_start"))
-    return flow.optimizer.multiscale and flow.order > 1 and not warm
+def _non_finite_remedy(flow: Flow, t: object) -> str:
+    if not (isinstance(flow, IteratedMapForm) and flow.optimizer.multiscale):
+        return _REMEDIES["non_finite"]
+    if isinstance(t, xr.Dataset) and t.attrs.get("warm_start"):
+        return "a step of the solver took a second moment below zero: tighten rtol"
+    return (
+        "differences do not follow the optimiser's first steps, and take its second moment below zero: start warm "
+        "(state0 of train, warm_steps of a case)"
+    )
 
 
-def _failure(solution: OdeSolution, *, cold: bool = False) -> str:
-    remedy = _REMEDIES[solution.status]
-    if cold and solution.status == "non_finite":
-        remedy = (
-            "differences do not follow the optimiser's first steps, and take its second moment below zero: start warm "
-            "(state0 of train, warm_steps of a case)"
-        )
+def _failure(solution: OdeSolution, non_finite_remedy: str = _REMEDIES["non_finite"]) -> str:
+    remedy = non_finite_remedy if solution.status == "non_finite" else _REMEDIES[solution.status]
     return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"
 
 

@@ -141,7 +141,10 @@ MISTAKES = [
     (
         [
             ("momentum = 0.9\n", ""),
-            ('loss = "cross_entropy"\n', 'loss = "cross_entropy"\nflows = [{ kind = "modified", batches = "full" }]\n'),
+            (
+                'loss = "cross_entropy"\n',
+                'loss = "cross_entropy"\nflows = [{ kind = "modified", batches = "full" }]\n',
+            ),
         ],
         r"optimizer.schedule does not go with a modified flow",
     ),
