@@ -93,9 +93,7 @@ class Adam:
     def increment(self, state: Tensor, grad: Tensor) -> Tensor:
         """Φ(z) − z; nothing is written to."""
         theta, mean, square, step = self.state_layout(len(grad)).split(state)
-        direction = grad
-        if self.weight_decay and not self.decoupled:
-            direction = grad + self.weight_decay * theta
+        direction = self._direction(theta, grad)
         (beta1, beta2), squared = self.betas, direction * direction
         # Not mean + what it gains: the sum's rounding is that of the larger moment, before or after.
         corrected_mean = (beta1 * mean + (1 - beta1) * direction) / _bias(beta1, step + 1)
@@ -109,17 +107,13 @@ class Adam:
 
     def scale(self, state: Tensor, grad: Tensor) -> Tensor:
         """Of the moments, what they will be one step on."""
-        _, _, square, step = self.state_layout(len(grad)).split(state)
-        after = square + (grad * grad - square) * (1 - self.betas[1])
-        root = (after / _bias(self.betas[1], step + 1)).sqrt() + self.eps
-        return torch.cat([torch.ones_like(grad), root, after + self.eps**2, torch.ones_like(step)])
+        square, root, step = self._one_step_on(state, grad)
+        return torch.cat([torch.ones_like(grad), root, square + self.eps**2, torch.ones_like(step)])
 
     def preconditioner(self, state: Tensor, grad: Tensor) -> Tensor:
         """(√v̂ + ε)(1 − β1^k) of the step to come."""
-        _, _, square, step = self.state_layout(len(grad)).split(state)
-        after = square + (grad * grad - square) * (1 - self.betas[1])
-        root = (after / _bias(self.betas[1], step + 1)).sqrt() + self.eps
-        return root * _bias(self.betas[0], step + 1)
+        _, root, step = self._one_step_on(state, grad)
+        return root * _bias(self.betas[0], step)
 
     def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The same optimiser as torch's own object."""
@@ -138,6 +132,15 @@ class Adam:
         found = torch_optimizer.state[parameter]
         memory = [found[name].reshape(-1).to(parameter) for name in _MEMORY]
         return torch.cat([parameter.detach(), *memory])
+
+    def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
+        return grad + self.decay_curvature * theta if self.decay_curvature else grad
+
+    def _one_step_on(self, state: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v', √v̂' + ε and k' after the step to come."""
+        theta, _, square, step = self.state_layout(len(grad)).split(state)
+        square = square + (self._direction(theta, grad).square() - square) * (1 - self.betas[1])
+        return square, (square / _bias(self.betas[1], step + 1)).sqrt() + self.eps, step + 1
 
 
 @dataclass(frozen=True)
