@@ -45,7 +45,9 @@ class StepFailure(Exception):  # noqa: N818 (an outcome, not a defect)
     """The method cannot go on; the text says why."""
 
 
-class _Stop(Exception):  # noqa: N818
+class Stop(Exception):  # noqa: N818
+    """A limit, or numbers that are not finite: the solve ends here, with this status."""
+
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status: Status = status
@@ -67,14 +69,14 @@ class Meter:
     def __call__(self, t: float, y: Array, dy: Array) -> None:
         problem = self._problem
         if problem.max_rhs is not None and self.count >= problem.max_rhs:
-            raise _Stop("max_rhs", f"the limit of {problem.max_rhs} right-hand sides was reached")
+            raise Stop("max_rhs", f"the limit of {problem.max_rhs} right-hand sides was reached")
         if problem.max_seconds is not None and self.seconds > problem.max_seconds:
-            raise _Stop("max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached")
+            raise Stop("max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached")
         self.count += 1
         self.last_t = t
         problem.rhs(t, y, dy)
         if not np.isfinite(dy).all():
-            raise _Stop("non_finite", "the right-hand side has entries that are not finite")
+            raise Stop("non_finite", "the right-hand side has entries that are not finite")
 
 
 def drive(
@@ -128,7 +130,7 @@ def drive(
                 stepper.advance()
                 while samples < times.size and times[samples] <= stepper.t:
                     hand_out(float(times[samples]), stepper.at(float(times[samples])))
-    except _Stop as stop:
+    except Stop as stop:
         return solution(stop.status, str(stop))
     except StepFailure as failure:
         return solution("step_failure", str(failure))

@@ -15,6 +15,8 @@ Array: TypeAlias = NDArray[np.float64]
 Rhs: TypeAlias = Callable[[float, Array, Array], None]
 """`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
 
+Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
+
 OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
 
@@ -52,6 +54,9 @@ class OdeProblem:
             promise it refuse.
         on_restart: called with i before the first step from restarts[i] on, so that the field is the right one at
             both ends of every step.
+        max_step: the longest step of an adaptive method; None for no limit. Not every engine has it.
+        jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
+        sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time, looked at before every right-hand side.
 
@@ -67,6 +72,9 @@ class OdeProblem:
     step: float | None = None
     restarts: Array | None = None
     on_restart: Callable[[int], None] | None = None
+    max_step: float | None = None
+    jvp: Jvp | None = None
+    sharpness: Callable[[float, Array], float] | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
 
@@ -94,7 +102,7 @@ class OdeProblem:
                 raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
             if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
                 raise EngineError("atol must be positive numbers")
-        for name in ("rtol", "atol", "step", "max_rhs", "max_seconds"):
+        for name in ("rtol", "atol", "step", "max_step", "max_rhs", "max_seconds"):
             value = getattr(self, name)
             if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
                 raise EngineError(f"{name} must be a positive number; {value} was given")
@@ -151,6 +159,10 @@ class Engine(Protocol):
         """Library and version, for the record."""
         ...
 
+    def require_ready(self) -> None:
+        """Raises EngineError, with the remedy, if the engine lacks something to start; starts nothing."""
+        ...
+
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """Solve; a failure of the numerics is a status, an exception of the callables is itself.
 
@@ -161,6 +173,7 @@ class Engine(Protocol):
 
 
 _ENGINES = {
+    "diffeq": ("bridges.julia.engine", "DiffeqEngine"),
     "scipy": ("bridges.scipy_ivp", "ScipyEngine"),
     "sundials": ("bridges.sundials", "SundialsEngine"),
 }

@@ -38,6 +38,9 @@ class ScipyEngine:
     def version(self) -> str:
         return f"SciPy {scipy.__version__}"
 
+    def require_ready(self) -> None:
+        """It is: its wheel came with ours."""
+
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """See `Engine.solve`. Midpoint and RK8 need `problem.step`; the others refuse it.
 

@@ -33,6 +33,9 @@ class SundialsEngine:
     def version(self) -> str:
         return f"scikit-sundae {importlib.metadata.version('scikit-sundae')}"
 
+    def require_ready(self) -> None:
+        """It is: its wheel came with ours."""
+
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """See `Engine.solve`.
 

@@ -17,13 +17,32 @@ from bridges import (
     engine_names,
     get_engine,
 )
+from bridges.julia.engine import DiffeqEngine
+from bridges.julia.installing import installation
 from nm_ode import observed_order
 
-METHODS = [(name, method) for name in engine_names() for method in get_engine(name).methods]
-FIXED_STEP = ["Midpoint", "RK8"]
+FIXED_STEP = ["Midpoint", "RK8", "RK4", "Euler", "Heun"]
+NO_JULIA = installation().lacks
+needs_julia = [pytest.mark.julia, pytest.mark.skipif(bool(NO_JULIA), reason=f"no Julia: {NO_JULIA}")]
+EMBEDDED = [(name, method) for name in ("scipy", "sundials") for method in get_engine(name).methods]
+STAND_IN = [("stand-in", method) for method in ("Vern9", "DP5", "FBDF", "ROCK4", "RK4")]
+DIFFEQ = [("diffeq", method) for method in get_engine("diffeq").methods]
+METHODS = [*EMBEDDED, *STAND_IN, *DIFFEQ]
 ADAPTIVE = [pair for pair in METHODS if pair[1] not in FIXED_STEP]
-every_method = pytest.mark.parametrize(("engine", "method"), METHODS, ids=lambda value: str(value))
-adaptive_methods = pytest.mark.parametrize(("engine", "method"), ADAPTIVE, ids=lambda value: str(value))
+
+
+def parametrised(pairs):
+    marked = [pytest.param(*pair, marks=needs_julia if pair[0] == "diffeq" else ()) for pair in pairs]
+    return pytest.mark.parametrize(("engine", "method"), marked, ids=lambda value: str(value))
+
+
+every_method, adaptive_methods = parametrised(METHODS), parametrised(ADAPTIVE)
+
+
+def engine_called(name: str):
+    """The engine; "stand-in" is the Julia engine with SciPy in its worker."""
+    return DiffeqEngine("tests.bridges.stand_in:StandIn") if name == "stand-in" else get_engine(name)
+
 
 RATES = np.array([1.0, 0.3, 2.0])
 Y0 = np.array([1.0, -2.0, 0.5])
@@ -47,9 +66,9 @@ def solve(engine: str, method: str, rhs, y0, times, **options) -> tuple[np.ndarr
         samples.append(np.array(y))
 
     if method in FIXED_STEP:
-        options.setdefault("step", 0.01 if method == "Midpoint" else 0.05)
+        options.setdefault("step", {"Midpoint": 0.01, "Heun": 0.01, "Euler": 1e-5}.get(method, 0.05))
     problem = OdeProblem(rhs, np.asarray(y0, float), np.asarray(times, float), **options)
-    solution = get_engine(engine).solve(problem, method, keep)
+    solution = engine_called(engine).solve(problem, method, keep)
     assert solution.samples == len(samples)
     return np.array(samples), solution
 
@@ -119,7 +138,7 @@ def test_samples_cost_no_stored_state_and_come_in_order(engine: str, method: str
         arrays.add(id(y))
 
     problem = OdeProblem(decay, Y0, np.linspace(0, 1, 400), step=0.01 if method in FIXED_STEP else None)
-    get_engine(engine).solve(problem, method, look)
+    engine_called(engine).solve(problem, method, look)
     assert seen == list(range(400))
 
 
@@ -162,7 +181,7 @@ def test_every_right_hand_side_is_counted(engine: str, method: str) -> None:
     assert statistics.wall_seconds > 0
 
 
-@adaptive_methods
+@parametrised([pair for pair in ADAPTIVE if pair[0] != "diffeq" or pair[1] in ("Tsit5", "Vern7", "FBDF")])
 def test_rejected_steps_are_counted(engine: str, method: str) -> None:
     def sudden(t, y, dy):  # quiet, then fast: steps that have grown must be taken back
         dy[:] = -y if t < 10 else -200 * (y - np.sin(20 * t))
@@ -199,7 +218,7 @@ def test_an_exception_comes_out_as_itself_with_the_solution_so_far(
 
     problem = OdeProblem(rhs, Y0, np.array([0.0, 1.0, 2.0, 3.0]), step=0.05 if method in FIXED_STEP else None)
     with pytest.raises(Broken) as caught:
-        get_engine(engine).solve(problem, method, keep)
+        engine_called(engine).solve(problem, method, keep)
     assert caught.value is mine
     solution = mine.ode_solution
     assert solution.samples == len(kept)
@@ -310,14 +329,32 @@ def test_problems_that_make_no_sense_are_named(options, sentence: str) -> None:
 
 
 def test_a_step_goes_with_a_fixed_step_method_and_with_nothing_else() -> None:
-    for engine, method in ADAPTIVE:
+    for engine, method in [*EMBEDDED, ("stand-in", "FBDF"), ("stand-in", "ROCK4")]:
+        if method in FIXED_STEP:
+            continue
         with pytest.raises(EngineError, match="chooses its own steps"):
             solve(engine, method, decay, Y0, [0.0, 1.0], step=0.1)
-    for method in FIXED_STEP:
+    for engine, method in (("scipy", "Midpoint"), ("scipy", "RK8"), ("stand-in", "RK4")):
         with pytest.raises(EngineError, match="fixed step: give `step`"):
-            get_engine("scipy").solve(
+            engine_called(engine).solve(
                 OdeProblem(decay, Y0, np.array([0.0, 1.0])), method, lambda i, t, y: None
             )
+
+
+def test_an_explicit_method_of_julia_takes_a_step() -> None:
+    states, _ = solve("stand-in", "Vern9", decay, Y0, [0.0, 0.5, 1.0], step=0.05)
+    np.testing.assert_allclose(states[-1], Y0 * np.exp(-RATES), rtol=1e-5)
+
+
+def test_a_longest_step_is_kept_to() -> None:
+    times: list[float] = []
+
+    def watched(t, y, dy):
+        times.append(t)
+        decay(t, y, dy)
+
+    solve("stand-in", "Vern9", watched, Y0, [0.0, 1.0], rtol=1e-3, max_step=0.01)
+    assert max(np.diff(np.unique(times))) <= 0.01
 
 
 @pytest.mark.parametrize(("method", "order"), [("Midpoint", 2), ("RK8", 8)])
@@ -332,7 +369,7 @@ def test_fixed_steps_have_their_order_and_their_error_estimate(method: str, orde
     assert abs(observed_order(steps, errors).order - order) < 0.15
 
 
-@pytest.mark.parametrize("method", FIXED_STEP)
+@pytest.mark.parametrize("method", ["Midpoint", "RK8"])
 def test_a_field_that_jumps_is_the_right_one_at_both_ends_of_every_step(method: str) -> None:
     """y' = rate_k y during piece k, with samples that fall on some jumps, between some, and steps across none."""
     rates, jumps, now = np.array([1.0, -3.0, 2.0, 0.5]), np.array([0.0, 0.3, 0.5, 0.9]), [np.nan]
@@ -376,7 +413,7 @@ def test_an_absolute_tolerance_for_each_entry(engine: str, method: str) -> None:
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
     with pytest.raises(
-        UnknownEngineError, match=r"'sundial'; did you mean 'sundials'\? Known: scipy, sundials"
+        UnknownEngineError, match=r"'sundial'; did you mean 'sundials'\? Known: diffeq, scipy, sundials"
     ):
         get_engine("sundial")
     with pytest.raises(UnknownMethodError, match=r"no method 'dop583'; did you mean 'DOP853'\?"):
@@ -387,4 +424,14 @@ def test_engines_say_what_they_are() -> None:
     for name in engine_names():
         engine = get_engine(name)
         assert engine.name == name
-        assert any(character.isdigit() for character in engine.version)
+        if name != "diffeq" or not NO_JULIA:
+            assert any(character.isdigit() for character in engine.version)
+    assert "StandIn (SciPy) " in engine_called("stand-in").version
+
+
+@pytest.mark.skipif(not NO_JULIA, reason="there is a Julia here")
+def test_without_julia_the_remedy_is_one_line() -> None:
+    with pytest.raises(
+        EngineError, match=r"engine 'diffeq' cannot start: .*; run `nm-ode bridge install` \(about"
+    ):
+        solve("diffeq", "Vern9", decay, Y0, [0.0, 1.0])

@@ -1,0 +1,112 @@
+"""Julia behind the worker: DifferentialEquations.jl through diffeqpy. Imported in the worker process alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bridges.julia.protocol as protocol
+from bridges.julia.methods import METHODS, PACKAGES
+from bridges.julia.protocol import Vectors
+
+Ask = Callable[[bytes, float], float]
+
+
+class JuliaBackend:
+    """Starts Julia, loads the packages and compiles nothing before the first solve."""
+
+    def __init__(self) -> None:
+        if shutil.which("julia") is None:
+            # diffeqpy would download one now; `installing.worker_environment` puts ours on the path.
+            raise RuntimeError("no julia on the path: run `nm-ode bridge install`")
+        from diffeqpy import load_julia_packages
+
+        load_julia_packages(*PACKAGES)
+        from juliacall import Main
+
+        self._jl = jl = Main
+        jl.seval(f'include(raw"{Path(__file__).with_name("nm_bridge.jl")}")')
+        self._bridge = jl.NMBridge
+        # A numpy array reaches Julia as PyArray, which in-place solves refuse (rule 3).
+        self._vector = jl.seval("x -> Vector{Float64}(x)")
+        self._matrix = jl.seval("x -> Matrix{Float64}(x)")
+        self._copy = jl.seval("copyto!")
+        self._options = jl.seval("(; kwargs...) -> kwargs")
+
+    def versions(self) -> dict[str, str]:
+        """Julia and the packages that it solves with."""
+        found = {"julia": str(self._jl.seval("string(VERSION)"))}
+        for package in ("OrdinaryDiffEq", "SciMLBase"):
+            found[package] = str(self._jl.seval(f"string(pkgversion(NMBridge.{package}))"))
+        return found
+
+    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+        """See `worker.Backend.solve`."""
+        n = vectors.n
+        first = vectors.rows.__array_interface__["data"][0]
+        state, rate, direction = (self._bridge.row(first + 8 * n * i, n) for i in range(3))
+        y0 = self._vector(vectors.rows[protocol.STATE].copy())
+        atol = self._vector(vectors.rows[protocol.RATE].copy()) if job["atol"] is None else job["atol"]
+
+        def rhs(t: Any) -> None:
+            ask(protocol.RHS, float(t))
+
+        def jvp(t: Any) -> None:
+            ask(protocol.JVP, float(t))
+
+        def sharpness(t: Any, u: Any) -> float:
+            self._copy(state, u)
+            return float(ask(protocol.SHARPNESS, float(t)))
+
+        def on_sample(index: Any, u: Any) -> None:
+            self._copy(state, u)
+            ask(protocol.SAMPLE, float(index))
+
+        options: dict[str, Any] = {"reltol": job["rtol"], "maxiters": job["max_steps"]}
+        if job["step"] is not None:
+            options |= {"adaptive": False, "dt": job["step"]}
+        if job["max_step"] is not None:
+            options["dtmax"] = job["max_step"]
+        field = self._bridge.field(rhs, jvp if job["jvp"] else None, state, rate, direction)
+        algorithm = self._bridge.algorithm(
+            job["method"], job["kind"], sharpness if job["sharpness"] else None
+        )
+        code, time, steps, rejected = self._bridge.run(
+            field, y0, self._vector(np.array(job["times"])), algorithm, atol, on_sample, **options
+        )
+        return {
+            "retcode": str(code),
+            "time": float(time),
+            "steps": int(steps),
+            "rejected_steps": int(rejected),
+        }
+
+    def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        """See `caller.Worker.laws`; no callback."""
+        kind = METHODS[job["method"]].kind
+        # Julia's columns are numpy's rows: steps along the second axis.
+        matrices = [self._matrix(arrays[name].T) for name in ("m", "b", "force")]
+        code, time, evaluations, charges = self._bridge.laws(
+            job["order"],
+            matrices[0],
+            matrices[1],
+            self._vector(arrays["kappa"]),
+            matrices[2],
+            self._vector(arrays["y0"]),
+            self._vector(arrays["times"]),
+            self._bridge.algorithm(job["method"], "explicit" if kind == "stabilised" else kind, None),
+            job["rtol"],
+            job["atol"],
+            os.getppid(),
+        )
+        return {
+            "retcode": str(code),
+            "time": float(time),
+            "rhs_evaluations": int(evaluations),
+            "arrays": {"charges": np.array(charges, dtype=np.float64).T},
+        }

@@ -1,0 +1,129 @@
+"""What goes between caller and worker: frames of nine bytes, messages in JSON, vectors in shared memory.
+
+Control travels over a socket or pipe of its own, never over stdin or stdout: libuv makes descriptor 0 non-blocking, and
+Julia's packages print on 1 (BRIDGE.md, rule 1). Vectors lie in a temporary file that both sides map; the caller makes
+it and removes its name as soon as the worker has it open, so that no crash leaves it behind and no resource tracker
+unlinks it twice, as it does named shared memory (rule 2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import struct
+import tempfile
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridges.engine import Array, EngineError
+
+_FRAME = struct.Struct("<cd")
+
+# The worker asks, with a number that says which:
+RHS = b"f"  # the derivative at time x, of the state in row STATE, into row RATE
+JVP = b"j"  # the Jacobian at time x and row STATE times row DIRECTION, into row RATE
+SHARPNESS = b"e"  # the spectral radius of the Jacobian at time x and row STATE
+SAMPLE = b"s"  # here is sample number x, in row STATE
+DONE = b"d"  # the job is done; a message follows
+FAILED = b"x"  # it is not; a message follows
+
+# The caller answers, with a number where one was asked for:
+GO_ON = b"."
+GIVE_UP = b"!"
+
+STATE, RATE, DIRECTION = 0, 1, 2
+_ROWS = 3
+
+
+def send_frame(connection: Connection, operation: bytes, number: float = 0.0) -> None:
+    """One byte and one number."""
+    connection.send_bytes(_FRAME.pack(operation, number))
+
+
+def receive_frame(connection: Connection) -> tuple[bytes, float]:
+    """The other side's byte and number; EOFError or OSError if it is gone."""
+    operation, number = _FRAME.unpack(connection.recv_bytes(_FRAME.size))
+    return operation, number
+
+
+def send_message(connection: Connection, message: dict[str, Any]) -> None:
+    """What is said once a job, as JSON: no code can come with it."""
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def receive_message(connection: Connection) -> dict[str, Any]:
+    """The other side's; EOFError or OSError if it is gone."""
+    message: dict[str, Any] = json.loads(connection.recv_bytes())
+    return message
+
+
+class Vectors:
+    """Three vectors of length n that caller and worker see alike: state, rate, direction.
+
+    Attributes:
+        rows: shape (3, n), float64.
+        path: of the file, for the worker to open.
+    """
+
+    def __init__(self, file: int, path: Path, n: int) -> None:
+        self.n, self.path = n, path
+        self._map = mmap.mmap(file, _ROWS * n * 8)
+        self.rows: Array = np.ndarray((_ROWS, n), np.float64, self._map)
+
+    @classmethod
+    def create(cls, n: int) -> Vectors:
+        """In memory where there is room, else on disk.
+
+        Raises:
+            EngineError: neither has room.
+        """
+        wanted = _ROWS * n * 8
+        for folder in _folders():
+            file, name = tempfile.mkstemp(prefix="nm_ode-", dir=folder)
+            try:
+                # A file that only claims its size would kill the process with SIGBUS when the room runs out.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file, 0, wanted)
+                else:
+                    os.truncate(file, wanted)
+                return cls(file, Path(name), n)
+            except OSError:
+                os.unlink(name)
+            finally:
+                os.close(file)
+        raise EngineError(
+            f"no room for {wanted / 1e6:.0f} MB that the state shares with the worker, in {' or '.join(_folders())}: "
+            "make some, or set TMPDIR to a folder that has it"
+        )
+
+    @classmethod
+    def open(cls, path: Path, n: int) -> Vectors:
+        """The worker's side."""
+        file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        try:
+            return cls(file, path, n)
+        finally:
+            os.close(file)
+
+    def forget_name(self) -> None:
+        """Both sides have it open: from now on no crash can leave it behind. Windows keeps the name until the end."""
+        if os.name == "posix":
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmap; views of `rows` that are still held keep it mapped until they go."""
+        del self.rows
+        with contextlib.suppress(BufferError):  # somebody holds a view: the memory goes with it
+            self._map.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _folders() -> list[str]:
+    memory = "/dev/shm"
+    first = [memory] if os.path.isdir(memory) and os.access(memory, os.W_OK) else []
+    return [*first, tempfile.gettempdir()]

@@ -1,0 +1,163 @@
+"""The worker: a process that answers one caller, whatever solves behind it. `python -m bridges.julia.worker`.
+
+It ends with its caller in every way that one can end: a closed connection ends the loop, and a thread watches the
+parent for the time between two frames.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import bridges.julia.protocol as protocol
+from bridges.julia.protocol import Vectors
+
+KEY = "NM_ODE_WORKER_KEY"
+Ask = Callable[[bytes, float], float]
+"""`ask(operation, number)` to the caller; raises GivenUp if it wants no more."""
+
+
+class GivenUp(Exception):  # noqa: N818 (the caller's wish)
+    """The caller wants this job ended."""
+
+
+class Backend(Protocol):
+    """Something that solves: Julia, or in tests what stands in for it."""
+
+    def versions(self) -> dict[str, str]:
+        """Library → version, for the record."""
+        ...
+
+    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+        """Solve an initial value problem whose field the caller has.
+
+        Args:
+            job: `method`, `kind`, `times`, `rtol`, `atol` (None: row RATE has one for each entry at the start), `step`
+                and `max_step` (None: free), `jvp` and `sharpness` (does the caller answer these?), `max_steps`.
+            vectors: at the start row STATE is the state at times[0].
+            ask: RHS, JVP, SHARPNESS; and SAMPLE for each of `times` in turn, the first included.
+
+        Returns:
+            `retcode` ("Success", or why not), `time` reached, `steps`, `rejected_steps`.
+        """
+        ...
+
+    def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        """Solve the driven laws of the charges; see `caller.Worker.laws`."""
+        ...
+
+
+def main(address: str, backend: str) -> None:
+    """Serve until the caller is gone."""
+    parent = os.getppid()
+    os.dup2(2, 1)  # what is printed belongs in the log
+    connection = Client(_address(address), authkey=bytes.fromhex(os.environ.pop(KEY)))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    assert isinstance(connection, Connection)
+    try:
+        made = _load(backend)
+        protocol.send_message(connection, {"versions": made.versions(), "pid": os.getpid()})
+        serve(connection, made)
+    except (EOFError, ConnectionError, BrokenPipeError):
+        pass
+    except BaseException as error:
+        _tell(connection, error)
+    finally:
+        # Not sys.exit: what solves behind may have threads and finalisers that do not come to an end.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def serve(connection: Connection, backend: Backend) -> None:
+    """Job after job."""
+
+    def ask(operation: bytes, number: float) -> float:
+        protocol.send_frame(connection, operation, number)
+        reply, answer = protocol.receive_frame(connection)
+        if reply == protocol.GIVE_UP:
+            raise GivenUp
+        return answer
+
+    vectors: Vectors | None = None
+    while True:
+        job = protocol.receive_message(connection)
+        try:
+            if "vectors" in job:
+                if vectors is not None:
+                    vectors.close()
+                vectors = Vectors.open(Path(job["vectors"]), job["n"])
+                protocol.send_frame(connection, protocol.GO_ON)
+                continue
+            if job["do"] == "laws":
+                result = backend.laws(job, receive_arrays(connection, job["arrays"]), ask)
+            else:
+                assert vectors is not None
+                result = backend.solve(job, vectors, ask)
+        except (EOFError, ConnectionError, BrokenPipeError):
+            raise
+        except BaseException as error:
+            _tell(connection, error)
+            continue
+        arrays = result.pop("arrays", {})
+        protocol.send_frame(connection, protocol.DONE)
+        protocol.send_message(connection, {**result, "arrays": describe(arrays)})
+        send_arrays(connection, arrays)
+
+
+def describe(arrays: dict[str, Any]) -> dict[str, list[int]]:
+    """Name → shape, in the order in which they are sent."""
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def send_arrays(connection: Connection, arrays: dict[str, Any]) -> None:
+    """Whole arrays, float64, once a job."""
+    import numpy as np
+
+    for array in arrays.values():
+        connection.send_bytes(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+
+
+def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """What `send_arrays` sent."""
+    import numpy as np
+
+    return {
+        name: np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(shape)
+        for name, shape in shapes.items()
+    }
+
+
+def _tell(connection: Connection, error: BaseException) -> None:
+    traceback.print_exception(error)  # in the log, whole
+    first = str(error).split("Stacktrace:")[0].strip()
+    protocol.send_frame(connection, protocol.FAILED)
+    protocol.send_message(connection, {"kind": type(error).__name__, "text": first})
+
+
+def _load(backend: str) -> Backend:
+    module, _, name = backend.partition(":")
+    made: Backend = getattr(importlib.import_module(module), name)()
+    return made
+
+
+def _address(text: str) -> str | tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    return (host, int(port)) if colon and port.isdigit() else text
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

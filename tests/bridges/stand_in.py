@@ -1,0 +1,135 @@
+"""What stands in for Julia in the worker: SciPy behind the same protocol, and failures by a method's name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy.integrate import DOP853, RK45
+
+import bridges.julia.protocol as protocol
+from bridges.julia.protocol import Vectors
+from bridges.julia.worker import Ask
+
+
+class StandIn:
+    """Solves with DOP853, sample times as steps; implicit and stabilised names ask for what those would ask."""
+
+    def __init__(self) -> None:
+        print("a line on standard output")  # belongs in the log, never in the protocol
+        if "NM_ODE_STAND_IN_FAILS" in os.environ:
+            raise RuntimeError("nothing to stand in for")
+        if "NM_ODE_STAND_IN_DIES" in os.environ:
+            print("falling over", file=sys.stderr, flush=True)
+            os._exit(7)
+
+    def versions(self) -> dict[str, str]:
+        return {"StandIn (SciPy)": scipy.__version__}
+
+    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+        method = job["method"]
+        state, rate, direction = vectors.rows
+        y, times = state.copy(), job["times"]
+        atol = rate.copy() if job["atol"] is None else job["atol"]
+        if method == "raises":
+            raise ValueError("this method is broken\nStacktrace:\n [1] somewhere")
+        if method == "computes for ever":
+            time.sleep(1000)
+
+        def field(t: float, y: np.ndarray) -> np.ndarray:
+            state[:] = y
+            ask(protocol.RHS, t)
+            if method == "dies in the middle" and t > 0.5:
+                os._exit(3)
+            return rate.copy()
+
+        def sample(index: int) -> None:
+            state[:] = y
+            ask(protocol.SAMPLE, float(index))
+            if method == "dies at a sample" and index == 1:
+                os._exit(4)
+
+        sample(0)
+        steps = rejected = 0
+        for i, (start, end) in enumerate(itertools.pairwise(times), start=1):
+            if job["sharpness"]:
+                state[:] = y
+                assert ask(protocol.SHARPNESS, start) > 0
+            if job["jvp"]:
+                state[:], direction[:] = y, np.ones_like(y)
+                ask(protocol.JVP, start)
+                at_y, size = rate.copy(), 1e-6
+                difference = (field(start, y + size) - field(start, y)) / size
+                assert np.allclose(at_y, difference, rtol=1e-3, atol=1e-3), (
+                    "the product is not the Jacobian's"
+                )
+            if job["step"] is not None:
+                count = max(1, int(np.ceil((end - start) / job["step"] * (1 - 1e-12))))
+                y, steps = self._fixed(field, y, start, end, count), steps + count
+            else:
+                limit = {} if job["max_step"] is None else {"max_step": job["max_step"]}
+                kind = RK45 if method == "DP5" else DOP853
+                solver = kind(field, start, y, end, rtol=max(job["rtol"], 3e-14), atol=atol, **limit)
+                while solver.status == "running":
+                    before = solver.nfev
+                    message = solver.step()
+                    steps, rejected = steps + 1, rejected + (solver.nfev - before) // solver.n_stages - 1
+                    if steps > job["max_steps"]:
+                        return {
+                            "retcode": "MaxIters",
+                            "time": solver.t,
+                            "steps": steps,
+                            "rejected_steps": rejected,
+                        }
+                if solver.status == "failed":
+                    assert message is not None
+                    return {
+                        "retcode": "DtLessThanMin",
+                        "time": solver.t,
+                        "steps": steps,
+                        "rejected_steps": rejected,
+                    }
+                y = solver.y.copy()
+            sample(i)
+        return {"retcode": "Success", "time": times[-1], "steps": steps, "rejected_steps": rejected}
+
+    @staticmethod
+    def _fixed(field, y: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
+        h = (end - start) / count
+        for i in range(count):
+            t = start + i * h
+            k1 = field(t, y)
+            k2 = field(t + h / 2, y + h / 2 * k1)
+            k3 = field(t + h / 2, y + h / 2 * k2)
+            y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(t + h, y + h * k3))
+        return y
+
+    def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        kappa, y, times = arrays["kappa"], arrays["y0"].copy(), arrays["times"]
+        n, charges, evaluations = len(kappa), [arrays["y0"][: len(kappa)].copy()], 0
+        for k, (start, end) in enumerate(itertools.pairwise(times)):
+
+            def law(t: float, u: np.ndarray, k: int = k) -> np.ndarray:
+                if job["order"] == 1:
+                    return arrays["force"][k] - kappa * u
+                q, rate = u[:n], u[n:]
+                return np.concatenate(
+                    [rate, (arrays["force"][k] - arrays["b"][k] * rate - kappa * q) / arrays["m"][k]]
+                )
+
+            solver = DOP853(law, start, y, end, rtol=job["rtol"], atol=job["atol"])
+            while solver.status == "running":
+                solver.step()
+            y, evaluations = solver.y.copy(), evaluations + solver.nfev
+            charges.append(y[:n].copy())
+        return {
+            "retcode": "Success",
+            "time": float(times[-1]),
+            "rhs_evaluations": evaluations,
+            "arrays": {"charges": np.array(charges)},
+        }
