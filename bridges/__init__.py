@@ -1,6 +1,6 @@
 """ODE engines behind one door. Knows arrays and callables; knows nothing of torch, models or xarray."""
 
-from bridges.choosing import Choice, choose, choose_for_jumps
+from bridges.choosing import Choice, choose, choose_for_diffeq, choose_for_jumps
 from bridges.engine import (
     FINEST_RTOL,
     Engine,
@@ -27,6 +27,7 @@ __all__ = [
     "UnknownEngineError",
     "UnknownMethodError",
     "choose",
+    "choose_for_diffeq",
     "choose_for_jumps",
     "did_you_mean",
     "engine_names",

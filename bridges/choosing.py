@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bridges.engine import EngineError
+from bridges.julia.methods import best_method
 
 SMOOTH_RTOL = 1e-6  # what a smooth field is solved with unless asked
 KINKED_RTOL = 1e-3  # what a kinked field is solved with unless asked
@@ -70,6 +71,13 @@ def choose_for_jumps(*, kinks: tuple[str, ...], piece: float) -> Choice:
     return Choice(
         "scipy", "RK8", SMOOTH_RTOL, "the field jumps from step to step: one step of order 8 each", piece
     )
+
+
+def choose_for_diffeq(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> Choice:
+    """The method of DifferentialEquations.jl, for who asks for that engine and names none."""
+    used = (KINKED_RTOL if kinks else SMOOTH_RTOL) if rtol is None else rtol
+    method, reason = best_method(kinks=bool(kinks), stiffness=stiffness, rtol=used)
+    return Choice("diffeq", method, used, reason)
 
 
 def dop853_evaluations(stiffness: float, rtol: float) -> float:

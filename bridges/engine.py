@@ -54,7 +54,7 @@ class OdeProblem:
             promise it refuse.
         on_restart: called with i before the first step from restarts[i] on, so that the field is the right one at
             both ends of every step.
-        max_step: the longest step of an adaptive method; None for no limit. Not every engine has it.
+        max_step: the longest step of an adaptive method; None for no limit.
         jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
         sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
         max_rhs: at most this many right-hand sides.

@@ -77,7 +77,15 @@ class _Adaptive:
             return dy
 
         times = problem.times
-        self._solver = method(field, times[0], problem.y0, times[-1], rtol=problem.rtol, atol=problem.atol)
+        self._solver = method(
+            field,
+            times[0],
+            problem.y0,
+            times[-1],
+            rtol=problem.rtol,
+            atol=problem.atol,
+            max_step=np.inf if problem.max_step is None else problem.max_step,
+        )
         self._dense: Any = None
         self.steps = 0
         self.rejected_steps = 0

@@ -76,6 +76,7 @@ class _Cvode:
             linsolver="gmres",  # Jacobian–vector products by difference quotient: one gradient each
             rtol=problem.rtol,
             atol=problem.atol,
+            max_step=0.0 if problem.max_step is None else problem.max_step,  # 0: no limit
         )
         self._solver.init_step(start, problem.y0)
         self._y = problem.y0

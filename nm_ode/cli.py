@@ -36,6 +36,7 @@ app = typer.Typer(
         "  [bold]nm-ode run digits_mlp[/bold]          train, solve, compare, report\n\n"
         "  [bold]nm-ode symmetries digits_vit[/bold]   what is conserved, and how well it verifies\n\n"
         "  [bold]nm-ode doctor[/bold]                  what works on this machine\n\n"
+        "  [bold]nm-ode bridge install[/bold]          DifferentialEquations.jl, as one more engine\n\n"
         "Exit codes: 0 done, 1 a case failed, 2 a mistake in what was asked."
     ),
 )
@@ -52,7 +53,7 @@ def run(
     ] = Path("results"),
     engine: Annotated[
         str | None,
-        typer.Option(help="Solve with this engine, whatever the case says: auto, sundials, scipy."),
+        typer.Option(help="Solve with this engine, whatever the case says: auto, sundials, scipy, diffeq."),
     ] = None,
 ) -> None:
     """Run cases: train, solve the flows, compare, write store and report.
@@ -241,6 +242,90 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For a program t
     out_console.print(table)
 
 
+bridge = typer.Typer(
+    no_args_is_help=True, help="DifferentialEquations.jl: what is installed, installing it, trying it."
+)
+app.add_typer(bridge, name="bridge")
+
+
+@bridge.command("install")
+def bridge_install(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing: from a Julia and a depot that have all already.")
+    ] = False,
+) -> None:
+    """Install Julia, if there is none, and DifferentialEquations.jl, with juliapkg.
+
+    About 1 GB to download and 10 to 30 minutes to compile. Nothing else here ever downloads.
+    """
+    from bridges import EngineError
+    from bridges.julia.installing import DECLARED, WHAT_TO_EXPECT, install, installation
+
+    out_console.print(
+        f"from {DECLARED}" + (", offline" if offline else f": {WHAT_TO_EXPECT}"), style="dim", soft_wrap=True
+    )
+    try:
+        install(
+            offline=offline,
+            on_line=lambda line: out_console.print(
+                line, style="dim", highlight=False, markup=False, soft_wrap=True
+            ),
+        )
+    except EngineError as error:
+        _stop(str(error), FAILED)
+    _print_path("julia  ", Path(str(installation().julia)))
+    _print_path("project", Path(str(installation().project)))
+
+
+@bridge.command("status")
+def bridge_status() -> None:
+    """What there is of Julia, its project and the packages; nothing is started."""
+    from bridges.julia.installing import REMEDY, declared, installation
+
+    found = installation()
+    for label, path in (("julia  ", found.julia), ("project", found.project)):
+        out_console.print(f"[dim]{label}[/dim] {path or 'none'}", soft_wrap=True, highlight=False)
+    for package in declared():
+        there = found.project is not None and package not in found.missing
+        out_console.print(f"[dim]package[/dim] {package}: {'there' if there else 'missing'}", highlight=False)
+    if not found.ready:
+        _stop(f"{found.lacks}; {REMEDY}", FAILED)
+    out_console.print("[green]ready[/green]")
+
+
+@bridge.command("test")
+def bridge_test() -> None:
+    """Solve three known problems with each method: its error, and what a right-hand side costs."""
+    from bridges import EngineError, get_engine
+    from bridges.julia.trying import try_methods
+
+    engine = get_engine("diffeq")
+    table = _bare_table()
+    for column in ("method", "problem"):
+        table.add_column(column, no_wrap=True)
+    for column in ("error", "right-hand sides", "µs each"):
+        table.add_column(column, justify="right", no_wrap=True)
+    wrong = 0
+    try:
+        engine.require_ready()
+        with error_console.status("starting Julia"):
+            version = engine.version
+        out_console.print(version, style="dim", highlight=False)
+        with error_console.status("solving") as status:
+            for tried in try_methods(engine):
+                status.update(f"{tried.method} on {tried.problem}")
+                good = tried.status == "success" and tried.error < 1e-3
+                wrong += not good
+                error = f"{tried.error:.1e}" if good else f"[red]{tried.error:.1e}, {tried.status}[/red]"
+                count, each = f"{tried.rhs_evaluations}", f"{tried.microseconds:.0f}"
+                table.add_row(tried.method, tried.problem, error, count, each)
+    except EngineError as error_of_engine:
+        _stop(str(error_of_engine), FAILED)
+    out_console.print(table)
+    if wrong:
+        _stop(f"{wrong} of the solves above are wrong by more than 1e-3, or gave up", FAILED)
+
+
 def main() -> None:
     """Entry point of the command."""
     app()
@@ -367,6 +452,12 @@ def _print_flows(tree: xr.DataTree) -> None:
         style="dim",
     )
     for row in rows:
+        for method, distance in row.engine_distances:
+            out_console.print(
+                f"{row.title}, by {escape(method)} too: at most {distance:.1e} apart",
+                style="dim",
+                highlight=False,
+            )
         if row.solver_limited and row.rtol <= 1e-12:
             out_console.print(
                 f"[red]![/red] {row.title}: as close to the run as the solver gets; what is left is rounding"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
 
-from bridges import OdeProblem, engine_names, get_engine
+from bridges import EngineError, OdeProblem, engine_names, get_engine
+from bridges.julia.installing import WHAT_TO_EXPECT, installation
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ def devices() -> list[Finding]:
 
 def engines() -> list[Finding]:
     """Every engine, each of its methods solving y' = −y to t = 1."""
-    return [*(_try(name) for name in engine_names()), _julia()]
+    return [*(_try(name) for name in engine_names() if name != "diffeq"), _julia()]
 
 
-def _try(name: str) -> Finding:
+def _try(name: str, methods: tuple[str, ...] | None = None) -> Finding:
     try:
         engine = get_engine(name)
         worst = 0.0
-        for method in engine.methods:
+        for method in methods or engine.methods:
             problem = OdeProblem(
                 rhs=_decay,
                 y0=np.ones(3),
@@ -61,7 +60,10 @@ def _try(name: str) -> Finding:
             worst = max(worst, error)
     except ImportError as error:
         return Finding(name, False, f"its library cannot be imported: {error}", _reinstall(name))
-    return Finding(name, True, f"{engine.version}: {', '.join(engine.methods)}; error {worst:.0e} on y' = −y")
+    except EngineError as error:
+        return Finding(name, False, str(error), _reinstall(name))
+    tried = ", ".join(methods or engine.methods)
+    return Finding(name, True, f"{engine.version}: {tried}; error {worst:.0e} on y' = −y")
 
 
 def _decay(t: float, y: np.ndarray, dy: np.ndarray) -> None:
@@ -69,19 +71,15 @@ def _decay(t: float, y: np.ndarray, dy: np.ndarray) -> None:
 
 
 def _reinstall(name: str) -> str:
+    if name == "diffeq":
+        return "`nm-ode bridge install` again, or `nm-ode bridge status`"
     package = {"sundials": "scikit-sundae", "scipy": "scipy"}[name]
     return f"pip install --force-reinstall {package}"
 
 
 def _julia() -> Finding:
-    """DifferentialEquations.jl is not an engine of this version; say so rather than nothing."""
-    parts = [
-        "diffeqpy " + ("installed" if importlib.util.find_spec("diffeqpy") else "not installed"),
-        "Julia " + ("on the path" if shutil.which("julia") else "not found"),
-    ]
-    return Finding(
-        "diffeq",
-        False,
-        f"the Julia engine is not in this version ({', '.join(parts)})",
-        "use sundials or scipy; 'auto' chooses between them",
-    )
+    """DifferentialEquations.jl: one line, and nothing is started that is not there."""
+    found = installation()
+    if not found.ready:
+        return Finding("diffeq", False, found.lacks, f"`nm-ode bridge install` ({WHAT_TO_EXPECT})")
+    return _try("diffeq", ("Tsit5", "Vern9"))

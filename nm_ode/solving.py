@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from bridges import (
     OdeProblem,
     OdeSolution,
     choose,
+    choose_for_diffeq,
     choose_for_jumps,
     get_engine,
     require_method,
 )
+from bridges.julia.methods import METHODS
 from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.flows import Flow, FlowError, IteratedMapForm, SameBatchFlow, name_and_title
 from nm_ode.recording import CHARGES, charge_coordinates
@@ -55,6 +58,7 @@ def solve(
     rtol: float | None = None,
     atol: float | None = None,
     step: float | None = None,
+    max_step: float | None = None,
     max_rhs: int | None = None,
     max_seconds: float | None = None,
     record: Collection[str] = RECORDABLE,
@@ -69,12 +73,14 @@ def solve(
         t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
             optimiser's whole state, where the flow has use for it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
-        engine: "auto" (by smoothness, stiffness and tolerance; attribute `choice` says why), "sundials" or
-            "scipy".
-        method: one of the engine's; its default if None. Not with "auto".
+        engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; attribute `choice` says why),
+            "sundials", "scipy", or "diffeq" (DifferentialEquations.jl).
+        method: one of the engine's; its default if None. "diffeq" chooses if it is None or "auto". Not with
+            engine "auto".
         rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with
             kinks, 1e-3) and atol = rtol/1000.
-        step: the step of scipy's Midpoint and RK8, in flow time.
+        step: the step of a fixed-step method, in flow time.
+        max_step: the longest step of an adaptive one.
         max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         symmetries: of which to record the charges too.
@@ -120,6 +126,9 @@ def solve(
         step=plan.choice.step,
         restarts=_snapped(flow.jumps, times) if isinstance(flow, SameBatchFlow) else None,
         on_restart=field.restart if isinstance(flow, SameBatchFlow) else None,
+        max_step=max_step,
+        jvp=field.jvp if hasattr(flow, "jvp") else None,
+        sharpness=_Sharpness(field, scales),
         max_rhs=max_rhs,
         max_seconds=max_seconds,
     )
@@ -153,6 +162,10 @@ def solve(
 
     try:
         solution = plan.engine.solve(ode, plan.choice.method, kept)
+        # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
+        attrs["probe_rhs_evaluations"] = probe_evaluations + max(
+            0, field.take_count() - solution.statistics.rhs_evaluations
+        )
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
@@ -187,6 +200,10 @@ class _Field:
     def rhs(self, t: float, y: NDArray[np.float64], dy: NDArray[np.float64]) -> None:
         self._count += 1
         dy[:] = _to_numpy(self._in_force.rhs(t, _to_state(self.flow, y)))
+
+    def jvp(self, t: float, y: NDArray[np.float64], v: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        flow: Any = self._in_force
+        out[:] = _to_numpy(flow.jvp(t, _to_state(self.flow, y), _to_state(self.flow, v)))
 
     def restart(self, step: int) -> None:
         assert isinstance(self.flow, SameBatchFlow)
@@ -299,10 +316,12 @@ def _plan(
     if engine == "auto" and isinstance(field.flow, SameBatchFlow):
         choice = choose_for_jumps(kinks=found, piece=field.flow.time_per_step)
         return _Plan(get_engine(choice.engine), choice)
-    if engine == "auto":
+    chosen_by_us = engine == "auto" or (engine == "diffeq" and method in (None, "auto") and step is None)
+    if chosen_by_us:
         horizon = float(times[-1] - times[0])
         sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start, scales)
-        choice = choose(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
+        how = choose if engine == "auto" else choose_for_diffeq
+        choice = how(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
         return _Plan(get_engine(choice.engine), choice)
     named = get_engine(engine)
     if rtol is None:
@@ -320,8 +339,16 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
             raise EngineError(f"{given} goes with a named engine, not with 'auto': name one")
         return
     named = get_engine(engine)
+    if engine == "diffeq" and method == "auto":
+        method = None
     if method is not None:
         require_method(named, method)
+    if engine == "diffeq":
+        if step is not None and (method is None or METHODS[method].kind != "explicit"):
+            raise EngineError("step goes with an explicit method of engine 'diffeq': name one, such as 'RK4'")
+        if method in named.fixed_step_methods and step is None:
+            raise EngineError(f"method {method!r} has a fixed step: give `step`")
+        return
     fixed = named.fixed_step_methods
     if step is not None and (not fixed or method not in (None, *fixed)):
         raise EngineError(
@@ -329,6 +356,12 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
         )
     if method in fixed and step is None:
         raise EngineError(f"method {method!r} has a fixed step: give `step`")
+
+
+def require_ready(engine: str) -> None:
+    """Raises EngineError, with the remedy, if the engine lacks something to start; starts nothing."""
+    if engine != "auto":
+        get_engine(engine).require_ready()
 
 
 def spectral_radius(
@@ -345,16 +378,30 @@ def spectral_radius(
     which is enough to tell stiff from not. Eigenvalues do not see `scales`; the difference quotient does, which must
     not push a second moment of 1e-12 below zero.
     """
+    return _power_iteration(field, t, y, scales, None, iterations, seed)[0]
+
+
+def _power_iteration(
+    field: _Field,
+    t: float,
+    y: NDArray[np.float64],
+    scales: NDArray[np.float64] | None,
+    direction: NDArray[np.float64] | None,
+    iterations: int,
+    seed: int = 0,
+) -> tuple[float, NDArray[np.float64] | None]:
+    """The radius and the direction that it was found along, to start from near by; None for no radius."""
     precision = np.finfo(np.float32 if field.flow.problem.dtype == torch.float32 else np.float64).eps
     if scales is None:
         scales = np.ones(1)
     size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y / scales)))
     at_y, moved = np.empty_like(y), np.empty_like(y)
     field.rhs(t, y, at_y)
-    # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
-    direction = at_y / scales
-    direction = direction / max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
-    direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
+    if direction is None:
+        # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
+        direction = at_y / scales
+        direction = direction / max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
+        direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
     radius = 0.0
     for _ in range(iterations):
         direction = direction / np.linalg.norm(direction)
@@ -362,8 +409,23 @@ def spectral_radius(
         direction = (moved - at_y) / scales / size
         radius = float(np.linalg.norm(direction))
         if not radius > 0:
-            return 0.0
-    return radius
+            return 0.0, None
+    return radius, direction
+
+
+class _Sharpness:
+    """A bound on the spectral radius along a solve, each time from the direction that was found before."""
+
+    def __init__(self, field: _Field, scales: NDArray[np.float64] | None) -> None:
+        self._field, self._scales = field, scales
+        self._direction: NDArray[np.float64] | None = None
+
+    def __call__(self, t: float, y: NDArray[np.float64]) -> float:
+        fresh = self._direction is None
+        radius, self._direction = _power_iteration(
+            self._field, t, y.copy(), self._scales, self._direction, iterations=8 if fresh else 2
+        )
+        return 1.2 * radius
 
 
 def _add_check(result: xr.Dataset, flow: Flow, plan: _Plan, ode: OdeProblem, solution: OdeSolution) -> None:

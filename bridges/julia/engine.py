@@ -26,6 +26,7 @@ from bridges.julia.methods import FIXED_STEP, METHODS
 JULIA = "bridges.julia.julia:JuliaBackend"
 _MAX_STEPS = 10**7
 
+_default = JULIA
 _workers: dict[str, Worker] = {}
 _workers_lock = threading.Lock()
 
@@ -45,15 +46,15 @@ class DiffeqEngine:
     """Every method of DifferentialEquations.jl that takes a state of any size; in a worker process.
 
     Args:
-        backend: what solves in the worker; Julia unless in a test.
+        backend: what solves in the worker; Julia if None.
     """
 
     name = "diffeq"
     methods = tuple(METHODS)
     fixed_step_methods = FIXED_STEP
 
-    def __init__(self, backend: str = JULIA) -> None:
-        self._backend = backend
+    def __init__(self, backend: str | None = None) -> None:
+        self._backend = _default if backend is None else backend
 
     @property
     def version(self) -> str:
@@ -145,6 +146,50 @@ class DiffeqEngine:
                 "step_failure", _RETCODES.get(ending["retcode"], ending["retcode"]), ending["time"], *counts
             )
         return solution("success", "the last sample time was reached", float(times[-1]), *counts)
+
+    def solve_laws(
+        self,
+        *,
+        order: int,
+        m: Array,
+        b: Array,
+        kappa: Array,
+        force: Array,
+        y0: Array,
+        times: Array,
+        method: str,
+        rtol: float,
+        atol: float,
+    ) -> tuple[Array, int]:
+        """The driven laws of many charges in one solve inside the worker, with no callback.
+
+        During step k: m[k] Q̈ + b[k] Q̇ + κQ = F[k] (order 2, y0 = Q and Q̇ end to end), or Q̇ = −κQ + F[k] (order 1).
+
+        Args:
+            m, b, force: shape (steps, charges).
+            kappa: shape (charges,).
+            times: shape (steps+1,), the ends of the steps.
+
+        Returns:
+            Q at `times`, shape (steps+1, charges), and the number of right-hand sides.
+
+        Raises:
+            UnknownMethodError: the method is none of `methods`.
+            EngineError: no Julia, or it gave up.
+        """
+        require_method(self, method)
+        arrays = {"m": m, "b": b, "kappa": kappa, "force": force, "y0": y0, "times": times}
+        job = {"method": method, "order": order, "rtol": rtol, "atol": atol}
+        try:
+            ending = shared_worker(self._backend).laws(job, arrays)
+        except WorkerError as error:
+            raise EngineError(f"engine 'diffeq': {error}") from None
+        if ending["retcode"] != "Success":
+            code = ending["retcode"]
+            raise EngineError(
+                f"diffeq {method} stopped: {_RETCODES.get(code, code)} at t = {ending['time']:.6g}"
+            )
+        return ending["arrays"]["charges"], int(ending["rhs_evaluations"])
 
 
 _RETCODES = {

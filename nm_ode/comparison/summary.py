@@ -13,7 +13,8 @@ class Row:
     """A flow at the last compared step: how far from the run, at what cost, how well solved.
 
     Numbers that were not measured are NaN. `solver_limited` is None without a check, `holds_from` (see
-    `comparison.defects`) where the one-step defects are not known.
+    `comparison.defects`) where the one-step defects are not known. `engine_distances`: method of each further engine,
+    and the largest distance of its solution.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     solver_limited: bool | None = None
     third_derivative_evaluations: int = 0
     holds_from: int | None = None
+    engine_distances: tuple[tuple[str, float], ...] = ()
 
 
 def summary(tree: xr.DataTree) -> list[Row]:
@@ -58,6 +60,9 @@ def _datasets(tree: xr.DataTree, group: str) -> dict[str, xr.Dataset]:
 def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
     fields = Row.__dataclass_fields__
     values = {key: flow.attrs[key] for key in fields if key in flow.attrs and key not in ("step", "time")}
+    if "engine_distance" in flow:
+        largest = flow["engine_distance"].max("time").values.tolist()
+        values["engine_distances"] = tuple(zip(flow["other_method"].values.tolist(), largest, strict=True))
     step, time = 0, 0.0
     if comparison is not None:
         if "holds_from" in comparison.attrs:

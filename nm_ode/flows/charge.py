@@ -72,15 +72,30 @@ class ChargeLaw:
         """Q, shape (C,)."""
         return state[: self.run.start.size]
 
+    def coefficients(self) -> tuple[Array, Array, Array, Array]:
+        """m, b and F of every step, shape (N, C), and κ, shape (C,); m and b are ones and zeros for order 1."""
+        steps = range(len(self.run.lr))
+        forces = np.stack([np.broadcast_to(force(self.run, k), self.run.start.shape) for k in steps])
+        kappa = np.asarray(decay_rate(self.run))
+        if self.order == 1:
+            return np.ones_like(forces), np.zeros_like(forces), forces, kappa
+        m, b = (np.stack(part) for part in zip(*map(self._oscillators, steps), strict=True))
+        return m, b, forces, kappa
+
+    def _oscillators(self, k: int) -> tuple[Array, Array]:
+        """m and b during step k, shape (C,)."""
+        free, driven_by = (oscillator(self.run, k, translation=which) for which in (True, False))
+        translation = self.run.translation
+        return (
+            np.where(translation, float(free[0]), float(driven_by[0])),
+            np.where(translation, float(free[1]), float(driven_by[1])),
+        )
+
     def rhs(self, k: int, state: Array) -> Array:
         """d state / dt during step k, same shape as `start`."""
         kappa, driving = decay_rate(self.run), force(self.run, k)
         if self.order == 1:
             return driving - kappa * state
         charge, rate = np.split(state, 2)
-        of_each = [oscillator(self.run, k, translation=which) for which in (True, False)]
-        m, b = (
-            np.where(self.run.translation, *pair)
-            for pair in zip(*(part[:2] for part in of_each), strict=True)
-        )
+        m, b = self._oscillators(k)
         return np.concatenate([rate, (driving - b * rate - kappa * charge) / m])

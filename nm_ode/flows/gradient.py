@@ -54,3 +54,10 @@ class GradientFlow(ThetaState):
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         return regularised_gradient(self.problem, self.optimizer, state).neg_()
+
+    def jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
+        """The field's Jacobian times v: −(H + λ)v."""
+        product = self.problem.hvp(state, v)
+        if self.optimizer is not None and self.optimizer.weight_decay:
+            product.add_(v, alpha=self.optimizer.weight_decay)
+        return product.neg_()

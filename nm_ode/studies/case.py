@@ -62,16 +62,35 @@ class Training(Table):
 
 
 class Solver(Table):
-    """Engine and tolerances for all flows of the case."""
+    """Engine and tolerances for all flows of the case; further engines check the first."""
 
-    engine: str = "auto"
+    engine: str | list[str] = "auto"
     method: str | None = None
     rtol: Annotated[float, Field(gt=0, lt=1)] | None = None
     atol: Annotated[float, Field(gt=0)] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
+    max_step: Annotated[float, Field(gt=0)] | None = None
     max_rhs: Annotated[int, Field(ge=1)] | None = None
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     check: bool = True
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _one_or_several(cls, engine: Any) -> Any:
+        if isinstance(engine, list) and (not engine or len(set(map(str, engine))) < len(engine)):
+            raise PydanticCustomError("not_allowed", "an engine's name, or a list of different ones")
+        if not isinstance(engine, str | list):
+            raise PydanticCustomError("not_allowed", "an engine's name, or a list of different ones")
+        return engine
+
+    @property
+    def engines(self) -> list[str]:
+        """The engine that solves, and those that check it."""
+        return [self.engine] if isinstance(self.engine, str) else list(self.engine)
+
+    def options(self) -> dict[str, Any]:
+        """For `solve`, by the first engine."""
+        return {**self.model_dump(exclude={"check"}), "engine": self.engines[0]}
 
 
 class SymmetriesTable(Table):
@@ -191,8 +210,9 @@ class Case(Table):
         adaptive = self.solver.engine != "auto" and self.solver.step is None
         if batches == "same" and adaptive:
             raise _combination(
-                f"flows[{i}]: batches = 'same' makes the field jump each step, and engine = '{self.solver.engine}' "
-                "would step across: use engine = 'auto', or 'scipy' with method = 'RK8' and a step"
+                f"flows[{i}]: batches = 'same' makes the field jump each step, and engine = "
+                f"'{self.solver.engines[0]}' would step across: use engine = 'auto', or 'scipy' with method = 'RK8' "
+                "and a step"
             )
 
     def _require_laws_fit(self) -> None:

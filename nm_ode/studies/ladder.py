@@ -118,7 +118,7 @@ def _solve(flow: Flow, case: Case, run: xr.Dataset, report: Callable[[int], None
             found = replace(
                 found, start_share=share_at_start(along["defect"].values, run.sizes["step"] // 10)
             )
-    options = case.solver.model_dump(exclude={"check"})
+    options = case.solver.options()
     try:
         solution = solve(flow, ends, **options, record=["theta"], check=True, on_sample=report)
     except SolveError:

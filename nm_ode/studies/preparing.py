@@ -44,7 +44,9 @@ def prepare(case: Case, path: Path) -> Prepared:
         CaseError: what the case names is not there, or does not fit together.
     """
     try:
-        require_options(case.solver.engine, case.solver.method, case.solver.step)
+        for i, engine in enumerate(case.solver.engines):
+            own = i == 0  # method and step are the first engine's; those that check it take their own
+            require_options(engine, case.solver.method if own else None, case.solver.step if own else None)
     except EngineError as error:
         raise CaseError(f"{path}: solver: {error}") from None
     data = _data(case, path)

@@ -11,13 +11,15 @@ from pathlib import Path
 import xarray as xr
 from filelock import FileLock, Timeout
 
+from bridges import EngineError
 from nm_ode.comparison import compare, convergence
 from nm_ode.flows import name_and_title
 from nm_ode.recording import CurvatureRecord, spread_steps
 from nm_ode.smoothness import kinks
-from nm_ode.solving import SolveError, solve
+from nm_ode.solving import SolveError, require_ready, solve
 from nm_ode.studies.case import Case, CaseError
 from nm_ode.studies.charges import prediction, wanted_symmetries
+from nm_ode.studies.cross_check import cross_checked
 from nm_ode.studies.ladder import rung, warm_state
 from nm_ode.studies.preparing import Prepared, flows_beside, prepare
 from nm_ode.studies.store import StoreError, StoreWriter, another_case, first_difference, open_store
@@ -75,6 +77,8 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
                 return Outcome(store, tree, (), reused=True)
         prepared = prepare(case, path)
         problem = prepared.problem
+        if case.flows:
+            _require_ready(case, path)
         started = _now()
         writer = StoreWriter(store, resolved)
         try:
@@ -157,14 +161,27 @@ def _fill(
         name, title = name_and_title(flow, case.training.batch_size)
         group = f"flows/{name}"
         solution = _complete(writer.read(group))
+        if solution is not None and case.solver.engines[1:] and "engine_distance" not in solution:
+            solution = None  # the engine that was to check it had failed
         if solution is None:
-            options = case.solver.model_dump()
             report = progress(title, run.sizes["saved_step"])
             try:
-                solution = solve(flow, run, **options, symmetries=chosen, on_sample=report)
+                solution = solve(
+                    flow,
+                    run,
+                    **case.solver.options(),
+                    check=case.solver.check,
+                    symmetries=chosen,
+                    on_sample=report,
+                )
             except SolveError as error:
                 solution = error.solution
                 failures.append(str(error))
+            else:
+                try:
+                    solution = cross_checked(solution, flow, run, case, progress)
+                except (SolveError, EngineError) as error:
+                    failures.append(f"cross-check: {error}")
             writer.write(group, solution)
         if solution.sizes.get("time"):
             writer.write(f"comparison/{name}", compare(run, solution))
@@ -193,6 +210,15 @@ def _convergence(
             "fixed_step": int(case.solver.step is not None),
         },
     )
+
+
+def _require_ready(case: Case, path: Path) -> None:
+    """An engine that cannot start is told before anything is computed."""
+    try:
+        for engine in case.solver.engines:
+            require_ready(engine)
+    except EngineError as error:
+        raise CaseError(f"{path}: solver.engine: {error}") from None
 
 
 def _complete(dataset: xr.Dataset | None) -> xr.Dataset | None:
