@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nm_ode.charge_solving import solve_charges
-    from nm_ode.comparison import compare, observed_order
+    from nm_ode.comparison import compare, compare_ensembles, observed_order
+    from nm_ode.ensembles import sgd_ensemble, solve_ensemble
     from nm_ode.flows import (
         Flow,
         FlowError,
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
         SameBatchFlow,
         SecondOrderForm,
         SlowManifold,
+        StochasticModifiedFlow,
     )
     from nm_ode.optimizers import SGD, Adam, AdamW
     from nm_ode.problem import Problem, ProblemError
+    from nm_ode.recording import gradient_noise
     from nm_ode.schedules import Cosine, Drop, Warmup
     from nm_ode.solving import SolveError, solve
     from nm_ode.symmetries import (
@@ -52,20 +55,25 @@ _HOMES = {
     "SecondOrderForm": "nm_ode.flows",
     "SlowManifold": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
+    "StochasticModifiedFlow": "nm_ode.flows",
     "Symmetries": "nm_ode.symmetries",
     "Symmetry": "nm_ode.symmetries",
     "SymmetryError": "nm_ode.symmetries",
     "TrainingDiverged": "nm_ode.training",
     "Warmup": "nm_ode.schedules",
     "compare": "nm_ode.comparison",
+    "compare_ensembles": "nm_ode.comparison",
     "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
+    "gradient_noise": "nm_ode.recording",
     "observed_order": "nm_ode.comparison",
     "predict_charges": "nm_ode.symmetries",
     "scan_of": "nm_ode.symmetries",
     "scan_symmetries": "nm_ode.symmetries",
+    "sgd_ensemble": "nm_ode.ensembles",
     "solve": "nm_ode.solving",
     "solve_charges": "nm_ode.charge_solving",
+    "solve_ensemble": "nm_ode.ensembles",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
 }
@@ -86,20 +94,25 @@ __all__ = [
     "SecondOrderForm",
     "SlowManifold",
     "SolveError",
+    "StochasticModifiedFlow",
     "Symmetries",
     "Symmetry",
     "SymmetryError",
     "TrainingDiverged",
     "Warmup",
     "compare",
+    "compare_ensembles",
     "final_state",
     "find_symmetries",
+    "gradient_noise",
     "observed_order",
     "predict_charges",
     "scan_of",
     "scan_symmetries",
+    "sgd_ensemble",
     "solve",
     "solve_charges",
+    "solve_ensemble",
     "symmetries_of",
     "train",
 ]

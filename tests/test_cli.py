@@ -260,3 +260,49 @@ def test_cases_say_what_they_compare(case: Path) -> None:
     words = " ".join(call("cases").output.split())
     assert "orders" in words
     assert "sharpness" in words
+
+
+def test_bridge_status_says_what_is_missing_and_the_remedy(case: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", "/nowhere/julia")
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(case.parent))
+    result = call("bridge", "status")
+    assert result.exit_code == 1
+    assert "there is no Julia at /nowhere/julia; run `nm-ode bridge install`" in result.output
+    assert call("bridge", "test").exit_code == 1
+
+
+def test_bridge_test_tries_every_method(case: Path, monkeypatch) -> None:
+    """With SciPy standing in for Julia; few methods, for time."""
+    from bridges.julia import engine
+
+    monkeypatch.setattr(engine, "_default", "tests.bridges.stand_in:StandIn")
+    monkeypatch.setattr(engine.DiffeqEngine, "methods", ("Vern9", "RK4"))
+    result = call("bridge", "test")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "StandIn (SciPy)",
+        "Vern9",
+        "RK4",
+        "decay",
+        "oscillator",
+        "Prothero and Robinson",
+        "µs each",
+    ):
+        assert text in result.output
+
+
+def test_bridge_install_passes_on_what_fails(case: Path, monkeypatch) -> None:
+    from bridges import EngineError
+    from bridges.julia import installing
+
+    def fails(*, offline: bool, on_line) -> None:
+        on_line("Locating Julia")
+        raise EngineError("the installation did not work: no network")
+
+    monkeypatch.setattr(installing, "install", fails)
+    result = call("bridge", "install")
+    assert result.exit_code == 1
+    words = " ".join(result.output.split())
+    assert "about 1 GB to download" in words
+    assert "Locating Julia" in words
+    assert "no network" in words

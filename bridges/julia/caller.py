@@ -112,6 +112,18 @@ class Worker:
                 rows[protocol.RATE] = atol
             return self._converse(life, {**job, "do": "solve"}, {}, callbacks, rows)
 
+    def noisy(
+        self, job: dict[str, Any], y0: Array, arrays: dict[str, Array], callbacks: Callbacks
+    ) -> dict[str, Any]:
+        """Solve stochastic paths from y0: `callbacks.rhs` is the drift, `callbacks.sample` gets each path's end."""
+        with self._held():
+            life = self._alive()
+            rows = self._vectors(life, y0.size).rows
+            rows[protocol.STATE] = y0
+            return self._converse(
+                life, {**job, "do": "noisy", "arrays": describe(arrays)}, arrays, callbacks, rows
+            )
+
     def laws(self, job: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
         """Solve with nothing to ask back; arrays go over once, and come back under "arrays"."""
         with self._held():

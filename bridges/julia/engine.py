@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bridges.engine import (
     OdeProblem,
     OdeSolution,
     OnSample,
+    Rhs,
     Statistics,
     Status,
     require_method,
@@ -146,6 +148,46 @@ class DiffeqEngine:
                 "step_failure", _RETCODES.get(ending["retcode"], ending["retcode"]), ending["time"], *counts
             )
         return solution("success", "the last sample time was reached", float(times[-1]), *counts)
+
+    def solve_noisy(
+        self,
+        drift: Rhs,
+        *,
+        factor: Array,
+        y0: Array,
+        time: float,
+        step: float,
+        seeds: Sequence[int],
+        method: str,
+        on_member: Callable[[int, Array], None],
+    ) -> None:
+        """Paths of dy = drift dt + factor dW from 0 to `time`, one for each seed; StochasticDiffEq.jl.
+
+        Args:
+            factor: shape (n,), diagonal noise, or (r, n), r Wiener processes; constant.
+            step: of fixed-step methods, the first one of adaptive ones.
+            method: "EM", "SOSRA", "SRA1", "LambaEM", … by its name in StochasticDiffEq.
+            on_member: (index, state at `time`); copy what must outlive the call.
+
+        Raises:
+            EngineError: no Julia, no StochasticDiffEq, an unknown method, or a path that leaves the numbers.
+        """
+        job = {
+            "method": method,
+            "time": time,
+            "step": step,
+            "seeds": list(seeds),
+            "diagonal": factor.ndim == 1,
+        }
+        try:
+            ending = shared_worker(self._backend).noisy(
+                job, y0, {"factor": factor}, Callbacks(lambda t, y, dy: drift(t, y, dy), on_member)
+            )
+        except WorkerError as error:
+            raise EngineError(f"engine 'diffeq': {error}") from None
+        if ending["retcode"] != "Success":
+            code = ending["retcode"]
+            raise EngineError(f"diffeq {method} stopped: {_RETCODES.get(code, code)}")
 
     def solve_laws(
         self,

@@ -32,6 +32,7 @@ class JuliaBackend:
         self._jl = jl = Main
         jl.seval(f'include(raw"{Path(__file__).with_name("nm_bridge.jl")}")')
         self._bridge = jl.NMBridge
+        self._noise: Any = None
         # A numpy array reaches Julia as PyArray, which in-place solves refuse (rule 3).
         self._vector = jl.seval("x -> Vector{Float64}(x)")
         self._matrix = jl.seval("x -> Matrix{Float64}(x)")
@@ -85,6 +86,44 @@ class JuliaBackend:
             "steps": int(steps),
             "rejected_steps": int(rejected),
         }
+
+    def noisy(
+        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
+    ) -> dict[str, Any]:
+        """See `caller.Worker.noisy`."""
+        if not self._noise:
+            try:
+                self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
+            except Exception as error:
+                raise RuntimeError(
+                    "StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
+                ) from error
+            self._noise = self._jl.NMNoise
+        n = vectors.n
+        first = vectors.rows.__array_interface__["data"][0]
+        state, rate = (self._bridge.row(first + 8 * n * i, n) for i in range(2))
+
+        def drift(t: Any) -> None:
+            ask(protocol.RHS, float(t))
+
+        def on_member(index: Any, u: Any) -> None:
+            self._copy(state, u)
+            ask(protocol.SAMPLE, float(index))
+
+        factor = arrays["factor"]
+        code = self._noise.paths(
+            drift,
+            state,
+            rate,
+            self._vector(vectors.rows[protocol.STATE].copy()),
+            self._vector(factor) if job["diagonal"] else self._matrix(factor.T),
+            job["time"],
+            job["step"],
+            self._jl.seval("x -> [UInt64(i) for i in x]")(job["seeds"]),
+            job["method"],
+            on_member,
+        )
+        return {"retcode": str(code)}
 
     def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """See `caller.Worker.laws`; no callback."""

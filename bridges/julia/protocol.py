@@ -120,7 +120,10 @@ class Vectors:
         del self.rows
         with contextlib.suppress(BufferError):  # somebody holds a view: the memory goes with it
             self._map.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(
+            PermissionError
+        ):  # Windows, while the other side has it open: that side will
+            self.path.unlink(missing_ok=True)
 
 
 def _folders() -> list[str]:

@@ -54,14 +54,22 @@ class Backend(Protocol):
         """Solve the driven laws of the charges; see `caller.Worker.laws`."""
         ...
 
+    def noisy(
+        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
+    ) -> dict[str, Any]:
+        """Stochastic paths; see `caller.Worker.noisy`."""
+        ...
+
 
 def main(address: str, backend: str) -> None:
     """Serve until the caller is gone."""
     parent = os.getppid()
     os.dup2(2, 1)  # what is printed belongs in the log
-    connection = Client(_address(address), authkey=bytes.fromhex(os.environ.pop(KEY)))
+    key = bytes.fromhex(os.environ.pop(KEY))
+    connection = cast(
+        Connection, Client(_address(address), authkey=key)
+    )  # on Windows a pipe's, which does the same
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    assert isinstance(connection, Connection)
     try:
         made = _load(backend)
         protocol.send_message(connection, {"versions": made.versions(), "pid": os.getpid()})
@@ -96,8 +104,12 @@ def serve(connection: Connection, backend: Backend) -> None:
                 vectors = Vectors.open(Path(job["vectors"]), job["n"])
                 protocol.send_frame(connection, protocol.GO_ON)
                 continue
+            arrays = receive_arrays(connection, job["arrays"]) if "arrays" in job else {}
             if job["do"] == "laws":
-                result = backend.laws(job, receive_arrays(connection, job["arrays"]), ask)
+                result = backend.laws(job, arrays, ask)
+            elif job["do"] == "noisy":
+                assert vectors is not None
+                result = backend.noisy(job, vectors, arrays, ask)
             else:
                 assert vectors is not None
                 result = backend.solve(job, vectors, ask)
@@ -106,7 +118,7 @@ def serve(connection: Connection, backend: Backend) -> None:
         except BaseException as error:
             _tell(connection, error)
             continue
-        arrays = result.pop("arrays", {})
+        arrays = result.pop("arrays", {})  # what goes back
         protocol.send_frame(connection, protocol.DONE)
         protocol.send_message(connection, {**result, "arrays": describe(arrays)})
         send_arrays(connection, arrays)

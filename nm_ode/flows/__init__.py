@@ -7,6 +7,7 @@ from nm_ode.flows.hessian import HessianForm
 from nm_ode.flows.iterated_map import IteratedMapForm
 from nm_ode.flows.modified import ModifiedFlow
 from nm_ode.flows.momentum import SecondOrderForm, SlowManifold
+from nm_ode.flows.stochastic import StochasticModifiedFlow
 
 __all__ = [
     "Flow",
@@ -18,5 +19,6 @@ __all__ = [
     "SameBatchFlow",
     "SecondOrderForm",
     "SlowManifold",
+    "StochasticModifiedFlow",
     "name_and_title",
 ]

@@ -109,6 +109,26 @@ class StandIn:
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + field(t + h, y + h * k3))
         return y
 
+    def noisy(
+        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
+    ) -> dict[str, Any]:
+        state, rate, _ = vectors.rows
+        y0, factor = state.copy(), arrays["factor"]
+        if job["method"] == "no package":
+            raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
+        count = round(job["time"] / job["step"])
+        for member, seed in enumerate(job["seeds"]):
+            generator, y = np.random.default_rng(seed), y0.copy()
+            for i in range(count):
+                state[:] = y
+                ask(protocol.RHS, i * job["step"])
+                normal = generator.standard_normal(len(factor))
+                kick = normal * factor if job["diagonal"] else normal @ factor
+                y = y + job["step"] * rate + job["step"] ** 0.5 * kick
+            state[:] = y
+            ask(protocol.SAMPLE, float(member))
+        return {"retcode": "Success"}
+
     def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
         kappa, y, times = arrays["kappa"], arrays["y0"].copy(), arrays["times"]
         n, charges, evaluations = len(kappa), [arrays["y0"][: len(kappa)].copy()], 0

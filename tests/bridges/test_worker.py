@@ -350,3 +350,13 @@ def test_one_worker_serves_all_engines_of_a_process() -> None:
     first = shared_worker(STAND_IN).pid
     engine_solve("Vern9")
     assert shared_worker(STAND_IN).pid == first
+
+
+def test_each_of_the_rules_learnt_on_the_real_thing_is_named_where_it_applies() -> None:
+    """BRIDGE.md has eleven."""
+    import re
+
+    folder = ROOT / "bridges/julia"
+    text = " ".join(path.read_text() for path in folder.iterdir() if path.suffix in (".py", ".jl"))
+    named = {int(n) for n in re.findall(r"[Rr]ule (\d+)", text)}
+    assert named == set(range(1, 12))

@@ -94,7 +94,5 @@ def test_unknown_methods_of_julia_are_answered_with_near_ones(edited) -> None:
     from nm_ode.studies.preparing import prepare
 
     path = edited(("rtol = 1e-5", 'engine = "diffeq"\nmethod = "Tsit4"'))
-    with pytest.raises(
-        CaseError, match=r"engine 'diffeq' has no method 'Tsit4'; did you mean 'Tsit5'"
-    ):
+    with pytest.raises(CaseError, match=r"engine 'diffeq' has no method 'Tsit4'; did you mean 'Tsit5'"):
         prepare(load_case(path), path)

@@ -1,0 +1,137 @@
+"""What is installed of Julia is read, never guessed; nothing is started, and nothing downloads but when asked to."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridges import EngineError
+from bridges.julia.installing import (
+    DECLARED,
+    declared,
+    install,
+    installation,
+    require_ready,
+    worker_environment,
+)
+from bridges.julia.methods import METHODS, PACKAGES
+
+
+def executable(path: Path, script: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """A Julia that is a shell script, and a project with every declared package in its manifest."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "Manifest.toml").write_text("\n".join(declared().values()))
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(executable(tmp_path / "bin/julia", "exit 0")))
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(folder))
+    return folder
+
+
+def test_all_is_there(project: Path) -> None:
+    found = installation()
+    assert found.ready
+    assert found.project == project
+    assert found.missing == ()
+    require_ready()
+
+
+def test_missing_packages_are_named(project: Path) -> None:
+    uuids = {name: uuid for name, uuid in declared().items() if name not in ("LinearSolve", "ADTypes")}
+    (project / "Manifest.toml").write_text("\n".join(uuids.values()))
+    found = installation()
+    assert found.missing == ("LinearSolve", "ADTypes")
+    with pytest.raises(EngineError, match=r"lacks LinearSolve, ADTypes; run `nm-ode bridge install`"):
+        require_ready()
+
+
+def test_a_julia_that_is_gone_is_named(project: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", "/nowhere/julia")
+    assert installation().lacks == "there is no Julia at /nowhere/julia"
+
+
+def test_one_of_the_two_variables_is_not_enough(project: Path, monkeypatch) -> None:
+    monkeypatch.delenv("PYTHON_JULIACALL_PROJECT")
+    assert "must be set together" in installation().lacks
+
+
+def test_without_a_record_nothing_is_installed(tmp_path: Path, monkeypatch) -> None:
+    from juliapkg.state import STATE
+
+    for name in ("EXE", "PROJECT"):
+        monkeypatch.delenv(f"PYTHON_JULIACALL_{name}", raising=False)
+    monkeypatch.setitem(STATE, "meta", str(tmp_path / "meta.json"))
+    assert not installation().ready
+    (tmp_path / "meta.json").write_text("{ cut off")
+    assert not installation().ready
+
+
+def test_the_worker_has_our_julia_and_no_way_to_the_network(project: Path) -> None:
+    environment = worker_environment()
+    assert environment["PATH"].split(os.pathsep)[0] == str(project.parent / "bin")
+    assert environment["PYTHON_JULIAPKG_OFFLINE"] == "yes"
+    assert environment["JULIA_PKG_OFFLINE"] == "true"
+    assert environment["JULIA_NUM_THREADS"] == "1"
+    assert environment["PYTHON_JULIACALL_PROJECT"] == str(project)
+
+
+def test_every_package_that_a_method_needs_is_declared() -> None:
+    assert set(PACKAGES) <= set(declared())
+    assert {method.package for method in METHODS.values()} == set(PACKAGES)
+    assert DECLARED.name == "juliapkg.json"
+    assert DECLARED.parent.name == "bridges"
+
+
+def test_the_declaration_is_one_that_juliapkg_takes() -> None:
+    import json
+
+    from juliapkg.compat import Compat
+    from juliapkg.deps import PkgSpec
+
+    text = json.loads(DECLARED.read_text())
+    assert Compat.parse(text["julia"])
+    for name, entry in text["packages"].items():
+        PkgSpec(name, entry["uuid"], version=entry["version"])
+        Compat.parse(entry["version"])
+
+
+def test_an_installation_tells_each_line_and_its_end(project: Path, tmp_path: Path, monkeypatch) -> None:
+    seen = tmp_path / "environment"
+    script = f"echo Locating Julia; env > {seen}; echo Installing packages >&2; exit 0"
+    monkeypatch.setattr(sys, "executable", str(executable(tmp_path / "python", script)))
+    lines: list[str] = []
+    install(on_line=lines.append)
+    assert lines == ["Locating Julia", "Installing packages"]
+    assert "PYTHON_JULIAPKG_OFFLINE=no" in seen.read_text()
+    install(offline=True, on_line=lines.append)
+    assert "PYTHON_JULIAPKG_OFFLINE=yes" in seen.read_text()
+    assert "JULIA_PKG_OFFLINE=true" in seen.read_text()
+
+
+def test_an_installation_that_fails_says_its_last_line(project: Path, tmp_path: Path, monkeypatch) -> None:
+    script = "echo could not find Julia; exit 3"
+    monkeypatch.setattr(sys, "executable", str(executable(tmp_path / "python", script)))
+    with pytest.raises(EngineError, match="the installation did not work: could not find Julia"):
+        install(on_line=lambda line: None)
+
+
+def test_an_installation_that_leaves_something_out_is_not_called_done(
+    project: Path, tmp_path, monkeypatch
+) -> None:
+    (project / "Manifest.toml").write_text("")
+    monkeypatch.setattr(sys, "executable", str(executable(tmp_path / "python", "exit 0")))
+    with pytest.raises(
+        EngineError, match=r"the installation is not complete: the project .* lacks OrdinaryDiffEq"
+    ):
+        install(on_line=lambda line: None)
