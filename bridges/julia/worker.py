@@ -66,9 +66,7 @@ def main(address: str, backend: str) -> None:
     parent = os.getppid()
     os.dup2(2, 1)  # what is printed belongs in the log
     key = bytes.fromhex(os.environ.pop(KEY))
-    connection = cast(
-        Connection, Client(_address(address), authkey=key)
-    )  # on Windows a pipe's, which does the same
+    connection = Client(_address(address), authkey=key)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         made = _load(backend)
