@@ -104,10 +104,14 @@ def train(
         if theta0 is not None:
             raise ValueError("theta0 and state0 were given; state0 has the theta to start from")
         theta0 = layout.split(state0)[0]
-    theta = (problem.theta0 if theta0 is None else theta0).detach().clone().requires_grad_()
+
+    def placed(part: Tensor) -> Tensor:
+        return part.detach().to(device=problem.device, dtype=problem.dtype)
+
+    theta = placed(problem.theta0 if theta0 is None else theta0).clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theta])
     if state0 is not None:
-        optimizer.to_torch(torch_optimizer, theta, state0)
+        optimizer.to_torch(torch_optimizer, theta, placed(state0))
     theta.grad = gradient = torch.empty_like(theta)
     lrs = optimizer.lr * (schedule or Constant()).factors(steps)
     meter = ChargeMeter(problem.layout, symmetries, problem.device) if symmetries else None

@@ -445,4 +445,5 @@ def test_the_gpu_agrees_with_the_cpu(kind: str) -> None:
     assert there.grad(theta).device.type == "cuda"
     assert_close(there.grad(theta).cpu(), here.grad(theta), 1e-11)
     assert_close(there.hvp(theta, v).cpu(), here.hvp(theta, v), 1e-10)
+    assert_close(there.third_derivative(theta, v).cpu(), here.third_derivative(theta, v), 1e-9)
     assert nm_ode.solve(nm_ode.GradientFlow(there), [0.0, 0.1]).attrs["status"] == "success"

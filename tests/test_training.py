@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from nm_ode import SGD, Adam, AdamW, Problem, TrainingDiverged, final_state, train
+from nm_ode import SGD, Adam, AdamW, ModifiedFlow, Problem, TrainingDiverged, final_state, solve, train
 from nm_ode.data import sample_batches
 
 MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
@@ -194,3 +194,28 @@ def test_what_a_run_says_of_its_optimiser(tiny: Problem) -> None:
     assert attrs["betas"] == [0.9, 0.999]
     assert attrs["optimizer_text"] == "Adam, lr = 0.01"
     assert attrs["time_per_step"] == 0.01
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+def test_a_warm_start_and_its_flow_on_the_gpu(tiny: Problem, optimizer) -> None:
+    there = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), device="cuda")
+    runs = []
+    for problem in (tiny, there):
+        warm = final_state(train(problem, optimizer, 20, theta0=tiny.theta0))
+        run = train(problem, optimizer, 6, state0=warm)
+        solution = solve(ModifiedFlow(problem, optimizer, 3), run, check=False)
+        runs.append((run["theta"].values, solution["theta"].values))
+    for here, on_gpu in zip(*runs, strict=True):
+        np.testing.assert_allclose(on_gpu, here, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+def test_float32_goes_on_from_a_state_too(tiny: Problem, optimizer) -> None:
+    coarse = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), dtype=torch.float32)
+    first = train(coarse, optimizer, 6)
+    second = train(coarse, optimizer, 6, state0=final_state(first))
+    straight = train(coarse, optimizer, 12)
+    assert second["theta"].dtype == np.float32
+    np.testing.assert_allclose(second["theta"], straight["theta"][6:], rtol=1e-4, atol=1e-5)

@@ -12,12 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import IO, Any
-
-import numpy as np
 
 import bridges.julia.protocol as protocol
 from bridges.engine import Array, EngineError
@@ -61,7 +59,7 @@ class _Life:
     owner: int  # the process that started it
     last_words: collections.deque[str]
     vectors: Vectors | None = None
-    known: set[int] = field(default_factory=set)
+    idle: bool = True
 
 
 class Worker:
@@ -80,9 +78,15 @@ class Worker:
         require_ready: Callable[[], None] | None = None,
     ) -> None:
         self._backend, self._environment, self._require_ready = backend, environment, require_ready
+        self._life: _Life | None = None
+        self._forget_other_processes()
+
+    def _forget_other_processes(self) -> None:
+        """In a fork the lock may be held by a thread that is not there, and the worker is the parent's."""
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._busy_thread: int | None = None
-        self._life: _Life | None = None
+        self._life = None
 
     @property
     def pid(self) -> int | None:
@@ -147,11 +151,11 @@ class Worker:
             life.process.wait()
 
     def _held(self) -> _Held:
+        if self._process != os.getpid():
+            self._forget_other_processes()
         return _Held(self)
 
     def _alive(self) -> _Life:
-        if self._life is not None and self._life.owner != os.getpid():
-            self._life = None  # this process is a fork: it needs one of its own
         if self._life is not None and self._life.process.poll() is not None:
             self.close()
         if self._life is None:
@@ -170,10 +174,18 @@ class Worker:
         made = Vectors.create(n)
         try:
             protocol.send_message(life.connection, {"vectors": str(made.path), "n": n})
-            protocol.receive_frame(life.connection)
+            operation, _ = protocol.receive_frame(life.connection)
         except (EOFError, OSError):
             made.close()
             raise self._gone(life) from None
+        except BaseException:
+            made.close()
+            self._kill()
+            raise
+        if operation == protocol.FAILED:
+            failure = protocol.receive_message(life.connection)
+            made.close()
+            raise WorkerError(f"{failure['kind']}: {failure['text']}")
         made.forget_name()
         life.vectors = made
         return made
@@ -186,9 +198,26 @@ class Worker:
         callbacks: Callbacks | None,
         rows: Array | None,
     ) -> dict[str, Any]:
+        try:
+            return self._job(life, job, arrays, callbacks, rows)
+        finally:
+            # Whatever came in between, Ctrl-C in the middle of a frame too: a line that is not at the end of a job
+            # would answer the next job's questions.
+            if self._life is life and not life.idle:
+                self._kill()
+
+    def _job(
+        self,
+        life: _Life,
+        job: dict[str, Any],
+        arrays: dict[str, Array],
+        callbacks: Callbacks | None,
+        rows: Array | None,
+    ) -> dict[str, Any]:
         connection = life.connection
         raised: BaseException | None = None
         deadline: float | None = None
+        life.idle = False
         try:
             protocol.send_message(connection, job)
             send_arrays(connection, arrays)
@@ -214,6 +243,7 @@ class Worker:
                 continue
             if operation in (protocol.DONE, protocol.FAILED):
                 result = self._ending(life, operation)
+                life.idle = True
                 if raised is not None:
                     raise raised
                 if operation == protocol.FAILED:
@@ -242,9 +272,6 @@ class Worker:
                 message["arrays"] = receive_arrays(life.connection, message["arrays"])
         except (EOFError, OSError):
             raise self._gone(life) from None
-        except KeyboardInterrupt:
-            self._kill()  # half a message is read: the line is of no use any more
-            raise
         return message
 
     def _gone(self, life: _Life) -> WorkerError:
@@ -415,8 +442,3 @@ def _import_path() -> str:
     here = str(Path(__file__).resolve().parents[2])
     others = [path for path in sys.path if path and os.path.isdir(path)]
     return os.pathsep.join(dict.fromkeys([here, *others]))
-
-
-def as_array(values: Any) -> Array:
-    """float64, contiguous."""
-    return np.ascontiguousarray(values, dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -225,6 +226,60 @@ def test_a_fork_has_a_worker_of_its_own(worker: Worker) -> None:
         "sys.exit(os.waitstatus_to_exitcode(status) or w.pid != mine)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def solve_somewhere(n: int) -> tuple[int, int, float]:
+    worker = shared_worker(STAND_IN)
+    samples, _ = solve(worker, y0=np.ones(n))
+    return os.getpid(), worker.pid or 0, float(samples[-1][0])
+
+
+def test_the_processes_of_a_pool_have_a_worker_each() -> None:
+    """As Dask's and multiprocessing's workers do, which are daemons."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        found = pool.map(solve_somewhere, [1, 2, 3, 4], chunksize=1)
+    for _, _, last in found:
+        assert last == pytest.approx(np.exp(-1))
+    workers = {process: worker for process, worker, _ in found}
+    assert len(set(workers.values())) == len(workers)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_another_thread_solves() -> None:
+    code = (
+        "import os, sys, threading, time\n"
+        "from tests.bridges.test_worker import STAND_IN, decay, solve\n"
+        "from bridges.julia.caller import Worker\n"
+        "w = Worker(STAND_IN); solve(w)\n"
+        "slow = lambda t, y, dy: (time.sleep(0.02), decay(t, y, dy))\n"
+        "thread = threading.Thread(target=solve, args=(w, slow)); thread.start(); time.sleep(0.1)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    solve(w); os._exit(0)\n"
+        "_, status = os.waitpid(child, 0)\n"
+        "thread.join()\n"
+        "sys.exit(os.waitstatus_to_exitcode(status))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ctrl_c_at_any_moment_leaves_a_line_that_works(worker: Worker, seed: int) -> None:
+    """Whether the worker stays or is replaced: the next solve gets its own answers."""
+    solve(worker)
+    delay = np.random.default_rng(seed).uniform(0.0, 0.05)
+    timer = threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+
+    def on_and_on() -> None:
+        for n in range(1, 10_000):
+            solve(worker, y0=np.ones(1 + n % 3))
+
+    with pytest.raises(KeyboardInterrupt):
+        on_and_on()
+    timer.join()
+    samples, _ = solve(worker, y0=(3.0, 5.0))
+    np.testing.assert_allclose(samples[-1], np.exp(-1) * np.array([3, 5]), rtol=1e-9)
 
 
 def alive(pid: int) -> bool:
