@@ -452,6 +452,13 @@ def _print_flows(tree: xr.DataTree) -> None:
         style="dim",
     )
     for row in rows:
+        if row.holds_from is not None and row.holds_from != 0:
+            where = f"before step {row.holds_from}" if row.holds_from > 0 else "to the end"
+            out_console.print(
+                f"{row.title}: one-step defects above a thousandth of an update {where}",
+                style="dim",
+                highlight=False,
+            )
         for method, distance in row.engine_distances:
             out_console.print(
                 f"{row.title}, by {escape(method)} too: at most {distance:.1e} apart",

@@ -70,9 +70,9 @@ def convergence(rungs: Sequence[xr.Dataset], attrs: dict[str, str | int]) -> xr.
 
 
 def _reason(error: float, solver_error: float, rounding: float) -> str:
-    if not error > 0:
+    if np.isnan(error):
         return NOT_SOLVED
-    if not error > rounding:
+    if error <= rounding:
         return ROUNDING
     return USED if solver_error <= SOLVER_LIMIT * error else SOLVER
 

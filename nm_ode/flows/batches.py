@@ -20,7 +20,8 @@ from nm_ode.problem import Problem
 class SameBatchFlow:
     """During step k the field is that of batch k's loss: its distance to the run is discretisation error alone.
 
-    THEORY.md's (i). The field jumps from step to step, so that it is solved step by step. Any other flow is
+    THEORY.md's (i). The field jumps from step to step, so that it is solved step by step: one step of an eighth-order
+    method each, and the same at half the step beside it, whose distance is the solver's error. Any other flow is
     THEORY.md's (ii), a full-batch flow: beside a run on minibatches its distance holds the batches' noise too, does
     not shrink like lr^order, and says nothing about the flow's order.
 
