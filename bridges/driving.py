@@ -127,6 +127,8 @@ def drive(
             hand_out(float(times[0]), problem.y0)
             while samples < times.size:
                 assert stepper is not None
+                if problem.max_steps is not None and stepper.steps >= problem.max_steps:
+                    raise Stop("max_steps", f"the limit of {problem.max_steps} steps was reached")
                 stepper.advance()
                 while samples < times.size and times[samples] <= stepper.t:
                     hand_out(float(times[samples]), stepper.at(float(times[samples])))

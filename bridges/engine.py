@@ -20,7 +20,7 @@ Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
 OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
 
-Status: TypeAlias = Literal["success", "non_finite", "max_rhs", "max_seconds", "step_failure"]
+Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
 
 
 FINEST_RTOL = 3e-14
@@ -57,6 +57,7 @@ class OdeProblem:
         max_step: the longest step of an adaptive method; None for no limit.
         jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
         sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
+        max_steps: at most this many accepted steps.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time, looked at before every right-hand side.
 
@@ -75,6 +76,7 @@ class OdeProblem:
     max_step: float | None = None
     jvp: Jvp | None = None
     sharpness: Callable[[float, Array], float] | None = None
+    max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
 
@@ -102,7 +104,7 @@ class OdeProblem:
                 raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
             if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
                 raise EngineError("atol must be positive numbers")
-        for name in ("rtol", "atol", "step", "max_step", "max_rhs", "max_seconds"):
+        for name in ("rtol", "atol", "step", "max_step", "max_steps", "max_rhs", "max_seconds"):
             value = getattr(self, name)
             if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
                 raise EngineError(f"{name} must be a positive number; {value} was given")

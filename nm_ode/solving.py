@@ -59,6 +59,7 @@ def solve(
     atol: float | None = None,
     step: float | None = None,
     max_step: float | None = None,
+    max_steps: int | None = None,
     max_rhs: int | None = None,
     max_seconds: float | None = None,
     record: Collection[str] = RECORDABLE,
@@ -81,7 +82,7 @@ def solve(
             kinks, 1e-3) and atol = rtol/1000.
         step: the step of a fixed-step method, in flow time.
         max_step: the longest step of an adaptive one.
-        max_rhs, max_seconds: limits on one solve.
+        max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         symmetries: of which to record the charges too.
         check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
@@ -127,6 +128,7 @@ def solve(
         restarts=_snapped(flow.jumps, times) if isinstance(flow, SameBatchFlow) else None,
         on_restart=field.restart if isinstance(flow, SameBatchFlow) else None,
         max_step=max_step,
+        max_steps=max_steps,
         jvp=field.jvp if hasattr(flow, "jvp") else None,
         sharpness=_Sharpness(field, scales),
         max_rhs=max_rhs,
@@ -467,6 +469,7 @@ def _solution_attrs(solution: OdeSolution, flow: Flow) -> dict[str, str | int | 
 
 _REMEDIES = {
     "non_finite": "the loss overflows on this path: check the data's scale, or tighten rtol",
+    "max_steps": "raise max_steps, or loosen rtol",
     "max_rhs": "raise max_rhs, or loosen rtol",
     "max_seconds": "raise max_seconds, or loosen rtol",
     "step_failure": "loosen rtol and atol, or name another engine and method",

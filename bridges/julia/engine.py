@@ -122,7 +122,7 @@ class DiffeqEngine:
             "max_step": problem.max_step,
             "jvp": problem.jvp is not None and kind == "implicit",
             "sharpness": problem.sharpness is not None and kind == "stabilised",
-            "max_steps": _MAX_STEPS,
+            "max_steps": problem.max_steps or _MAX_STEPS,
         }
         callbacks = Callbacks(meter, hand_out, problem.jvp, problem.sharpness)
         try:
@@ -143,10 +143,12 @@ class DiffeqEngine:
             )
             raise
         counts = (int(ending["steps"]), int(ending["rejected_steps"]))
-        if ending["retcode"] != "Success":
-            return solution(
-                "step_failure", _RETCODES.get(ending["retcode"], ending["retcode"]), ending["time"], *counts
-            )
+        code = ending["retcode"]
+        if code == "MaxIters" and problem.max_steps is not None:
+            limit = f"the limit of {problem.max_steps} steps was reached"
+            return solution("max_steps", limit, ending["time"], *counts)
+        if code != "Success":
+            return solution("step_failure", _RETCODES.get(code, code), ending["time"], *counts)
         return solution("success", "the last sample time was reached", float(times[-1]), *counts)
 
     def solve_noisy(

@@ -70,7 +70,16 @@ class StandIn:
                 )
             if job["step"] is not None:
                 count = max(1, int(np.ceil((end - start) / job["step"] * (1 - 1e-12))))
-                y, steps = self._fixed(field, y, start, end, count), steps + count
+                allowed = min(count, job["max_steps"] - steps)
+                y, steps = self._fixed(field, y, start, (end - start) / count, allowed), steps + allowed
+                if allowed < count:
+                    reached = start + allowed * (end - start) / count
+                    return {
+                        "retcode": "MaxIters",
+                        "time": reached,
+                        "steps": steps,
+                        "rejected_steps": rejected,
+                    }
             else:
                 limit = {} if job["max_step"] is None else {"max_step": job["max_step"]}
                 kind = RK45 if method == "DP5" else DOP853
@@ -79,7 +88,7 @@ class StandIn:
                     before = solver.nfev
                     message = solver.step()
                     steps, rejected = steps + 1, rejected + (solver.nfev - before) // solver.n_stages - 1
-                    if steps > job["max_steps"]:
+                    if steps >= job["max_steps"] and solver.status == "running":
                         return {
                             "retcode": "MaxIters",
                             "time": solver.t,
@@ -99,8 +108,7 @@ class StandIn:
         return {"retcode": "Success", "time": times[-1], "steps": steps, "rejected_steps": rejected}
 
     @staticmethod
-    def _fixed(field, y: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
-        h = (end - start) / count
+    def _fixed(field, y: np.ndarray, start: float, h: float, count: int) -> np.ndarray:
         for i in range(count):
             t = start + i * h
             k1 = field(t, y)

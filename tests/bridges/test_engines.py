@@ -273,6 +273,16 @@ def test_limit_on_right_hand_sides(engine: str, method: str) -> None:
 
 
 @every_method
+def test_limit_on_steps(engine: str, method: str) -> None:
+    step = {"step": 0.05} if method in FIXED_STEP else {}
+    _, solution = solve(engine, method, oscillator, [0.0, 1.0], [0.0, 500.0], max_steps=7, **step)
+    assert solution.status == "max_steps"
+    assert "the limit of 7 steps was reached at t = " in solution.message
+    assert solution.statistics.steps <= 8
+    assert 0 < solution.time < 500
+
+
+@every_method
 def test_limit_on_wall_time(engine: str, method: str) -> None:
     import time
 
@@ -317,6 +327,7 @@ def test_a_field_no_step_is_small_enough_for_ends(engine: str, method: str) -> N
         ({"y0": []}, "must be a vector"),
         ({"rtol": 0.0}, "rtol must be a positive number; 0.0"),
         ({"atol": -1.0}, "atol must be a positive number"),
+        ({"max_steps": 0}, "max_steps must be a positive number; 0"),
         ({"max_rhs": 0}, "max_rhs must be a positive number"),
         ({"restarts": np.array([0.5, 0.5])}, "restarts must increase strictly"),
         ({"step": float("inf")}, "step must be a positive number"),
