@@ -356,9 +356,7 @@ def _print_orders(tree: xr.DataTree) -> None:
         seen = "–" if math.isnan(order) else f"{order:.2f}" + ("" if math.isnan(error) else f" ± {error:.2f}")
         used = int((one["left_out"].values == "").sum())
         errors = [_exponent(float(one["error"].values[place])) for place in (0, -1)]
-        table.add_row(
-            name.replace("_", " "), seen, f"{int(one['expected_order'])}", *errors, f"{used}/{len(lrs)}"
-        )
+        table.add_row(_label(name), seen, f"{int(one['expected_order'])}", *errors, f"{used}/{len(lrs)}")
     out_console.print(table)
     out_console.print(
         "order in lr of the error at the final time, by least squares over the ladder; fit: points that are in it",
@@ -367,7 +365,7 @@ def _print_orders(tree: xr.DataTree) -> None:
     for i, name in enumerate(convergence["flow"].values.tolist()):
         words = str(convergence["verdict"].values[i])
         if "as theory has it" not in words:
-            out_console.print(f"[yellow]{name.replace('_', ' ')}:[/yellow] {escape(words)}", highlight=False)
+            out_console.print(f"[yellow]{_label(name)}:[/yellow] {escape(words)}", highlight=False)
 
 
 def _print_stability(tree: xr.DataTree) -> None:
@@ -419,6 +417,11 @@ def _kind_and_name(kind: str, name: str) -> tuple[str, str]:
     return kind, escape(name.removeprefix(f"{kind} "))
 
 
+def _label(flow: str) -> str:
+    """A flow's name for a narrow table; the iterated-map form, which every optimiser has, goes without saying."""
+    return flow.removesuffix("_iterated_map").replace("_", " ")
+
+
 def _exponent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1e}"
 
@@ -437,7 +440,7 @@ def _print_flows(tree: xr.DataTree) -> None:
     for row in rows:
         products = f"+{row.hvp_evaluations}" if row.hvp_evaluations else ""
         table.add_row(
-            row.name.replace("_", " ") + ("" if row.status == "success" else " [red]stopped[/red]"),
+            _label(row.name) + ("" if row.status == "success" else " [red]stopped[/red]"),
             f"{row.error:.1e}",
             f"{row.relative_error:.1e}",
             f"{row.loss_gap:+.1e}",

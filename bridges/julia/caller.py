@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import collections
+import json
 import logging
 import os
 import secrets
@@ -17,8 +18,8 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import IO, Any
 
-import bridges.julia.protocol as protocol
 from bridges.engine import Array, EngineError
+from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
 from bridges.julia.worker import KEY, describe, receive_arrays, send_arrays
 
@@ -413,8 +414,6 @@ def _first_message(
             raise WorkerError(f"the worker could not start: {failure['kind']}: {failure['text']}")
     except (EOFError, OSError):
         raise _did_not_start(process, last_words) from None
-    import json
-
     hello: dict[str, Any] = json.loads(raw)
     return hello
 

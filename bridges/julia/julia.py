@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-import bridges.julia.protocol as protocol
+from bridges.julia import protocol
 from bridges.julia.methods import METHODS, PACKAGES
 from bridges.julia.protocol import Vectors
 

@@ -14,8 +14,6 @@ const look_anew! =
 "A row of the shared vectors, without a copy."
 row(address::Int, n::Int) = unsafe_wrap(Array, Ptr{Float64}(address), n)
 
-number(x) = x === nothing ? nothing : pyconvert(Float64, x)
-
 """
 Algorithm by name.
 

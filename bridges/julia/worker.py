@@ -17,7 +17,9 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-import bridges.julia.protocol as protocol
+import numpy as np
+
+from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
 
 KEY = "NM_ODE_WORKER_KEY"
@@ -129,16 +131,12 @@ def describe(arrays: dict[str, Any]) -> dict[str, list[int]]:
 
 def send_arrays(connection: Connection, arrays: dict[str, Any]) -> None:
     """Whole arrays, float64, once a job."""
-    import numpy as np
-
     for array in arrays.values():
         connection.send_bytes(np.ascontiguousarray(array, dtype=np.float64).tobytes())
 
 
 def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict[str, Any]:
     """What `send_arrays` sent."""
-    import numpy as np
-
     return {
         name: np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(shape)
         for name, shape in shapes.items()
