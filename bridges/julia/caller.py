@@ -21,7 +21,6 @@ from typing import IO, Any
 from bridges.engine import Array, EngineError
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
-from bridges.julia.worker import KEY, describe, receive_arrays, send_arrays
 
 log = logging.getLogger("bridges.julia")
 
@@ -126,14 +125,16 @@ class Worker:
             rows = self._vectors(life, y0.size).rows
             rows[protocol.STATE] = y0
             return self._converse(
-                life, {**job, "do": "noisy", "arrays": describe(arrays)}, arrays, callbacks, rows
+                life, {**job, "do": "noisy", "arrays": protocol.describe(arrays)}, arrays, callbacks, rows
             )
 
     def laws(self, job: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
         """Solve with nothing to ask back; arrays go over once, and come back under "arrays"."""
         with self._held():
             life = self._alive()
-            return self._converse(life, {**job, "do": "laws", "arrays": describe(arrays)}, arrays, None, None)
+            return self._converse(
+                life, {**job, "do": "laws", "arrays": protocol.describe(arrays)}, arrays, None, None
+            )
 
     def close(self) -> None:
         """End the worker, if it is this process's own."""
@@ -221,7 +222,7 @@ class Worker:
         life.idle = False
         try:
             protocol.send_message(connection, job)
-            send_arrays(connection, arrays)
+            protocol.send_arrays(connection, arrays)
         except (EOFError, OSError):
             raise self._gone(life) from None
         while True:
@@ -270,7 +271,7 @@ class Worker:
         try:
             message = protocol.receive_message(life.connection)
             if operation == protocol.DONE:
-                message["arrays"] = receive_arrays(life.connection, message["arrays"])
+                message["arrays"] = protocol.receive_arrays(life.connection, message["arrays"])
         except (EOFError, OSError):
             raise self._gone(life) from None
         return message
@@ -350,7 +351,7 @@ def _start(backend: str, environment: dict[str, str] | None) -> _Life:
         [sys.executable, "-m", "bridges.julia.worker", told, backend],
         env={
             **(os.environ if environment is None else environment),
-            KEY: key.hex(),
+            protocol.KEY: key.hex(),
             "PYTHONPATH": _import_path(),
         },
         stdin=subprocess.DEVNULL,

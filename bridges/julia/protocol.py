@@ -36,6 +36,9 @@ FAILED = b"x"  # it is not; a message follows
 GO_ON = b"."
 GIVE_UP = b"!"
 
+KEY = "NM_ODE_WORKER_KEY"
+"""The environment variable that has the connection's key."""
+
 STATE, RATE, DIRECTION = 0, 1, 2
 _ROWS = 3
 
@@ -60,6 +63,25 @@ def receive_message(connection: Connection) -> dict[str, Any]:
     """The other side's; EOFError or OSError if it is gone."""
     message: dict[str, Any] = json.loads(connection.recv_bytes())
     return message
+
+
+def describe(arrays: dict[str, Array]) -> dict[str, list[int]]:
+    """Name → shape, in the order in which they are sent."""
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def send_arrays(connection: Connection, arrays: dict[str, Array]) -> None:
+    """Whole arrays, float64, once a job."""
+    for array in arrays.values():
+        connection.send_bytes(np.ascontiguousarray(array, dtype=np.float64).tobytes())
+
+
+def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict[str, Array]:
+    """What `send_arrays` sent."""
+    return {
+        name: np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(shape)
+        for name, shape in shapes.items()
+    }
 
 
 class Vectors:

@@ -17,12 +17,9 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
 
-KEY = "NM_ODE_WORKER_KEY"
 Ask = Callable[[bytes, float], float]
 """`ask(operation, number)` to the caller; raises GivenUp if it wants no more."""
 
@@ -67,7 +64,7 @@ def main(address: str, backend: str) -> None:
     """Serve until the caller is gone."""
     parent = os.getppid()
     os.dup2(2, 1)  # what is printed belongs in the log
-    key = bytes.fromhex(os.environ.pop(KEY))
+    key = bytes.fromhex(os.environ.pop(protocol.KEY))
     connection = Client(_address(address), authkey=key)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
@@ -104,7 +101,7 @@ def serve(connection: Connection, backend: Backend) -> None:
                 vectors = Vectors.open(Path(job["vectors"]), job["n"])
                 protocol.send_frame(connection, protocol.GO_ON)
                 continue
-            arrays = receive_arrays(connection, job["arrays"]) if "arrays" in job else {}
+            arrays = protocol.receive_arrays(connection, job["arrays"]) if "arrays" in job else {}
             if job["do"] == "laws":
                 result = backend.laws(job, arrays, ask)
             elif job["do"] == "noisy":
@@ -120,27 +117,8 @@ def serve(connection: Connection, backend: Backend) -> None:
             continue
         arrays = result.pop("arrays", {})  # what goes back
         protocol.send_frame(connection, protocol.DONE)
-        protocol.send_message(connection, {**result, "arrays": describe(arrays)})
-        send_arrays(connection, arrays)
-
-
-def describe(arrays: dict[str, Any]) -> dict[str, list[int]]:
-    """Name → shape, in the order in which they are sent."""
-    return {name: list(array.shape) for name, array in arrays.items()}
-
-
-def send_arrays(connection: Connection, arrays: dict[str, Any]) -> None:
-    """Whole arrays, float64, once a job."""
-    for array in arrays.values():
-        connection.send_bytes(np.ascontiguousarray(array, dtype=np.float64).tobytes())
-
-
-def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """What `send_arrays` sent."""
-    return {
-        name: np.frombuffer(connection.recv_bytes(), dtype=np.float64).reshape(shape)
-        for name, shape in shapes.items()
-    }
+        protocol.send_message(connection, {**result, "arrays": protocol.describe(arrays)})
+        protocol.send_arrays(connection, arrays)
 
 
 def _tell(connection: Connection, error: BaseException) -> None:
