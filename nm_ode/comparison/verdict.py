@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nm_ode.comparison.order import ObservedOrder
 from nm_ode.optimizers import SERIES_LIMIT
 
-TOLERANCE = 0.15
-"""An order is as expected within this, or within twice its standard error."""
+TOLERANCE, WIDEST = 0.15, 0.3
+"""An order is as expected within the first, or within twice its standard error as long as that is below the second."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def verdict(seen: Evidence) -> str:
     told = f"Order {seen.order.order:.2f}"
     if not math.isnan(seen.order.standard_error):
         told += f" ± {seen.order.standard_error:.2f}"
+    if seen.noise:
+        told += f"; theory's {seen.expected} is not to be expected here."
+        return " ".join([told, *_causes(seen), *_floors(seen)])
     gap = seen.order.order - seen.expected
-    if abs(gap) <= max(TOLERANCE, 2 * _or_zero(seen.order.standard_error)) and not seen.noise:
+    if abs(gap) <= min(WIDEST, max(TOLERANCE, 2 * _or_zero(seen.order.standard_error))):
         return " ".join([f"{told}, as theory has it ({seen.expected}).", *_floors(seen)])
     if gap > 0:
         told += f", above the {seen.expected} of theory: these learning rates are not on the final slope yet"

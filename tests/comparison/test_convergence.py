@@ -133,6 +133,11 @@ def seen(**changes) -> str:
         ({"expected": 3}, "Order 3.00 ± 0.01, as theory has it (3)."),
         ({"expected": 3, "noise": True}, "their noise is in the error"),
         ({"order": ObservedOrder(3.8, 0.15)}, "Order 3.80 ± 0.15, as theory has it (4)."),
+        ({"order": ObservedOrder(3.2, 0.9)}, "Order 3.20 ± 0.90, short of the 4 of theory"),
+        (
+            {"order": ObservedOrder(4.5, 0.9), "noise": True},
+            "Order 4.50 ± 0.90; theory's 4 is not to be expected here.",
+        ),
         ({"expected": 2}, "above the 2 of theory: these learning rates are not on the final slope yet"),
         ({"left_out": {"solver's error": 1}, "fixed_step": True}, "take a smaller solver.step"),
         (
