@@ -23,6 +23,16 @@ WHAT_TO_EXPECT = (
 REMEDY = f"run `nm-ode bridge install` ({WHAT_TO_EXPECT}), or take engine 'sundials'"
 
 
+_RESOLVE = """
+import sys
+import juliapkg
+try:
+    juliapkg.resolve(force=True)
+except Exception as error:
+    sys.exit(str(error))
+"""
+
+
 @dataclass(frozen=True)
 class Installation:
     """A Julia and a project that it solves in.
@@ -133,7 +143,7 @@ def install(*, offline: bool = False, on_line: Callable[[str], None] = print) ->
     root = str(DECLARED.parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     process = subprocess.Popen(
-        [sys.executable, "-c", "import juliapkg; juliapkg.resolve(force=True)"],
+        [sys.executable, "-c", _RESOLVE],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -148,7 +158,10 @@ def install(*, offline: bool = False, on_line: Callable[[str], None] = print) ->
                 last = line.strip()
                 on_line(line.rstrip())
     if process.wait() != 0:
-        raise EngineError(f"the installation did not work: {last}")
+        remedy = (
+            "; put a Julia of that version on the path" if offline and "could not find Julia" in last else ""
+        )
+        raise EngineError(f"the installation did not work: {last}{remedy}")
     found = installation()
     if not found.ready:
         raise EngineError(f"the installation is not complete: {found.lacks}")
