@@ -21,6 +21,7 @@ from typing import IO, Any
 from bridges.engine import Array, EngineError
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
+from bridges.julia.undisturbed import Undisturbed
 
 log = logging.getLogger("bridges.julia")
 
@@ -138,19 +139,18 @@ class Worker:
 
     def close(self) -> None:
         """End the worker, if it is this process's own."""
-        life, self._life = self._life, None
-        if life is None:
-            return
-        if life.owner != os.getpid():
-            return  # a fork's copy: the worker is its parent's
-        life.connection.close()  # which ends its loop
-        if life.vectors is not None:
-            life.vectors.close()
-        try:
-            life.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            life.process.kill()
-            life.process.wait()
+        with Undisturbed():
+            life, self._life = self._life, None
+            if life is None or life.owner != os.getpid():
+                return  # a fork's copy: the worker is its parent's
+            life.connection.close()  # which ends its loop
+            if life.vectors is not None:
+                life.vectors.close()
+            try:
+                life.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                life.process.kill()
+                life.process.wait()
 
     def _held(self) -> _Held:
         if self._process != os.getpid():
@@ -163,52 +163,33 @@ class Worker:
         if self._life is None:
             if self._require_ready is not None:
                 self._require_ready()
-            self._life = _start(self._backend, self._environment() if self._environment is not None else None)
-            atexit.register(self.close)
+            environment = self._environment() if self._environment is not None else None
+            with Undisturbed() as moment:
+                self._life = _start(self._backend, environment, moment)
+                atexit.register(self.close)
         return self._life
 
     def _vectors(self, life: _Life, n: int) -> Vectors:
         if life.vectors is not None and life.vectors.n == n:
             return life.vectors
-        if life.vectors is not None:
-            life.vectors.close()
-            life.vectors = None
-        made = Vectors.create(n)
-        try:
-            protocol.send_message(life.connection, {"vectors": str(made.path), "n": n})
-            operation, _ = protocol.receive_frame(life.connection)
-        except (EOFError, OSError):
-            made.close()
-            raise self._gone(life) from None
-        except BaseException:
-            made.close()
-            self._kill()
-            raise
-        if operation == protocol.FAILED:
-            failure = protocol.receive_message(life.connection)
-            made.close()
-            raise WorkerError(f"{failure['kind']}: {failure['text']}")
-        made.forget_name()
-        life.vectors = made
+        with Undisturbed():
+            if life.vectors is not None:
+                life.vectors.close()
+            life.vectors = made = Vectors.create(n)
+            try:
+                protocol.send_message(life.connection, {"vectors": str(made.path), "n": n})
+                operation, _ = protocol.receive_frame(life.connection)
+                failure = protocol.receive_message(life.connection) if operation == protocol.FAILED else None
+            except (EOFError, OSError):
+                raise self._gone(life) from None
+            if failure is not None:
+                made.close()
+                life.vectors = None
+                raise WorkerError(f"{failure['kind']}: {failure['text']}")
+            made.forget_name()
         return made
 
     def _converse(
-        self,
-        life: _Life,
-        job: dict[str, Any],
-        arrays: dict[str, Array],
-        callbacks: Callbacks | None,
-        rows: Array | None,
-    ) -> dict[str, Any]:
-        try:
-            return self._job(life, job, arrays, callbacks, rows)
-        finally:
-            # Whatever came in between, Ctrl-C in the middle of a frame too: a line that is not at the end of a job
-            # would answer the next job's questions.
-            if self._life is life and not life.idle:
-                self._kill()
-
-    def _job(
         self,
         life: _Life,
         job: dict[str, Any],
@@ -278,15 +259,16 @@ class Worker:
 
     def _gone(self, life: _Life) -> WorkerError:
         """The worker died: say how, and make room for the next."""
-        self._life = None
-        try:
-            status: int | str = life.process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            life.process.kill()
-            status = f"killed after {_PATIENCE:g} s without a word ({life.process.wait()})"
-        life.connection.close()
-        if life.vectors is not None:
-            life.vectors.close()
+        with Undisturbed():
+            self._life = None
+            try:
+                status: int | str = life.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                life.process.kill()
+                status = f"killed after {_PATIENCE:g} s without a word ({life.process.wait()})"
+            life.connection.close()
+            if life.vectors is not None:
+                life.vectors.close()
         words = "; ".join(life.last_words)
         return WorkerError(
             f"the worker ended with status {status}"
@@ -295,10 +277,11 @@ class Worker:
         )
 
     def _kill(self) -> None:
-        life = self._life
-        if life is not None:
-            life.process.kill()
-            self._gone(life)
+        with Undisturbed():
+            life = self._life
+            if life is not None:
+                life.process.kill()
+                self._gone(life)
 
 
 class _Held:
@@ -308,17 +291,26 @@ class _Held:
         self._worker = worker
 
     def __enter__(self) -> None:
-        if self._worker._busy_thread == threading.get_ident():
+        worker = self._worker
+        if worker._busy_thread == threading.get_ident():
             raise EngineError(
                 "a solve was asked for inside the right-hand side of another on the same worker: it would wait for "
                 "itself"
             )
-        self._worker._lock.acquire()
-        self._worker._busy_thread = threading.get_ident()
+        with Undisturbed() as moment:
+            while not worker._lock.acquire(timeout=0.1):
+                moment.check()
+            worker._busy_thread = threading.get_ident()
 
     def __exit__(self, *_: object) -> None:
-        self._worker._busy_thread = None
-        self._worker._lock.release()
+        worker = self._worker
+        with Undisturbed():
+            # Whatever came in between, Ctrl-C in the middle of a frame too: a line that is not at the end of a job
+            # would answer the next job's questions.
+            if worker._life is not None and not worker._life.idle:
+                worker._kill()
+            worker._busy_thread = None
+            worker._lock.release()
 
 
 def _answer(operation: bytes, number: float, callbacks: Callbacks, rows: Array) -> float:
@@ -336,7 +328,7 @@ def _answer(operation: bytes, number: float, callbacks: Callbacks, rows: Array) 
     raise WorkerError(f"the worker asked for {operation!r}, which this solve does not answer")
 
 
-def _start(backend: str, environment: dict[str, str] | None) -> _Life:
+def _start(backend: str, environment: dict[str, str] | None, moment: Undisturbed) -> _Life:
     key = secrets.token_bytes(24)
     listener = Listener(authkey=key)
     address = listener.address
@@ -362,8 +354,8 @@ def _start(backend: str, environment: dict[str, str] | None) -> _Life:
     assert process.stderr is not None
     threading.Thread(target=_write_log, args=(process.stderr, last_words), daemon=True).start()
     try:
-        connection = _accept(listener, process, key, last_words)
-        hello = _first_message(connection, process, last_words)
+        connection = _accept(listener, process, key, last_words, moment)
+        hello = _first_message(connection, process, last_words, moment)
     except BaseException:
         process.kill()
         process.wait()
@@ -374,7 +366,11 @@ def _start(backend: str, environment: dict[str, str] | None) -> _Life:
 
 
 def _accept(
-    listener: Listener, process: subprocess.Popen[bytes], key: bytes, last_words: collections.deque[str]
+    listener: Listener,
+    process: subprocess.Popen[bytes],
+    key: bytes,
+    last_words: collections.deque[str],
+    moment: Undisturbed,
 ) -> Connection:
     """The worker's connection; `accept` has no time limit of its own, so a thread waits for it."""
     accepted: list[Connection] = []
@@ -390,6 +386,7 @@ def _accept(
     started = time.monotonic()
     while thread.is_alive() and process.poll() is None and time.monotonic() - started < _START_SECONDS:
         thread.join(0.05)
+        moment.check()
     if not accepted:
         thread.join(0.2)
     if not accepted:
@@ -402,11 +399,15 @@ def _accept(
 
 
 def _first_message(
-    connection: Connection, process: subprocess.Popen[bytes], last_words: collections.deque[str]
+    connection: Connection,
+    process: subprocess.Popen[bytes],
+    last_words: collections.deque[str],
+    moment: Undisturbed,
 ) -> dict[str, Any]:
     deadline = time.monotonic() + _START_SECONDS
     try:
         while not connection.poll(0.2):
+            moment.check()
             if process.poll() is not None or time.monotonic() > deadline:
                 raise _did_not_start(process, last_words)
         raw = connection.recv_bytes()

@@ -139,6 +139,8 @@ class Vectors:
 
     def close(self) -> None:
         """Unmap; views of `rows` that are still held keep it mapped until they go."""
+        if not hasattr(self, "rows"):
+            return
         del self.rows
         with contextlib.suppress(BufferError):  # somebody holds a view: the memory goes with it
             self._map.close()

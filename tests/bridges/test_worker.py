@@ -263,7 +263,7 @@ def test_a_fork_while_another_thread_solves() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_ctrl_c_at_any_moment_leaves_a_line_that_works(worker: Worker, seed: int) -> None:
     """Whether the worker stays or is replaced: the next solve gets its own answers."""
     solve(worker)
@@ -280,6 +280,19 @@ def test_ctrl_c_at_any_moment_leaves_a_line_that_works(worker: Worker, seed: int
     timer.join()
     samples, _ = solve(worker, y0=(3.0, 5.0))
     np.testing.assert_allclose(samples[-1], np.exp(-1) * np.array([3, 5]), rtol=1e-9)
+
+
+def test_ctrl_c_while_the_worker_starts() -> None:
+    """No process is left, and the next solve starts another."""
+    made = Worker(STAND_IN)
+    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        solve(made)
+    timer.join()
+    assert made.pid is None
+    solve(made)
+    made.close()
 
 
 def alive(pid: int) -> bool:
