@@ -34,7 +34,8 @@ def sgds(draw: st.DrawFn) -> SGD:
 def adams(draw: st.DrawFn) -> Adam:
     return draw(st.sampled_from([Adam, AdamW]))(
         lr=draw(st.floats(1e-4, 1.0)),
-        betas=(draw(probabilities), draw(st.one_of(probabilities, st.floats(0.99, 0.9999)))),
+        # Without a memory of squares a step is m/|d|, which magnifies rounding by as much as d cancels: see below.
+        betas=(draw(probabilities), draw(st.floats(0.5, 0.9999))),
         eps=draw(st.sampled_from([1e-8, 1e-3])),
         weight_decay=draw(decays),
     )
@@ -48,6 +49,17 @@ def gradients(seed: int, count: int) -> list[torch.Tensor]:
 @given(optimizer=st.one_of(sgds(), adams()), seed=st.integers(0, 1000))
 @settings(max_examples=300, deadline=None)
 def test_every_step_equals_torch(optimizer: Optimizer, seed: int) -> None:
+    steps_equal_torchs(optimizer, seed, 1e-11)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.999)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_without_one_memory_or_both(betas, weight_decay: float) -> None:
+    for seed in range(20):
+        steps_equal_torchs(Adam(lr=0.01, betas=betas, weight_decay=weight_decay), seed, 1e-9)
+
+
+def steps_equal_torchs(optimizer: Optimizer, seed: int, tolerance: float) -> None:
     start, *some = gradients(seed, 8)
     theirs = start.clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theirs])
@@ -56,9 +68,9 @@ def test_every_step_equals_torch(optimizer: Optimizer, seed: int) -> None:
         theirs.grad = gradient.clone()
         torch_optimizer.step()
         state = state + optimizer.increment(state, gradient)
-        assert (state[:7] - theirs.detach()).norm() <= 1e-12 * theirs.detach().norm()
         whole = optimizer.from_torch(torch_optimizer, theirs)
-        assert (state - whole).norm() <= 1e-12 * whole.norm()
+        assert (state - whole).norm() <= tolerance * whole.norm()
+        assert (state[:7] - whole[:7]).norm() <= tolerance * whole[:7].norm()
 
 
 @given(optimizer=st.one_of(sgds(), adams()), seed=st.integers(0, 1000))

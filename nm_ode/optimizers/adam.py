@@ -134,7 +134,7 @@ class Adam:
         return torch.cat([parameter.detach(), *memory])
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
-        return grad + self.decay_curvature * theta if self.decay_curvature else grad
+        return grad.add(theta, alpha=self.decay_curvature) if self.decay_curvature else grad
 
     def _one_step_on(self, state: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v', √v̂' + ε and k' after the step to come."""

@@ -136,4 +136,4 @@ class SGD:
         return torch.cat([theta, torch_optimizer.state[parameter]["momentum_buffer"]])
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
-        return grad + self.weight_decay * theta if self.weight_decay else grad
+        return grad.add(theta, alpha=self.weight_decay) if self.weight_decay else grad
