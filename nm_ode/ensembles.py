@@ -15,6 +15,7 @@ from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.optimizers import Optimizer, describe
 from nm_ode.problem import Problem
+from nm_ode.recording.noise import along
 
 
 def sgd_ensemble(
@@ -103,8 +104,7 @@ def _euler_maruyama(
         theta = start
         for _ in range(count):
             normal = torch.randn(len(factor), dtype=factor.dtype, generator=generator).to(factor)
-            kick = normal * factor if factor.ndim == 1 else normal @ factor
-            theta = theta + h * flow.drift(theta) + h**0.5 * kick
+            theta = theta + h * flow.drift(theta) + h**0.5 * along(factor, normal)
         ends.append(theta)
     return torch.stack(ends)
 

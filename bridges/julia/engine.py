@@ -183,7 +183,7 @@ class DiffeqEngine:
         }
         try:
             ending = shared_worker(self._backend).noisy(
-                job, y0, {"factor": factor}, Callbacks(lambda t, y, dy: drift(t, y, dy), on_member)
+                job, y0, {"factor": factor}, Callbacks(drift, on_member)
             )
         except WorkerError as error:
             raise EngineError(f"engine 'diffeq': {error}") from None

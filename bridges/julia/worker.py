@@ -69,7 +69,7 @@ def main(address: str, backend: str) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         made = _load(backend)
-        protocol.send_message(connection, {"versions": made.versions(), "pid": os.getpid()})
+        protocol.send_message(connection, {"versions": made.versions()})
         serve(connection, made)
     except (EOFError, ConnectionError, BrokenPipeError):
         pass

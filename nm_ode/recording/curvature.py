@@ -87,9 +87,14 @@ class CurvatureRecord:
         self._found[step] = sharpness(
             self._problem,
             theta,
-            preconditioner=self._optimizer.preconditioner(state, self._problem.grad(theta)),
+            preconditioner=self._preconditioner(state, theta),
             v0=None if before is None else before.vector,
         )
+
+    def _preconditioner(self, state: Tensor, theta: Tensor) -> Tensor | None:
+        if not self._optimizer.multiscale:
+            return None  # and no gradient is spent to learn it
+        return self._optimizer.preconditioner(state, self._problem.grad(theta))
 
     def dataset(self, run: xr.Dataset) -> xr.Dataset:
         """`/discrete/curvature`: dimension `curvature_step`.

@@ -43,7 +43,12 @@ class GradientNoise:
 
     def along(self, normal: Tensor) -> Tensor:
         """Bᵀξ for standard normal ξ, shape (..., directions) to (..., P)."""
-        return normal * self.factor if self.factor.ndim == 1 else normal @ self.factor
+        return along(self.factor, normal)
+
+
+def along(factor: Tensor, normal: Tensor) -> Tensor:
+    """Bᵀξ of a factor, shape (r, P), or of its diagonal's root, shape (P,)."""
+    return normal * factor if factor.ndim == 1 else normal @ factor
 
 
 def gradient_noise(

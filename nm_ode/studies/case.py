@@ -208,11 +208,12 @@ class Case(Table):
                 "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
                 "batches = 'full' (all: the error holds the batches' noise too)"
             )
-        adaptive = self.solver.engine != "auto" and self.solver.step is None
-        if batches == "same" and adaptive:
+        engines = self.solver.engines
+        stops_at_jumps = engines == ["auto"] or (engines == ["scipy"] and self.solver.step is not None)
+        if batches == "same" and not stops_at_jumps:
             raise _combination(
                 f"flows[{i}]: batches = 'same' makes the field jump each step, and engine = "
-                f"'{self.solver.engines[0]}' would step across: use engine = 'auto', or 'scipy' with method = 'RK8' "
+                f"'{', '.join(engines)}' would step across: use engine = 'auto', or 'scipy' with method = 'RK8' "
                 "and a step"
             )
 

@@ -160,6 +160,15 @@ MISTAKES_OF_TWO = [
     ),
     (
         [
+            ("save_every = 5", "batch_size = 20"),
+            ('["gradient",', '[{ kind = "gradient", batches = "same" },'),
+            (', form = "hessian" }', ', batches = "full" }'),
+            ("rtol = 1e-5", 'engine = "diffeq"\nmethod = "RK4"\nstep = 0.1'),
+        ],
+        r"flows\[0\]: batches = 'same' makes the field jump each step, and engine = 'diffeq' would step across",
+    ),
+    (
+        [
             ("lr = 0.1", 'lr = 0.1\nschedule = { name = "warmup", steps = 3 }'),
             ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', '["gradient"]'),
             ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
