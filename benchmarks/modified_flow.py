@@ -19,13 +19,13 @@ from nm_ode import (
     SGD,
     Adam,
     GradientFlow,
-    ModifiedFlow,
     Problem,
-    SecondOrderForm,
-    SlowManifold,
+    SecondOrderFlow,
+    SlowManifoldFlow,
     SolveError,
     compare,
     final_state,
+    modified_flow,
     solve,
     train,
 )
@@ -163,9 +163,9 @@ def main() -> None:
     plain, heavy, adam = SGD(lr=0.1), SGD(lr=0.02, momentum=0.9), Adam(lr=1e-3)
 
     def maps(optimizer, orders) -> dict[str, Flow]:
-        return {f"iterated map, order {k}": ModifiedFlow(problem, optimizer, k) for k in orders}
+        return {f"iterated map, order {k}": modified_flow(problem, optimizer, k) for k in orders}
 
-    hessian = ModifiedFlow(problem, plain, 2, "hessian")
+    hessian = modified_flow(problem, plain, 2, "hessian")
     results = {
         "problem": tanh.__doc__,
         "parameters": problem.layout.size,
@@ -179,7 +179,7 @@ def main() -> None:
             {
                 "gradient flow": GradientFlow(problem),
                 "Hessian form, order 2": hessian,
-                "Hessian form, order 3": ModifiedFlow(problem, plain, 3, "hessian"),
+                "Hessian form, order 3": modified_flow(problem, plain, 3, "hessian"),
                 **maps(plain, (2, 3, 4, 5, 6, 8)),
             },
             costs,
@@ -191,9 +191,9 @@ def main() -> None:
             50,
             0,
             {
-                "slow manifold, order 1": SlowManifold(problem, heavy, 1),
-                "slow manifold, order 2": SlowManifold(problem, heavy),
-                "second-order form": SecondOrderForm(problem, heavy),
+                "slow manifold, order 1": SlowManifoldFlow(problem, heavy, 1),
+                "slow manifold, order 2": SlowManifoldFlow(problem, heavy),
+                "second-order form": SecondOrderFlow(problem, heavy),
                 **maps(heavy, (1, 2, 3, 4, 6, 8, 10)),
             },
             costs,

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from nm_ode import SGD, Problem
 from nm_ode.models import resnet18, vgg
-from nm_ode.recording import ChargeRecord
+from nm_ode.observers import ChargeRecord
 from nm_ode.symmetries import ChargeMeter, find_symmetries
 from nm_ode.symmetries.discovery import discover
 from nm_ode.symmetries.graph import trace

@@ -10,17 +10,19 @@ from bridges.engine import (
     Statistics,
     UnknownEngineError,
     UnknownMethodError,
-    did_you_mean,
     engine_names,
     get_engine,
     require_method,
 )
+from bridges.errors import NmOdeError
+from bridges.registry import did_you_mean
 
 __all__ = [
     "FINEST_RTOL",
     "Choice",
     "Engine",
     "EngineError",
+    "NmOdeError",
     "OdeProblem",
     "OdeSolution",
     "Statistics",

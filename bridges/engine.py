@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bridges.errors import NmOdeError
+from bridges.registry import did_you_mean
 
 Array: TypeAlias = NDArray[np.float64]
 Rhs: TypeAlias = Callable[[float, Array, Array], None]
@@ -27,7 +29,7 @@ FINEST_RTOL = 3e-14
 """The smallest relative tolerance: some hundred roundings of float64."""
 
 
-class EngineError(ValueError):
+class EngineError(NmOdeError, ValueError):
     """The caller asked for something that no engine can do."""
 
 
@@ -214,12 +216,3 @@ def require_no_restarts(problem: OdeProblem, method: str) -> None:
             f"method {method!r} steps across the times at which this field jumps: take engine 'scipy' with method "
             "'RK8' or 'Midpoint' and a step, or 'auto'"
         )
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """'; did you mean "RK23"? Known: …' for error messages, whatever the case of the letters."""
-    names = list(known)
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
-    guess = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
-    return f"{guess} Known: {', '.join(names)}"

@@ -8,7 +8,6 @@ import numpy as np
 import scipy
 from scipy.integrate import DOP853, RK23
 
-from bridges.driving import StepFailure, Stepper, drive
 from bridges.engine import (
     Array,
     EngineError,
@@ -20,6 +19,7 @@ from bridges.engine import (
     require_no_restarts,
 )
 from bridges.fixed_step import MIDPOINT, RK8, FixedStep
+from bridges.stepping import StepFailure, Stepper, drive
 
 _ADAPTIVE: dict[str, Any] = {"DOP853": DOP853, "RK23": RK23}
 _FIXED_STEP = {"Midpoint": MIDPOINT, "RK8": RK8}

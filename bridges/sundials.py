@@ -7,7 +7,6 @@ import importlib.metadata
 import numpy as np
 from sksundae.cvode import CVODE
 
-from bridges.driving import StepFailure, drive
 from bridges.engine import (
     Array,
     EngineError,
@@ -18,6 +17,7 @@ from bridges.engine import (
     require_method,
     require_no_restarts,
 )
+from bridges.stepping import StepFailure, drive
 
 _PATIENCE = 10  # calls in a row that may leave the time where it was
 

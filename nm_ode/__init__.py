@@ -6,30 +6,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nm_ode.charge_solving import solve_charges
+    from nm_ode.charges import predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
-    from nm_ode.ensembles import sgd_ensemble, solve_ensemble
     from nm_ode.flows import (
         Flow,
         FlowError,
         GradientFlow,
-        ModifiedFlow,
-        SameBatchFlow,
-        SecondOrderForm,
-        SlowManifold,
+        MinibatchFlow,
+        SecondOrderFlow,
+        SlowManifoldFlow,
         StochasticModifiedFlow,
+        modified_flow,
     )
+    from nm_ode.loss import Problem, ProblemError
+    from nm_ode.loss.noise import gradient_noise
     from nm_ode.optimizers import SGD, Adam, AdamW
-    from nm_ode.problem import Problem, ProblemError
-    from nm_ode.recording import gradient_noise
-    from nm_ode.schedules import Cosine, Drop, Warmup
+    from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.solving import SolveError, solve
+    from nm_ode.solving.ensemble import sgd_ensemble, solve_ensemble
     from nm_ode.symmetries import (
         Symmetries,
         Symmetry,
         SymmetryError,
         find_symmetries,
-        predict_charges,
         scan_of,
         scan_symmetries,
         symmetries_of,
@@ -43,37 +42,37 @@ _HOMES = {
     "SGD": "nm_ode.optimizers",
     "Adam": "nm_ode.optimizers",
     "AdamW": "nm_ode.optimizers",
-    "Cosine": "nm_ode.schedules",
-    "Drop": "nm_ode.schedules",
+    "Cosine": "nm_ode.optimizers.schedules",
+    "Drop": "nm_ode.optimizers.schedules",
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
-    "ModifiedFlow": "nm_ode.flows",
-    "Problem": "nm_ode.problem",
-    "ProblemError": "nm_ode.problem",
-    "SameBatchFlow": "nm_ode.flows",
-    "SecondOrderForm": "nm_ode.flows",
-    "SlowManifold": "nm_ode.flows",
+    "modified_flow": "nm_ode.flows",
+    "Problem": "nm_ode.loss",
+    "ProblemError": "nm_ode.loss",
+    "MinibatchFlow": "nm_ode.flows",
+    "SecondOrderFlow": "nm_ode.flows",
+    "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
     "StochasticModifiedFlow": "nm_ode.flows",
     "Symmetries": "nm_ode.symmetries",
     "Symmetry": "nm_ode.symmetries",
     "SymmetryError": "nm_ode.symmetries",
     "TrainingDiverged": "nm_ode.training",
-    "Warmup": "nm_ode.schedules",
+    "Warmup": "nm_ode.optimizers.schedules",
     "compare": "nm_ode.comparison",
     "compare_ensembles": "nm_ode.comparison",
     "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
-    "gradient_noise": "nm_ode.recording",
+    "gradient_noise": "nm_ode.loss.noise",
     "observed_order": "nm_ode.comparison",
-    "predict_charges": "nm_ode.symmetries",
+    "predict_charges": "nm_ode.charges",
     "scan_of": "nm_ode.symmetries",
     "scan_symmetries": "nm_ode.symmetries",
-    "sgd_ensemble": "nm_ode.ensembles",
+    "sgd_ensemble": "nm_ode.solving.ensemble",
     "solve": "nm_ode.solving",
-    "solve_charges": "nm_ode.charge_solving",
-    "solve_ensemble": "nm_ode.ensembles",
+    "solve_charges": "nm_ode.charges",
+    "solve_ensemble": "nm_ode.solving.ensemble",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
 }
@@ -87,12 +86,11 @@ __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
-    "ModifiedFlow",
+    "MinibatchFlow",
     "Problem",
     "ProblemError",
-    "SameBatchFlow",
-    "SecondOrderForm",
-    "SlowManifold",
+    "SecondOrderFlow",
+    "SlowManifoldFlow",
     "SolveError",
     "StochasticModifiedFlow",
     "Symmetries",
@@ -105,6 +103,7 @@ __all__ = [
     "final_state",
     "find_symmetries",
     "gradient_noise",
+    "modified_flow",
     "observed_order",
     "predict_charges",
     "scan_of",

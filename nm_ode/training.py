@@ -11,16 +11,17 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.annotations import annotate, layout_attrs
 from nm_ode.data import BatchSize, sample_batches
+from nm_ode.errors import ArgumentError, NmOdeError
+from nm_ode.loss import Problem
+from nm_ode.observers import ChargeRecord
 from nm_ode.optimizers import Optimizer, describe
-from nm_ode.problem import Problem
-from nm_ode.recording import ChargeRecord
-from nm_ode.schedules import Constant, Schedule
+from nm_ode.optimizers.schedules import Constant, Schedule
+from nm_ode.results.schema import annotate, layout_attrs
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 (what happened, not what is broken)
+class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
     """The loss is no longer finite.
 
     Attributes:
@@ -91,18 +92,18 @@ def train(
         ValueError: steps, batch_size or save_every out of range, or a state of another optimiser.
     """
     if steps < 1:
-        raise ValueError(f"steps must be at least 1; {steps} was given")
+        raise ArgumentError(f"steps must be at least 1; {steps} was given")
     if save_every < 1:
-        raise ValueError(f"save_every must be at least 1; {save_every} was given")
+        raise ArgumentError(f"save_every must be at least 1; {save_every} was given")
     if batch_size != "full" and not 1 <= batch_size <= problem.n_samples:
-        raise ValueError(
+        raise ArgumentError(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
             f"{batch_size} was given"
         )
     layout = optimizer.state_layout(problem.layout.size)
     if state0 is not None:
         if theta0 is not None:
-            raise ValueError("theta0 and state0 were given; state0 has the theta to start from")
+            raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
         theta0 = layout.split(state0)[0]
 
     def placed(part: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ def train(
 
     def state_now(step: int) -> Tensor:
         if step == 0 and state0 is None:
-            return optimizer.state_at_rest(theta.detach(), gradient).clone()
+            return optimizer.init(theta.detach(), gradient).clone()
         return optimizer.from_torch(torch_optimizer, theta)
 
     def require_finite(loss: float, step: int) -> None:
@@ -155,7 +156,7 @@ def train(
             # With the whole data as the batch, its loss is the full loss already.
             full_loss = float(loss if batch is None else problem.loss(theta.detach()))
             record.save(step, theta.detach(), full_loss)
-        if step == 0 and optimizer.remembers:
+        if step == 0 and optimizer.stateful:
             record.initial_state = state_now(0)
         look(step)
         before = theta.detach().clone()
@@ -172,7 +173,7 @@ def train(
     full_loss = float(problem.loss(theta.detach()))
     require_finite(full_loss, steps)
     record.save(steps, theta.detach(), full_loss)
-    if optimizer.remembers:
+    if optimizer.stateful:
         record.final_state = state_now(steps)
     look(steps)
     return finish()

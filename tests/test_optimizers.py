@@ -63,7 +63,7 @@ def steps_equal_torchs(optimizer: Optimizer, seed: int, tolerance: float) -> Non
     start, *some = gradients(seed, 8)
     theirs = start.clone().requires_grad_()
     torch_optimizer = optimizer.torch_optimizer([theirs])
-    state = optimizer.state_at_rest(start, some[0])
+    state = optimizer.init(start, some[0])
     for gradient in some:
         theirs.grad = gradient.clone()
         torch_optimizer.step()

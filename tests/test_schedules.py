@@ -8,7 +8,7 @@ import torch
 
 import nm_ode
 from nm_ode.models import mlp
-from nm_ode.schedules import Constant, Cosine, Drop, Warmup
+from nm_ode.optimizers.schedules import Constant, Cosine, Drop, Warmup
 
 STEPS = 40
 

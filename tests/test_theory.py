@@ -13,12 +13,12 @@ from nm_ode import (
     Adam,
     AdamW,
     GradientFlow,
-    ModifiedFlow,
-    SecondOrderForm,
-    SlowManifold,
+    SecondOrderFlow,
+    SlowManifoldFlow,
     SolveError,
     compare,
     final_state,
+    modified_flow,
     observed_order,
     solve,
     train,
@@ -26,7 +26,7 @@ from nm_ode import (
 from nm_ode.comparison import summary
 from nm_ode.data import diabetes
 from nm_ode.studies import find_case, load_case, run_case
-from nm_ode.studies.preparing import prepare
+from nm_ode.studies.build import prepare
 from tests.oracles.linear import Quadratic
 
 CASE = Path("cases/diabetes_linear.toml")
@@ -42,10 +42,10 @@ def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str,
     optimizer = SGD(lr=lr, weight_decay=weight_decay)
     flows = {
         GradientFlow(problem, optimizer): lambda t: oracle.gradient_flow(theta0, t),
-        ModifiedFlow(problem, optimizer, order=2, form="hessian"): lambda t: oracle.modified_flow(
+        modified_flow(problem, optimizer, order=2, form="hessian"): lambda t: oracle.modified_flow(
             theta0, t, lr
         ),
-        ModifiedFlow(problem, optimizer, order=2): lambda t: oracle.modified_flow(theta0, t, lr),
+        modified_flow(problem, optimizer, order=2): lambda t: oracle.modified_flow(theta0, t, lr),
     }
     for flow, exact in flows.items():
         solution = solve(flow, times, engine=engine, rtol=1e-10, atol=1e-12, check=False)
@@ -65,12 +65,12 @@ def test_descent_on_the_linear_case_against_powers_of_its_matrix() -> None:
 # Expected order, and the error at lr = 0.05 in THEORY.md §4 (another seed: the size, not the digits).
 ORDERS = {
     "gradient": (lambda p, o: GradientFlow(p, o), 1, 7.0e-3),
-    "hessian 2": (lambda p, o: ModifiedFlow(p, o, order=2, form="hessian"), 2, 3.3e-5),
-    "hessian 3": (lambda p, o: ModifiedFlow(p, o, order=3, form="hessian"), 3, None),
-    "iterated map 2": (lambda p, o: ModifiedFlow(p, o, order=2), 2, 8.2e-5),
-    "iterated map 3": (lambda p, o: ModifiedFlow(p, o, order=3), 3, 3.1e-6),
-    "iterated map 4": (lambda p, o: ModifiedFlow(p, o, order=4), 4, 2.3e-7),
-    "iterated map 5": (lambda p, o: ModifiedFlow(p, o, order=5), 5, 2.1e-8),
+    "hessian 2": (lambda p, o: modified_flow(p, o, order=2, form="hessian"), 2, 3.3e-5),
+    "hessian 3": (lambda p, o: modified_flow(p, o, order=3, form="hessian"), 3, None),
+    "iterated map 2": (lambda p, o: modified_flow(p, o, order=2), 2, 8.2e-5),
+    "iterated map 3": (lambda p, o: modified_flow(p, o, order=3), 3, 3.1e-6),
+    "iterated map 4": (lambda p, o: modified_flow(p, o, order=4), 4, 2.3e-7),
+    "iterated map 5": (lambda p, o: modified_flow(p, o, order=5), 5, 2.1e-8),
 }
 
 
@@ -98,7 +98,7 @@ def test_adam_from_a_warm_state_is_followed_to_any_order(tanh_digits) -> None:
     warm = train(tanh_digits, optimizer, 200, save_every=200)
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
     for order, bound in ((1, 5e-3), (2, 5e-5), (3, 8e-7), (4, 1e-7), (6, 1e-10)):
-        flow = ModifiedFlow(tanh_digits, optimizer, order)
+        flow = modified_flow(tanh_digits, optimizer, order)
         solution = solve(flow, run, engine="scipy", rtol=1e-11, record=["theta"])
         comparison = compare(run, solution)
         assert not comparison["solver_limited"].any()
@@ -109,7 +109,7 @@ def test_adamw_too(tanh_digits) -> None:
     optimizer = AdamW(lr=1e-3, weight_decay=0.1)
     warm = train(tanh_digits, optimizer, 200, save_every=200)
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
-    solution = solve(ModifiedFlow(tanh_digits, optimizer, 4), run, rtol=1e-9, check=False)
+    solution = solve(modified_flow(tanh_digits, optimizer, 4), run, rtol=1e-9, check=False)
     assert float(compare(run, solution)["relative_error"][-1]) < 1e-7
 
 
@@ -120,14 +120,16 @@ def test_adam_from_a_cold_start_is_followed_less_well(tanh_digits) -> None:
     options = {"engine": "scipy", "rtol": 1e-8, "record": ["theta"], "check": False}
     errors = [
         float(
-            compare(run, solve(ModifiedFlow(tanh_digits, optimizer, k), run, **options))["relative_error"][-1]
+            compare(run, solve(modified_flow(tanh_digits, optimizer, k), run, **options))["relative_error"][
+                -1
+            ]
         )
         for k in (4, 8)
     ]
     assert 1e-4 < errors[0] < 1e-2
     assert errors[1] > 0.3 * errors[0]
     with pytest.raises(SolveError, match=r"take its second moment below zero: start warm \(state0 of train"):
-        solve(ModifiedFlow(tanh_digits, optimizer, 2), run, **options)
+        solve(modified_flow(tanh_digits, optimizer, 2), run, **options)
 
 
 @pytest.mark.parametrize("sgd", [{}, {"nesterov": True}, {"dampening": 0.5}], ids=str)
@@ -140,9 +142,9 @@ def test_what_is_written_down_by_hand_has_order_two_after_the_transient(tanh_dig
         steps = round(1 / lr)
         run = train(tanh_digits, optimizer, steps, save_every=steps, state0=final_state(warm))
         for flow in (
-            SlowManifold(tanh_digits, optimizer, 1),
-            SlowManifold(tanh_digits, optimizer),
-            SecondOrderForm(tanh_digits, optimizer),
+            SlowManifoldFlow(tanh_digits, optimizer, 1),
+            SlowManifoldFlow(tanh_digits, optimizer),
+            SecondOrderFlow(tanh_digits, optimizer),
         ):
             solution = solve(flow, run, rtol=1e-9, record=["theta"], check=False)
             errors[flow.name].append(float(compare(run, solution)["error"][-1]))
@@ -157,7 +159,7 @@ def test_weight_decay_keeps_the_order(tanh_digits) -> None:
     for lr in ladder:
         optimizer = SGD(lr=lr, weight_decay=0.05)
         run = train(tanh_digits, optimizer, round(4 / lr), save_every=round(4 / lr))
-        flow = ModifiedFlow(tanh_digits, optimizer, order=2, form="hessian")
+        flow = modified_flow(tanh_digits, optimizer, order=2, form="hessian")
         errors.append(float(compare(run, solve(flow, run, rtol=1e-8, check=False))["error"][-1]))
     assert abs(observed_order(ladder, errors).order - 2) < 0.1
 
@@ -192,7 +194,7 @@ def test_heavy_ball_is_followed_to_any_order(tanh_digits) -> None:
     optimizer = SGD(lr=0.02, momentum=0.9)
     run = train(tanh_digits, optimizer, steps=50, save_every=50)
     for order, size in ((2, 1.0e-3), (4, 1.1e-5), (6, 3.2e-7), (8, 1.9e-8)):
-        flow = ModifiedFlow(tanh_digits, optimizer, order=order)
+        flow = modified_flow(tanh_digits, optimizer, order=order)
         solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
         error = float(compare(run, solution)["error"][-1])
         assert 0.1 * size < error < 1.1 * size, order
@@ -206,7 +208,7 @@ def test_dampening_nesterov_and_weight_decay_too(tanh_digits, sgd) -> None:
     run = train(tanh_digits, optimizer, steps=50, save_every=50)
     errors = []
     for order in (2, 4, 6):
-        flow = ModifiedFlow(tanh_digits, optimizer, order=order)
+        flow = modified_flow(tanh_digits, optimizer, order=order)
         solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
         errors.append(float(compare(run, solution)["relative_error"][-1]))
     assert errors[1] < 0.02 * errors[0]

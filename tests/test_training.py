@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from nm_ode import SGD, Adam, AdamW, ModifiedFlow, Problem, TrainingDiverged, final_state, solve, train
+from nm_ode import SGD, Adam, AdamW, Problem, TrainingDiverged, final_state, modified_flow, solve, train
 from nm_ode.data import sample_batches
 
 MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
@@ -149,7 +149,7 @@ def test_a_warm_start_goes_on_where_the_run_was(tiny: Problem, optimizer) -> Non
 def test_the_whole_state_is_kept_at_both_ends(tiny: Problem, optimizer) -> None:
     run = train(tiny, optimizer, 5)
     layout = optimizer.state_layout(tiny.layout.size)
-    state = optimizer.state_at_rest(tiny.theta0, tiny.grad(tiny.theta0))
+    state = optimizer.init(tiny.theta0, tiny.grad(tiny.theta0))
     np.testing.assert_allclose(run["initial_state"], state, rtol=1e-13, atol=1e-15)
     for _ in range(5):
         state = state + optimizer.increment(state, tiny.grad(state[: tiny.layout.size]))
@@ -205,7 +205,7 @@ def test_a_warm_start_and_its_flow_on_the_gpu(tiny: Problem, optimizer) -> None:
     for problem in (tiny, there):
         warm = final_state(train(problem, optimizer, 20, theta0=tiny.theta0))
         run = train(problem, optimizer, 6, state0=warm)
-        solution = solve(ModifiedFlow(problem, optimizer, 3), run, check=False)
+        solution = solve(modified_flow(problem, optimizer, 3), run, check=False)
         runs.append((run["theta"].values, solution["theta"].values))
     for here, on_gpu in zip(*runs, strict=True):
         np.testing.assert_allclose(on_gpu, here, rtol=1e-8, atol=1e-10)

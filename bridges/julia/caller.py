@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from bridges.engine import Array, EngineError
+from bridges.errors import NmOdeError
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
-from bridges.julia.undisturbed import Undisturbed
+from bridges.julia.signals import DeferSigint
 
 log = logging.getLogger("bridges.julia")
 
@@ -29,7 +30,7 @@ _START_SECONDS = 600.0  # Julia may have to compile its packages
 _PATIENCE = 3.0  # seconds in which a worker that was told to give up must do so
 
 
-class WorkerError(RuntimeError):
+class WorkerError(NmOdeError, RuntimeError):
     """The worker cannot do it, or is gone."""
 
 
@@ -139,7 +140,7 @@ class Worker:
 
     def close(self) -> None:
         """End the worker, if it is this process's own."""
-        with Undisturbed():
+        with DeferSigint():
             life, self._life = self._life, None
             if life is None or life.owner != os.getpid():
                 return  # a fork's copy: the worker is its parent's
@@ -164,7 +165,7 @@ class Worker:
             if self._require_ready is not None:
                 self._require_ready()
             environment = self._environment() if self._environment is not None else None
-            with Undisturbed() as moment:
+            with DeferSigint() as moment:
                 self._life = _start(self._backend, environment, moment)
                 atexit.register(self.close)
         return self._life
@@ -172,7 +173,7 @@ class Worker:
     def _vectors(self, life: _Life, n: int) -> Vectors:
         if life.vectors is not None and life.vectors.n == n:
             return life.vectors
-        with Undisturbed():
+        with DeferSigint():
             if life.vectors is not None:
                 life.vectors.close()
             life.vectors = made = Vectors.create(n)
@@ -259,7 +260,7 @@ class Worker:
 
     def _gone(self, life: _Life) -> WorkerError:
         """The worker died: say how, and make room for the next."""
-        with Undisturbed():
+        with DeferSigint():
             self._life = None
             try:
                 status: int | str = life.process.wait(_PATIENCE)
@@ -277,7 +278,7 @@ class Worker:
         )
 
     def _kill(self) -> None:
-        with Undisturbed():
+        with DeferSigint():
             life = self._life
             if life is not None:
                 life.process.kill()
@@ -297,14 +298,14 @@ class _Held:
                 "a solve was asked for inside the right-hand side of another on the same worker: it would wait for "
                 "itself"
             )
-        with Undisturbed() as moment:
+        with DeferSigint() as moment:
             while not worker._lock.acquire(timeout=0.1):
                 moment.check()
             worker._busy_thread = threading.get_ident()
 
     def __exit__(self, *_: object) -> None:
         worker = self._worker
-        with Undisturbed():
+        with DeferSigint():
             # Whatever came in between, Ctrl-C in the middle of a frame too: a line that is not at the end of a job
             # would answer the next job's questions.
             if worker._life is not None and not worker._life.idle:
@@ -328,7 +329,7 @@ def _answer(operation: bytes, number: float, callbacks: Callbacks, rows: Array) 
     raise WorkerError(f"the worker asked for {operation!r}, which this solve does not answer")
 
 
-def _start(backend: str, environment: dict[str, str] | None, moment: Undisturbed) -> _Life:
+def _start(backend: str, environment: dict[str, str] | None, moment: DeferSigint) -> _Life:
     key = secrets.token_bytes(24)
     listener = Listener(authkey=key)
     address = listener.address
@@ -370,7 +371,7 @@ def _accept(
     process: subprocess.Popen[bytes],
     key: bytes,
     last_words: collections.deque[str],
-    moment: Undisturbed,
+    moment: DeferSigint,
 ) -> Connection:
     """The worker's connection; `accept` has no time limit of its own, so a thread waits for it."""
     accepted: list[Connection] = []
@@ -402,7 +403,7 @@ def _first_message(
     connection: Connection,
     process: subprocess.Popen[bytes],
     last_words: collections.deque[str],
-    moment: Undisturbed,
+    moment: DeferSigint,
 ) -> dict[str, Any]:
     deadline = time.monotonic() + _START_SECONDS
     try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bridges.driving import Meter, Stop
 from bridges.engine import (
     Array,
     EngineError,
@@ -24,6 +23,7 @@ from bridges.engine import (
 from bridges.julia.caller import Callbacks, Worker, WorkerError
 from bridges.julia.installing import require_ready, worker_environment
 from bridges.julia.methods import FIXED_STEP, METHODS
+from bridges.stepping import Meter, Stop
 
 JULIA = "bridges.julia.julia:JuliaBackend"
 _MAX_STEPS = 10**7

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from nm_ode.errors import NmOdeError
 
-class AlignmentError(ValueError):
+
+class AlignmentError(NmOdeError, ValueError):
     """The run and the solution do not belong together."""
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nm_ode.comparison.alignment import AlignmentError
 from nm_ode.comparison.ratio import ratio
-from nm_ode.recording import CHARGES
+from nm_ode.observers import CHARGES
 
 Array = NDArray[np.float64]
 

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from nm_ode.annotations import annotate
 from nm_ode.comparison.errors import SOLVER_LIMIT
 from nm_ode.comparison.order import ObservedOrder, observed_order
 from nm_ode.comparison.verdict import Evidence, verdict
+from nm_ode.results.schema import annotate
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ def convergence(rungs: Sequence[xr.Dataset], attrs: dict[str, str | int]) -> xr.
 
     Args:
         rungs: one a learning rate, from `studies.ladder`.
-        attrs: of the case: `kinks`, `optimizer_remembers`, `warm_start`, `fixed_step`.
+        attrs: of the case: `kinks`, `stateful`, `warm_start`, `fixed_step`.
 
     Returns:
         `/convergence`: dimensions `lr` (falling), `flow`, `layer`. What was measured at each lr; `left_out`, why a
@@ -110,10 +110,10 @@ def _words(
             crossing_share=_largest(ladder["crossing_share"].values[used]),
             noise=str(ladder["flow"].values[i]).startswith("full_batch_"),
             normalised_sharpness=_largest(ladder["largest_normalised_sharpness"].values[used]),
-            cold=bool(attrs["optimizer_remembers"]) and not attrs["warm_start"],
+            cold_start=bool(attrs["stateful"]) and not attrs["warm_start"],
             start_share=_largest(ladder["start_share"].values[used, i]),
             fixed_step=bool(attrs["fixed_step"]),
-            jolted=bool(attrs["optimizer_remembers"])
+            batch_transients=bool(attrs["stateful"])
             and str(ladder["flow"].values[i]).startswith("same_batch_"),
         )
     )

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from nm_ode.annotations import annotate, layout_of
 from nm_ode.comparison.alignment import AlignmentError, up_to
 from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects
 from nm_ode.comparison.ratio import ratio
+from nm_ode.results.schema import annotate, layout_of
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, beyond which the solver's own error spoils the result
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import linregress
 
+from nm_ode.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class ObservedOrder:
@@ -25,8 +27,8 @@ def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrd
     """
     lr, error = np.asarray(lrs, dtype=float), np.asarray(errors, dtype=float)
     if lr.shape != error.shape or lr.size < 2:
-        raise ValueError("an order needs at least two learning rates and as many errors")
+        raise ArgumentError("an order needs at least two learning rates and as many errors")
     if not ((lr > 0).all() and (error > 0).all()):
-        raise ValueError("an order needs positive learning rates and errors")
+        raise ArgumentError("an order needs positive learning rates and errors")
     fit = linregress(np.log(lr), np.log(error))
     return ObservedOrder(float(fit.slope), float(fit.stderr) if lr.size > 2 else float("nan"))

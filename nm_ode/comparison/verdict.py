@@ -25,10 +25,10 @@ class Evidence:
         crossing_share: largest over the rungs of the mean share of units that cross a kink in one step.
         noise: is it a full-batch flow beside minibatches?
         normalised_sharpness: largest η λ_max along the path, over the rungs in the fit.
-        cold: did the optimiser start with nothing to remember?
+        cold_start: did the optimiser start with nothing to remember?
         start_share: largest over the rungs of the share of the summed one-step defects in the first tenth of the run.
         fixed_step: were the flows solved with one?
-        jolted: is it a same-batch flow of an optimiser that remembers?
+        batch_transients: is it a same-batch flow of an optimiser that remembers?
     """
 
     order: ObservedOrder
@@ -40,10 +40,10 @@ class Evidence:
     crossing_share: float
     noise: bool
     normalised_sharpness: float
-    cold: bool
+    cold_start: bool
     start_share: float
     fixed_step: bool = False
-    jolted: bool = False
+    batch_transients: bool = False
 
 
 def verdict(seen: Evidence) -> str:
@@ -88,12 +88,12 @@ def _causes(seen: Evidence) -> list[str]:
             f"lr · λ_max reaches {seen.normalised_sharpness:.2g} along the path, and the series of a modified flow "
             f"converges below {SERIES_LIMIT:g}: leave out the largest learning rates."
         )
-    if seen.jolted:
+    if seen.batch_transients:
         causes.append(
             "Each change of batch starts a transient of what the optimiser remembers, which differences do not follow "
             "to any order in lr."
         )
-    if seen.cold:
+    if seen.cold_start:
         share = (
             ""
             if math.isnan(seen.start_share)

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nm_ode.errors import NmOdeError
 
-class DataError(ValueError):
+
+class DataError(NmOdeError, ValueError):
     """The data cannot be read or do not hold what is asked of them."""
 
 

@@ -1,24 +1,24 @@
 """Vector fields that a training run is compared with."""
 
 from nm_ode.flows.base import Flow, FlowError
-from nm_ode.flows.batches import SameBatchFlow, name_and_title
 from nm_ode.flows.gradient import GradientFlow
-from nm_ode.flows.hessian import HessianForm
-from nm_ode.flows.iterated_map import IteratedMapForm
-from nm_ode.flows.modified import ModifiedFlow
-from nm_ode.flows.momentum import SecondOrderForm, SlowManifold
+from nm_ode.flows.hessian import HessianFlow
+from nm_ode.flows.iterated_map import IteratedMapFlow
+from nm_ode.flows.minibatch import MinibatchFlow, name_and_title
+from nm_ode.flows.modified import modified_flow
+from nm_ode.flows.momentum import SecondOrderFlow, SlowManifoldFlow
 from nm_ode.flows.stochastic import StochasticModifiedFlow
 
 __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
-    "HessianForm",
-    "IteratedMapForm",
-    "ModifiedFlow",
-    "SameBatchFlow",
-    "SecondOrderForm",
-    "SlowManifold",
+    "HessianFlow",
+    "IteratedMapFlow",
+    "MinibatchFlow",
+    "SecondOrderFlow",
+    "SlowManifoldFlow",
     "StochasticModifiedFlow",
+    "modified_flow",
     "name_and_title",
 ]

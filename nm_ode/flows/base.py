@@ -6,11 +6,12 @@ from typing import Protocol
 
 from torch import Tensor
 
+from nm_ode.errors import NmOdeError
+from nm_ode.loss import Problem
 from nm_ode.optimizers import SGD, Optimizer
-from nm_ode.problem import Problem
 
 
-class FlowError(ValueError):
+class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser or order."""
 
 

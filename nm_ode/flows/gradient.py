@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nm_ode.flows.base import regularised_gradient, require_plain
+from nm_ode.loss import Problem
 from nm_ode.optimizers import SGD
-from nm_ode.problem import Problem
 
 
 @dataclass(frozen=True)

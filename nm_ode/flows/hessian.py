@@ -12,7 +12,7 @@ from nm_ode.optimizers import SGD
 
 
 @dataclass(frozen=True)
-class HessianForm(ThetaState):
+class HessianFlow(ThetaState):
     """θ̇ = −g − (η/2)Hg − η²(⅓HHg + (1/12)∇³L[g,g]), with L + (λ/2)‖θ‖² for L; order 2 leaves the last term out.
 
     To order 2 it is gradient flow on L + (η/4)‖g‖² (Kunin et al. 2021, §5). One gradient and one exact

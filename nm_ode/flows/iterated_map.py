@@ -8,12 +8,12 @@ from math import comb
 import torch
 from torch import Tensor
 
+from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, StateLayout
-from nm_ode.problem import Problem
 
 
 @dataclass(frozen=True)
-class IteratedMapForm:
+class IteratedMapFlow:
     """f_K(z) = (1/h) Σ_{j=1}^{K} (−1)^{j+1}/j Δ^j z, from the K iterates z, Φ(z), …, Φ^K(z).
 
     The series of (1/h) log E in the forward difference Δ = E − 1. K gradients an evaluation, no Hessian. The state z
@@ -59,9 +59,9 @@ class IteratedMapForm:
         if memory is not None:
             self.layout.split(memory)  # of this optimiser, or a ValueError
             return memory
-        if not self.optimizer.remembers:
+        if not self.optimizer.stateful:
             return theta
-        return self.optimizer.state_at_rest(theta, self.problem.grad(theta))
+        return self.optimizer.init(theta, self.problem.grad(theta))
 
     def theta_in(self, state: Tensor) -> Tensor:
         return state[: self.problem.layout.size]

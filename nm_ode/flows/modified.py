@@ -9,15 +9,15 @@ from typing import Literal
 
 from nm_ode.flows.base import Flow, FlowError, require_plain
 from nm_ode.flows.gradient import GradientFlow
-from nm_ode.flows.hessian import HessianForm
-from nm_ode.flows.iterated_map import IteratedMapForm
+from nm_ode.flows.hessian import HessianFlow
+from nm_ode.flows.iterated_map import IteratedMapFlow
+from nm_ode.loss import Problem
 from nm_ode.optimizers import SGD, Optimizer
-from nm_ode.problem import Problem
 
 Form = Literal["iterated_map", "hessian"]
 
 
-def ModifiedFlow(  # noqa: N802 (reads as the class it stands for)
+def modified_flow(
     problem: Problem, optimizer: Optimizer, order: int = 2, form: Form = "iterated_map"
 ) -> Flow:
     """The modified flow of `optimizer` on `problem`, matching its trajectory to O(η^order) at fixed time.
@@ -38,7 +38,7 @@ def ModifiedFlow(  # noqa: N802 (reads as the class it stands for)
         raise FlowError(f"order must be at least 1; {order} was given")
     if form == "hessian":
         plain = require_plain(optimizer, "modified flow in Hessian form")
-        return GradientFlow(problem, plain) if order == 1 else HessianForm(problem, plain, order)
-    if order == 1 and isinstance(optimizer, SGD) and not optimizer.remembers:
+        return GradientFlow(problem, plain) if order == 1 else HessianFlow(problem, plain, order)
+    if order == 1 and isinstance(optimizer, SGD) and not optimizer.stateful:
         return GradientFlow(problem, optimizer)
-    return IteratedMapForm(problem, optimizer, order)
+    return IteratedMapFlow(problem, optimizer, order)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_sgd
 from nm_ode.flows.gradient import ThetaState
+from nm_ode.loss import Problem
 from nm_ode.optimizers import SGD
-from nm_ode.problem import Problem
 
 
 @dataclass(frozen=True)
-class SecondOrderForm:
+class SecondOrderFlow:
     """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; THEORY.md §4 C). State (θ, θ̇).
 
     The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
@@ -48,7 +48,7 @@ class SecondOrderForm:
         return int(self.optimizer.nesterov)
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
-        if memory is None or not self.optimizer.remembers:
+        if memory is None or not self.optimizer.stateful:
             return torch.cat([theta, torch.zeros_like(theta)])
         _, velocity = self.optimizer.state_layout(len(theta)).split(memory)
         return torch.cat([theta, velocity / -(1 - self.optimizer.dampening)])
@@ -69,7 +69,7 @@ class SecondOrderForm:
 
 
 @dataclass(frozen=True)
-class SlowManifold(ThetaState):
+class SlowManifoldFlow(ThetaState):
     """θ̇ = −sg − ac s³Hg with s = 1/(1−β): where momentum leads after its transient (THEORY.md §4).
 
     c = (1+β)/2 for heavy ball and (1−β+2β²)/2 for Nesterov: the x² term of log z, z the slow root of

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
 from nm_ode.models.seeding import seeded
 
@@ -29,7 +30,7 @@ def cnn(
     """
     side = image >> len(widths)
     if not widths or side < 1:
-        raise ValueError(f"{len(widths)} poolings leave nothing of an image of side {image}")
+        raise ArgumentError(f"{len(widths)} poolings leave nothing of an image of side {image}")
     with seeded(seed):
         model = nn.Sequential()
         given = channels

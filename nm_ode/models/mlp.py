@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
 from nm_ode.models.seeding import seeded
 
@@ -36,9 +37,9 @@ def mlp(
         KeyError: unknown activation.
     """
     if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths must be at least two positive numbers; {list(widths)} was given")
+        raise ArgumentError(f"widths must be at least two positive numbers; {list(widths)} was given")
     if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}; {norm!r} was given")
+        raise ArgumentError(f"norm must be one of {', '.join(NORMS)}; {norm!r} was given")
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded(seed):
         for i, (n_in, n_out) in enumerate(pairwise(widths), start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nm_ode.errors import ArgumentError
 from nm_ode.models.seeding import seeded
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
@@ -79,4 +80,4 @@ def _norm(kind: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if kind == "group":
         return nn.GroupNorm(8 if channels >= 64 else 2, channels)
-    raise ValueError(f"norm must be 'batch' or 'group'; {kind!r} was given")
+    raise ArgumentError(f"norm must be 'batch' or 'group'; {kind!r} was given")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nm_ode.errors import ArgumentError
 from nm_ode.models.seeding import seeded
 
 # Channels of the convolutions; "M": a 2×2 max-pooling.
@@ -44,11 +45,11 @@ def vgg(
     """
     if plan is None:
         if depth not in PLANS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, PLANS))}; {depth} was given")
+            raise ArgumentError(f"depth must be one of {', '.join(map(str, PLANS))}; {depth} was given")
         plan = PLANS[depth]
     side = image >> sum(step == "M" for step in plan)
     if side < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"image = {image} is too small: {sum(step == 'M' for step in plan)} poolings leave nothing of it"
         )
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
 from nm_ode.models.seeding import seeded
 
@@ -90,7 +91,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         if mlp not in ("mlp", "glu"):
-            raise ValueError(f"mlp must be 'mlp' or 'glu'; {mlp!r} was given")
+            raise ArgumentError(f"mlp must be 'mlp' or 'glu'; {mlp!r} was given")
         self.patch = patch
         self.embed = nn.Linear(channels * patch * patch, dim)
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
@@ -137,7 +138,7 @@ def vit(
         KeyError: unknown activation.
     """
     if image % patch or dim % heads:
-        raise ValueError(
+        raise ArgumentError(
             f"patch must divide image, and heads must divide dim; {patch}, {image}, {heads}, {dim} were given"
         )
     with seeded(seed):
@@ -161,4 +162,4 @@ def _norm(kind: str, dim: int) -> nn.Module:
         return nn.LayerNorm(dim)
     if kind == "rms":
         return nn.RMSNorm(dim)
-    raise ValueError(f"norm must be 'layer' or 'rms'; {kind!r} was given")
+    raise ArgumentError(f"norm must be 'layer' or 'rms'; {kind!r} was given")

@@ -52,7 +52,7 @@ class Adam:
         require_not_negative("weight_decay", self.weight_decay)
 
     @property
-    def remembers(self) -> bool:
+    def stateful(self) -> bool:
         """Moments and the step."""
         return True
 
@@ -86,7 +86,7 @@ class Adam:
         sizes = (n_theta, n_theta, n_theta, 1)
         return StateLayout(tuple(zip(("theta", *_MEMORY), sizes, strict=True)))
 
-    def state_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor:
+    def init(self, theta: Tensor, grad: Tensor) -> Tensor:
         """Nothing remembered: m = v = 0, k = 0."""
         return torch.cat([theta, theta.new_zeros(2 * len(theta) + 1)])
 

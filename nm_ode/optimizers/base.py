@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nm_ode.errors import ArgumentError
+
 SERIES_LIMIT = 1.0
 """Largest `curvature_step` · λ_max for which log E = Σ (−1)^{j+1} Δ^j/j converges along a mode of curvature λ.
 
@@ -45,7 +47,9 @@ class StateLayout:
         """
         if state.shape != (self.size,):
             told = " + ".join(f"{name} ({size})" for name, size in self.parts)
-            raise ValueError(f"the state has shape {tuple(state.shape)}; it must have ({self.size},): {told}")
+            raise ArgumentError(
+                f"the state has shape {tuple(state.shape)}; it must have ({self.size},): {told}"
+            )
         return torch.split(state, [size for _, size in self.parts])
 
 
@@ -53,7 +57,7 @@ class Optimizer(Protocol):
     """z_{k+1} = Φ(z_k), z being theta and all that the optimiser remembers, in one vector."""
 
     @property
-    def remembers(self) -> bool:
+    def stateful(self) -> bool:
         """Is there more in the state than theta?"""
         ...
 
@@ -84,7 +88,7 @@ class Optimizer(Protocol):
         """The layout for `n_theta` parameters."""
         ...
 
-    def state_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor:
+    def init(self, theta: Tensor, grad: Tensor) -> Tensor:
         """z_0 of a run that starts at theta, shapes (P,); `grad` is ∇L(theta)."""
         ...
 
@@ -142,16 +146,16 @@ def _text(value: object) -> str:
 def require_lr(lr: float) -> None:
     """Raises ValueError unless lr is a positive number."""
     if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"lr must be a positive number; {lr} was given")
+        raise ArgumentError(f"lr must be a positive number; {lr} was given")
 
 
 def require_fraction(name: str, value: float) -> None:
     """Raises ValueError unless value lies in [0, 1)."""
     if not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1); {value} was given")
+        raise ArgumentError(f"{name} must lie in [0, 1); {value} was given")
 
 
 def require_not_negative(name: str, value: float) -> None:
     """Raises ValueError unless value is 0 or a positive number."""
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be 0 or positive; {value} was given")
+        raise ArgumentError(f"{name} must be 0 or positive; {value} was given")

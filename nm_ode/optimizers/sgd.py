@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nm_ode.errors import ArgumentError
 from nm_ode.optimizers.base import StateLayout, require_fraction, require_lr, require_not_negative
 
 
@@ -42,13 +43,13 @@ class SGD:
         require_fraction("dampening", self.dampening)
         require_not_negative("weight_decay", self.weight_decay)
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise ValueError(
+            raise ArgumentError(
                 "nesterov needs momentum > 0 and dampening = 0; "
                 f"momentum = {self.momentum} and dampening = {self.dampening} were given"
             )
 
     @property
-    def remembers(self) -> bool:
+    def stateful(self) -> bool:
         """Is there a velocity in the state?"""
         return self.momentum > 0
 
@@ -83,7 +84,7 @@ class SGD:
         names = ("theta", "velocity") if self.momentum else ("theta",)
         return StateLayout(tuple((name, n_theta) for name in names))
 
-    def state_at_rest(self, theta: Tensor, grad: Tensor) -> Tensor:
+    def init(self, theta: Tensor, grad: Tensor) -> Tensor:
         """z_0 from which the first step is like any other.
 
         torch does not dampen its first step, v_1 = d_0. With v_0 = (τ/β) d_0 that is βv_0 + (1−τ)d_0.

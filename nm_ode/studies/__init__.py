@@ -1,8 +1,8 @@
 """Case studies: what a TOML file says, and running it into a store."""
 
+from nm_ode.results.store import StoreError, open_store
 from nm_ode.studies.case import Case, CaseError, find_case, load_case, shipped_cases
 from nm_ode.studies.runner import Outcome, run_case
-from nm_ode.studies.store import StoreError, open_store
 
 __all__ = [
     "Case",

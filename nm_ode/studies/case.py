@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bridges import did_you_mean
+from nm_ode.errors import NmOdeError
 from nm_ode.optimizers import SGD, Optimizer
+from nm_ode.registry import did_you_mean
 from nm_ode.studies.flows import AnyFlow
 from nm_ode.studies.networks import ModelTable
 from nm_ode.studies.optimizers import OptimizerTable, SgdOptimizer
@@ -19,7 +20,7 @@ from nm_ode.studies.tables import Table
 from nm_ode.symmetries import Kind
 
 
-class CaseError(ValueError):
+class CaseError(NmOdeError, ValueError):
     """A mistake in a case file or in what it names, told in one sentence a line."""
 
 

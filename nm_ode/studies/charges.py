@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nm_ode.annotations import annotate
+from nm_ode.charges import predict_charges
+from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer
-from nm_ode.problem import Problem
+from nm_ode.results.schema import annotate
 from nm_ode.studies.case import SymmetriesTable
-from nm_ode.symmetries import Symmetries, Symmetry, predict_charges, symmetries_of
+from nm_ode.symmetries import Symmetries, Symmetry, symmetries_of
 
 WITH_EPSILON = "exact_epsilon"
 

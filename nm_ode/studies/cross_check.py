@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from nm_ode.annotations import annotate
 from nm_ode.flows import Flow
+from nm_ode.results.schema import annotate
 from nm_ode.solving import solve
 from nm_ode.studies.case import Case
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from nm_ode.flows import Flow, GradientFlow, ModifiedFlow, SecondOrderForm, SlowManifold
+from nm_ode.flows import Flow, GradientFlow, SecondOrderFlow, SlowManifoldFlow, modified_flow
 from nm_ode.flows.base import require_sgd
+from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer
-from nm_ode.problem import Problem
 from nm_ode.studies.tables import Table
 
 
@@ -47,7 +47,7 @@ class ModifiedFlowTable(FlowTable):
 
     def build(self, problem: Problem, optimizer: Optimizer) -> Flow:
         """The flow; FlowError for an optimiser that it is not of."""
-        return ModifiedFlow(problem, optimizer, self.order, self.form)
+        return modified_flow(problem, optimizer, self.order, self.form)
 
 
 class SecondOrderTable(FlowTable):
@@ -57,7 +57,7 @@ class SecondOrderTable(FlowTable):
 
     def build(self, problem: Problem, optimizer: Optimizer) -> Flow:
         """The flow; FlowError for an optimiser that it is not of."""
-        return SecondOrderForm(problem, require_sgd(optimizer, "second-order form"))
+        return SecondOrderFlow(problem, require_sgd(optimizer, "second-order form"))
 
 
 class SlowManifoldTable(FlowTable):
@@ -68,7 +68,7 @@ class SlowManifoldTable(FlowTable):
 
     def build(self, problem: Problem, optimizer: Optimizer) -> Flow:
         """The flow; FlowError for an optimiser that it is not of."""
-        return SlowManifold(problem, require_sgd(optimizer, "slow-manifold flow"), self.order)
+        return SlowManifoldFlow(problem, require_sgd(optimizer, "slow-manifold flow"), self.order)
 
 
 AnyFlow: TypeAlias = Annotated[

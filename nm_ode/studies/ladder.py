@@ -10,16 +10,16 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from nm_ode.annotations import annotate
 from nm_ode.comparison import compare, defects, share_at_start
-from nm_ode.flows import Flow, IteratedMapForm, name_and_title
+from nm_ode.flows import Flow, IteratedMapFlow, name_and_title
+from nm_ode.loss import Problem
+from nm_ode.loss.nonsmooth import kinks
+from nm_ode.observers import CrossingRecord, CurvatureRecord, spread_steps
 from nm_ode.optimizers import Optimizer
-from nm_ode.problem import Problem
-from nm_ode.recording import CrossingRecord, CurvatureRecord, spread_steps
-from nm_ode.smoothness import kinks
+from nm_ode.results.schema import annotate
 from nm_ode.solving import SolveError, solve
+from nm_ode.studies.build import flows_beside
 from nm_ode.studies.case import Case
-from nm_ode.studies.preparing import flows_beside
 from nm_ode.training import TrainingDiverged, final_state, train
 
 Progress = Callable[[str, int], Callable[[int], None]]
@@ -42,7 +42,7 @@ def rung(case: Case, problem: Problem, lr: float, progress: Progress) -> xr.Data
     steps = round(case.training.steps * case.optimizer.lr / lr)
     curvature = CurvatureRecord(problem, optimizer, spread_steps(steps, _POINTS))
     crossings = CrossingRecord(problem, spread_steps(steps - 1, _POINTS)) if kinks(problem) else None
-    keep_all = optimizer.remembers and steps * problem.layout.size <= _KEEP
+    keep_all = optimizer.stateful and steps * problem.layout.size <= _KEEP
     diverged = False
     try:
         run = train(
@@ -112,7 +112,7 @@ class _Found:
 def _solve(flow: Flow, case: Case, run: xr.Dataset, report: Callable[[int], None]) -> _Found:
     ends = run.isel(saved_step=[0, -1])
     found = _Found.unsolved(flow, case, run)
-    if isinstance(flow, IteratedMapForm):
+    if isinstance(flow, IteratedMapFlow):
         along = defects(run, flow.order)
         if along is not None:
             found = replace(

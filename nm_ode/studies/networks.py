@@ -8,9 +8,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from bridges import did_you_mean
 from nm_ode.data import Image
 from nm_ode.models import ACTIVATIONS, cnn, mlp, resnet18, vgg, vit
+from nm_ode.registry import did_you_mean
 from nm_ode.studies.tables import Table
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
-from nm_ode.schedules import Cosine, Drop, Schedule, Warmup
+from nm_ode.optimizers.schedules import Cosine, Drop, Schedule, Warmup
 from nm_ode.studies.tables import Table
 
 

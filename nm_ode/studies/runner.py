@@ -14,15 +14,15 @@ from filelock import FileLock, Timeout
 from bridges import EngineError
 from nm_ode.comparison import compare, convergence
 from nm_ode.flows import name_and_title
-from nm_ode.recording import CurvatureRecord, spread_steps
-from nm_ode.smoothness import kinks
+from nm_ode.loss.nonsmooth import kinks
+from nm_ode.observers import CurvatureRecord, spread_steps
+from nm_ode.results.store import StoreError, StoreWriter, another_case, first_difference, open_store
 from nm_ode.solving import SolveError, require_ready, solve
+from nm_ode.studies.build import Prepared, flows_beside, prepare
 from nm_ode.studies.case import Case, CaseError
 from nm_ode.studies.charges import prediction, wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
 from nm_ode.studies.ladder import rung, warm_state
-from nm_ode.studies.preparing import Prepared, flows_beside, prepare
-from nm_ode.studies.store import StoreError, StoreWriter, another_case, first_difference, open_store
 from nm_ode.studies.versions import git_commit, versions
 from nm_ode.symmetries import SymmetryError
 from nm_ode.training import TrainingDiverged, train
@@ -205,7 +205,7 @@ def _convergence(
         rungs,
         {
             "kinks": ", ".join(kinks(prepared.problem)),
-            "optimizer_remembers": int(prepared.optimizer.remembers),
+            "stateful": int(prepared.optimizer.stateful),
             "warm_start": int(case.training.warm_steps > 0),
             "fixed_step": int(case.solver.step is not None),
         },

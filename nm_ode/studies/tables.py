@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from bridges import did_you_mean
+from nm_ode.registry import did_you_mean
 
 
 class Table(BaseModel):

@@ -1,11 +1,10 @@
 """Symmetries of a model's loss: found in its graph, verified, and what they conserve."""
 
-from nm_ode.symmetries.charges import ChargeMeter
 from nm_ode.symmetries.constraints import Check
 from nm_ode.symmetries.discovery import Symmetries, find_symmetries, symmetries_of
 from nm_ode.symmetries.graph import SymmetryError
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, View
-from nm_ode.symmetries.laws import LawError, predict_charges
+from nm_ode.symmetries.meter import ChargeMeter
 from nm_ode.symmetries.scan import Scan, Unexplained, scan_of, scan_symmetries
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "ChargeMeter",
     "Check",
     "Kind",
-    "LawError",
     "Part",
     "Scan",
     "Symmetries",
@@ -22,7 +20,6 @@ __all__ = [
     "Unexplained",
     "View",
     "find_symmetries",
-    "predict_charges",
     "scan_of",
     "scan_symmetries",
     "symmetries_of",

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import Interpreter, Node
 
-from nm_ode.differentiable import twice_differentiable, weight_norm
-from nm_ode.layout import Layout
-from nm_ode.symmetries.charges import ChargeMeter
+from nm_ode.loss.derivatives import twice_differentiable, weight_norm
+from nm_ode.parameters import Layout
 from nm_ode.symmetries.graph import Graph, SymmetryError, argument, operation
 from nm_ode.symmetries.kinds import Symmetry
+from nm_ode.symmetries.meter import ChargeMeter
 from nm_ode.symmetries.shapes import RESHAPES
 
 if TYPE_CHECKING:

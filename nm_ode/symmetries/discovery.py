@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nm_ode.problem import Problem
+from nm_ode.loss import Problem
 from nm_ode.symmetries.constraints import Check, EpsilonLink, verify
 from nm_ode.symmetries.graph import Graph, value
 from nm_ode.symmetries.kinds import KINDS, Kind, Part, Symmetry, count_charges, whole

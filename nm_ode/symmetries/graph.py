@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from nm_ode.errors import NmOdeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class SymmetryError(ValueError):
+class SymmetryError(NmOdeError, ValueError):
     """Symmetries cannot be looked for: the model cannot be traced, or the loss is not known."""
 
 

@@ -17,8 +17,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from nm_ode.layout import Layout
-from nm_ode.problem import Problem
+from nm_ode.loss import Problem
+from nm_ode.parameters import Layout
 from nm_ode.symmetries.constraints import ExtendedLoss, flat, leaves
 from nm_ode.symmetries.discovery import Symmetries, discover, verified_symmetries
 from nm_ode.symmetries.graph import SymmetryError

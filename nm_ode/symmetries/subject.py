@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nm_ode.layout import Layout
-from nm_ode.problem import Problem
+from nm_ode.loss import Problem
+from nm_ode.parameters import Layout
 from nm_ode.symmetries.graph import Graph, SymmetryError, trace
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -12,7 +12,7 @@ from nm_ode.comparison import ObservedOrder, convergence
 from nm_ode.comparison.verdict import Evidence, verdict
 
 LRS = (0.4, 0.2, 0.1, 0.05)
-ATTRS = {"kinks": "", "optimizer_remembers": 0, "warm_start": 0, "fixed_step": 0}
+ATTRS = {"kinks": "", "stateful": 0, "warm_start": 0, "fixed_step": 0}
 
 
 def rung(lr: float, errors, solver=1e-13, rounding=1e-15, **scalars) -> xr.Dataset:
@@ -108,7 +108,7 @@ SEEN = Evidence(
     crossing_share=math.nan,
     noise=False,
     normalised_sharpness=0.2,
-    cold=False,
+    cold_start=False,
     start_share=math.nan,
 )
 
@@ -129,7 +129,7 @@ def seen(**changes) -> str:
             "(70% of the one-step defects fall in the first tenth of the run)",
         ),
         ({"noise": True}, "their noise is in the error, and no order can show"),
-        ({"jolted": True}, "Each change of batch starts a transient"),
+        ({"batch_transients": True}, "Each change of batch starts a transient"),
         ({"expected": 3}, "Order 3.00 ± 0.01, as theory has it (3)."),
         ({"expected": 3, "noise": True}, "their noise is in the error"),
         ({"order": ObservedOrder(3.8, 0.15)}, "Order 3.80 ± 0.15, as theory has it (4)."),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nm_ode import SGD, Adam, ModifiedFlow, compare, final_state, solve, train
+from nm_ode import SGD, Adam, compare, final_state, modified_flow, solve, train
 from nm_ode.comparison import defects, share_at_start
 from nm_ode.comparison.defects import HOLDS
 
@@ -20,7 +20,7 @@ def test_they_are_what_one_step_of_the_flow_misses(tanh_digits, order: int) -> N
     for step in (0, 8, 20):
         warm = None if step == 0 else final_state(train(tanh_digits, optimizer, step, save_every=step))
         one = train(tanh_digits, optimizer, 1, state0=warm)
-        flow = ModifiedFlow(tanh_digits, optimizer, order)
+        flow = modified_flow(tanh_digits, optimizer, order)
         solved = solve(flow, one, engine="scipy", rtol=1e-11, check=False, record=["theta"])
         missed = float(compare(one, solved)["error"][-1])
         assert 0.5 < float(found["defect"][step]) / missed < 1.5
@@ -69,7 +69,7 @@ def test_where_nothing_can_be_said(tanh_digits) -> None:
 
 def test_compare_has_them_however_far_the_flow_was_solved(tanh_digits) -> None:
     run = train(tanh_digits, SGD(lr=0.1), 10)
-    flow = ModifiedFlow(tanh_digits, SGD(lr=0.1), 2)
+    flow = modified_flow(tanh_digits, SGD(lr=0.1), 2)
     comparison = compare(run, solve(flow, run["saved_time"].values[:4], check=False))
     assert comparison.sizes["step"] == 4
     assert comparison.sizes["defect_step"] == 8

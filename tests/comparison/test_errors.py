@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nm_ode import SGD, GradientFlow, ModifiedFlow, Problem, SolveError, compare, solve, train
+from nm_ode import SGD, GradientFlow, Problem, SolveError, compare, modified_flow, solve, train
 from nm_ode.comparison import AlignmentError
 
 
@@ -63,7 +63,7 @@ def test_a_good_solver_is_not_flagged(run, solution) -> None:
 
 
 def test_a_solver_that_spoils_the_result_is_flagged(tiny_module, run) -> None:
-    flow = ModifiedFlow(tiny_module, SGD(lr=0.1), order=6)
+    flow = modified_flow(tiny_module, SGD(lr=0.1), order=6)
     sloppy = solve(flow, run, engine="scipy", method="RK23", rtol=1e-2)
     assert compare(run, sloppy)["solver_limited"][1:].all()
 

@@ -12,11 +12,11 @@ from nm_ode import (
     SGD,
     Adam,
     GradientFlow,
-    ModifiedFlow,
+    MinibatchFlow,
     Problem,
-    SameBatchFlow,
     compare,
     final_state,
+    modified_flow,
     observed_order,
     solve,
     train,
@@ -43,7 +43,7 @@ def network() -> Problem:
 def test_each_step_has_the_matrix_exponential_of_its_own_batch(quadratic: Problem, save_every: int) -> None:
     lr, steps = 0.1, 7
     run = train(quadratic, SGD(lr=lr), steps, batch_size=5, seed=4, save_every=save_every)
-    solution = solve(SameBatchFlow.beside(GradientFlow(quadratic), run), run)
+    solution = solve(MinibatchFlow.beside(GradientFlow(quadratic), run), run)
     theta, exact = quadratic.theta0.numpy(), [quadratic.theta0.numpy()]
     for batch, _ in zip(sample_batches(12, 5, 4), range(steps), strict=False):
         x, y = quadratic.x[batch].numpy(), quadratic.y[batch].numpy()
@@ -67,7 +67,7 @@ def test_the_error_is_the_discretisations_alone(network: Problem, sgd, order: in
         optimizer = SGD(lr=lr, **sgd)
         # Eight steps at the largest lr see eight batches; halved steps see each twice as long.
         repeat = round(0.08 / lr)
-        run, flow = repeated(network, optimizer, repeat), ModifiedFlow(network, optimizer, order)
+        run, flow = repeated(network, optimizer, repeat), modified_flow(network, optimizer, order)
         solution = solve(flow_beside(flow, run, repeat), run)
         comparison = compare(run, solution)
         assert not comparison["solver_limited"].any()
@@ -75,7 +75,7 @@ def test_the_error_is_the_discretisations_alone(network: Problem, sgd, order: in
     assert abs(observed_order(ladder, errors).order - order) < 0.3
 
 
-class Repeated(SameBatchFlow):
+class Repeated(MinibatchFlow):
     """Each batch for several steps in a row."""
 
     repeat = 1
@@ -85,7 +85,7 @@ class Repeated(SameBatchFlow):
         return [batch for batch in super()._batches[: self.steps // self.repeat] for _ in range(self.repeat)]
 
 
-def flow_beside(flow, run, repeat: int) -> SameBatchFlow:
+def flow_beside(flow, run, repeat: int) -> MinibatchFlow:
     made = Repeated.beside(flow, run)
     object.__setattr__(made, "repeat", repeat)
     return made
@@ -111,8 +111,8 @@ def repeated(problem: Problem, optimizer: SGD, repeat: int):
 def test_it_is_far_closer_than_the_full_batch_flow(network: Problem) -> None:
     optimizer = SGD(lr=0.05)
     run = train(network, optimizer, 30, batch_size=20)
-    flow = ModifiedFlow(network, optimizer, 6)
-    same = compare(run, solve(SameBatchFlow.beside(flow, run), run))
+    flow = modified_flow(network, optimizer, 6)
+    same = compare(run, solve(MinibatchFlow.beside(flow, run), run))
     full = compare(run, solve(flow, run))
     assert float(same["error"][-1]) < 1e-3 * float(full["error"][-1])
 
@@ -124,9 +124,9 @@ def test_what_remembers_is_followed_closer_at_each_order(network: Problem) -> No
     run = train(network, optimizer, 20, batch_size=20, state0=final_state(warm))
     errors = [
         float(
-            compare(run, solve(SameBatchFlow.beside(ModifiedFlow(network, optimizer, k), run), run))["error"][
-                -1
-            ]
+            compare(run, solve(MinibatchFlow.beside(modified_flow(network, optimizer, k), run), run))[
+                "error"
+            ][-1]
         )
         for k in (1, 2, 4)
     ]
@@ -136,9 +136,9 @@ def test_what_remembers_is_followed_closer_at_each_order(network: Problem) -> No
 def test_names_say_which_samples(network: Problem) -> None:
     optimizer = SGD(lr=0.1)
     batches, full = (train(network, optimizer, 3, batch_size=size) for size in (20, "full"))
-    flow = ModifiedFlow(network, optimizer, 2)
+    flow = modified_flow(network, optimizer, 2)
     options = {"record": ["theta"], "check": False}
-    same = SameBatchFlow.beside(flow, batches)
+    same = MinibatchFlow.beside(flow, batches)
     found = [solve(*pair, **options).attrs for pair in ((same, batches), (flow, batches), (flow, full))]
     name, title = "modified_2_iterated_map", "modified flow, order 2, iterated-map form"
     assert [attrs["flow"] for attrs in found] == [f"same_batch_{name}", f"full_batch_{name}", name]
@@ -149,7 +149,7 @@ def test_kinks_take_low_order_steps() -> None:
     data = digits(40)
     problem = Problem(mlp([64, 6, 10], "relu"), nn.functional.cross_entropy, (data.x, data.y))
     run = train(problem, SGD(lr=0.1), 4, batch_size=20)
-    solution = solve(SameBatchFlow.beside(GradientFlow(problem), run), run)
+    solution = solve(MinibatchFlow.beside(GradientFlow(problem), run), run)
     assert solution.attrs["method"] == "Midpoint"
     assert solution.attrs["step"] == pytest.approx(0.1 / 6)
     assert "jumps from step to step and has kinks (ReLU)" in solution.attrs["choice"]
@@ -157,7 +157,7 @@ def test_kinks_take_low_order_steps() -> None:
 
 def test_between_its_jumps_the_field_can_be_asked_for(network: Problem) -> None:
     run = train(network, SGD(lr=0.1), 4, batch_size=20)
-    flow = SameBatchFlow.beside(GradientFlow(network), run)
+    flow = MinibatchFlow.beside(GradientFlow(network), run)
     theta = network.theta0
     for step in range(4):
         assert torch.equal(flow.rhs(0.1 * (step + 0.5), theta), flow.during(step).rhs(0.0, theta))

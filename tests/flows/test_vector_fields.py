@@ -18,15 +18,15 @@ from nm_ode import (
     AdamW,
     FlowError,
     GradientFlow,
-    ModifiedFlow,
+    MinibatchFlow,
     Problem,
-    SameBatchFlow,
-    SecondOrderForm,
-    SlowManifold,
+    SecondOrderFlow,
+    SlowManifoldFlow,
+    modified_flow,
     observed_order,
     solve,
 )
-from nm_ode.flows import HessianForm, IteratedMapForm
+from nm_ode.flows import HessianFlow, IteratedMapFlow
 from nm_ode.flows.iterated_map import increment_weights, rounding
 from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
 
@@ -65,7 +65,7 @@ def test_hessian_form_is_gradient_flow_on_the_modified_loss(
         g = torch.autograd.grad(loss(leaf), leaf, create_graph=True)[0]
         return loss(leaf) + lr / 4 * g @ g
 
-    field = HessianForm(tiny, SGD(lr=lr, weight_decay=weight_decay)).rhs(0.0, theta)
+    field = HessianFlow(tiny, SGD(lr=lr, weight_decay=weight_decay)).rhs(0.0, theta)
     torch.testing.assert_close(field, -dense_gradient(modified, theta), rtol=1e-11, atol=1e-13)
 
 
@@ -73,7 +73,7 @@ def test_hessian_form_is_gradient_flow_on_the_modified_loss(
 def test_hessian_form_adds_half_lr_times_hessian_gradient(tiny: Problem, theta, weight_decay: float) -> None:
     lr, loss = 0.2, regularised(tiny, weight_decay)
     g, hessian = dense_gradient(loss, theta), dense_hessian(loss, theta)
-    field = HessianForm(tiny, SGD(lr=lr, weight_decay=weight_decay)).rhs(0.0, theta)
+    field = HessianFlow(tiny, SGD(lr=lr, weight_decay=weight_decay)).rhs(0.0, theta)
     torch.testing.assert_close(field, -g - lr / 2 * hessian @ g, rtol=1e-11, atol=1e-13)
 
 
@@ -95,7 +95,7 @@ def test_iterated_map_is_the_truncated_logarithm_of_the_update(order: int, weigh
     delta = -optimizer.lr * hessian
     series = sum((-1) ** (j + 1) / j * np.linalg.matrix_power(delta, j) for j in range(1, order + 1))
     away = problem.theta0.numpy() - minimum
-    field = IteratedMapForm(problem, optimizer, order).rhs(0.0, problem.theta0).numpy()
+    field = IteratedMapFlow(problem, optimizer, order).rhs(0.0, problem.theta0).numpy()
     np.testing.assert_allclose(field, series @ away / optimizer.lr, rtol=1e-11, atol=1e-13)
     exact = logm(np.eye(5) + delta) @ away / optimizer.lr
     radius = np.abs(np.linalg.eigvalsh(delta)).max()
@@ -131,16 +131,16 @@ def test_with_momentum_it_is_the_logarithm_of_the_whole_states_update(sgd) -> No
     away = state.numpy() - fixed
     for order in (1, 2, 5, 9):
         series = sum((-1) ** (j + 1) / j * np.linalg.matrix_power(delta, j) for j in range(1, order + 1))
-        field = ModifiedFlow(problem, optimizer, order).rhs(0.0, state).numpy()
+        field = modified_flow(problem, optimizer, order).rhs(0.0, state).numpy()
         np.testing.assert_allclose(field, series @ away / optimizer.time_per_step, rtol=1e-9, atol=1e-10)
     exact = np.real(logm(matrix)) @ away / optimizer.time_per_step
-    high = ModifiedFlow(problem, optimizer, 40).rhs(0.0, state).numpy()
+    high = modified_flow(problem, optimizer, 40).rhs(0.0, state).numpy()
     assert np.linalg.norm(high - exact) < 1e-3 * np.linalg.norm(exact)
 
 
 def test_the_state_starts_so_that_the_undampened_first_step_is_like_any_other(tiny: Problem, theta) -> None:
     optimizer = SGD(lr=0.1, momentum=0.9, dampening=0.4, weight_decay=0.2)
-    flow = ModifiedFlow(tiny, optimizer, 3)
+    flow = modified_flow(tiny, optimizer, 3)
     state = flow.state_from(theta)
     parameter = theta.clone().requires_grad_()
     parameter.grad = tiny.grad(theta)
@@ -167,9 +167,9 @@ def test_increment_weights_of_order_two() -> None:
 def test_order_one_is_gradient_flow_in_both_forms(tiny: Problem, theta, weight_decay: float) -> None:
     optimizer = SGD(lr=0.1, weight_decay=weight_decay)
     gradient = GradientFlow(tiny, optimizer).rhs(0.0, theta)
-    assert torch.equal(ModifiedFlow(tiny, optimizer, order=1).rhs(0.0, theta), gradient)
+    assert torch.equal(modified_flow(tiny, optimizer, order=1).rhs(0.0, theta), gradient)
     torch.testing.assert_close(
-        IteratedMapForm(tiny, optimizer, 1).rhs(0.0, theta), gradient, rtol=1e-11, atol=1e-13
+        IteratedMapFlow(tiny, optimizer, 1).rhs(0.0, theta), gradient, rtol=1e-11, atol=1e-13
     )
 
 
@@ -177,15 +177,15 @@ HEAVY = SGD(lr=0.1, momentum=0.9, weight_decay=0.1)
 AHEAD = SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
 ALL_FLOWS = {
     "gradient": lambda p: GradientFlow(p, SGD(lr=0.1, weight_decay=0.1)),
-    "hessian 2": lambda p: HessianForm(p, SGD(lr=0.1, weight_decay=0.1)),
-    "hessian 3": lambda p: HessianForm(p, SGD(lr=0.1, weight_decay=0.1), 3),
-    "second order": lambda p: SecondOrderForm(p, HEAVY),
-    "second order, Nesterov": lambda p: SecondOrderForm(p, AHEAD),
-    "slow manifold 1": lambda p: SlowManifold(p, HEAVY, 1),
-    "slow manifold 2": lambda p: SlowManifold(p, AHEAD, 2),
-    "same batch": lambda p: SameBatchFlow(HessianForm(p, SGD(lr=0.1)), 7, 0, steps=4, time_per_step=0.1),
+    "hessian 2": lambda p: HessianFlow(p, SGD(lr=0.1, weight_decay=0.1)),
+    "hessian 3": lambda p: HessianFlow(p, SGD(lr=0.1, weight_decay=0.1), 3),
+    "second order": lambda p: SecondOrderFlow(p, HEAVY),
+    "second order, Nesterov": lambda p: SecondOrderFlow(p, AHEAD),
+    "slow manifold 1": lambda p: SlowManifoldFlow(p, HEAVY, 1),
+    "slow manifold 2": lambda p: SlowManifoldFlow(p, AHEAD, 2),
+    "same batch": lambda p: MinibatchFlow(HessianFlow(p, SGD(lr=0.1)), 7, 0, steps=4, time_per_step=0.1),
     **{
-        f"map {order} {type(optimizer).__name__}": lambda p, o=optimizer, k=order: ModifiedFlow(p, o, k)
+        f"map {order} {type(optimizer).__name__}": lambda p, o=optimizer, k=order: modified_flow(p, o, k)
         for order in (1, 2, 4, 7)
         for optimizer in (SGD(lr=0.1), HEAVY, AHEAD, Adam(lr=0.1), AdamW(lr=0.1))
     },
@@ -220,7 +220,7 @@ def test_costs_are_what_the_flow_says_and_not_one_more(kind: str, tiny: Problem,
 
 
 def test_a_whole_solve_costs_what_it_says(tiny: Problem, counts) -> None:
-    for flow in (ModifiedFlow(tiny, HEAVY, 5), HessianForm(tiny, SGD(lr=0.1), 3)):
+    for flow in (modified_flow(tiny, HEAVY, 5), HessianFlow(tiny, SGD(lr=0.1), 3)):
         counts.update(grad=0, hvp=0, third_derivative=0)
         start = counts["grad"]
         solution = solve(flow, [0.0, 1.0], engine="scipy", record=["theta"], check=False)
@@ -254,7 +254,7 @@ def test_third_order_hessian_form_against_dense_derivatives(tiny: Problem, theta
         return torch.autograd.grad(slope @ g, leaf, create_graph=True)[0] @ g
 
     third = dense_gradient(curvature_along_g, theta)
-    field = HessianForm(tiny, SGD(lr=lr, weight_decay=weight_decay), 3).rhs(0.0, theta)
+    field = HessianFlow(tiny, SGD(lr=lr, weight_decay=weight_decay), 3).rhs(0.0, theta)
     expected = -g - lr / 2 * hessian @ g - lr**2 * (hessian @ hessian @ g / 3 + third / 12)
     torch.testing.assert_close(field, expected, rtol=1e-11, atol=1e-13)
 
@@ -266,7 +266,7 @@ def test_both_forms_of_an_order_differ_by_that_order_of_lr(order: int, weight_de
     gaps = []
     for lr in ladder:
         optimizer = SGD(lr=lr, weight_decay=weight_decay)
-        forms = [ModifiedFlow(tiny, optimizer, order, form) for form in ("hessian", "iterated_map")]
+        forms = [modified_flow(tiny, optimizer, order, form) for form in ("hessian", "iterated_map")]
         one, other = (form.rhs(0.0, theta) for form in forms)
         gaps.append(float((one - other).norm()))
     assert abs(observed_order(ladder, gaps).order - order) < 0.1
@@ -299,7 +299,7 @@ def test_slow_manifold_is_the_slow_root_of_the_update(sgd) -> None:
         g = regularised_gradient_of(problem, problem.theta0, 0.1)
         exact = modes @ (np.log(slow) / (step * values) * (modes.T @ g))
         for order in (1, 2):
-            field = SlowManifold(problem, optimizer, order).rhs(0.0, problem.theta0).numpy()
+            field = SlowManifoldFlow(problem, optimizer, order).rhs(0.0, problem.theta0).numpy()
             gaps[order].append(float(np.linalg.norm(field - exact)))
     for order in (1, 2):
         assert abs(observed_order(ladder, gaps[order]).order - order) < 0.15
@@ -316,7 +316,7 @@ def test_second_order_form_has_the_slow_root_to_second_order(sgd) -> None:
     gaps = []
     for lr in ladder:
         optimizer = SGD(lr=lr, **sgd)
-        flow, size = SecondOrderForm(problem, optimizer), problem.layout.size
+        flow, size = SecondOrderFlow(problem, optimizer), problem.layout.size
         origin = flow.rhs(0.0, torch.zeros(2 * size, dtype=torch.float64))
         columns = [flow.rhs(0.0, unit) - origin for unit in torch.eye(2 * size, dtype=torch.float64)]
         rates = np.sort(np.linalg.eigvals(torch.stack(columns, dim=1).numpy()).real)[-size:]
@@ -334,7 +334,7 @@ def test_second_order_form_agrees_with_differentialequations_jl(tanh_digits, eng
     key = "second_order_lr0.02_momentum0.9_wd0.001"
     with np.load(DATA / "digits_tanh_diffeq.npz") as arrays:
         theta0, times, exact = arrays["theta0"], arrays[f"{key}__t"], arrays[key]
-    flow = SecondOrderForm(tanh_digits, SGD(lr=0.02, momentum=0.9, weight_decay=1e-3))
+    flow = SecondOrderFlow(tanh_digits, SGD(lr=0.02, momentum=0.9, weight_decay=1e-3))
     solution = solve(
         flow,
         times,
@@ -352,7 +352,7 @@ def test_second_order_form_agrees_with_differentialequations_jl(tanh_digits, eng
 def test_slow_manifold_without_momentum_is_the_hessian_form(tiny: Problem, theta, weight_decay) -> None:
     optimizer = SGD(lr=0.2, weight_decay=weight_decay)
     torch.testing.assert_close(
-        SlowManifold(tiny, optimizer).rhs(0.0, theta), HessianForm(tiny, optimizer).rhs(0.0, theta)
+        SlowManifoldFlow(tiny, optimizer).rhs(0.0, theta), HessianFlow(tiny, optimizer).rhs(0.0, theta)
     )
 
 
@@ -378,7 +378,7 @@ def test_on_a_quadratic_loss_the_limit_is_the_logarithm_to_rounding(optimizer: S
     radius = np.abs(np.linalg.eigvals(delta)).max()
     errors = {}
     for order in range(2, 33):
-        field = IteratedMapForm(problem, optimizer, order).rhs(0.0, state).numpy()
+        field = IteratedMapFlow(problem, optimizer, order).rhs(0.0, state).numpy()
         errors[order] = np.linalg.norm(field - exact) / np.linalg.norm(exact)
     best = min(errors, key=errors.__getitem__)
     assert radius < 0.3
@@ -406,17 +406,17 @@ def test_rounding_grows_with_the_weights(order: int) -> None:
     [
         (lambda p: GradientFlow(p, SGD(lr=0.1, momentum=0.9)), "gradient flow with momentum = 0.9"),
         (
-            lambda p: ModifiedFlow(p, SGD(lr=0.1, momentum=0.9), form="hessian"),
+            lambda p: modified_flow(p, SGD(lr=0.1, momentum=0.9), form="hessian"),
             "Hessian form with momentum = 0.9.*take the modified flow in iterated-map form",
         ),
-        (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=4, form="hessian"), "built for orders 2 and 3, not 4"),
-        (lambda p: ModifiedFlow(p, Adam(lr=0.1), form="hessian"), "with Adam: it is that of SGD alone"),
+        (lambda p: modified_flow(p, SGD(lr=0.1), order=4, form="hessian"), "built for orders 2 and 3, not 4"),
+        (lambda p: modified_flow(p, Adam(lr=0.1), form="hessian"), "with Adam: it is that of SGD alone"),
         (lambda p: GradientFlow(p, AdamW(lr=0.1)), "gradient flow with AdamW: it is that of SGD alone"),
-        (lambda p: SecondOrderForm(p, Adam(lr=0.1)), "second-order form with Adam"),
-        (lambda p: SlowManifold(p, Adam(lr=0.1)), "slow-manifold flow with Adam"),
-        (lambda p: SlowManifold(p, SGD(lr=0.1), order=3), "built for orders 1 and 2, not 3"),
-        (lambda p: ModifiedFlow(p, SGD(lr=0.1), order=0), "order must be at least 1; 0"),
-        (lambda p: ModifiedFlow(p, SGD(lr=0.1), form="map"), "'map' was given"),
+        (lambda p: SecondOrderFlow(p, Adam(lr=0.1)), "second-order form with Adam"),
+        (lambda p: SlowManifoldFlow(p, Adam(lr=0.1)), "slow-manifold flow with Adam"),
+        (lambda p: SlowManifoldFlow(p, SGD(lr=0.1), order=3), "built for orders 1 and 2, not 3"),
+        (lambda p: modified_flow(p, SGD(lr=0.1), order=0), "order must be at least 1; 0"),
+        (lambda p: modified_flow(p, SGD(lr=0.1), form="map"), "'map' was given"),
     ],
 )
 def test_flows_that_do_not_exist_are_refused(make, sentence: str, tiny: Problem) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nm_ode.symmetries.laws import Driven
+from nm_ode.charges.laws import Driven
 
 
 def simulate(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nm_ode.layout import Layout
+from nm_ode.parameters import Layout
 from nm_ode.symmetries import Symmetry
 
 

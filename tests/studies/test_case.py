@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nm_ode.studies import CaseError, find_case, load_case, shipped_cases
-from nm_ode.studies.preparing import prepare
+from nm_ode.studies.build import prepare
 
 
 def test_every_shipped_case_loads_and_is_called_like_its_file() -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from nm_ode.comparison import symmetry_summary
 from nm_ode.studies import CaseError, load_case, run_case, shipped_cases
-from nm_ode.studies.preparing import prepare
+from nm_ode.studies.build import prepare
 from nm_ode.symmetries import find_symmetries
 
 MODELS = {

@@ -91,7 +91,7 @@ def test_what_is_no_engine_is_named(edited, engine: str, sentence: str) -> None:
 
 
 def test_unknown_methods_of_julia_are_answered_with_near_ones(edited) -> None:
-    from nm_ode.studies.preparing import prepare
+    from nm_ode.studies.build import prepare
 
     path = edited(("rtol = 1e-5", 'engine = "diffeq"\nmethod = "Tsit4"'))
     with pytest.raises(CaseError, match=r"engine 'diffeq' has no method 'Tsit4'; did you mean 'Tsit5'"):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nm_ode import SGD, ModifiedFlow, TrainingDiverged, compare, solve, train
+from nm_ode import SGD, TrainingDiverged, compare, modified_flow, solve, train
 from nm_ode.comparison import stability, summary
-from nm_ode.recording import sharpness
+from nm_ode.observers import sharpness
 from nm_ode.studies import ladder, load_case, run_case, runner
-from nm_ode.studies.preparing import prepare
+from nm_ode.studies.build import prepare
 
 FLOWS = '["gradient", { kind = "modified", order = 2, form = "hessian" }]'
 LADDER = "[stability]\npoints = 3\n[ladder]\nlr = [0.05, 0.2, 0.1]\n[solver]"
@@ -43,7 +43,7 @@ def test_a_rung_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: P
     for i, (lr, steps) in enumerate(((0.2, 10), (0.1, 20), (0.05, 40))):
         optimizer = SGD(lr=lr)
         run = train(problem, optimizer, steps)
-        flow = ModifiedFlow(problem, optimizer, 2, "hessian")
+        flow = modified_flow(problem, optimizer, 2, "hessian")
         comparison = compare(run, solve(flow, run, rtol=1e-10))
         last = comparison.isel(step=-1)
         np.testing.assert_allclose(found["error"][i, 1], last["error"], rtol=1e-4)

@@ -14,8 +14,8 @@ import pytest
 import xarray as xr
 
 from nm_ode.comparison import summary
+from nm_ode.results.store import partial_path
 from nm_ode.studies import StoreError, load_case, open_store, run_case, runner
-from nm_ode.studies.store import partial_path
 
 
 def run(path: Path, out: Path, **options):

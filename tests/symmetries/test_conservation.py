@@ -90,7 +90,7 @@ def test_a_modified_flow_moves_the_charges_as_sgd_does():
     run = nm_ode.train(problem, optimizer, 20, symmetries=symmetries)
     matrix = {}
     for order in (1, 2, 3):
-        flow = nm_ode.ModifiedFlow(problem, optimizer, order=order)
+        flow = nm_ode.modified_flow(problem, optimizer, order=order)
         comparison = nm_ode.compare(
             run, nm_ode.solve(flow, run, symmetries=symmetries, rtol=1e-10, check=False)
         )

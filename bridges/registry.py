@@ -1,0 +1,74 @@
+"""Names of one kind of thing, each registered once, with near names for a mistake."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from bridges.errors import NmOdeError
+
+T = TypeVar("T")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """'; did you mean "RK23"? Known: …' for error messages, whatever the case of the letters."""
+    names = list(known)
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.5)
+    guess = f"; did you mean {by_lower[near[0]]!r}?" if near else "."
+    return f"{guess} Known: {', '.join(names)}"
+
+
+class UnknownNameError(NmOdeError, KeyError):
+    """Nothing of this name is registered; the text has near names."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """name → thing. An entry may be a string "module:attribute", imported when it is first asked for.
+
+    Args:
+        what: the kind of thing, for messages: "optimizer".
+        entries: those that come with the house.
+    """
+
+    def __init__(self, what: str, entries: Mapping[str, T | str] | None = None) -> None:
+        self.what = what
+        self._entries: dict[str, Any] = dict(entries or {})
+
+    def register(self, name: str, entry: T | str) -> None:
+        """Add an entry.
+
+        Raises:
+            ValueError: the name is taken by another.
+        """
+        if self._entries.get(name, entry) != entry:
+            raise ValueError(f"{self.what} {name!r} is registered already")
+        self._entries[name] = entry
+
+    def unregister(self, name: str) -> None:
+        """Take an entry out again, as a test does that has put it in."""
+        del self._entries[name]
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise UnknownNameError(f"no {self.what} is called {name!r}{did_you_mean(str(name), self)}")
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        found: T = entry
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

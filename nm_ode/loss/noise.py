@@ -1,0 +1,85 @@
+"""The covariance of a minibatch's gradient, as a factor to draw noise from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nm_ode.errors import ArgumentError
+from nm_ode.loss.problem import Problem
+
+NoiseKind = Literal["diagonal", "low_rank"]
+
+
+@dataclass(frozen=True, eq=False)
+class GradientNoise:
+    """Σ ≈ BᵀB, the covariance of the gradient on a batch.
+
+    Attributes:
+        factor: B, shape (r, P); or, diagonal, the standard deviations, shape (P,).
+        total: the trace of Σ itself.
+        batch_size: of the batches whose gradient has it.
+    """
+
+    factor: Tensor
+    total: float
+    batch_size: int
+
+    @property
+    def kind(self) -> NoiseKind:
+        return "diagonal" if self.factor.ndim == 1 else "low_rank"
+
+    @property
+    def captured(self) -> float:
+        """Share of the trace of Σ that the factor has."""
+        return float(self.factor.square().sum()) / self.total if self.total else 1.0
+
+    @property
+    def directions(self) -> int:
+        """Independent Gaussians a draw takes."""
+        return len(self.factor)
+
+    def along(self, normal: Tensor) -> Tensor:
+        """Bᵀξ for standard normal ξ, shape (..., directions) to (..., P)."""
+        return along(self.factor, normal)
+
+
+def along(factor: Tensor, normal: Tensor) -> Tensor:
+    """Bᵀξ of a factor, shape (r, P), or of its diagonal's root, shape (P,)."""
+    return normal * factor if factor.ndim == 1 else normal @ factor
+
+
+def gradient_noise(
+    problem: Problem, theta: Tensor, batch_size: int, *, kind: NoiseKind = "low_rank", rank: int | None = None
+) -> GradientNoise:
+    """Σ at theta for batches of independent samples (with replacement): the samples' covariance over the batch size.
+
+    One gradient a sample.
+
+    Args:
+        kind: "diagonal" keeps the variances alone; "low_rank" the `rank` largest directions, by a singular value
+            decomposition of the samples' gradients; all of them (no more than samples) if rank is None.
+
+    Raises:
+        ValueError: a kind, batch size or rank that does not exist.
+    """
+    if kind not in ("diagonal", "low_rank"):
+        raise ArgumentError(f"kind must be 'diagonal' or 'low_rank'; {kind!r} was given")
+    if not 1 <= batch_size <= problem.n_samples:
+        raise ArgumentError(f"batch_size must be from 1 to {problem.n_samples}; {batch_size} was given")
+    if rank is not None and not 1 <= rank <= problem.n_samples:
+        raise ArgumentError(
+            f"rank must be from 1 to {problem.n_samples}, the number of samples; {rank} was given"
+        )
+    each = torch.stack([problem.grad(theta, torch.tensor([i])) for i in range(problem.n_samples)])
+    away = (each - each.mean(dim=0)) / (problem.n_samples * batch_size) ** 0.5
+    total = float(away.square().sum())
+    if kind == "diagonal":
+        return GradientNoise(away.square().sum(dim=0).sqrt(), total, batch_size)
+    if rank is None:
+        return GradientNoise(away, total, batch_size)
+    _, values, directions = torch.linalg.svd(away, full_matrices=False)
+    return GradientNoise(values[:rank, None] * directions[:rank], total, batch_size)

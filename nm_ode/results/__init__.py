@@ -1,0 +1,47 @@
+"""The tree of results: what its variables are called, what each group says of itself, where it is stored."""
+
+from nm_ode.results.codec import ResultError, decode, encode, write
+from nm_ode.results.grid import TimeGrid
+from nm_ode.results.records import (
+    Beside,
+    ComparisonInfo,
+    LadderInfo,
+    LadderPointInfo,
+    LawInfo,
+    RunInfo,
+    SolveInfo,
+    StudyInfo,
+    SymmetriesInfo,
+    run_info,
+    solve_info,
+    study_info,
+    write_run_info,
+)
+from nm_ode.results.schema import Variable, annotate, variable
+from nm_ode.results.store import StoreError, open_store
+
+__all__ = [
+    "Beside",
+    "ComparisonInfo",
+    "LadderInfo",
+    "LadderPointInfo",
+    "LawInfo",
+    "ResultError",
+    "RunInfo",
+    "SolveInfo",
+    "StoreError",
+    "StudyInfo",
+    "SymmetriesInfo",
+    "TimeGrid",
+    "Variable",
+    "annotate",
+    "decode",
+    "encode",
+    "open_store",
+    "run_info",
+    "solve_info",
+    "study_info",
+    "variable",
+    "write",
+    "write_run_info",
+]

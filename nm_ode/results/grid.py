@@ -1,0 +1,85 @@
+"""When a run took each of its steps, and with which samples: written once by whoever took them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nm_ode.data import BatchSize, sample_batches
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeGrid:
+    """The steps of a run: learning rates, flow times, samples.
+
+    Attributes:
+        lr: shape (N,), the learning rate of each step.
+        times: shape (N+1,), flow time at each step's start and at the last one's end (docs/theory.md §1).
+        batch_size: "full", or the most samples in a step.
+        seed: of the order of the samples.
+        n_samples: how many there are.
+    """
+
+    lr: Array
+    times: Array
+    batch_size: BatchSize
+    seed: int
+    n_samples: int
+
+    @classmethod
+    def planned(
+        cls,
+        lr: float,
+        time_per_step: float,
+        factors: Array,
+        *,
+        batch_size: BatchSize,
+        seed: int,
+        n_samples: int,
+    ) -> TimeGrid:
+        """The grid of a run that is about to be taken.
+
+        Args:
+            lr, time_per_step: of the optimiser: a step of `lr` takes so much flow time.
+            factors: shape (N,), of the schedule.
+        """
+        lrs = lr * np.asarray(factors, dtype=np.float64)
+        if (factors == 1).all():  # to the last digit the times that a user would write
+            times = np.arange(len(lrs) + 1) * time_per_step
+        else:
+            times = np.append(0.0, np.cumsum(lrs)) * (time_per_step / lr)
+        return cls(lrs, np.asarray(times, dtype=np.float64), batch_size, seed, n_samples)
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.lr)
+
+    @property
+    def is_full_batch(self) -> bool:
+        return self.batch_size == "full"
+
+    @property
+    def is_constant(self) -> bool:
+        """Has every step the same learning rate?"""
+        return bool((self.lr == self.lr[:1]).all())
+
+    def first(self, steps: int) -> TimeGrid:
+        """The grid of the first steps alone."""
+        return TimeGrid(self.lr[:steps], self.times[: steps + 1], self.batch_size, self.seed, self.n_samples)
+
+    @cached_property
+    def batches(self) -> tuple[Tensor | None, ...]:
+        """Which samples each step took; None for all."""
+        return tuple(islice(sample_batches(self.n_samples, self.batch_size, self.seed), self.steps))
+
+    def step_at(self, time: float) -> int:
+        """The step that is under way at a flow time; the first or last outside the run."""
+        return int(np.clip(np.searchsorted(self.times, time, side="right") - 1, 0, self.steps - 1))

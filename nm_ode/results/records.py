@@ -1,0 +1,275 @@
+"""What each group of the tree says of itself, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from nm_ode.parameters import Layout
+from nm_ode.results.codec import ResultError, decode, encode
+from nm_ode.results.grid import TimeGrid
+
+Beside = Literal["full_batch", "same_batch"]
+"""Whose samples a flow beside a run on minibatches takes: all, or in each step those of that step."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run of `train`: the optimiser, how it started and how it ended.
+
+    Attributes:
+        optimizer: name of its class, "SGD".
+        hyperparameters: by name, as its class takes them.
+        optimizer_text: for a reader, "SGD, lr = 0.1, momentum = 0.9".
+        time_per_step: flow time of a step at the optimiser's own learning rate.
+        stateful: does the optimiser remember more than theta?
+        warm_start: did it start with what an earlier run remembered?
+        grid: when each step was taken, and with which samples.
+        layout: where each parameter lies in theta.
+        status: "success", or "diverged" with a message.
+    """
+
+    optimizer: str
+    hyperparameters: Mapping[str, Any]
+    optimizer_text: str
+    time_per_step: float
+    stateful: bool
+    warm_start: bool
+    grid: TimeGrid
+    layout: Layout
+    status: Literal["success", "diverged"] = "success"
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class _RunAttributes:
+    """A run of nm_ode.train."""
+
+    optimizer: str
+    optimizer_text: str
+    hyperparameters: Mapping[str, Any]
+    time_per_step: float
+    stateful: bool
+    warm_start: bool
+    batch_size: int | str
+    seed: int
+    n_samples: int
+    end_time: float
+    layout: Layout
+    status: Literal["success", "diverged"] = "success"
+    message: str = ""
+
+
+def write_run_info(dataset: xr.Dataset, info: RunInfo) -> xr.Dataset:
+    """The dataset with the run's grid as variable `lr` and coordinate `time` along `step`, and the rest as attributes."""
+    grid = info.grid
+    attributes = _RunAttributes(
+        batch_size=grid.batch_size,
+        seed=grid.seed,
+        n_samples=grid.n_samples,
+        end_time=float(grid.times[-1]),
+        **{
+            name: getattr(info, name)
+            for name in _RunAttributes.__dataclass_fields__
+            if name in RunInfo.__dataclass_fields__
+        },
+    )
+    return (
+        dataset.assign(lr=("step", grid.lr))
+        .assign_coords(step=np.arange(grid.steps), time=("step", grid.times[:-1]))
+        .assign_attrs(encode(attributes))
+    )
+
+
+def run_info(run: xr.Dataset) -> RunInfo:
+    """What `write_run_info` wrote.
+
+    Raises:
+        ResultError: the dataset is no run of `train`.
+    """
+    found = decode(_RunAttributes, run.attrs)
+    for name in ("lr", "time"):
+        if name not in run.variables:
+            raise ResultError(f"the dataset has no variable {name!r}, so it is no run of nm_ode.train")
+    grid = TimeGrid(
+        lr=np.asarray(run["lr"].values, dtype=np.float64),
+        times=np.append(run["time"].values, found.end_time),
+        batch_size="full" if found.batch_size == "full" else int(found.batch_size),
+        seed=found.seed,
+        n_samples=found.n_samples,
+    )
+    return RunInfo(
+        grid=grid,
+        **{
+            name: getattr(found, name)
+            for name in RunInfo.__dataclass_fields__
+            if name in _RunAttributes.__dataclass_fields__
+        },
+    )
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """A solution of a flow: which flow, how it was solved, what it cost, and how its own error was checked.
+
+    Attributes:
+        flow, title: its name in the tree, and for a reader.
+        beside: over whose samples its loss is, where the run is on minibatches.
+        expected_order: in lr, by theory, for smooth losses.
+        map_order: of the iterated-map form, whose truncation can be read off a run.
+        choice: why this engine and method.
+        kinks: operations whose derivative jumps.
+        rtol_requested: where another was used.
+        step: of a fixed-step method.
+        status, message: "success", or what stopped the solver.
+        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
+        probe_rhs_evaluations: spent on measuring the stiffness.
+        check: how the solver's own error was measured; None if it was not.
+    """
+
+    flow: str
+    title: str
+    expected_order: int
+    engine: str
+    engine_version: str
+    method: str
+    choice: str
+    rtol: float
+    atol: float
+    layout: Layout
+    kinks: tuple[str, ...] = ()
+    beside: Beside | None = None
+    map_order: int | None = None
+    rtol_requested: float | None = None
+    step: float | None = None
+    status: str = "success"
+    message: str = ""
+    gradients_per_rhs: int = 1
+    hvps_per_rhs: int = 0
+    third_derivatives_per_rhs: int = 0
+    rhs_evaluations: int = 0
+    gradient_evaluations: int = 0
+    hvp_evaluations: int = 0
+    third_derivative_evaluations: int = 0
+    probe_rhs_evaluations: int = 0
+    steps: int = 0
+    rejected_steps: int = 0
+    wall_seconds: float = 0.0
+    check: str | None = None
+    check_status: str | None = None
+    check_rhs_evaluations: int | None = None
+
+
+def solve_info(solution: xr.Dataset) -> SolveInfo:
+    """Of a solution of `solve`.
+
+    Raises:
+        ResultError: the dataset is none.
+    """
+    return decode(SolveInfo, solution.attrs)
+
+
+@dataclass(frozen=True)
+class LawInfo:
+    """A prediction of charges: the law, and the engine that solved it if one did."""
+
+    law: str
+    title: str
+    engine: str | None = None
+    method: str | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    rhs_evaluations: int | None = None
+    status: str = "success"
+
+
+@dataclass(frozen=True)
+class ComparisonInfo:
+    """A comparison: of which flow or law, and the first step from which on a flow's one-step defects are small.
+
+    `holds_from` is −1 where they never are, and None where they are not known.
+    """
+
+    title: str
+    flow: str | None = None
+    law: str | None = None
+    expected_order: int | None = None
+    holds_from: int | None = None
+
+
+@dataclass(frozen=True)
+class LadderInfo:
+    """A ladder of learning rates: what about the case could spoil an order (confounders of the fit).
+
+    Attributes:
+        kinks: operations whose derivative jumps.
+        stateful: does the optimiser remember more than theta?
+        warm_start: did the runs start warm?
+        fixed_step: were the flows solved with a step of the user's?
+    """
+
+    stateful: bool
+    warm_start: bool
+    fixed_step: bool
+    kinks: tuple[str, ...] = ()
+    status: str = "success"
+
+
+@dataclass(frozen=True)
+class LadderPointInfo:
+    """One learning rate of a ladder."""
+
+    steps: int
+    diverged: bool
+    status: str = "success"
+
+
+@dataclass(frozen=True)
+class SymmetriesInfo:
+    """The symmetries of a model: how many charges they have, those of a matrix's diagonal not counted twice."""
+
+    n_charges: int
+    status: str = "success"
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """A study: its case, with what it was made, how it ended. The root of the tree.
+
+    Attributes:
+        case: the case with all defaults, by key.
+        case_text: the file as the user wrote it.
+        failures: a sentence for each part that did not go well.
+        versions: of Python and the packages.
+        code: path → SHA-256 of the user's own code that the case names.
+    """
+
+    title: str
+    case: Mapping[str, Any]
+    case_file: str
+    case_text: str
+    status: Literal["complete", "failed"]
+    versions: Mapping[str, Any]
+    git_commit: str
+    device: str
+    dtype: str
+    seed: int
+    started: str
+    ended: str
+    parameters: int
+    samples: int
+    failures: tuple[str, ...] = ()
+    code: Mapping[str, Any] = field(default_factory=dict)
+
+
+def study_info(tree: xr.DataTree) -> StudyInfo:
+    """Of the tree of a study.
+
+    Raises:
+        ResultError: the tree is none.
+    """
+    return decode(StudyInfo, tree.attrs)

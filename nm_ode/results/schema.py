@@ -1,0 +1,135 @@
+"""Names and units of every variable in the tree, in one place, so that no dataset invents its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import xarray as xr
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a variable is, for those that the house does not know: an observer declares its own.
+
+    Attributes:
+        dims: names of its dimensions beyond the one along which it is observed.
+        long_name: for a reader and for axes.
+        units: "1" for a number without a unit.
+    """
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+
+
+# name: (long_name, units). The loss has no unit, so theta and time (theta's change over its gradient)
+# have none either; "1" is the CF convention for dimensionless.
+_SCHEMA = {
+    "beside": ("over whose samples the flow's loss is, beside a run on minibatches", ""),
+    "causes": ("what explains an order that falls short, by name", ""),
+    "channel": ("number of the charge within its symmetry", ""),
+    "charge": ("charge Q of a symmetry", "1"),
+    "charge_cross_driver": ("[w, v] of the update −lr·w and the velocity after it", "1"),
+    "charge_driver": ("[w, w] of the update −lr·w, on the symmetry's slices", "1"),
+    "charge_error": ("predicted minus recorded charge", "1"),
+    "charge_motion": ("largest distance of the recorded charge from its start", "1"),
+    "charge_relative_error": ("distance to the recorded charge over its motion", "1"),
+    "charge_symmetry": ("name of the symmetry that the charge belongs to", ""),
+    "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
+    "crossing_share": ("share of units that cross their kink in one step, mean over some steps", "1"),
+    "curvature_step": ("optimiser step at which curvature was measured", "step"),
+    "curvature_time": ("flow time at which curvature was measured", "lr · step"),
+    "defect": ("truncation of the flow's series over one step, of θ", "1"),
+    "defect_step": ("optimiser step", "step"),
+    "engine_distance": ("distance to the solution by another engine", "1"),
+    "epsilon": ("largest ε of the normalisations that absorb the transformation", "1"),
+    "epsilon_share": ("gradient constraint's residual that the ε's explain, relative", "1"),
+    "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
+    "expected_order": ("order in lr that theory gives for smooth losses", "1"),
+    "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
+    "flow": ("flow", ""),
+    "flow_title": ("what the flow is", ""),
+    "full_loss": ("loss over all samples", "1"),
+    "generator_norm": ("norm of the symmetry's generator ‖ξ(θ)‖", "1"),
+    "grad_norm": ("gradient norm ‖∇L‖", "1"),
+    "gradient_residual": ("gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖)", "1"),
+    "hessian_residual": ("Hessian constraint's residual ‖Hξ + ∂_ξ g‖, relative", "1"),
+    "hvp_evaluations": ("Hessian–vector products spent", "1"),
+    "initial_state": ("the optimiser's whole state before the first step, theta first", "1"),
+    "kind": ("kind of symmetry", ""),
+    "largest_normalised_sharpness": ("largest lr · λ_max along the path", "1"),
+    "layer": ("layer (module that owns parameters)", ""),
+    "layer_error": ("distance to the discrete trajectory, of each layer", "1"),
+    "layer_grad_norm": ("gradient norm of each layer", "1"),
+    "layer_observed_order": ("order in lr of each layer's error, by least squares", "1"),
+    "layer_order_standard_error": ("standard error of each layer's order", "1"),
+    "layer_relative_error": ("distance to the discrete trajectory over the layer's motion", "1"),
+    "layer_update_norm": ("norm of the update of each layer", "1"),
+    "left_out": ("why this point is not in the fit", ""),
+    "loss": ("loss", "1"),
+    "loss_gap": ("loss of the flow minus loss of the discrete run", "1"),
+    "lr": ("learning rate of the step", "1"),
+    "member": ("member of the ensemble", ""),
+    "motion": ("distance from the start ‖θ_k − θ_0‖", "1"),
+    "n_charges": ("number of charges", "1"),
+    "normalised_sharpness": ("sharpness times the learning rate that multiplies it", "1"),
+    "observed_order": ("order in lr of the error, by least squares", "1"),
+    "order_standard_error": ("standard error of the order", "1"),
+    "other_engine": ("engine that the solution is checked by", ""),
+    "other_method": ("its method and version", ""),
+    "outcome": ("how the observed order stands to theory's", ""),
+    "relative_defect": ("truncation of the flow's series over one step, over the update", "1"),
+    "relative_error": ("distance to the discrete trajectory over its motion", "1"),
+    "rounding": ("error below which rounding of the run itself is seen", "1"),
+    "saved_charge": ("charge Q at saved steps", "1"),
+    "saved_step": ("optimiser step at which theta was kept", "step"),
+    "saved_time": ("flow time of the saved step", "lr · step"),
+    "series_limit": ("lr · λ_max above which the modified flow's series does not converge", "1"),
+    "sharpness": ("largest eigenvalue of the Hessian that the optimiser sees", "1"),
+    "solver_error": ("distance to the solution at a tighter tolerance", "1"),
+    "solver_error_ratio": ("solver's error over the discretisation error", "1"),
+    "solver_limited": ("solver's error above a tenth of the discretisation error", ""),
+    "stability_limit": ("lr · λ_max above which the run is not stable", "1"),
+    "start_share": ("share of the summed one-step defects in the first tenth of the run", "1"),
+    "step": ("optimiser step", "step"),
+    "symmetry": ("symmetry", ""),
+    "symmetry_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
+    "theta": ("parameters", "1"),
+    "time": ("flow time", "lr · step"),
+    "unexplained_residual": ("gradient constraint's residual without the ε's, relative", "1"),
+    "update_norm": ("norm of the update ‖θ_{k+1} − θ_k‖", "1"),
+    "within": ("matrix symmetry whose diagonal these charges are", ""),
+}
+
+
+def variable(name: str, *dims: str) -> Variable:
+    """A variable of the house with these dimensions.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    long_name, units = _SCHEMA[name]
+    return Variable(dims, long_name, units)
+
+
+def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None) -> xr.Dataset:
+    """The dataset with `long_name` and `units` on every variable and coordinate.
+
+    Args:
+        declared: variables that the house does not know; what says itself what it is needs no declaration.
+
+    Raises:
+        KeyError: a variable that nobody has described.
+    """
+    for name, found in dataset.variables.items():
+        if declared is not None and name in declared:
+            long_name, units = declared[str(name)].long_name, declared[str(name)].units
+        elif name in _SCHEMA:
+            long_name, units = _SCHEMA[str(name)]
+        elif {"long_name", "units"} <= set(found.attrs):
+            continue
+        else:
+            raise KeyError(f"variable {name!r} has no long_name and units: declare it")
+        dataset[name].attrs.update(long_name=long_name, units=units)
+    return dataset

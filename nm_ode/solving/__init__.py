@@ -1,0 +1,5 @@
+"""solve: a flow, sample times and tolerances to an xarray dataset. The door to the bridges."""
+
+from nm_ode.solving.solve import SolveError, require_options, require_ready, solve
+
+__all__ = ["SolveError", "require_options", "require_ready", "solve"]

@@ -1,0 +1,145 @@
+"""Ensembles: many runs of SGD, and many paths of the stochastic modified flow, to be compared in distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from bridges import EngineError, get_engine
+from bridges.julia.engine import DiffeqEngine
+from nm_ode.flows import StochasticModifiedFlow
+from nm_ode.loss import Problem
+from nm_ode.loss.noise import along
+from nm_ode.optimizers import Optimizer, describe
+from nm_ode.results.schema import annotate, layout_attrs
+
+
+def sgd_ensemble(
+    problem: Problem,
+    optimizer: Optimizer,
+    steps: int,
+    *,
+    batch_size: int,
+    members: int,
+    seed: int = 0,
+    theta0: Tensor | None = None,
+) -> xr.Dataset:
+    """Runs from one start that differ in their batches, drawn with replacement.
+
+    (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
+
+    Returns:
+        `theta` (member, param), after the last step.
+    """
+    start = (problem.theta0 if theta0 is None else theta0).detach()
+    generator = torch.Generator().manual_seed(seed)
+    ends = []
+    for _ in range(members):
+        state = None
+        for _ in range(steps):
+            batch = torch.randint(problem.n_samples, (batch_size,), generator=generator)
+            if state is None:
+                state = optimizer.init(start, problem.grad(start, batch))
+            state = state + optimizer.increment(state, problem.grad(state[: len(start)], batch))
+        ends.append(start if state is None else state[: len(start)])
+    return _dataset(
+        problem,
+        torch.stack(ends),
+        {"optimizer_text": describe(optimizer), "steps": steps, "batch_size": batch_size, "seed": seed},
+    )
+
+
+def solve_ensemble(
+    flow: StochasticModifiedFlow,
+    time: float,
+    *,
+    members: int,
+    engine: str = "torch",
+    method: str = "EM",
+    step: float | None = None,
+    seed: int = 0,
+    theta0: Tensor | None = None,
+) -> xr.Dataset:
+    """Paths of a stochastic modified flow to `time`.
+
+    Args:
+        engine: "torch" (Euler–Maruyama, here) or "diffeq" (StochasticDiffEq.jl).
+        method: "EM", and with "diffeq" any of its methods for additive noise: "SOSRA", "SRA1", …
+        step: of a fixed-step method; lr/4 if None.
+        seed: of the noise; member i has its own.
+
+    Returns:
+        `theta` (member, param), at `time`.
+
+    Raises:
+        EngineError: an unknown engine or method, or no StochasticDiffEq.
+    """
+    start = (flow.problem.theta0 if theta0 is None else theta0).detach()
+    used = flow.optimizer.lr / 4 if step is None else step
+    count = max(1, round(time / used))
+    if engine == "torch":
+        if method != "EM":
+            raise EngineError(
+                f"engine 'torch' has the method 'EM' alone; {method!r} was given: take 'diffeq'"
+            )
+        ends = _euler_maruyama(flow, start, time / count, count, members, seed)
+    elif engine == "diffeq":
+        ends = _in_julia(flow, start, time, time / count, members, method, seed)
+    else:
+        raise EngineError(f"an ensemble is solved by 'torch' or 'diffeq'; {engine!r} was given")
+    attrs = {"flow": flow.name, "title": flow.title, "engine": engine, "method": method, "seed": seed}
+    return _dataset(flow.problem, ends, {**attrs, "time": time, "step": time / count})
+
+
+def _euler_maruyama(
+    flow: StochasticModifiedFlow, start: Tensor, h: float, count: int, members: int, seed: int
+) -> Tensor:
+    generator, factor = torch.Generator().manual_seed(seed), flow.factor
+    ends = []
+    for _ in range(members):
+        theta = start
+        for _ in range(count):
+            normal = torch.randn(len(factor), dtype=factor.dtype, generator=generator).to(factor)
+            theta = theta + h * flow.drift(theta) + h**0.5 * along(factor, normal)
+        ends.append(theta)
+    return torch.stack(ends)
+
+
+def _in_julia(
+    flow: StochasticModifiedFlow, start: Tensor, time: float, h: float, members: int, method: str, seed: int
+) -> Tensor:
+    engine = get_engine("diffeq")
+    assert isinstance(engine, DiffeqEngine)
+    ends = np.empty((members, len(start)))
+
+    def drift(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:] = flow.drift(torch.from_numpy(y.copy()).to(start)).cpu().numpy()
+
+    def keep(member: int, y: np.ndarray) -> None:
+        ends[member] = y
+
+    seeds: Sequence[int] = np.random.SeedSequence(seed).generate_state(members).tolist()
+    engine.solve_noisy(
+        drift,
+        factor=np.asarray(flow.factor.cpu().numpy(), dtype=np.float64),
+        y0=np.asarray(start.cpu().numpy(), dtype=np.float64),
+        time=time,
+        step=h,
+        seeds=seeds,
+        method=method,
+        on_member=keep,
+    )
+    return torch.from_numpy(ends)
+
+
+def _dataset(problem: Problem, ends: Tensor, attrs: dict[str, object]) -> xr.Dataset:
+    return annotate(
+        xr.Dataset(
+            {"theta": (("member", "param"), ends.cpu().numpy())},
+            attrs={**attrs, **layout_attrs(problem.layout)},
+        )
+    )

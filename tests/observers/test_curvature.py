@@ -1,0 +1,127 @@
+"""Sharpness against the dense Hessian, alone and along a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nm_ode import SGD, Adam, Drop, Problem, train
+from nm_ode.loss.nonsmooth import changed_share, sides
+from nm_ode.observers import CrossingRecord, CurvatureRecord, sharpness, spread_steps
+from tests.oracles.dense import dense_hessian, dense_loss
+
+
+def hessian(problem: Problem, theta: torch.Tensor) -> np.ndarray:
+    return dense_hessian(dense_loss(problem.model, problem.loss_fn, problem.x, problem.y), theta).numpy()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, -1.0])
+def test_it_is_the_largest_eigenvalue(tiny: Problem, shift: float) -> None:
+    theta = tiny.theta0 + shift
+    values, vectors = np.linalg.eigh(hessian(tiny, theta))
+    found = sharpness(tiny, theta, tol=1e-8)
+    assert found.value == pytest.approx(values[-1], rel=1e-7)
+    assert abs(found.vector @ vectors[:, -1]) > 1 - 1e-6
+
+
+def test_the_largest_not_the_largest_in_size() -> None:
+    """L = −θ₁² + θ₂²/4: eigenvalues −2 and 1/2."""
+
+    class Saddle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = nn.Parameter(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
+
+        def forward(self, x):
+            return -(self.theta[0] ** 2) + self.theta[1] ** 2 / 4 + 0 * x.sum()
+
+    problem = Problem(Saddle(), lambda out, y: out, (torch.zeros(1, 1), torch.zeros(1)))
+    assert sharpness(problem, problem.theta0).value == pytest.approx(0.5)
+
+
+def test_preconditioned(tiny: Problem) -> None:
+    d = torch.linspace(0.1, 3, tiny.layout.size, dtype=torch.float64)
+    root = np.diag(d.numpy() ** -0.5)
+    exact = np.linalg.eigvalsh(root @ hessian(tiny, tiny.theta0) @ root)[-1]
+    assert sharpness(tiny, tiny.theta0, preconditioner=d, tol=1e-8).value == pytest.approx(exact, rel=1e-7)
+
+
+def test_one_parameter() -> None:
+    x = torch.full((3, 1), 2.0)
+    problem = Problem(nn.Linear(1, 1, bias=False), nn.functional.mse_loss, (x, x))
+    assert sharpness(problem, problem.theta0).value == pytest.approx(8.0)
+
+
+def test_an_eigenvector_from_near_by_saves_products(tanh_digits) -> None:
+    theta = tanh_digits.theta0
+    cold = sharpness(tanh_digits, theta)
+    near = theta - 0.1 * tanh_digits.grad(theta)
+    warm, again = sharpness(tanh_digits, near, v0=cold.vector), sharpness(tanh_digits, near)
+    assert warm.value == pytest.approx(again.value, rel=1e-3)
+    assert warm.hvp_evaluations < again.hvp_evaluations
+
+
+def test_products_are_counted(tiny: Problem, monkeypatch) -> None:
+    calls = []
+    plain = Problem.hvp
+    monkeypatch.setattr(Problem, "hvp", lambda self, *a: calls.append(1) or plain(self, *a))
+    assert sharpness(tiny, tiny.theta0).hvp_evaluations == len(calls)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, weight_decay=0.2), Adam(lr=0.01)], ids=str)
+def test_along_a_run(tiny: Problem, optimizer) -> None:
+    record = CurvatureRecord(tiny, optimizer, spread_steps(20, 5))
+    run = train(tiny, optimizer, 20, watches=[record], schedule=Drop((10,), 0.5))
+    found = record.dataset(run)
+    assert found["curvature_step"].values.tolist() == [0, 5, 10, 15, 20]
+    np.testing.assert_allclose(found["curvature_time"], run["saved_time"].values[::5])
+    state = optimizer.init(tiny.theta0, tiny.grad(tiny.theta0))
+    for step in range(21):
+        theta = torch.from_numpy(run["theta"].values[step].copy())
+        gradient = tiny.grad(theta)
+        if step % 5 == 0:
+            dense = hessian(tiny, theta)
+            scale = optimizer.preconditioner(state, gradient)
+            root = np.eye(len(theta)) if scale is None else np.diag(scale.numpy() ** -0.5)
+            exact = np.linalg.eigvalsh(root @ dense @ root)[-1] + optimizer.decay_curvature
+            assert float(found["sharpness"][step // 5]) == pytest.approx(exact, rel=1e-3)
+            lr = 0.5 * optimizer.lr if step >= 10 else optimizer.lr
+            expected = exact * lr * (1 if isinstance(optimizer, SGD) else 0.1)
+            assert float(found["normalised_sharpness"][step // 5]) == pytest.approx(expected, rel=1e-3)
+        if step < 20:
+            at_lr = type(optimizer)(**{**vars(optimizer), "lr": optimizer.lr * (0.5 if step >= 10 else 1)})
+            state = state + at_lr.increment(state, gradient)
+    assert found.attrs["stability_limit"] == optimizer.stability_limit
+    assert found.attrs["hvp_evaluations"] > 0
+
+
+def test_watching_changes_nothing(tiny: Problem) -> None:
+    for optimizer in (SGD(lr=0.1, momentum=0.9), Adam(lr=0.01)):
+        record = CurvatureRecord(tiny, optimizer, range(11))
+        watched = train(tiny, optimizer, 10, watches=[record], batch_size=7)
+        alone = train(tiny, optimizer, 10, batch_size=7)
+        np.testing.assert_array_equal(watched["theta"], alone["theta"])
+
+
+def test_spread_steps_have_both_ends() -> None:
+    assert spread_steps(100, 5) == [0, 25, 50, 75, 100]
+    assert spread_steps(3, 10) == [0, 1, 2, 3]
+
+
+def test_crossings_along_a_run() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(30, 4, generator=generator), torch.randn(30, 2, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 20), nn.ReLU(), nn.Linear(20, 2))
+    problem = Problem(model, nn.functional.mse_loss, (x, y))
+    record = CrossingRecord(problem, [0, 3, 4])
+    run = train(problem, SGD(lr=0.5), 8, watches=[record])
+    assert sorted(record.shares) == [0, 3, 4]
+    for step, share in record.shares.items():
+        before, after = (torch.from_numpy(run["theta"].values[k].copy()) for k in (step, step + 1))
+        assert share == changed_share(sides(problem, before), sides(problem, after))
+    assert record.mean == pytest.approx(np.mean(list(record.shares.values())))
+    assert record.mean > 0

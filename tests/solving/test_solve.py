@@ -1,0 +1,360 @@
+"""solve: references, choices, recording, checks and failures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bridges import EngineError
+from bridges.julia.installing import installation
+from nm_ode import SGD, Drop, FlowError, GradientFlow, Problem, SolveError, modified_flow, solve, train
+from nm_ode.data import digits
+from nm_ode.models import mlp
+from nm_ode.solving.solve import _Field, _Sharpness, spectral_radius
+from tests.oracles.dense import dense_hessian, dense_loss
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Solutions by DifferentialEquations.jl (Vern9, 1e-12); see tests/data/README.md."""
+    with np.load(DATA / "digits_tanh_diffeq.npz") as arrays:
+        return dict(arrays)
+
+
+NO_JULIA = installation().lacks
+needs_julia = [pytest.mark.julia, pytest.mark.skipif(bool(NO_JULIA), reason=f"no Julia: {NO_JULIA}")]
+
+
+@pytest.mark.parametrize(
+    ("engine", "method"),
+    [
+        ("sundials", "BDF"),
+        ("sundials", "Adams"),
+        ("scipy", "DOP853"),
+        pytest.param("diffeq", "Vern9", marks=needs_julia),
+        pytest.param("diffeq", "auto", marks=needs_julia),
+    ],
+)
+def test_gradient_flow_agrees_with_differentialequations_jl(tanh_digits, reference, engine, method) -> None:
+    solution = solve(
+        GradientFlow(tanh_digits),
+        reference["gradient_flow__t"],
+        theta0=torch.from_numpy(reference["theta0"]),
+        engine=engine,
+        method=method,
+        rtol=1e-11,
+        atol=1e-13,
+        check=False,
+    )
+    np.testing.assert_allclose(solution["theta"], reference["gradient_flow"], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(solution["loss"], reference["gradient_flow__loss"], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("engine", ["sundials", "scipy", pytest.param("diffeq", marks=needs_julia)])
+def test_modified_flow_agrees_with_differentialequations_jl(tanh_digits, reference, engine) -> None:
+    key = "modified_flow_order2_hessian_lr0.1"
+    solution = solve(
+        modified_flow(tanh_digits, SGD(lr=0.1), order=2, form="hessian"),
+        reference[f"{key}__t"],
+        theta0=torch.from_numpy(reference["theta0"]),
+        engine=engine,
+        rtol=1e-11,
+        atol=1e-13,
+        record=["theta"],
+        check=False,
+    )
+    np.testing.assert_allclose(solution["theta"], reference[key], rtol=0, atol=1e-8)
+
+
+def test_auto_takes_dop853_for_a_short_smooth_flow(tanh_digits) -> None:
+    solution = solve(GradientFlow(tanh_digits), [0.0, 2.0])
+    assert (solution.attrs["engine"], solution.attrs["method"]) == ("scipy", "DOP853")
+    assert solution.attrs["rtol"] == 1e-6
+    assert "limited by accuracy" in solution.attrs["choice"]
+
+
+def test_auto_takes_bdf_for_a_long_smooth_flow(tanh_digits) -> None:
+    solution = solve(GradientFlow(tanh_digits), [0.0, 150.0], rtol=1e-3, record=["theta"], check=False)
+    assert (solution.attrs["engine"], solution.attrs["method"]) == ("sundials", "BDF")
+    assert "smooth and stiff" in solution.attrs["choice"]
+
+
+@pytest.fixture(scope="module")
+def relu_digits() -> Problem:
+    data = digits(128)
+    return Problem(mlp([64, 16, 10], "relu"), nn.functional.cross_entropy, (data.x, data.y))
+
+
+def test_auto_takes_rk23_for_a_kinked_flow(relu_digits) -> None:
+    solution = solve(GradientFlow(relu_digits), [0.0, 5.0], rtol=1e-6)
+    assert (solution.attrs["engine"], solution.attrs["method"]) == ("scipy", "RK23")
+    assert solution.attrs["rtol"] == 1e-4
+    assert solution.attrs["rtol_requested"] == 1e-6
+    assert "kinked field (ReLU)" in solution.attrs["choice"]
+    assert solution.attrs["kinks"] == "ReLU"
+
+
+def test_a_named_engine_is_what_is_used(relu_digits) -> None:
+    solution = solve(GradientFlow(relu_digits), [0.0, 1.0], engine="sundials", method="Adams", check=False)
+    assert (solution.attrs["engine"], solution.attrs["method"]) == ("sundials", "Adams")
+    assert solution.attrs["rtol"] == 1e-3  # kinks set the default tolerance, whoever named the engine
+
+
+def test_midpoint_checks_itself_by_step_halving(relu_digits) -> None:
+    solution = solve(GradientFlow(relu_digits), [0.0, 1.0, 2.0], engine="scipy", method="Midpoint", step=0.05)
+    finer = solve(GradientFlow(relu_digits), [0.0, 1.0, 2.0], engine="scipy", step=0.005)
+    distance = np.linalg.norm(solution["theta"] - finer["theta"], axis=1)
+    assert (solution["solver_error"].values >= 0.5 * distance).all()
+    assert "check_rhs_evaluations" not in solution.attrs
+
+
+def test_the_stiffness_probe_finds_the_sharpness(tiny: Problem) -> None:
+    loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
+    exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, tiny.theta0).numpy())).max()
+    field = _Field(GradientFlow(tiny))
+    measured = spectral_radius(field, 0.0, tiny.theta0.numpy())
+    assert abs(measured - exact) < 0.15 * exact
+    assert field.take_count() == 7
+
+
+def test_the_probe_is_counted_apart(tiny: Problem) -> None:
+    auto = solve(GradientFlow(tiny), [0.0, 1.0], check=False)
+    named = solve(GradientFlow(tiny), [0.0, 1.0], engine="scipy", method="DOP853", check=False)
+    assert auto.attrs["probe_rhs_evaluations"] == 7
+    assert auto.attrs["rhs_evaluations"] == named.attrs["rhs_evaluations"]
+    assert named.attrs["probe_rhs_evaluations"] == 0
+
+
+def test_a_run_gives_times_and_start(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=6, save_every=2, theta0=tiny.theta0 + 1)
+    solution = solve(GradientFlow(tiny), run)
+    np.testing.assert_array_equal(solution["time"], run["saved_time"])
+    np.testing.assert_array_equal(solution["theta"][0], run["theta"][0])
+
+
+def test_observables_are_those_of_the_states(tiny: Problem) -> None:
+    solution = solve(GradientFlow(tiny), [0.0, 0.5, 1.0])
+    for i in range(3):
+        loss, gradient = tiny.loss_and_grad(torch.from_numpy(solution["theta"].values[i].copy()))
+        np.testing.assert_allclose(solution["loss"][i], loss, rtol=1e-14)
+        np.testing.assert_allclose(solution["grad_norm"][i], gradient.norm(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("record", [["loss"], ["grad_norm"], [], ["theta"], ["loss", "theta"]])
+def test_only_what_is_asked_for_is_kept(tiny: Problem, record) -> None:
+    solution = solve(GradientFlow(tiny), [0.0, 0.5], record=record, check=False)
+    assert set(solution.data_vars) == set(record)
+
+
+def test_the_check_measures_the_solvers_error(tiny: Problem) -> None:
+    times = np.linspace(0, 5, 6)
+    loose = solve(GradientFlow(tiny), times, engine="sundials", rtol=1e-4)
+    exact = solve(GradientFlow(tiny), times, engine="scipy", rtol=1e-12, atol=1e-14, check=False)
+    true = np.linalg.norm(loose["theta"] - exact["theta"], axis=1)[1:]
+    measured = loose["solver_error"].values[1:]
+    assert (measured > true / 5).all()
+    assert (measured < true * 5).all()
+    assert loose.attrs["check_rhs_evaluations"] > loose.attrs["rhs_evaluations"]
+
+
+def test_attributes_say_how_it_was_solved(tiny: Problem) -> None:
+    solution = solve(modified_flow(tiny, SGD(lr=0.1), order=3), [0.0, 1.0])
+    attrs = solution.attrs
+    assert attrs["status"] == "success"
+    assert attrs["gradient_evaluations"] == 3 * attrs["rhs_evaluations"]
+    assert attrs["atol"] == 1e-3 * attrs["rtol"]
+    for name in ("engine_version", "message", "steps", "rejected_steps", "wall_seconds", "check"):
+        assert name in attrs
+    json.dumps(attrs)  # what a store can hold
+    assert all({"long_name", "units"} <= set(variable.attrs) for variable in solution.variables.values())
+
+
+def test_a_limit_keeps_what_was_solved(tiny: Problem) -> None:
+    with pytest.raises(
+        SolveError, match=r"30 right-hand sides was reached at t = .*; raise max_rhs"
+    ) as caught:
+        solve(GradientFlow(tiny), np.linspace(0, 50, 500), engine="scipy", rtol=1e-8, max_rhs=30)
+    solution = caught.value.solution
+    assert solution.attrs["status"] == "max_rhs"
+    assert 1 < solution.sizes["time"] < 500
+    assert solution["theta"].shape == (solution.sizes["time"], tiny.layout.size)
+
+
+class FailsLater(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        FailsLater.calls += 1
+        if FailsLater.calls > 60:
+            raise LookupError("the data server is gone")
+        return super().forward(x)
+
+
+def test_an_exception_in_the_loss_comes_out_as_itself_with_what_was_solved() -> None:
+    FailsLater.calls = 0
+    problem = Problem(FailsLater(2, 1), nn.functional.mse_loss, (torch.randn(5, 2), torch.randn(5, 1)))
+    with pytest.raises(LookupError, match="the data server is gone") as caught:
+        solve(GradientFlow(problem), np.linspace(0, 100, 1000), engine="scipy", record=["theta"])
+    solution = caught.value.solution
+    assert solution.sizes["time"] > 1
+    assert "LookupError was raised" in solution.attrs["message"]
+
+
+def test_an_interrupted_check_does_not_lose_what_was_solved(tiny: Problem, monkeypatch) -> None:
+    from nm_ode import solving
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(solving, "_add_check", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        solve(GradientFlow(tiny), [0.0, 1.0])
+    assert caught.value.solution.attrs["status"] == "success"
+    assert caught.value.solution.sizes["time"] == 2
+
+
+def test_a_loss_that_overflows_is_named() -> None:
+    def breaks_below_zero(out, y):
+        return torch.where(out.mean() > 0, out.mean(), torch.nan * out.mean())
+
+    problem = Problem(nn.Linear(1, 1), breaks_below_zero, (torch.ones(2, 1), torch.ones(2, 1)))
+    with pytest.raises(SolveError, match=r"not finite at t = .*the loss overflows"):
+        solve(GradientFlow(problem), [0.0, 100.0], theta0=torch.ones(2, dtype=torch.float64))
+
+
+def test_a_float32_problem_is_solved_in_float64_states(tiny: Problem) -> None:
+    single = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), dtype=torch.float32)
+    solution = solve(GradientFlow(single), [0.0, 1.0], rtol=1e-4)
+    double = solve(GradientFlow(tiny), [0.0, 1.0], theta0=single.theta0.double(), rtol=1e-4)
+    assert solution["theta"].dtype == np.float64
+    np.testing.assert_allclose(solution["theta"], double["theta"], atol=1e-4)
+
+
+def test_progress_is_told_sample_by_sample(tiny: Problem) -> None:
+    told = []
+    solve(GradientFlow(tiny), [0.0, 0.5, 1.0], on_sample=told.append)
+    assert told == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"engine": "sundail"}, EngineError, "did you mean 'sundials'"),
+        ({"engine": "scipy", "method": "BDF"}, EngineError, "engine 'scipy' has no method 'BDF'"),
+        ({"method": "BDF"}, EngineError, "method goes with a named engine"),
+        ({"step": 0.1}, EngineError, "step goes with a named engine"),
+        ({"engine": "sundials", "step": 0.1}, EngineError, "step goes with engine 'scipy'"),
+        ({"engine": "scipy", "method": "Midpoint"}, EngineError, "fixed step: give `step`"),
+        ({"rtol": -1.0}, EngineError, "rtol must be a positive number"),
+        ({"record": ["loss"]}, ValueError, "record 'theta' too, or set check=False"),
+        ({"record": ["los"], "check": False}, ValueError, "record: unknown los"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(tiny: Problem, options, error, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        solve(GradientFlow(tiny), [0.0, 1.0], **options)
+
+
+def test_a_dataset_that_is_no_run_is_named(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=2)
+    with pytest.raises(ValueError, match="a dataset without 'theta' is not a run"):
+        solve(GradientFlow(tiny), run.drop_vars("theta"))
+
+
+def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), steps=4, schedule=Drop((2,), 0.5))
+    with pytest.raises(FlowError, match=r"this run's lr goes from 0.1 to 0.05: solve gradient flow"):
+        solve(modified_flow(tiny, SGD(lr=0.1)), run)
+    with pytest.raises(FlowError, match="order 1, iterated-map form is that of a constant lr"):
+        solve(modified_flow(tiny, SGD(lr=0.1, momentum=0.9), order=1), run)
+    solution = solve(GradientFlow(tiny), run, rtol=1e-9)
+    np.testing.assert_allclose(solution["time"], [0.0, 0.1, 0.2, 0.25, 0.3])
+
+
+@pytest.fixture
+def stand_in(monkeypatch) -> None:
+    """SciPy in the Julia engine's worker."""
+    monkeypatch.setattr("bridges.julia.engine._default", "tests.bridges.stand_in:StandIn")
+
+
+JULIA = [("stand-in", "FBDF"), ("stand-in", "ROCK4"), ("stand-in", "Vern7")]
+JULIA += [
+    ("diffeq", method)
+    for method in ("FBDF", "QNDF", "KenCarp4", "TRBDF2", "Rodas5P", "ROCK2", "ROCK4", "RKC", "DP5")
+]
+
+
+@pytest.mark.parametrize(
+    ("engine", "method"),
+    [pytest.param(*pair, marks=needs_julia if pair[0] == "diffeq" else ()) for pair in JULIA],
+)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
+    tiny: Problem, engine: str, method: str, weight_decay: float, monkeypatch
+) -> None:
+    if engine == "stand-in":  # it holds the Jacobian's product against a difference quotient
+        monkeypatch.setattr("bridges.julia.engine._default", "tests.bridges.stand_in:StandIn")
+    flow = GradientFlow(tiny, SGD(lr=0.1, weight_decay=weight_decay))
+    exact = solve(flow, [0.0, 1.0, 3.0], engine="scipy", rtol=1e-11, check=False)
+    found = solve(flow, [0.0, 1.0, 3.0], engine="diffeq", method=method, rtol=1e-7, check=False)
+    np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-4)
+    assert found.attrs["method"] == method
+    assert (found.attrs["probe_rhs_evaluations"] > 0) == (method.startswith("R") and method != "Rodas5P")
+
+
+def test_the_sharpness_that_stabilised_methods_are_given_is_a_bound(tiny: Problem) -> None:
+    loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
+    bound, theta = _Sharpness(_Field(GradientFlow(tiny)), None), tiny.theta0
+    for _ in range(5):
+        exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, theta).numpy())).max()
+        assert exact < bound(0.0, theta.numpy()) < 1.5 * exact
+        theta = theta - 0.2 * tiny.grad(theta)
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "reason"),
+    [
+        ({"rtol": 1e-3}, "Tsit5", "not stiff"),
+        ({"rtol": 1e-8}, "Vern7", "tight"),
+        ({"rtol": 1e-10}, "Vern9", "a reference"),
+    ],
+)
+def test_julias_method_is_chosen_by_tolerance(
+    tiny: Problem, stand_in, options, method: str, reason: str
+) -> None:
+    for asked in (None, "auto"):
+        attrs = solve(
+            GradientFlow(tiny), [0.0, 1.0], engine="diffeq", method=asked, check=False, **options
+        ).attrs
+        assert attrs["method"] == method
+        assert reason in attrs["choice"]
+
+
+def test_julias_method_is_chosen_by_stiffness_and_kinks(
+    tiny: Problem, relu_digits: Problem, stand_in
+) -> None:
+    options = {"engine": "diffeq", "check": False, "record": ["theta"]}
+    assert solve(GradientFlow(tiny), [0.0, 60.0], rtol=1e-4, **options).attrs["method"] == "ROCK4"
+    assert solve(GradientFlow(tiny), [0.0, 60.0], rtol=1e-2, **options).attrs["method"] == "RKC"
+    assert solve(GradientFlow(relu_digits), [0.0, 0.2], **options).attrs["method"] == "BS3"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "Vern11"}, r"has no method 'Vern11'; did you mean 'Vern"),
+        ({"method": "FBDF", "step": 0.1}, "step goes with an explicit method of engine 'diffeq'"),
+        ({"step": 0.1}, "step goes with an explicit method of engine 'diffeq'"),
+        ({"method": "RK4"}, "method 'RK4' has a fixed step: give `step`"),
+    ],
+)
+def test_options_of_julia_that_do_not_go_together_are_named(tiny: Problem, options, sentence: str) -> None:
+    with pytest.raises(EngineError, match=sentence):
+        solve(GradientFlow(tiny), [0.0, 1.0], engine="diffeq", **options)
