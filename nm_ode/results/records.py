@@ -65,7 +65,7 @@ class _RunAttributes:
 
 
 def write_run_info(dataset: xr.Dataset, info: RunInfo) -> xr.Dataset:
-    """The dataset with the run's grid as variable `lr` and coordinate `time` along `step`, and the rest as attributes."""
+    """The dataset with the grid as `lr` and coordinate `time` along `step`, and all else as attributes."""
     grid = info.grid
     attributes = _RunAttributes(
         batch_size=grid.batch_size,
