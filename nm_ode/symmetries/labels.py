@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.graph import argument, operation
+from nm_ode.symmetries.operations import argument, operation
+
+NONE = -1
+"""The label of an entry that has none."""
 
 _MOVES = {
     "cat",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.graph import operation, value
-from nm_ode.symmetries.kinds import View
-from nm_ode.symmetries.shapes import move
+from nm_ode.symmetries.labels import move
+from nm_ode.symmetries.operations import operation, value
+from nm_ode.symmetries.symmetry import View
 
 
 @dataclass(frozen=True, eq=False)
