@@ -93,7 +93,7 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
         objective = _Supervised(problem.loss_fn)
         batch = tuple(part[first.to(part.device)] for part in (problem.x, problem.y))
     else:
-        batch = problem.batch(first)
+        batch = problem.batch(first)  # type: ignore[attr-defined]
     if isinstance(objective, nn.Module):
         objective = copy.deepcopy(objective).to("cpu")
     return TracedLoss(_copied(problem.model), objective, float64_on_cpu(batch))
