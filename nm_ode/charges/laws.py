@@ -48,8 +48,4 @@ def require_described(run: Driven, law: Law) -> None:
             f"the {law.title} is for a run that starts with the optimiser at rest, and this one goes on from the state "
             "of an earlier run, whose velocity no charge shows: its charges are recorded, but no law predicts them"
         )
-    if run.nesterov and run.cross is None and not run.translation.all():
-        raise LawError(
-            f"the {law.title} needs [w, v] of a run with Nesterov's momentum, and this one has no charge_cross_driver"
-        )
     law.require_more(run)

@@ -96,7 +96,11 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
         batch = problem.batch(first)  # type: ignore[attr-defined]
     if isinstance(objective, nn.Module):
         objective = copy.deepcopy(objective).to("cpu")
-    return TracedLoss(_copied(problem.model), objective, float64_on_cpu(batch))
+    model = _copied(problem.model)
+    with torch.no_grad():  # its own parameters, whatever theta was evaluated last
+        for slot in problem.layout.slots:
+            model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
+    return TracedLoss(model, objective, float64_on_cpu(batch))
 
 
 class _Supervised(nn.Module):

@@ -7,6 +7,7 @@ constraints hold to rounding, and the residual without them is explained to the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -196,6 +197,10 @@ def _require_same_loss(loss: TracedLoss, extended: ExtendedLoss, at: _Point) -> 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(at.seed)
             direct = float(functional_call(whole, given, at.tensors))
+    if not math.isfinite(direct):
+        raise SymmetryError(
+            f"the loss is {direct} near the model's own parameters, so that nothing can be verified: are they finite?"
+        )
     random = any(
         isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in model.modules()
     )

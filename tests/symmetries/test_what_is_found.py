@@ -395,3 +395,10 @@ class _Branching(nn.Module):
 def test_what_cannot_be_looked_at_is_refused_with_the_reason(model, options, message, normal):
     with pytest.raises(SymmetryError, match=message):
         find_symmetries(model, normal(8, 6), **options)
+
+
+def test_parameters_that_are_not_finite_are_named(normal):
+    model = mlp([6, 5, 3], "relu")
+    model.linear1.weight.data[0, 0] = torch.nan
+    with pytest.raises(SymmetryError, match="the loss is nan"):
+        find_symmetries(model, normal(8, 6))
