@@ -114,11 +114,15 @@ def test_what_is_no_tensor_stays_as_it_is():
 
 
 def test_few_samples_are_repeated(normal):
-    # A batch statistic of one sample would be a constant.
-    problem = nm_ode.Problem(
-        mlp([6, 5, 3], "relu", norm="batch").eval(), F.cross_entropy, (normal(2, 6), torch.tensor([0, 2]))
-    )
-    assert {s.name for s in symmetries_of(problem)} == {"rescale norm1 → linear2", "translation linear2"}
+    # Two samples do not tell a batch statistic from a constant.
+    model = mlp([6, 5, 3], "relu", norm="batch")
+    problem = nm_ode.Problem(model, F.cross_entropy, (normal(2, 6), torch.tensor([0, 2])))
+    assert {s.name: s.count for s in symmetries_of(problem)} == {
+        "translation linear1": 5,
+        "translation linear2": 5 + 1,
+        "scale linear1": 5,
+        "rescale norm1 → linear2": 5,
+    }
 
 
 def test_a_loss_with_tensors_of_its_own(normal):
