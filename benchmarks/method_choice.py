@@ -18,7 +18,7 @@ from bridges.choosing import bdf_evaluations, dop853_evaluations
 from nm_ode import GradientFlow, Problem, solve
 from nm_ode.data import digits
 from nm_ode.models import mlp
-from nm_ode.solving import _Field, spectral_radius
+from nm_ode.solving.solve import _Field, spectral_radius
 
 
 def gelu() -> Problem:

@@ -16,16 +16,15 @@ from bridges import (
     FINEST_RTOL,
     Choice,
     Engine,
-    EngineError,
     OdeProblem,
     OdeSolution,
     choose,
-    choose_for_diffeq,
     choose_for_jumps,
+    default_rtol,
     get_engine,
-    require_method,
+    require_options,
+    resolve_method,
 )
-from bridges.julia.methods import METHODS
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.flows import Flow, FlowError, IteratedMapFlow, MinibatchFlow, name_and_title
 from nm_ode.loss.nonsmooth import kinks
@@ -321,46 +320,18 @@ def _plan(
     if engine == "auto" and isinstance(field.flow, MinibatchFlow):
         choice = choose_for_jumps(kinks=found, piece=field.flow.time_per_step)
         return _Plan(get_engine(choice.engine), choice)
-    chosen_by_us = engine == "auto" or (engine == "diffeq" and method in (None, "auto") and step is None)
-    if chosen_by_us:
+    named = None if engine == "auto" else get_engine(engine)
+    if named is None or (named.capabilities.recommends and method in (None, "auto") and step is None):
         horizon = float(times[-1] - times[0])
         sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start, scales)
-        how = choose if engine == "auto" else choose_for_diffeq
-        choice = how(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
-        return _Plan(get_engine(choice.engine), choice)
-    named = get_engine(engine)
-    if rtol is None:
-        rtol = choose(kinks=found, stiffness=0.0, rtol=None).rtol
-    if method is None:
-        method = named.fixed_step_methods[0] if step is not None else named.methods[0]
-    return _Plan(named, Choice(engine, method, rtol, "named by the caller", step))
-
-
-def require_options(engine: str, method: str | None, step: float | None) -> None:
-    """Raises EngineError if engine, method and step do not go together, before anything is computed."""
-    if engine == "auto":
-        if method is not None or step is not None:
-            given = "method" if method is not None else "step"
-            raise EngineError(f"{given} goes with a named engine, not with 'auto': name one")
-        return
-    named = get_engine(engine)
-    if engine == "diffeq" and method == "auto":
-        method = None
-    if method is not None:
-        require_method(named, method)
-    if engine == "diffeq":
-        if step is not None and (method is None or METHODS[method].kind != "explicit"):
-            raise EngineError("step goes with an explicit method of engine 'diffeq': name one, such as 'RK4'")
-        if method in named.fixed_step_methods and step is None:
-            raise EngineError(f"method {method!r} has a fixed step: give `step`")
-        return
-    fixed = named.fixed_step_methods
-    if step is not None and (not fixed or method not in (None, *fixed)):
-        raise EngineError(
-            "step goes with engine 'scipy' and method 'Midpoint' or 'RK8'; the others choose their own"
-        )
-    if method in fixed and step is None:
-        raise EngineError(f"method {method!r} has a fixed step: give `step`")
+        how = choose if named is None else named.recommend
+        recommended = how(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
+        if recommended is not None:
+            return _Plan(named or get_engine(recommended.engine), recommended)
+    assert named is not None
+    used_rtol = default_rtol(found) if rtol is None else rtol
+    used_method = resolve_method(named, method, step)
+    return _Plan(named, Choice(engine, used_method, used_rtol, "named by the caller", step))
 
 
 def require_ready(engine: str) -> None:
