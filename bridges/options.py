@@ -29,6 +29,15 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
     resolve_method(get_engine(engine), method, step)
 
 
+def require_ready(engine: str) -> None:
+    """Raises EngineError, with the remedy, if the engine lacks something to start; "auto" lacks nothing.
+
+    Nothing is started.
+    """
+    if engine != AUTO:
+        get_engine(engine).require_ready()
+
+
 def resolve_method(engine: Engine, method: str | None, step: float | None) -> str:
     """`method`, or the engine's default for None and "auto".
 
