@@ -18,7 +18,15 @@ from bridges.engine import Capabilities, Engine
 from bridges.engines import ENGINES, engine_names, engines_with, get_engine
 from bridges.errors import EngineError, NmOdeError, UnknownEngineError, UnknownMethodError
 from bridges.methods import Method
-from bridges.options import AUTO, require_fit, require_method, require_options, require_ready, resolve_method
+from bridges.options import (
+    AUTO,
+    require_fit,
+    require_jumps,
+    require_method,
+    require_options,
+    require_ready,
+    resolve_method,
+)
 from bridges.problem import FINEST_RTOL, OdeProblem, OdeSolution, Statistics
 from bridges.registry import Registry, did_you_mean
 
@@ -46,6 +54,7 @@ __all__ = [
     "engines_with",
     "get_engine",
     "require_fit",
+    "require_jumps",
     "require_method",
     "require_options",
     "require_ready",

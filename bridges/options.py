@@ -38,6 +38,17 @@ def require_ready(engine: str) -> None:
         get_engine(engine).require_ready()
 
 
+def require_jumps(engine: str, method: str | None, step: float | None) -> None:
+    """Raises EngineError if the steps of this method would cross the times at which a field jumps.
+
+    Or if they do not fit together, see `require_options`. "auto" takes a method that stops at the jumps.
+    """
+    require_options(engine, method, step)
+    if engine != AUTO:
+        named = get_engine(engine)
+        _require_stops_at_jumps(named, resolve_method(named, method, step))
+
+
 def resolve_method(engine: Engine, method: str | None, step: float | None) -> str:
     """`method`, or the engine's default for None and "auto".
 
@@ -72,10 +83,8 @@ def require_fit(engine: Engine, problem: OdeProblem, method: str) -> Method:
     """
     require_method(engine, method)
     _require_step_fits(engine, method, problem.step)
-    if problem.restarts is not None and not engine.methods[method].jumps:
-        raise EngineError(
-            f"method {method!r} steps across the times at which this field jumps: take {_methods_for_jumps()}'auto'"
-        )
+    if problem.restarts is not None:
+        _require_stops_at_jumps(engine, method)
     return engine.methods[method]
 
 
@@ -87,6 +96,13 @@ def _require_step_fits(engine: Engine, method: str, step: float | None) -> None:
         raise EngineError(
             f"method {method!r} chooses its own steps: give tolerances, not `step`; step goes with "
             f"{_methods_with_a_step(engine)}"
+        )
+
+
+def _require_stops_at_jumps(engine: Engine, method: str) -> None:
+    if not engine.methods[method].jumps:
+        raise EngineError(
+            f"method {method!r} steps across the times at which this field jumps: take {_methods_for_jumps()}'auto'"
         )
 
 

@@ -12,9 +12,12 @@ from bridges import (
     UnknownMethodError,
     get_engine,
     require_fit,
+    require_jumps,
     require_options,
+    require_ready,
     resolve_method,
 )
+from bridges.julia.engine import using_backend
 from tests.bridges.equations import (
     ADAPTIVE,
     METHODS,
@@ -26,6 +29,7 @@ from tests.bridges.equations import (
     properties,
     solve,
 )
+from tests.bridges.jobs import STAND_IN
 from tests.bridges.toy_engine import toy_registered
 
 every_pair = pytest.mark.parametrize(("engine", "method"), METHODS)  # nothing is started
@@ -138,6 +142,29 @@ def test_adaptive_methods_refuse_a_field_that_jumps(engine: str, method: str) ->
     remedy = "engine 'scipy' and method 'Midpoint' or 'RK8' with a step, or 'auto'"
     with pytest.raises(EngineError, match=f"steps across the times at which this field jumps: take {remedy}"):
         solve(engine, method, decay, Y0, [0.0, 1.0], restarts=np.array([0.5]))
+
+
+def test_an_engine_that_would_cross_jumps_is_refused_before_anything_is_built() -> None:
+    for engine, method, step in (
+        ("auto", None, None),
+        ("scipy", "RK8", 0.1),
+        ("scipy", None, 0.1),
+        ("toy", "RK4", 0.1),
+    ):
+        with toy_registered():
+            require_jumps(engine, method, step)
+    for engine, method, step in (("scipy", None, None), ("sundials", "BDF", None), ("diffeq", "RK4", 0.1)):
+        with pytest.raises(EngineError, match="steps across the times at which this field jumps"):
+            require_jumps(engine, method, step)
+    with pytest.raises(EngineError, match="fixed step: give `step`"):
+        require_jumps("scipy", "RK8", None)
+
+
+def test_an_engine_that_is_ready_or_not() -> None:
+    for engine in ("auto", "scipy", "sundials"):
+        require_ready(engine)
+    with using_backend(STAND_IN):
+        require_ready("diffeq")
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
