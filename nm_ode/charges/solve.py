@@ -41,7 +41,8 @@ def solve_charges(
         law: "second_order", or "first_order" (without momentum).
         engine, method: as in `solve`; the engine is started anew at each step, since the driver jumps. "auto" takes
             what fits a smooth equation that is not stiff: over one step the velocity relaxes by no more than e².
-            An engine that solves laws by itself ("diffeq") gets all charges at once, with Vern7 if no method is named.
+            An engine with the capability `laws` ("diffeq") solves all charges at once, by its `laws_method` if none is
+            named.
         rtol, atol: of the local error; atol is rtol times the largest charge if None.
 
     Returns:
@@ -59,15 +60,14 @@ def solve_charges(
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
         engine, method = choice.engine, choice.method
     solver = get_engine(engine)
-    solve_laws = getattr(solver, "solve_laws", None)
     if method in (None, "auto"):
-        method = "Vern7" if solve_laws is not None else solver.methods[0]
+        method = solver.laws_method
     assert method is not None
     if atol is None:
         atol = rtol * max(float(np.abs(equation.charge_in(equation.start)).max()), np.finfo(float).tiny)
-    if solve_laws is not None:
-        # All charges in one solve: the drivers cross to the engine once, and nothing is asked back.
-        charges, evaluations = solve_laws(
+    if solver.capabilities.laws:
+        # All charges in one solve of the engine's own, which is given the drivers of every step.
+        charges, evaluations = solver.solve_laws(
             order=equation.order,
             m=equation.m,
             b=equation.b,

@@ -7,6 +7,7 @@ import pytest
 
 import nm_ode
 from bridges import EngineError
+from bridges.julia.engine import using_backend
 from nm_ode.charges import predict_charges
 from nm_ode.optimizers import Drop
 from tests.oracles.charged_runs import trained
@@ -28,12 +29,12 @@ def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_julia_is_given_the_whole_law_at_once(relu, momentum, monkeypatch):
+def test_julia_is_given_the_whole_law_at_once(relu, momentum):
     """With SciPy standing in for Julia: what crosses, and what comes back, is the same law."""
-    monkeypatch.setattr("bridges.julia.engine._default", "tests.bridges.stand_in:StandIn")
     run = trained(relu, 40, Drop((20,), 0.5), lr=0.02, momentum=momentum, weight_decay=1e-2)
     for law in ("second_order",) if momentum else ("second_order", "first_order"):
-        solved = nm_ode.solve_charges(run, law, engine="diffeq", rtol=1e-10)
+        with using_backend("tests.bridges.stand_in:StandIn"):
+            solved = nm_ode.solve_charges(run, law, engine="diffeq", rtol=1e-10)
         expected = predict_charges(run, law)
         size = float(np.abs(expected["charge"] - expected["charge"][0]).max())
         np.testing.assert_allclose(solved["charge"], expected["charge"], rtol=0, atol=1e-7 * size)
