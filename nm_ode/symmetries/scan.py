@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import null_space
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def _scan(traced: TracedLoss, found: Sequence[Symmetry], seed: int) -> Scan:
         )
     draws = count + 20
     sums, sizes = _sampled(traced, blocks, draws, seed)
-    combinations, _ = np.linalg.qr(_null_space(sums / sizes) / sizes[:, None])
+    combinations, _ = np.linalg.qr(null_space(sums / sizes, rcond=_NULL) / sizes[:, None])
     # As coefficients of the squares of theta's entries, and of the entries; what holds for any numbers is 0 there.
     directions = _span(np.concatenate([blocks @ part for part in np.split(combinations, 2)]))
     charges = _span(_charge_directions(layout, found))
@@ -166,12 +167,6 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
     seen, expected = np.linalg.norm(sums, axis=0), np.sqrt(squares)
     # A sum that is zero by itself (of a bias before BatchNorm) is rounding, which must not be blown up.
     return sums, np.where(seen > 1e-11 * expected, seen, np.maximum(expected, np.finfo(float).tiny))
-
-
-def _null_space(matrix: Array) -> Array:
-    """Orthonormal columns, shape (features, dimension)."""
-    _, values, right = np.linalg.svd(matrix, full_matrices=False)
-    return np.asarray(right[values < _NULL * values[0]].T)
 
 
 def _span(columns: Array) -> Array:
