@@ -1,4 +1,4 @@
-"""All that the rules of all kinds prove of a graph, put together and named, before any number is looked at."""
+"""All that the rules of all kinds prove of a graph, put together and named, before anything is computed."""
 
 from __future__ import annotations
 

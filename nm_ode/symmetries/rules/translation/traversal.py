@@ -41,7 +41,7 @@ def _inputs(graph: Graph, rules: Mapping[str, Rule], node: Node, mine: Tensor | 
     """Labels that a node gives to each of its inputs."""
     needed = [n for n in node.all_input_nodes if n not in graph.known]
     if isinstance(value(node), tuple | list) and is_move(node):
-        return []  # each of its results speaks for itself
+        return []  # each of its results has labels of its own
     given: dict[Node, Tensor | None] = dict.fromkeys(needed)
     rule = rules.get(operation(node))
     if is_move(node):
