@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +25,7 @@ def first_order(run: Driven) -> Array:
     Raises:
         LawError: a run with momentum, which this law misses by as much as the charge moves.
     """
-    require_no_momentum(run)
+    require_no_momentum(run.hyperparameters)
     rate = decay_rate(run)
     charges = [run.start]
     for k, h in enumerate(run.durations):
@@ -35,7 +38,7 @@ def first_order(run: Driven) -> Array:
 
 def equation(run: Driven) -> ChargeEquation:
     """The same for an engine."""
-    require_no_momentum(run)
+    require_no_momentum(run.hyperparameters)
     driving = forces(run)
     return ChargeEquation(
         order=1,
@@ -48,11 +51,12 @@ def equation(run: Driven) -> ChargeEquation:
     )
 
 
-def require_no_momentum(run: Driven) -> None:
+def require_no_momentum(hyperparameters: Mapping[str, Any]) -> None:
     """Raises LawError for a run with momentum."""
-    if run.momentum:
+    momentum = hyperparameters["momentum"]
+    if momentum:
         raise LawError(
-            f"the first-order law is for momentum = 0; this run has {run.momentum}: use the second-order law"
+            f"the first-order law is for momentum = 0; this run has {momentum}: use the second-order law"
         )
 
 

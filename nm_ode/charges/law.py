@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ Array = NDArray[np.float64]
 Predict = Callable[[Driven], Array]
 
 
-def _nothing(run: Driven) -> None:
+def _nothing(hyperparameters: Mapping[str, Any]) -> None:
     """No further requirement."""
 
 
@@ -28,7 +29,7 @@ class Law:
         predict: Q_0 … Q_N, shape (N+1, C).
         equation: the law as a differential equation for an engine; None where it is a recursion.
         optimizers: names of the classes whose runs it describes.
-        require_more: raises LawError for a run of these optimisers that it does not describe all the same.
+        require_more: raises LawError for hyperparameters of these optimisers that it does not describe all the same.
         from_rest: another `predict`, from Q̇(0) = 0; None where the start has no rate.
         takes_residual: does it act on the recorded ⟨g, ξ⟩?
     """
@@ -37,6 +38,6 @@ class Law:
     predict: Predict
     equation: Callable[[Driven], ChargeEquation] | None = None
     optimizers: tuple[str, ...] = ("SGD",)
-    require_more: Callable[[Driven], None] = _nothing
+    require_more: Callable[[Mapping[str, Any]], None] = _nothing
     from_rest: Predict | None = None
     takes_residual: bool = False

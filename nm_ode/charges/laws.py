@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nm_ode.charges.driven import Driven
+from collections.abc import Mapping
+from typing import Any
+
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.law import Law
 from nm_ode.registry import Registry, UnknownNameError
@@ -34,18 +36,27 @@ def laws_for(optimizer: str) -> list[str]:
     return [name for name, law in LAWS.items() if optimizer in law.optimizers]
 
 
-def require_described(run: Driven, law: Law) -> None:
-    """Raises LawError for a run that the law does not describe."""
-    if run.optimizer not in law.optimizers:
-        others = laws_for(run.optimizer)
+def require_described(
+    name: str, optimizer: str, hyperparameters: Mapping[str, Any], *, at_rest: bool = True
+) -> None:
+    """Raises LawError unless the law describes runs of this optimiser.
+
+    Args:
+        name: of the law.
+        optimizer, hyperparameters: the class's name, and what it takes, as in RunInfo.
+        at_rest: do the runs start with no more than theta, not with what an earlier run remembered?
+    """
+    law = law_named(name)
+    if optimizer not in law.optimizers:
+        others = laws_for(optimizer)
         remedy = f"use {' or '.join(map(repr, others))}" if others else "no law predicts them"
         raise LawError(
-            f"the {law.title} exists for {' and '.join(law.optimizers)}, and this run is of {run.optimizer}: its "
-            f"charges are recorded, but {remedy}"
+            f"the {law.title} exists for {' and '.join(law.optimizers)}, and this run is of {optimizer}: its charges "
+            f"are recorded, but {remedy}"
         )
-    if not run.at_rest:
+    if not at_rest:
         raise LawError(
             f"the {law.title} is for a run that starts with the optimiser at rest, and this one goes on from the state "
             "of an earlier run, whose velocity no charge shows: its charges are recorded, but no law predicts them"
         )
-    law.require_more(run)
+    law.require_more(hyperparameters)

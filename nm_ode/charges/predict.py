@@ -38,7 +38,7 @@ def predict_charges(
     if from_rest and found.from_rest is None:
         raise LawError(_option("from_rest", law, [n for n, one in LAWS.items() if one.from_rest is not None]))
     what = driven(run, with_residual=with_residual)
-    require_described(what, found)
+    require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
     predict = found.from_rest if from_rest and found.from_rest is not None else found.predict
     title = (
         found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")

@@ -92,7 +92,7 @@ def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
     if found.equation is None:
         equations = ", ".join(name for name, one in LAWS.items() if one.equation is not None)
         raise LawError(f"{law!r} is no differential equation; there are {equations}")
-    require_described(what, found)
+    require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
     return found.equation(what)
 
 

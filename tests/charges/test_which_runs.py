@@ -11,9 +11,18 @@ import xarray as xr
 from torch.nn import functional as F
 
 import nm_ode
-from nm_ode.charges import LAWS, Driven, Law, LawError, laws_for, predict_charges, solve_charges
+from nm_ode.charges import (
+    LAWS,
+    Driven,
+    Law,
+    LawError,
+    laws_for,
+    predict_charges,
+    require_described,
+    solve_charges,
+)
 from nm_ode.observers import Charges
-from nm_ode.optimizers import OPTIMIZERS, Optimizer
+from nm_ode.optimizers import OPTIMIZERS, Optimizer, hyperparameters
 from nm_ode.symmetries import Symmetries, symmetries_of
 
 HYPERPARAMETERS: dict[str, list[dict[str, object]]] = {
@@ -76,6 +85,18 @@ def test_an_engine_is_asked_only_for_laws_that_describe_the_run(run_of, law, nam
     else:
         with pytest.raises(LawError):
             solve_charges(run, law)
+
+
+def test_a_case_can_ask_before_the_run():
+    sgd = hyperparameters(nm_ode.SGD(lr=0.1, momentum=0.9))
+    require_described("second_order", "SGD", sgd)
+    for law, optimizer, at_rest in [
+        ("first_order", "SGD", True),
+        ("exact", "SGD", False),
+        ("exact", "Adam", True),
+    ]:
+        with pytest.raises(LawError):
+            require_described(law, optimizer, sgd, at_rest=at_rest)
 
 
 def test_laws_are_listed_for_each_optimiser():
