@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,8 +12,7 @@ import xarray as xr
 from nm_ode.results import ComparisonInfo, decode
 
 
-@dataclass(frozen=True)
-class ErrorPastStability:
+class ErrorPastStability(NamedTuple):
     """A flow's error over the motion, where the run stops being stable and at its end."""
 
     title: str

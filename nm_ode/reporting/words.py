@@ -180,9 +180,9 @@ def stability_sentence(seen: Stability) -> Sentence:
             "which no flow does: past this step no flow, of whatever order, is expected to follow the run."
         )
         errors = "; ".join(
-            f"{one.title}: {power(one.there)} there, {power(one.at_end)} at the end" for one in seen.errors
+            f"{one.title} ({power(one.there)} there, {power(one.at_end)} at the end)" for one in seen.errors
         )
-        return Sentence(f"{told} Error over motion: {errors}." if errors else told, warns=True)
+        return Sentence(f"{told} Errors over the motion: {errors}." if errors else told, warns=True)
     if seen.series_from is not None:
         passed = "" if limit is None else f" The limit of stability, {limit}, is not passed."
         return Sentence(

@@ -81,7 +81,7 @@ def _has_path(tree: xr.DataTree) -> bool:
     return bool(tree["discrete"].sizes.get("saved_step", 0) > 1)
 
 
-LOSS = Plot("Loss of the discrete run and, where there are any, of the flows.", loss_plot, _has_path)
+LOSS = Plot("Loss over all samples, against flow time.", loss_plot, _has_path)
 ERROR = Plot(
     "Distance between each flow and the discrete run at the same time; thin lines: the solver's own error, which must "
     "lie well below.",
