@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -70,6 +70,12 @@ def print_dim(text: str) -> None:
 def print_path(label: str, path: Path) -> None:
     """A path on one line, for copying."""
     out.print(f"[dim]{label}[/dim] {path}", soft_wrap=True, highlight=False)
+
+
+def print_own_code(files: Sequence[Path]) -> None:
+    """One line that says that the user's own code is run; nothing where the case names none."""
+    if files:
+        print_dim(f"runs your own code: {', '.join(map(str, files))}")
 
 
 def complain(message: str) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bridges import Engine, EngineError, OdeProblem, engine_names, get_engine
 from nm_ode.cli.console import out
 
 
@@ -61,50 +58,7 @@ def devices() -> list[Finding]:
 
 
 def engines() -> list[Finding]:
-    """Every registered engine, tried on a known equation; one that lacks something is not started."""
-    return [_try(name) for name in engine_names()]
+    """Every registered engine, tried on a known equation; one that is not installed is not started."""
+    from bridges.trials import try_engines
 
-
-def _try(name: str) -> Finding:
-    try:
-        engine = get_engine(name)
-    except ImportError as error:
-        remedy = f"install {error.name}" if error.name else "reinstall its library"
-        return Finding(name, False, f"its library cannot be imported: {error}", remedy)
-    try:
-        engine.require_ready()
-        return _solve_decay(engine)
-    except (ImportError, EngineError) as error:
-        return Finding(name, False, str(error), _remedy(engine))
-
-
-def _solve_decay(engine: Engine) -> Finding:
-    """Each of the engine's trial methods solves y' = −y to t = 1."""
-    worst = 0.0
-    methods = getattr(engine, "trial_methods", engine.methods)
-    for method in methods:
-        problem = OdeProblem(
-            rhs=_decay,
-            y0=np.ones(3),
-            times=np.array([0.0, 1.0]),
-            rtol=1e-6,
-            atol=1e-9,
-            step=0.001 if method in engine.fixed_step_methods else None,
-        )
-        last = np.zeros(3)
-        solution = engine.solve(problem, method, lambda i, t, y, last=last: np.copyto(last, y))  # type: ignore[misc]
-        error = float(np.abs(last - math.exp(-1)).max())
-        if solution.status != "success" or not error < 1e-3:
-            told = f"{method} is wrong by {error:.1e} on a known equation ({solution.message})"
-            return Finding(engine.name, False, told, _remedy(engine))
-        worst = max(worst, error)
-    tried = ", ".join(methods)
-    return Finding(engine.name, True, f"{engine.version}: {tried}; error {worst:.0e} on y' = −y")
-
-
-def _decay(t: float, y: np.ndarray, dy: np.ndarray) -> None:
-    np.negative(y, out=dy)
-
-
-def _remedy(engine: Engine) -> str:
-    return str(getattr(engine, "remedy", "reinstall its library"))
+    return [Finding(trial.name, trial.works, trial.detail, trial.remedy) for trial in try_engines()]

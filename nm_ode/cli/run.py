@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nm_ode.cli.console import DONE, FAILED, MISTAKE, complain, print_dim, print_path, progress_bars, stop
+from nm_ode.cli.console import (
+    DONE,
+    FAILED,
+    MISTAKE,
+    complain,
+    print_dim,
+    print_own_code,
+    print_path,
+    progress_bars,
+    stop,
+)
 from nm_ode.cli.results import print_results
 
 if TYPE_CHECKING:
@@ -61,9 +71,9 @@ def _loaded(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]
 def _run_one(case: Case, path: Path, out: Path) -> int:
     """The exit code."""
     from nm_ode.reporting import write_report
-    from nm_ode.studies import CaseError, StoreError, run_case
+    from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
-    print_own_code(own_code_of(case, path))
+    print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress:
             outcome = run_case(case, path, out, progress)
@@ -87,14 +97,3 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     print_path("store ", outcome.store)
     print_path("report", report)
     return FAILED if outcome.failures else DONE
-
-
-def own_code_of(case: Case, path: Path) -> list[Path]:
-    """The files of the user's own code that the case names."""
-    return []
-
-
-def print_own_code(files: Sequence[Path]) -> None:
-    """One line that says whose code is run; nothing where it is nm_ode's alone."""
-    if files:
-        print_dim(f"runs your own code: {', '.join(map(str, files))}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from nm_ode.cli.console import DONE, FAILED, MISTAKE, complain, err, out, print_table, stop
+from nm_ode.cli.console import DONE, FAILED, MISTAKE, complain, err, out, print_own_code, print_table, stop
 
 if TYPE_CHECKING:
     from nm_ode.symmetries import Symmetries
@@ -33,15 +33,15 @@ def symmetries(
 
       nm-ode symmetries digits_vit
     """
-    from nm_ode.studies import CaseError, find_case, load_case
-    from nm_ode.studies.build import prepare
+    from nm_ode.studies import CaseError, build_study, code_files, find_case, load_case
     from nm_ode.symmetries import SymmetryError, scan_of, symmetries_of
 
     scanned = None
     try:
         path = find_case(case)
         loaded = load_case(path)
-        problem = prepare(loaded, path).problem
+        print_own_code(code_files(loaded, path))
+        problem = build_study(loaded, path).problem
         with err.status("finding and verifying"):
             found = symmetries_of(problem)
         if scan:
