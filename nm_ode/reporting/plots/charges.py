@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nm_ode.comparison import SymmetryRow, law_titles
-from nm_ode.reporting.style import WIDTH, styled, svg, time_label
+from nm_ode.comparison import SymmetryRow, law_titles, symmetry_summary
+from nm_ode.reporting.formats import exponent
+from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.style import WIDTH, styled, time_label
 
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
@@ -32,50 +34,41 @@ def plotted_law(tree: xr.DataTree) -> str | None:
     return next((law for law in ("second_order", "first_order", *laws) if law in laws), None)
 
 
-def kind_panels(tree: xr.DataTree, rows: list[SymmetryRow]) -> str | None:
+def charges_by_kind(tree: xr.DataTree) -> Figure:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
     Of each kind the symmetry with the most charges to look at, and of those the one whose charges move most for their
-    size. None where none moves.
+    size.
     """
-    law = plotted_law(tree)
-    if law is None:
-        return None
-    chosen: dict[str, tuple[tuple[int, float], SymmetryRow]] = {}
-    for row in rows:
-        moved = min(len(_moving(tree, law, row)), _FEW), _relative_motion(tree, law, row)
-        if moved[1] > 0 and moved > chosen.get(row.kind, ((0, 0.0), row))[0]:
-            chosen[row.kind] = moved, row
-    if not chosen:
-        return None
+    law, chosen = plotted_law(tree), _one_of_each_kind(tree)
+    assert law is not None
     columns = 2 if len(chosen) == 4 else len(chosen)
-    lines = len(chosen) // columns
+    lines = -(-len(chosen) // columns)
     with styled():
         figure = Figure(figsize=(WIDTH, 3.2 * lines + 0.4), layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-        for axes, (kind, (_, row)) in zip(panels, chosen.items(), strict=True):
+        for axes, row in zip(panels, chosen, strict=True):
             channels = _moving(tree, law, row)
             spread = (
                 np.linspace(0, len(channels) - 1, min(_PANEL_CHANNELS, len(channels))).round().astype(int)
             )
             _draw(axes, tree, law, channels[spread], _PANEL_POINTS, from_start=False)
             names = _wrapped(row, 84 // columns)
-            axes.set_title(f"{kind}\n" + "\n" * names.count("\n"), pad=8)
+            axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
             axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
             axes.set_ylabel(
-                f"charge {_WHAT[kind]}  (units of θ{'' if kind == 'translation' else '²'})", fontsize=9
+                f"charge {_WHAT.get(row.kind, '')}  (units of θ{'' if row.kind == 'translation' else '²'})",
+                fontsize=9,
             )
         figure.supxlabel(time_label(tree), fontsize=10)
         _legend(figure, tree, law)
-        return svg(figure)
+        return figure
 
 
-def family_panels(tree: xr.DataTree, rows: list[SymmetryRow]) -> str | None:
+def charges_by_symmetry(tree: xr.DataTree) -> Figure:
     """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
-    law = plotted_law(tree)
-    shown = [row for row in rows if law is not None and len(_moving(tree, law, row))]
-    if law is None or not shown:
-        return None
+    law, shown = plotted_law(tree), _that_move(tree)
+    assert law is not None
     lines = -(-len(shown) // _COLUMNS)
     with styled():
         figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.9), layout="constrained")
@@ -89,7 +82,7 @@ def family_panels(tree: xr.DataTree, rows: list[SymmetryRow]) -> str | None:
             axes.text(
                 0.97,
                 0.05,
-                f"{row.laws[law].family:.0e}",
+                exponent(row.laws[law].together, figures=1),
                 transform=axes.transAxes,
                 ha="right",
                 fontsize=7,
@@ -100,7 +93,24 @@ def family_panels(tree: xr.DataTree, rows: list[SymmetryRow]) -> str | None:
         figure.supxlabel(time_label(tree), fontsize=10)
         figure.supylabel("charge minus its start  Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
         _legend(figure, tree, law)
-        return svg(figure)
+        return figure
+
+
+def _one_of_each_kind(tree: xr.DataTree) -> list[SymmetryRow]:
+    law = plotted_law(tree)
+    if law is None:
+        return []
+    chosen: dict[str, tuple[tuple[int, float], SymmetryRow]] = {}
+    for row in symmetry_summary(tree):
+        moved = min(len(_moving(tree, law, row)), _FEW), _relative_motion(tree, law, row)
+        if moved[1] > 0 and moved > chosen.get(row.kind, ((0, 0.0), row))[0]:
+            chosen[row.kind] = moved, row
+    return [row for _, row in chosen.values()]
+
+
+def _that_move(tree: xr.DataTree) -> list[SymmetryRow]:
+    law = plotted_law(tree)
+    return [] if law is None else [row for row in symmetry_summary(tree) if len(_moving(tree, law, row))]
 
 
 def _draw(
@@ -130,7 +140,7 @@ def _moving(tree: xr.DataTree, law: str, row: SymmetryRow) -> np.ndarray:
     """Places of the symmetry's charges that move, the farthest first."""
     comparison = tree[f"comparison/{law}"].dataset
     here = np.flatnonzero(
-        (comparison["symmetry"].values == row.name) & (comparison["charge_motion"].values > 0)
+        (comparison["charge_symmetry"].values == row.name) & (comparison["charge_motion"].values > 0)
     )
     return here[np.argsort(-comparison["charge_motion"].values[here])]
 
@@ -146,3 +156,19 @@ def _relative_motion(tree: xr.DataTree, law: str, row: SymmetryRow) -> float:
 def _wrapped(row: SymmetryRow, width: int, *, kind: bool = False) -> str:
     name = row.name if kind else row.name.removeprefix(f"{row.kind} ")
     return "\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …"))
+
+
+BY_KIND = Plot(
+    "Charges of one symmetry of each kind, channel by channel, and what their law of motion predicts from the recorded "
+    "driver (as Kunin et al. 2021 draw them).",
+    charges_by_kind,
+    lambda tree: bool(_one_of_each_kind(tree)),
+    "symmetries",
+)
+BY_SYMMETRY = Plot(
+    "Every symmetry whose charges move: the channels that move farthest, and their law. In the corner: the law's "
+    "largest error over the run, relative to the motion.",
+    charges_by_symmetry,
+    lambda tree: bool(_that_move(tree)),
+    "symmetries",
+)
