@@ -10,9 +10,21 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import nm_ode
-from nm_ode import SGD, Adam, GradientFlow, Observer, Problem, TrainingDiverged, Variable, solve, train
+from nm_ode import (
+    SGD,
+    Adam,
+    Charges,
+    GradientFlow,
+    Observer,
+    Problem,
+    TrainingDiverged,
+    Variable,
+    solve,
+    train,
+)
 from nm_ode.observers.sinks import MemorySink
 
 
@@ -147,3 +159,34 @@ def test_a_sink_keeps_order_between_small_and_large_observations() -> None:
     arrays = sink.arrays(600)
     np.testing.assert_array_equal(arrays["small"], np.arange(600.0))
     np.testing.assert_array_equal(arrays["large"][:, 7], np.arange(600.0))
+
+
+class _Fetches(TorchDispatchMode):
+    """Counts the times that a tensor's number is asked for: on a device each waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
+    """As many numbers are fetched in twice as many steps."""
+    monkeypatch.setattr("nm_ode.training.steps_between_looks", lambda device: 64)
+    symmetries = nm_ode.symmetries_of(tiny)
+    counts = []
+    for steps in (20, 40):
+        with _Fetches() as fetches:
+            train(
+                tiny,
+                SGD(lr=0.1, momentum=0.9),
+                steps,
+                batch_size=7,
+                save_every=steps,
+                observe=[Charges(symmetries), LargestWeights()],
+            )
+        counts.append(fetches.count)
+    assert counts[0] == counts[1]
