@@ -82,10 +82,9 @@ def build_study(case: Case, path: Path) -> Study:
     _require_solver(case, path)
     code = OwnCode(path)
     device = _device(case, path)
-    with code.explained():
-        data = in_the_models_shape(case, path, _data(case, path, code))
-        require_targets_fit(case, path, data)
-        problem = _problem(case, path, code, _model(case, path, code, data), data, device)
+    data = in_the_models_shape(case, path, _data(case, path, code))
+    require_targets_fit(case, path, data)
+    problem = _problem(case, path, code, _model(case, path, code, data), data, device)
     if isinstance(case.training.batch_size, int) and case.training.batch_size > problem.n_samples:
         raise CaseError(
             f"{path}: training.batch_size: {case.training.batch_size} was given; {of_what(case)} has "
@@ -156,7 +155,10 @@ def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
         return model
     image = data.image if case.model.network.takes_images else None
     shape = {} if image is None else {"image": image.side, "channels": image.channels}
-    return case.model.build(folder=path.parent, seed=case.seed, **shape)
+    try:
+        return case.model.build(folder=path.parent, seed=case.seed, **shape)
+    except (NmOdeError, ValueError) as error:
+        raise CaseError(f"{path}: model: {error}") from None
 
 
 def _problem(
@@ -169,16 +171,24 @@ def _problem(
     }
     pair = (data.x, data.y) if isinstance(data, DataSet) else data
     try:
-        if case.objective is None:
-            assert case.loss is not None
-            return Problem(model, LOSSES[case.loss].function, pair, **options)
-        objective = code.function("objective", case.objective)
-        more = code.arguments("objective", case.objective, objective, positional=2)
-        return Problem.from_objective(
-            model, partial(objective, **more) if more else objective, pair, **options
-        )
+        with code.explained():
+            if case.objective is None:
+                assert case.loss is not None
+                return Problem(model, LOSSES[case.loss].function, pair, **options)
+            objective = code.function("objective", case.objective)
+            more = code.arguments("objective", case.objective, objective, positional=2)
+            if more:
+                objective = partial(objective, **more)
+            return Problem.from_objective(model, objective, pair, **options)
+    except CaseError:
+        raise
     except NmOdeError as error:
         raise CaseError(f"{path}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        if not case.code:
+            raise
+        told = " ".join(str(error).split())
+        raise CaseError(f"{path}: model, data and loss do not go together: {told}") from error
 
 
 def _device(case: Case, path: Path) -> torch.device:

@@ -10,7 +10,8 @@ import pytest
 from bridges.julia.installing import installation
 from nm_ode.comparison import summary
 from nm_ode.reporting import write_report
-from nm_ode.studies import CaseError, load_case, run_case
+from nm_ode.results import solve_info
+from nm_ode.studies import CaseError, build_study, load_case, run_case
 
 STAND_IN = "tests.bridges.stand_in:StandIn"
 
@@ -58,7 +59,7 @@ def test_a_check_that_fails_keeps_the_solution_and_is_tried_again(
         "cross-check: engine 'diffeq': the worker could not start" in failure for failure in outcome.failures
     )
     assert len(outcome.failures) == 2
-    assert outcome.tree["flows/gradient"].attrs["status"] == "success"
+    assert solve_info(outcome.tree["flows/gradient"].dataset).status == "success"
     monkeypatch.setattr("bridges.julia.engine._default", STAND_IN)
     outcome = run_case(load_case(path), path, tmp_path / "out")
     assert outcome.failures == ()
@@ -67,9 +68,9 @@ def test_a_check_that_fails_keeps_the_solution_and_is_tried_again(
 
 @pytest.mark.skipif(installation().ready, reason="there is a Julia here")
 def test_without_julia_a_case_stops_before_anything_is_computed(edited, tmp_path: Path, monkeypatch) -> None:
-    from nm_ode.studies import runner
+    from nm_ode.studies import member
 
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(member, "train", None)
     path = edited(("rtol = 1e-5", 'engine = "diffeq"'))
     with pytest.raises(
         CaseError, match=r"solver.engine: engine 'diffeq' cannot start: .*`nm-ode bridge install`"
@@ -91,8 +92,6 @@ def test_what_is_no_engine_is_named(edited, engine: str, sentence: str) -> None:
 
 
 def test_unknown_methods_of_julia_are_answered_with_near_ones(edited) -> None:
-    from nm_ode.studies.build import prepare
-
     path = edited(("rtol = 1e-5", 'engine = "diffeq"\nmethod = "Tsit4"'))
     with pytest.raises(CaseError, match=r"engine 'diffeq' has no method 'Tsit4'; did you mean 'Tsit5'"):
-        prepare(load_case(path), path)
+        build_study(load_case(path), path)
