@@ -11,19 +11,17 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bridges import EngineError
+from bridges import EngineError, require_jumps, require_options
 from nm_ode.data import DataSet
 from nm_ode.errors import NmOdeError
 from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.observers import Observer
 from nm_ode.optimizers import Optimizer, Schedule
-from nm_ode.solving import require_options
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
-from nm_ode.studies.jumps import require_stops_at_jumps
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.own_code import OwnCode
 from nm_ode.studies.schema import Case
@@ -121,13 +119,25 @@ def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> 
 
 
 def _require_solver(case: Case, path: Path) -> None:
-    try:
-        for i, engine in enumerate(case.solver.engines):
-            own = i == 0  # method and step are the first engine's; those that check it take their own
-            require_options(engine, case.solver.method if own else None, case.solver.step if own else None)
-    except EngineError as error:
-        raise CaseError(f"{path}: solver: {error}") from None
-    require_stops_at_jumps(case, path)
+    """Options that go together; methods that stop where the field of a same-batch flow jumps."""
+    solver = case.solver
+    jumping = next((i for i, flow in enumerate(case.flows) if flow.batches == "same"), None)
+    for i, engine in enumerate(solver.engines):
+        # Method and step are the first engine's; those that check it take their own.
+        method, step = (solver.method, solver.step) if i == 0 else (None, None)
+        try:
+            require_options(engine, method, step)
+        except EngineError as error:
+            raise CaseError(f"{path}: solver: {error}") from None
+        if jumping is None:
+            continue
+        try:
+            require_jumps(engine, method, step)
+        except EngineError as error:
+            raise CaseError(
+                f"{path}: flows[{jumping}]: batches = 'same' makes the field jump each step, and engine = {engine!r} "
+                f"would step across: {error}"
+            ) from None
 
 
 def _data(case: Case, path: Path, code: OwnCode) -> Any:

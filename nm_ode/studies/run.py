@@ -11,12 +11,11 @@ from pathlib import Path
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from bridges import EngineError
+from bridges import EngineError, require_ready
 from nm_ode.errors import ArgumentError
 from nm_ode.results import Identity, StoreError, StudyInfo, open_store, study_info
 from nm_ode.results.identity import require_same
 from nm_ode.results.store import StoreWriter, unfinished_identity
-from nm_ode.solving import require_ready
 from nm_ode.studies.build import Study, build_study
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.member import compute

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from bridges import engine_names
+from bridges import AUTO, engine_names
 from nm_ode.charges.laws import LAWS
 from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
 from nm_ode.studies.losses import LOSSES
@@ -51,7 +51,7 @@ class Training(Table):
 class Solver(Table):
     """Engine and tolerances for all flows of the case; further engines check the first."""
 
-    engine: str | list[str] = "auto"
+    engine: str | list[str] = AUTO
     method: str | None = None
     rtol: Annotated[float, Field(gt=0, lt=1)] | None = None
     atol: Annotated[float, Field(gt=0)] | None = None
@@ -68,7 +68,7 @@ class Solver(Table):
         names = [engine] if isinstance(engine, str) else engine
         if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
             raise not_allowed("an engine's name, or a list of different ones")
-        known = ("auto", *engine_names())
+        known = (AUTO, *engine_names())
         for name in names:
             if name not in known:
                 raise unknown_name(str(name), known)

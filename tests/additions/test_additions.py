@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from bridges.trials import try_engines
 from nm_ode.data import DATA, diabetes
 from nm_ode.flows import FLOWS
 from nm_ode.models import MODELS, Network
@@ -29,6 +30,7 @@ from tests.additions.extremes import Extremes
 from tests.additions.lion import Lion
 from tests.additions.slow_flow import SlowFlow
 from tests.additions.squares import squares
+from tests.bridges.toy_engine import toy_registered
 from tests.oracles.linear import Quadratic
 
 CASE = """
@@ -205,6 +207,27 @@ def test_a_data_set(edited: Write) -> None:
     flow = tree["flows/gradient"].dataset
     expected = quadratic.gradient_flow(theta[0], float(flow["time"][-1]))
     np.testing.assert_allclose(flow["theta"].values[-1], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_an_engine(edited: Write) -> None:
+    toy = ("rtol = 1e-10", 'engine = "toy"\nstep = 0.01')
+    with toy_registered():
+        tree = run(edited(toy))
+        assert [trial.works for trial in try_engines() if trial.name == "toy"] == [True]
+        assert "solver: every method of engine 'toy' has a fixed step" in mistake(edited(("rtol = 1e-10", 'engine = "toy"')))
+        assert "did you mean 'toy'?" in mistake(edited(("rtol = 1e-10", 'engine = "toi"')))
+        jumps = edited(
+            toy,
+            ('["gradient"]', '[{ kind = "gradient", batches = "same" }]'),
+            ("steps = 20", "steps = 20\nbatch_size = 30"),
+        )
+        build_study(load_case(jumps), jumps)  # its method may be used with jumps
+    assert "solver.engine: 'toy' was given" in mistake(edited(toy))
+    flow, data = tree["flows/gradient"].dataset, diabetes(60)
+    oracle = Quadratic(data.x.numpy(), data.y.numpy())
+    start, end = flow["theta"].values[[0, -1]]
+    np.testing.assert_allclose(end, oracle.gradient_flow(start, float(flow["time"][-1])), rtol=1e-6)
+    assert (solve_info(flow).engine, solve_info(flow).method) == ("toy", "RK4")
 
 
 def test_what_a_case_file_cannot_say_is_told(edited: Write) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bridges.julia.engine import using_backend
 from bridges.julia.installing import installation
 from nm_ode.comparison import summary
 from nm_ode.reporting import write_report
@@ -17,8 +19,9 @@ STAND_IN = "tests.bridges.stand_in:StandIn"
 
 
 @pytest.fixture
-def stand_in(monkeypatch) -> None:
-    monkeypatch.setattr("bridges.julia.engine._default", STAND_IN)
+def stand_in() -> Iterator[None]:
+    with using_backend(STAND_IN):
+        yield
 
 
 def test_a_case_by_the_julia_engine(edited, tmp_path: Path, stand_in) -> None:
@@ -49,19 +52,15 @@ def test_two_engines_check_each_other(edited, tmp_path: Path, stand_in) -> None:
     assert "The gradient flow, was solved by diffeq Vern7" in html
 
 
-def test_a_check_that_fails_keeps_the_solution_and_is_tried_again(
-    edited, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_check_that_fails_keeps_the_solution_and_is_tried_again(edited, tmp_path: Path) -> None:
     path = edited(("rtol = 1e-5", 'engine = ["sundials", "diffeq"]\nrtol = 1e-6'))
-    monkeypatch.setattr("bridges.julia.engine._default", "nowhere:Nothing")
-    outcome = run_case(load_case(path), path, tmp_path / "out")
-    assert all(
-        "cross-check: engine 'diffeq': the worker could not start" in failure for failure in outcome.failures
-    )
+    with using_backend("nowhere:Nothing"):
+        outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert all("cross-check: engine 'diffeq'" in failure for failure in outcome.failures)
     assert len(outcome.failures) == 2
     assert solve_info(outcome.tree["flows/gradient"].dataset).status == "success"
-    monkeypatch.setattr("bridges.julia.engine._default", STAND_IN)
-    outcome = run_case(load_case(path), path, tmp_path / "out")
+    with using_backend(STAND_IN):
+        outcome = run_case(load_case(path), path, tmp_path / "out")
     assert outcome.failures == ()
     assert "engine_distance" in outcome.tree["flows/gradient"].dataset
 
