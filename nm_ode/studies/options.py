@@ -148,9 +148,9 @@ def _in_toml(hint: Any) -> Any:
         parts = tuple(part if part is ... else _in_toml(part) for part in arguments or (Any, ...))
         if origin is not tuple:
             parts = (parts[0], ...)
-        return Annotated[tuple[parts], BeforeValidator(_as_tuple)]  # type: ignore[valid-type]
+        return Annotated[types.GenericAlias(tuple, parts), BeforeValidator(_as_tuple)]
     if origin in (dict, Mapping) or hint is dict:
-        return dict[str, _in_toml(arguments[1]) if arguments else Any]  # type: ignore[misc]
+        return types.GenericAlias(dict, (str, _in_toml(arguments[1]) if arguments else Any))
     raise _NotInTomlError
 
 
