@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import operator
 import sys
 import types
 import typing
@@ -141,7 +143,7 @@ def _in_toml(hint: Any) -> Any:
         ]
     if origin in (Union, types.UnionType):
         parts = tuple(_in_toml(part) for part in arguments)
-        union = Union[parts]  # noqa: UP007 (made at run time)
+        union = functools.reduce(operator.or_, parts)
         several = sum(part is not types.NoneType for part in parts) > 1
         return Annotated[union, WrapValidator(_one_sentence(union))] if several else union
     if _is_sequence(origin or hint):
