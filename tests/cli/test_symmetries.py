@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nm_ode.symmetries.rules import scaling
+
 from tests.studies.conftest import CHARGES
 
 
