@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Layout):
         return json.dumps([[slot.name, list(slot.shape), slot.start] for slot in value.slots])
     if isinstance(value, Mapping):
-        return json.dumps({str(key): _plain(part) for key, part in value.items()})
+        return json.dumps(value, default=dict)
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, tuple | list):

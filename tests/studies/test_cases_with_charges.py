@@ -9,8 +9,7 @@ import pytest
 import xarray as xr
 
 from nm_ode.comparison import symmetry_summary
-from nm_ode.studies import CaseError, load_case, run_case, shipped_cases
-from nm_ode.studies.build import prepare
+from nm_ode.studies import CaseError, build_study, load_case, run_case, shipped_cases
 from nm_ode.symmetries import find_symmetries
 
 MODELS = {
@@ -30,7 +29,7 @@ MODEL = 'name = "mlp"\nwidths = [64, 6, 10]\nactivation = "relu"\nnorm = "batch"
 def test_every_network_can_be_named(name, charges_case):
     text, expected = MODELS[name]
     path = charges_case((MODEL, text))
-    problem = prepare(load_case(path), path).problem
+    problem = build_study(load_case(path), path).problem
     assert problem.x.shape[1:] == ((64,) if name == "mlp" else (1, 8, 8))
     table = {s.name: s.count for s in find_symmetries(problem.model, problem.x[:4])}
     assert expected.items() <= table.items()
@@ -59,7 +58,7 @@ def test_the_tree_has_symmetries_charges_and_laws(tree):
         "/comparison/second_order",
     }
     table = tree["symmetries"].dataset
-    assert dict(zip(table["family"].values.tolist(), table["n_charges"].values.tolist(), strict=True)) == {
+    assert dict(zip(table["symmetry"].values.tolist(), table["n_charges"].values.tolist(), strict=True)) == {
         "translation linear1": 6,
         "translation linear2": 7,
         "scale linear1": 6,
@@ -95,7 +94,7 @@ def test_symmetries_may_be_chosen_by_kind_and_laws_by_name(charges_case, tmp_pat
     tree = run_case(load_case(path), path, tmp_path / "out").tree
     assert set(np.unique(tree["discrete"].dataset["kind"].values)) == {"rescale"}
     assert set(tree["laws"].children) == {"first_order"}
-    assert len(tree["symmetries"].dataset["family"]) == 4  # all are verified, whatever is recorded
+    assert len(tree["symmetries"].dataset["symmetry"]) == 4  # all are verified, whatever is recorded
     missing = next(row for row in symmetry_summary(tree) if row.kind == "scale")
     assert np.isnan(missing.laws["first_order"].family)
 
@@ -146,11 +145,11 @@ MISTAKES = [
                 'loss = "cross_entropy"\nflows = [{ kind = "modified", batches = "full" }]\n',
             ),
         ],
-        r"optimizer.schedule does not go with a modified flow",
+        r"flows\[0\]: modified flow, .* is that of a constant lr, and optimizer.schedule changes it",
     ),
     (
         [("at = [15]", "at = [15, 5]")],
-        r"optimizer.schedule.at: \[15, 5\] was given; it must be steps that increase",
+        r"optimizer.schedule: a drop's steps must be positive and increase; \[15, 5\] was given",
     ),
     (
         [('name = "drop"', 'name = "dropp"')],
@@ -160,15 +159,16 @@ MISTAKES = [
     ([(MODEL, 'name = "vgg"\nclasses = 10')], r"model: give depth or plan"),
     (
         [(MODEL, 'name = "vgg"\nclasses = 10\nplan = [4, "N"]')],
-        r"model.plan: \[4, 'N'\] was given; it must be a list of numbers of channels, with 'M'",
+        r"model.plan\[1\]: 'N' was given; it must be a whole number, at least 1 or 'M'",
     ),
 ]
 
 
 @pytest.mark.parametrize(("edits", "sentence"), MISTAKES, ids=[sentence for _, sentence in MISTAKES])
 def test_mistakes_are_named(edits, sentence, charges_case):
+    path = charges_case(*edits)
     with pytest.raises(CaseError, match=sentence) as caught:
-        load_case(charges_case(*edits))
+        build_study(load_case(path), path)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -194,7 +194,7 @@ MISFITS = [
 def test_what_does_not_fit_together_is_named(edits, sentence, charges_case):
     path = charges_case(*edits)
     with pytest.raises(CaseError, match=sentence):
-        prepare(load_case(path), path)
+        build_study(load_case(path), path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Cases with a ladder, a stability table, minibatch flows and warm starts, from file to tree."""
+"""Cases with a ladder, a stability table and warm starts, from file to tree."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from nm_ode import SGD, TrainingDiverged, compare, modified_flow, solve, train
 from nm_ode.comparison import stability, summary
-from nm_ode.observers import sharpness
-from nm_ode.studies import ladder, load_case, run_case, runner
-from nm_ode.studies.build import prepare
+from nm_ode.loss.spectrum import sharpness
+from nm_ode.results import run_info
+from nm_ode.studies import build_study, ladder, load_case, member, run_case
 
 FLOWS = '["gradient", { kind = "modified", order = 2, form = "hessian" }]'
 LADDER = "[stability]\npoints = 3\n[ladder]\nlr = [0.05, 0.2, 0.1]\n[solver]"
@@ -37,15 +37,15 @@ def test_orders_are_seen(with_ladder: Path, tmp_path: Path) -> None:
     assert np.isnan(found["crossing_share"]).all()
 
 
-def test_a_rung_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: Path) -> None:
+def test_a_point_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: Path) -> None:
     found = run_case(load_case(with_ladder), with_ladder, tmp_path / "out").tree["convergence"].dataset
-    problem = prepare(load_case(with_ladder), with_ladder).problem
+    problem = build_study(load_case(with_ladder), with_ladder).problem
     for i, (lr, steps) in enumerate(((0.2, 10), (0.1, 20), (0.05, 40))):
         optimizer = SGD(lr=lr)
         run = train(problem, optimizer, steps)
         flow = modified_flow(problem, optimizer, 2, "hessian")
         comparison = compare(run, solve(flow, run, rtol=1e-10))
-        last = comparison.isel(step=-1)
+        last = comparison.isel(saved_step=-1)
         np.testing.assert_allclose(found["error"][i, 1], last["error"], rtol=1e-4)
         np.testing.assert_allclose(found["layer_error"][i, 1], last["layer_error"], rtol=1e-4)
         sharpest = max(
@@ -58,24 +58,33 @@ def test_stability_is_measured_along_the_run(with_ladder: Path, tmp_path: Path) 
     tree = run_case(load_case(with_ladder), with_ladder, tmp_path / "out").tree
     curvature = tree["discrete/curvature"].dataset
     assert curvature["curvature_step"].values.tolist() == [0, 10, 20]
+    assert curvature["curvature_time"].values.tolist() == [0, 1, 2]
+    assert set(curvature.data_vars) == {
+        "sharpness",
+        "normalised_sharpness",
+        "hvp_evaluations",
+        "series_limit",
+        "stability_limit",
+    }
+    assert not {*curvature.variables, "curvature_step"} & {*tree["discrete"].dataset.variables}
     assert stability(tree).unstable_from is None
 
 
-def test_a_finished_rung_is_not_computed_again(with_ladder: Path, tmp_path: Path, monkeypatch) -> None:
-    plain, done = runner.rung, []
+def test_a_finished_point_is_not_computed_again(with_ladder: Path, tmp_path: Path, monkeypatch) -> None:
+    plain, done = member.ladder_point, []
 
     def one_then_stop(*arguments):
         if done:
             raise KeyboardInterrupt
-        done.append(arguments[2])
+        done.append(arguments[1])
         return plain(*arguments)
 
-    monkeypatch.setattr(runner, "rung", one_then_stop)
+    monkeypatch.setattr(member, "ladder_point", one_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     later = []
-    monkeypatch.setattr(runner, "rung", lambda *a: later.append(a[2]) or plain(*a))
-    monkeypatch.setattr(runner, "train", None)  # the run itself was complete
+    monkeypatch.setattr(member, "ladder_point", lambda *a: later.append(a[1]) or plain(*a))
+    monkeypatch.setattr(member, "train", None)  # the run itself was complete
     outcome = run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     assert (done, later) == ([0.2], [0.1, 0.05])
     assert outcome.tree["convergence"].sizes["lr"] == 3
@@ -140,14 +149,14 @@ def test_adam_from_a_warm_start(edited, tmp_path: Path) -> None:
     outcome = run_case(load_case(path), path, tmp_path / "out")
     assert outcome.failures == ()
     tree = outcome.tree
-    assert tree["discrete"].attrs["warm_start"] == 1
-    assert tree["discrete"].attrs["optimizer_text"] == "Adam, lr = 0.001"
+    assert run_info(tree["discrete"].dataset).warm_start
+    assert run_info(tree["discrete"].dataset).optimizer_text == "Adam, lr = 0.001"
     two, four = summary(tree)
     assert four.relative_error < 5e-2 * two.relative_error
     assert (two.holds_from, four.holds_from) == (0, 0)
     found = tree["convergence"].dataset
     np.testing.assert_allclose(found["observed_order"], [2, 4], atol=0.4)
-    assert tree["discrete/curvature"].attrs["stability_limit"] == 3.8
+    assert tree["discrete/curvature"]["stability_limit"] == 3.8
 
 
 def test_a_cold_start_of_adam_says_from_where_on_a_flow_holds(edited, tmp_path: Path) -> None:
@@ -180,25 +189,6 @@ def test_flows_of_momentum(edited, tmp_path: Path) -> None:
     }
     errors = {row.name: row.error for row in rows}
     assert errors["modified_3_iterated_map"] < errors["second_order"] < errors["slow_manifold_1"]
-
-
-def test_minibatches_beside_both_kinds_of_flow(edited, tmp_path: Path) -> None:
-    path = edited(
-        (
-            FLOWS,
-            '[{ kind = "gradient", batches = "full" }, { kind = "modified", order = 3, batches = "same" }, '
-            '{ kind = "modified", order = 3, batches = "full" }]',
-        ),
-        ("lr = 0.1", "lr = 0.05"),
-        ("save_every = 5", "batch_size = 20"),
-    )
-    tree = run_case(load_case(path), path, tmp_path / "out").tree
-    rows = {row.name: row for row in summary(tree)}
-    same, full = rows["same_batch_modified_3_iterated_map"], rows["full_batch_modified_3_iterated_map"]
-    assert same.error < 0.1 * full.error
-    assert rows["full_batch_gradient"].title == "full-batch gradient flow"
-    assert same.method == "RK8"
-    assert not same.solver_limited
 
 
 def test_no_order_is_claimed_for_a_full_batch_flow_beside_minibatches(edited, tmp_path: Path) -> None:
