@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from nm_ode.symmetries.rules import scaling
-
 from tests.studies.conftest import CHARGES
 
 
