@@ -76,14 +76,14 @@ def test_the_tree_has_symmetries_charges_and_laws(tree):
 def test_laws_close_as_far_as_they_claim(tree):
     rows = {row.name: row for row in symmetry_summary(tree)}
     scale = rows["scale linear1"]
-    assert scale.laws["exact_epsilon"].channel < 1e-11
-    assert 1e-9 < scale.laws["exact"].family < 0.1  # what ε adds
+    assert scale.laws["exact_epsilon"].worst < 1e-11
+    assert 1e-9 < scale.laws["exact"].together < 0.1  # what ε adds
     assert 1e-9 < scale.recorded_residual < 1e-2
     rescale = rows["rescale norm1 → linear2"]
-    assert rescale.laws["exact"].channel < 1e-11
-    assert rescale.laws["second_order"].family < 0.05
+    assert rescale.laws["exact"].worst < 1e-11
+    assert rescale.laws["second_order"].together < 0.05
     assert rescale.recorded_residual < 1e-13
-    assert rows["translation linear2"].laws["second_order"].family < 1e-3
+    assert rows["translation linear2"].laws["second_order"].together < 1e-3
 
 
 def test_symmetries_may_be_chosen_by_kind_and_laws_by_name(charges_case, tmp_path: Path):
@@ -96,7 +96,7 @@ def test_symmetries_may_be_chosen_by_kind_and_laws_by_name(charges_case, tmp_pat
     assert set(tree["laws"].children) == {"first_order"}
     assert len(tree["symmetries"].dataset["symmetry"]) == 4  # all are verified, whatever is recorded
     missing = next(row for row in symmetry_summary(tree) if row.kind == "scale")
-    assert np.isnan(missing.laws["first_order"].family)
+    assert np.isnan(missing.laws["first_order"].together)
 
 
 def test_charges_are_recorded_along_flows_too(charges_case, tmp_path: Path):
@@ -216,6 +216,6 @@ def test_shipped_cases_close(path: Path, tmp_path: Path):
     exact = "exact_epsilon" if "exact_epsilon" in outcome.tree["laws"].children else "exact"
     for row in rows:
         # – relative to a motion of 40 steps, in which a translation moves by its decay alone
-        assert not row.laws[exact].channel > 1e-8, row.name
+        assert not row.laws[exact].worst > 1e-8, row.name
         assert row.unexplained_residual < 1e-10
         assert row.hessian_residual < 1e-10
