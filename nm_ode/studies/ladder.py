@@ -15,7 +15,7 @@ from nm_ode.flows import Flow
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Curvature, KinkCrossings
 from nm_ode.optimizers import Optimizer
-from nm_ode.results import LadderInfo, LadderPointInfo, annotate, write
+from nm_ode.results import Beside, LadderInfo, LadderPointInfo, annotate, write
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
 from nm_ode.studies.progress import Progress
@@ -91,6 +91,7 @@ def ladder_point(study: Study, lr: float, progress: Progress) -> xr.Dataset:
             "lr": lr,
             "flow": np.array([one.name for one in found], dtype=object),
             "flow_title": ("flow", np.array([one.title for one in found], dtype=object)),
+            "beside": ("flow", np.array([one.beside or "" for one in found], dtype=object)),
             "layer": run["layer"].values,
         },
     )
@@ -120,6 +121,7 @@ class _Point:
 
     name: str
     title: str
+    beside: Beside | None
     expected_order: int
     layer_error: np.ndarray
     error: float = math.nan
@@ -129,8 +131,8 @@ class _Point:
 
     @classmethod
     def unsolved(cls, study: Study, flow: Flow, run: xr.Dataset) -> _Point:
-        name, title = study.name_and_title(flow)
-        return cls(name, title, flow.expected_order, np.full(run.sizes["layer"], math.nan))
+        name, title, beside = study.told(flow)
+        return cls(name, title, beside, flow.expected_order, np.full(run.sizes["layer"], math.nan))
 
 
 def _solve(found: _Point, study: Study, flow: Flow, run: xr.Dataset, report: Callable[[int], None]) -> _Point:

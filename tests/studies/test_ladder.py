@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nm_ode import SGD, TrainingDiverged, compare, modified_flow, solve, train
-from nm_ode.comparison import stability, summary
+from nm_ode.comparison import Cause, LeftOut, Outcome, diagnoses, stability, summary
 from nm_ode.loss.spectrum import sharpness
 from nm_ode.results import run_info
 from nm_ode.studies import build_study, ladder, load_case, member, run_case
@@ -33,7 +33,7 @@ def test_orders_are_seen(with_ladder: Path, tmp_path: Path) -> None:
     assert found["expected_order"].values.tolist() == [1, 2]
     np.testing.assert_allclose(found["observed_order"], [1, 2], atol=0.15)
     np.testing.assert_allclose(found["layer_observed_order"], [[1, 1], [2, 2]], atol=0.2)
-    assert all("as theory has it" in words for words in found["verdict"].values)
+    assert [one.outcome for one in diagnoses(found)] == [Outcome.AS_EXPECTED] * 2
     assert np.isnan(found["crossing_share"]).all()
 
 
@@ -56,7 +56,7 @@ def test_a_point_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: 
 
 def test_stability_is_measured_along_the_run(with_ladder: Path, tmp_path: Path) -> None:
     tree = run_case(load_case(with_ladder), with_ladder, tmp_path / "out").tree
-    curvature = tree["discrete/curvature"].dataset
+    curvature = tree["discrete/curvature"].to_dataset(inherit=False)
     assert curvature["curvature_step"].values.tolist() == [0, 10, 20]
     assert curvature["curvature_time"].values.tolist() == [0, 1, 2]
     assert set(curvature.data_vars) == {
@@ -104,9 +104,9 @@ def test_a_learning_rate_that_diverges_is_left_out_and_named(
     monkeypatch.setattr(ladder, "train", diverging)
     outcome = run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     found = outcome.tree["convergence"].dataset
-    assert found["left_out"].values.tolist() == [["not solved"] * 2, ["", ""], ["", ""]]
+    assert found["left_out"].values.tolist() == [["not_solved"] * 2, ["", ""], ["", ""]]
     np.testing.assert_allclose(found["observed_order"], [1, 2], atol=0.15)
-    assert "of 1 learning rates the run or the flow has no end" in str(found["verdict"].values[0])
+    assert diagnoses(found)[0].evidence.left_out == {LeftOut.NOT_SOLVED: 1}
 
 
 def test_a_flow_that_the_solver_gives_up_is_left_out_and_named(edited, tmp_path: Path) -> None:
@@ -114,8 +114,9 @@ def test_a_flow_that_the_solver_gives_up_is_left_out_and_named(edited, tmp_path:
         ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"), ("rtol = 1e-5", "rtol = 1e-5\nmax_rhs = 3")
     )
     found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
-    assert (found["left_out"] == "not solved").all()
-    assert "No order: only 0 of 2 learning rates can be used." in str(found["verdict"].values[0])
+    assert (found["left_out"] == LeftOut.NOT_SOLVED).all()
+    diagnosis = diagnoses(found)[0]
+    assert (diagnosis.outcome, diagnosis.evidence.used) == (Outcome.TOO_FEW_POINTS, 0)
 
 
 def test_kinks_are_named_as_the_cause_with_their_share(edited, tmp_path: Path) -> None:
@@ -127,15 +128,13 @@ def test_kinks_are_named_as_the_cause_with_their_share(edited, tmp_path: Path) -
         ("rtol = 1e-5", 'engine = "scipy"\nmethod = "Midpoint"\nstep = 0.004'),
     )
     found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
-    assert found.attrs["kinks"] == "ReLU"
     assert (found["crossing_share"] > 0).all()
     assert float(found["observed_order"][1]) < 2.5
-    words = str(found["verdict"].values[1])
-    share = float(found["crossing_share"].max())
-    assert (
-        f"Kinks are the cause: the gradient jumps where a unit crosses zero (ReLU), and up to {share:.2%}"
-        in words
-    )
+    diagnosis = diagnoses(found)[1]
+    assert diagnosis.outcome is Outcome.SHORT
+    assert Cause.KINKS in diagnosis.causes
+    assert diagnosis.evidence.kinks == ("ReLU",)
+    assert diagnosis.evidence.crossing_share == float(found["crossing_share"].max())
 
 
 def test_adam_from_a_warm_start(edited, tmp_path: Path) -> None:
@@ -197,8 +196,10 @@ def test_no_order_is_claimed_for_a_full_batch_flow_beside_minibatches(edited, tm
         ("save_every = 5", "batch_size = 20"),
         ("[solver]", "[ladder]\nlr = [0.1, 0.05, 0.025]\n[solver]"),
     )
-    words = str(run_case(load_case(path), path, tmp_path / "out").tree["convergence"]["verdict"].values[0])
-    assert "their noise is in the error, and no order can show" in words
+    found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
+    (diagnosis,) = diagnoses(found)
+    assert diagnosis.outcome is Outcome.NOT_TO_BE_EXPECTED
+    assert Cause.BATCH_NOISE in diagnosis.causes
 
 
 def test_a_charge_of_adam_is_recorded_and_no_law_is_claimed(charges_case, tmp_path: Path) -> None:
