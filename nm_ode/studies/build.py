@@ -18,6 +18,7 @@ from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.observers import Observer
 from nm_ode.optimizers import Optimizer, Schedule
+from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
@@ -62,10 +63,9 @@ class Study:
             for flow, table in zip(made, self.case.flows, strict=True)
         )
 
-    def name_and_title(self, flow: Flow) -> tuple[str, str]:
-        """A flow's name in the tree, and for a reader."""
-        name, title, _ = beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
-        return name, title
+    def told(self, flow: Flow) -> tuple[str, str, Beside | None]:
+        """A flow's name in the tree, its title for a reader, and whose samples it takes beside a run on minibatches."""
+        return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
 
 def build_study(case: Case, path: Path) -> Study:

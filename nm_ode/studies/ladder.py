@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from nm_ode.comparison import compare, defects, share_at_start
-from nm_ode.flows import Flow, beside_a_run
+from nm_ode.flows import Flow
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Curvature, KinkCrossings
 from nm_ode.optimizers import Optimizer
@@ -121,8 +121,8 @@ class _Point:
 
     name: str
     title: str
-    expected_order: int
     beside: Beside | None
+    expected_order: int
     layer_error: np.ndarray
     error: float = math.nan
     relative_error: float = math.nan
@@ -131,8 +131,8 @@ class _Point:
 
     @classmethod
     def unsolved(cls, study: Study, flow: Flow, run: xr.Dataset) -> _Point:
-        name, title, beside = beside_a_run(flow, full_batch=study.case.training.batch_size == "full")
-        return cls(name, title, flow.expected_order, beside, np.full(run.sizes["layer"], math.nan))
+        name, title, beside = study.told(flow)
+        return cls(name, title, beside, flow.expected_order, np.full(run.sizes["layer"], math.nan))
 
 
 def _solve(found: _Point, study: Study, flow: Flow, run: xr.Dataset, report: Callable[[int], None]) -> _Point:

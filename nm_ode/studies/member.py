@@ -15,7 +15,7 @@ from nm_ode.results import LadderPointInfo, RunInfo, decode, run_info, solve_inf
 from nm_ode.results.store import StoreWriter
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
-from nm_ode.studies.charges import Wanted, prediction, wanted_symmetries
+from nm_ode.studies.charges import prediction, wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
 from nm_ode.studies.ladder import ladder_info, ladder_point, warm_state
 from nm_ode.studies.progress import Progress
@@ -37,9 +37,8 @@ def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
         ArgumentError: an observer that does not go with the others.
     """
     failures: list[str] = []
-    wanted: Wanted | None = None
-    if study.case.symmetries is not None:
-        wanted = wanted_symmetries(study.case.symmetries, study.problem, study.optimizer)
+    wanted = wanted_symmetries(study.case, study.problem, study.optimizer)
+    if wanted is not None:
         writer.write("symmetries", wanted.table)
         failures += wanted.defects
     chosen = wanted.chosen if wanted is not None else ()
@@ -91,9 +90,14 @@ def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
     """A run's dataset, and the curvature in it as one of its own; None if there is none."""
     if CURVATURE_STEP not in run.dims:
         return run, None
-    names = [name for name, found in run.data_vars.items() if CURVATURE_STEP in found.dims]
     limits = [name for name in CURVATURE_LIMITS if name in run.data_vars]
-    return run.drop_dims(CURVATURE_STEP).drop_vars(limits), run[[*names, *limits]].drop_attrs(deep=False)
+    elsewhere = [
+        name
+        for name, found in run.variables.items()
+        if CURVATURE_STEP not in found.dims and name not in limits
+    ]
+    measured = run.drop_vars(elsewhere).drop_attrs(deep=False)
+    return run.drop_dims(CURVATURE_STEP).drop_vars(limits), measured
 
 
 def _solved(
@@ -106,7 +110,7 @@ def _solved(
 ) -> list[str]:
     """Solve a flow, or find it solved, and compare it with the run."""
     case, failures = study.case, []
-    name, title = study.name_and_title(flow)
+    name, title, _ = study.told(flow)
     group = f"flows/{name}"
     solution = _complete(writer.read(group), solve_info)
     if solution is not None and case.solver.engines[1:] and "engine_distance" not in solution:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from bridges import AUTO, engine_names
-from nm_ode.charges.laws import LAWS
+from nm_ode.charges import LAWS
 from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.tables import Table, combination, not_allowed, unknown_name

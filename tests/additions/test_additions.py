@@ -214,9 +214,8 @@ def test_an_engine(edited: Write) -> None:
     with toy_registered():
         tree = run(edited(toy))
         assert [trial.works for trial in try_engines() if trial.name == "toy"] == [True]
-        assert "solver: every method of engine 'toy' has a fixed step" in mistake(
-            edited(("rtol = 1e-10", 'engine = "toy"'))
-        )
+        stepless = edited(("rtol = 1e-10", 'engine = "toy"'))
+        assert "solver: every method of engine 'toy' has a fixed step" in mistake(stepless)
         assert "did you mean 'toy'?" in mistake(edited(("rtol = 1e-10", 'engine = "toi"')))
         jumps = edited(
             toy,

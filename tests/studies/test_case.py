@@ -192,7 +192,7 @@ MISTAKES_OF_TWO = [
             ("lr = 0.1", 'name = "adam"\nlr = 0.1'),
             ("[solver]", '[symmetries]\nlaws = ["exact"]\n[solver]'),
         ],
-        r"symmetries.laws: the laws of the charges are SGD's; optimizer.name is 'adam'",
+        r"symmetries.laws\[0\]: 'exact' was given; the exact discrete law exists for SGD, and this run is of Adam",
     ),
 ]
 

@@ -116,6 +116,20 @@ def test_charges_are_recorded_along_flows_too(charges_case, tmp_path: Path):
     assert {"charge_relative_error", "error"} <= set(comparison)
 
 
+def test_no_law_is_claimed_from_a_warm_start(charges_case, tmp_path: Path):
+    path = charges_case(("save_every = 10", "save_every = 10\nwarm_steps = 5"))
+    outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert outcome.failures == ()
+    assert "charge" in outcome.tree["discrete"].dataset
+    assert "laws" not in outcome.tree.children
+    named = charges_case(
+        ("save_every = 10", "save_every = 10\nwarm_steps = 5"),
+        ("[symmetries]", '[symmetries]\nlaws = ["exact"]'),
+    )
+    with pytest.raises(CaseError, match=r"symmetries.laws\[0\]: 'exact' was given; .* at rest"):
+        build_study(load_case(named), named)
+
+
 def test_a_model_without_symmetries_is_no_mistake(charges_case, tmp_path: Path):
     path = charges_case(
         (MODEL, 'name = "linear"\ninputs = 10\noutputs = 1'),
@@ -131,7 +145,7 @@ def test_a_model_without_symmetries_is_no_mistake(charges_case, tmp_path: Path):
 MISTAKES = [
     (
         [("[symmetries]", '[symmetries]\nlaws = ["first_order"]')],
-        r"symmetries.laws: 'first_order' is for momentum = 0; this case has 0.9: use 'second_order'",
+        r"symmetries.laws\[0\]: 'first_order' was given; .* is for momentum = 0.* 0.9: use the second-order law",
     ),
     (
         [("[symmetries]", '[symmetries]\nkinds = ["rotation"]')],
