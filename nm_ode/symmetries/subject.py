@@ -70,6 +70,11 @@ def subject_of(problem: Problem, samples: int) -> Subject:
     """
     model = copy.deepcopy(problem.model).to(device="cpu", dtype=torch.float64)
     loss_fn = problem.loss_fn
+    if loss_fn is None:
+        raise SymmetryError(
+            "symmetries are searched in a loss of the short form, loss_fn(model(x), y); this problem has a general "
+            "objective"
+        )
     loss_fn = copy.deepcopy(loss_fn).to("cpu") if isinstance(loss_fn, nn.Module) else loss_fn
     count = max(min(samples, problem.n_samples), _BATCH)
     return Subject(
