@@ -21,6 +21,12 @@ def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
     fields; `__post_init__` does not run again.
     """
     nodes, spec = pytree.tree_flatten(tree)
+    if (
+        type(tree) is tuple
+        and not any(map(_is_branch, nodes))
+        and list(map(id, nodes)) == list(map(id, tree))
+    ):
+        return nodes, tuple  # the common case, (x, y), at no cost
     if not any(map(_is_branch, nodes)):
         return nodes, partial(pytree.tree_unflatten, treespec=spec)
     parts = [_flatten_fields(node) if _is_branch(node) else ([node], next) for node in nodes]

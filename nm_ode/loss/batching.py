@@ -43,6 +43,17 @@ class DeviceBatches:
     def __len__(self) -> int:
         return len(self.source)
 
+    def count(self, samples: Samples) -> int:
+        """How many samples are asked for.
+
+        Raises:
+            ProblemError: none.
+        """
+        n = count(samples, len(self))
+        if n == 0:
+            raise ProblemError("the loss over no samples is not defined: `samples` is empty")
+        return n
+
     def batch(self, samples: Samples) -> Any:
         """These samples as one batch on the device."""
         taken = self.source.take(samples)
@@ -54,9 +65,7 @@ class DeviceBatches:
         Raises:
             ProblemError: there is no sample.
         """
-        n = count(samples, len(self))
-        if n == 0:
-            raise ProblemError("the loss over no samples is not defined: `samples` is empty")
+        n = self.count(samples)
         if self.chunk_size is None or self.chunk_size >= n:
             yield self.batch(samples), 1.0
             return
@@ -76,9 +85,7 @@ class DeviceBatches:
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
         """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are."""
-        n = count(samples, len(self))
-        if n == 0:
-            raise ProblemError("the loss over no samples is not defined: `samples` is empty")
+        n = self.count(samples)
         made = copy.copy(self)
         if self.in_memory or n <= (self.chunk_size or n):
             made.source, made.in_memory = TensorSource(self.batch(samples)), True

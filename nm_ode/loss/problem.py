@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
 from nm_ode.loss.derivatives import thrice_differentiable, twice_differentiable
+from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device, supervised_source
 from nm_ode.loss.vectorised import Vectorised
@@ -125,19 +126,16 @@ class Problem:
         self._batches = batches
 
         self.model = guards.copied(model).to(device=self.device, dtype=dtype)
-        self.layout = Layout.of(self.model)
-        parameters = {name: self.model.get_parameter(name) for name in self.layout.names}
-        guards.require_real_and_trainable(parameters)
-        self._parameters = list(parameters.values())
-        self.theta0 = self._flat([parameter.detach() for parameter in self._parameters])
         guards.make_forward_pure(self.model)
+        self._at = Evaluation(self.model, objective)
+        self.layout, self.theta0 = self._at.layout, self._at.theta
         self._vectorised = Vectorised(self.model, objective, self.layout)
 
         guards.refuse_randomness(self.model)
         guards.refuse_renormalisation(self.model)
         few = slice(0, min(_PROBE, chunk_size or _PROBE))
         guards.refuse_random_loss(partial(self.loss, self.theta0, few), dtype)
-        guards.refuse_other_model(self.loss_on(self.theta0, self.batch(few)), self._parameters)
+        guards.refuse_other_model(self.loss_on(self.theta0, self.batch(few)), self._at.parameters)
         if chunk_size is not None and chunk_size < self.n_samples:
             batches.reduction = self._chunked_reduction(chunk_size)
             batches.chunk_size = chunk_size
@@ -173,11 +171,11 @@ class Problem:
 
     def loss(self, theta: Tensor, samples: Samples = None) -> Tensor:
         """L(theta), a scalar of the problem's dtype, over `samples` (all if None)."""
-        self._set(theta)
+        self._at.set(theta)
         total = torch.zeros((), dtype=self.dtype, device=self.device)
         with torch.no_grad():
             for batch, weight in self._batches.chunks(samples):
-                total += weight * self._forward(batch)
+                total += weight * self._at.loss(batch)
         return total
 
     def grad(self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None) -> Tensor:
@@ -188,13 +186,8 @@ class Problem:
         self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
-        self._set(theta)
-
-        def of_batch(batch: Any, out: Tensor | None) -> tuple[Tensor, Tensor]:
-            loss = self._forward(batch)
-            return loss.detach(), self._flat(self._derivatives(loss), out)
-
-        return self._accumulate(of_batch, samples, out)
+        self._at.set(theta)
+        return self._accumulate(self._at.loss_and_grad, samples, out)
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994)."""
@@ -202,42 +195,25 @@ class Problem:
 
     def grad_and_hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> tuple[Tensor, Tensor]:
         """∇L(theta) and H(theta) v from one forward and two backward passes."""
-        self._set(theta)
-        direction = self._split(v, "v")
-
-        def of_batch(batch: Any, out: None) -> tuple[Tensor, Tensor]:
-            gradients = self._derivatives(self._forward(batch), create_graph=True)
-            along = self._along(gradients, direction)
-            flat = self._flat([g.detach() for g in gradients])
-            if not along.requires_grad:  # the loss is linear in theta
-                return flat, torch.zeros_like(flat)
-            return flat, self._flat(self._derivatives(along))
-
+        self._at.set(theta)
+        direction = self._at.split(v, "v")
         with twice_differentiable():
-            return self._accumulate(of_batch, samples)
+            return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
 
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed."""
-        self._set(theta)
-        direction = self._split(v, "v")
-
-        def of_batch(batch: Any, out: None) -> tuple[Tensor, Tensor]:
-            loss = quantity = self._forward(batch)
-            for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
-                if quantity.requires_grad:
-                    quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
-            if not quantity.requires_grad:  # the loss is quadratic in theta
-                return loss.detach(), torch.zeros(self.layout.size, dtype=self.dtype, device=self.device)
-            return loss.detach(), self._flat(self._derivatives(quantity))
-
+        self._at.set(theta)
+        direction = self._at.split(v, "v")
         with thrice_differentiable():
-            return self._accumulate(of_batch, samples)[1]
+            return self._accumulate(
+                lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
+            )[1]
 
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
         """∇L(theta) over each sample alone, shape (B, P): row i is `grad` with the i-th of `samples` as the batch.
 
-        All at once by `torch.func.vmap`; where that is not possible, one at a time after a `VectorisedWarning`
-        that says why.
+        Many at once by `torch.func.vmap`, or one at a time where one is so much work that this is faster. Where vmap is
+        not possible, they are taken one at a time too, after a `VectorisedWarning` that says why.
 
         Raises:
             ProblemError: BatchNorm in train mode, with which a sample has no gradient of its own.
@@ -245,11 +221,11 @@ class Problem:
         guards.refuse_batch_statistics(
             self.model, "a sample has no gradient of its own", "put the module in eval mode"
         )
-        theta = self._vector(theta, "theta")
+        theta = self._at.vector(theta, "theta")
         return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
 
     def ensemble_loss_and_grad(self, thetas: Tensor, samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """L and ∇L at M points, shapes (M,) and (M, P), all at once as `sample_grads`.
+        """L and ∇L at M points, shapes (M,) and (M, P), many at once as `sample_grads`.
 
         Args:
             thetas: shape (M, P).
@@ -278,8 +254,8 @@ class Problem:
 
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
         """The objective at theta of a batch on the device, with its autograd graph where gradients are on."""
-        self._set(theta)
-        return self._forward(batch)
+        self._at.set(theta)
+        return self._at.loss(batch)
 
     @property
     def reduction(self) -> Reduction | None:
@@ -302,19 +278,6 @@ class Problem:
             raise ProblemError("x and y are those of data (x, y) in memory; take problem.batch(samples)")
         return source.tree
 
-    def _along(self, derivatives: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
-        """Inner product with a direction, of the derivatives that depend on theta."""
-        return sum(
-            ((d * part).sum() for d, part in zip(derivatives, direction, strict=True) if d.requires_grad),
-            start=torch.zeros((), dtype=self.dtype, device=self.device),
-        )
-
-    def _derivatives(self, of: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
-        """By each parameter; zero for those that `of` does not depend on."""
-        return torch.autograd.grad(
-            of, self._parameters, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
-
     def _accumulate(
         self,
         of_batch: Callable[[Any, Any], tuple[Tensor, Tensor]],
@@ -332,47 +295,10 @@ class Problem:
             second.add_(more_second, alpha=weight)
         return first, second
 
-    def _forward(self, batch: Any) -> Tensor:
-        loss = self.objective(self.model, batch)
-        if not isinstance(loss, Tensor) or loss.ndim != 0:
-            what = "the objective" if self.loss_fn is None else "the loss function"
-            raise ProblemError(f"{what} {guards.no_scalar(loss)}")
-        return loss
-
-    def _set(self, theta: Tensor) -> None:
-        # The parameters keep the memory that they view alive, so the same address is the same memory: a theta
-        # that an optimiser moves in place needs to be looked at once.
-        if theta.data_ptr() == self._parameters[0].data_ptr() and self._is_plain(theta):
-            return
-        for parameter, piece in zip(self._parameters, self._split(theta, "theta"), strict=True):
-            parameter.data = piece
-
-    def _is_plain(self, theta: Tensor) -> bool:
-        return (
-            theta.shape == (self.layout.size,)
-            and theta.dtype == self.dtype
-            and theta.device == self.device
-            and theta.is_contiguous()
-        )
-
-    def _split(self, vector: Tensor, name: str) -> list[Tensor]:
-        """Views of `vector` in the shapes of the parameters."""
-        return self.layout.split(self._vector(vector, name))
-
-    def _vector(self, vector: Tensor, name: str) -> Tensor:
-        if vector.shape != (self.layout.size,):
-            raise ProblemError(
-                f"{name} has shape {tuple(vector.shape)}; this problem's theta has ({self.layout.size},)"
-            )
-        return vector.detach().to(device=self.device, dtype=self.dtype).contiguous()
-
-    def _flat(self, tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-        return torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
-
     def _measured_reduction(self, chunk_size: int) -> Reduction | None:
-        self._set(self.theta0)
+        self._at.set(self.theta0)
         with torch.no_grad():
-            return self._batches.measured_reduction(self._forward, chunk_size)
+            return self._batches.measured_reduction(self._at.loss, chunk_size)
 
     def _chunked_reduction(self, chunk_size: int) -> Reduction:
         remedy = "leave chunk_size out" if self._batches.in_memory else "take all samples in one chunk"

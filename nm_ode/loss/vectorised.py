@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nm_ode.data.sources import Samples, count
+from nm_ode.data.sources import Samples
 from nm_ode.data.trees import Rebuild, flatten
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.objective import Objective
 from nm_ode.parameters import Layout
 
 T = TypeVar("T")
-LossAndGrad: TypeAlias = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
-"""`(theta, samples) -> (L, ∇L)`: a problem's own."""
-
-_NUMBERS = 2**24  # of gradients that are in the making at once
-_SAMPLES = 2**14  # in one forward pass of an ensemble; beyond, nothing is gained by more
+_NUMBERS = 2**21  # of gradients that are in the making at once on a CPU: they stay in its caches
+_WORK = (
+    2**19
+)  # parameters times samples of one gradient; beyond, a CPU is busy with one and gains nothing from more
+_ON_DEVICE = 2**7  # times as many on an accelerator
 
 
 class VectorisedWarning(UserWarning):
     """`vmap` is not possible for a loss: its gradients are taken one after another, which is slower."""
+
+
+class LossAndGrad(Protocol):
+    """A problem's own, of one theta and one batch."""
+
+    def __call__(
+        self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """L and ∇L, the gradient into `out` if given."""
+        ...
 
 
 class Vectorised:
@@ -46,8 +56,8 @@ class Vectorised:
         self, theta: Tensor, batches: DeviceBatches, samples: Samples, one: LossAndGrad
     ) -> Tensor:
         """Shape (B, P): one row a sample."""
-        rows = theta.new_empty(count(samples, len(batches)), self._layout.size)
-        at_once = min(batches.chunk_size or _NUMBERS, max(1, _NUMBERS // self._layout.size))
+        rows = theta.new_empty(batches.count(samples), self._layout.size)
+        at_once = min(batches.chunk_size or len(rows), self._at_once(theta))
 
         def together() -> Tensor:
             start = 0
@@ -57,15 +67,17 @@ class Vectorised:
                 start += len(found)
             return rows
 
-        def each() -> Iterator[Tensor]:
-            return (one(theta, part)[1] for part in batches.pieces(samples, 1))
-
         def loop() -> Tensor:
-            for row, gradient in zip(rows, each(), strict=True):
-                row.copy_(gradient)
+            for row, part in zip(rows, batches.pieces(samples, 1), strict=True):
+                one(theta, part, out=row)
             return rows
 
-        return self._vectorised_or_not("samples", together, loop, lambda: _same(rows, next(each())))
+        def agrees() -> bool:
+            return _same(rows, one(theta, next(batches.pieces(samples, 1)))[1])
+
+        if not self._gains(theta, 1):
+            return loop()
+        return self._vectorised_or_not("samples", together, loop, agrees)
 
     def loss_and_grad(
         self, thetas: Tensor, batches: DeviceBatches, samples: Tensor | None, one: LossAndGrad
@@ -73,11 +85,10 @@ class Vectorised:
         """Shapes (M,) and (M, P): at each point over its own row of `samples`, or over all."""
         losses, gradients = thetas.new_empty(len(thetas)), torch.empty_like(thetas)
         width = len(batches) if samples is None else samples.shape[1]
-        per_pass = min(width, batches.chunk_size or width)
-        members = max(1, min(_NUMBERS // self._layout.size, (batches.chunk_size or _SAMPLES) // per_pass))
-
-        def of_member(i: int) -> tuple[Tensor, Tensor]:
-            return one(thetas[i], None if samples is None else samples[i])
+        members, chunk_size = self._at_once(thetas), batches.chunk_size
+        if chunk_size is not None:  # the samples of all members together are those of a forward pass
+            width = min(width, chunk_size)
+            members = max(1, min(members, chunk_size // width))
 
         def together() -> tuple[Tensor, Tensor]:
             for start in range(0, len(thetas), members):
@@ -87,11 +98,24 @@ class Vectorised:
             return losses, gradients
 
         def loop() -> tuple[Tensor, Tensor]:
-            for i in range(len(thetas)):
-                losses[i], gradients[i] = of_member(i)
+            for i, row in enumerate(gradients):
+                losses[i], _ = one(thetas[i], None if samples is None else samples[i], out=row)
             return losses, gradients
 
-        return self._vectorised_or_not("members", together, loop, lambda: _same(gradients, of_member(0)[1]))
+        def agrees() -> bool:
+            return _same(gradients, one(thetas[0], None if samples is None else samples[0])[1])
+
+        if not self._gains(thetas, width):
+            return loop()
+        return self._vectorised_or_not("members", together, loop, agrees)
+
+    def _at_once(self, theta: Tensor) -> int:
+        """Gradients in the making at once."""
+        return max(1, _NUMBERS * _times(theta) // self._layout.size)
+
+    def _gains(self, theta: Tensor, samples: int) -> bool:
+        """Is one gradient so little work that several at once are faster?"""
+        return self._layout.size * samples <= _WORK * _times(theta)
 
     def _rows(self, theta: Tensor, batch: Any) -> Tensor:
         leaves, rebuild = _tensors(batch)
@@ -105,17 +129,23 @@ class Vectorised:
     def _members(
         self, thetas: Tensor, batches: DeviceBatches, samples: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        losses, gradients = thetas.new_zeros(len(thetas)), torch.zeros_like(thetas)
+        total: tuple[Tensor, Tensor] | None = None
         for leaves, rebuild, weight in _batches_of_members(batches, samples):
 
             def loss(theta: Tensor, *leaves: Tensor, rebuild: Rebuild = rebuild) -> Tensor:
                 return self._loss(theta, leaves, rebuild)
 
             dims = (0, *[None if samples is None else 0] * len(leaves))
-            some_gradients, some_losses = vmap(grad_and_value(loss), dims)(thetas, *leaves)
-            losses.add_(some_losses.detach(), alpha=weight)
-            gradients.add_(some_gradients.detach(), alpha=weight)
-        return losses, gradients
+            gradients, losses = vmap(grad_and_value(loss), dims)(thetas, *leaves)
+            if total is None:
+                total = losses.detach(), gradients.detach()
+                if weight != 1.0:
+                    total = total[0].mul_(weight), total[1].mul_(weight)
+            else:
+                total[0].add_(losses.detach(), alpha=weight)
+                total[1].add_(gradients.detach(), alpha=weight)
+        assert total is not None
+        return total
 
     def _loss(self, theta: Tensor, leaves: Any, rebuild: Rebuild) -> Tensor:
         parameters = dict(zip(self._names, self._layout.split(theta), strict=True))
@@ -163,6 +193,10 @@ class _Evaluation(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         return self._objective[0](self.model, batch)
+
+
+def _times(theta: Tensor) -> int:
+    return 1 if theta.device.type == "cpu" else _ON_DEVICE
 
 
 def _batches_of_members(
