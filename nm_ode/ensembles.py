@@ -14,7 +14,7 @@ from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, describe
 from nm_ode.results.schema import annotate, layout_attrs
 
-_NUMBERS = 2**17  # parameters of the members that step together: their states stay in a CPU's caches
+_NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
 
 
 def sgd_ensemble(
@@ -72,8 +72,8 @@ def _ends(
         )
         _, gradients = problem.ensemble_loss_and_grad(state[:, : len(start)], batches)
         if step == 0:
-            state = vmap(optimizer.init)(state, gradients)
-        state = state + vmap(optimizer.increment)(state, gradients)
+            state = vmap(optimizer.init)(state, gradients).clone()
+        state += vmap(optimizer.increment)(state, gradients)
     return state[:, : len(start)]
 
 
