@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 import nm_ode
 from nm_ode import Problem, ProblemError
-from nm_ode.loss.nonsmooth import kinks, sides
 from nm_ode.loss.noise import gradient_noise
+from nm_ode.loss.nonsmooth import kinks, sides
 
 
 class LanguageModel(nn.Module):
