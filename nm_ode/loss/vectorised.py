@@ -47,7 +47,7 @@ class Vectorised:
     """
 
     def __init__(self, model: nn.Module, objective: Objective, layout: Layout) -> None:
-        self._evaluation = _Evaluation(model, objective)
+        self._evaluation = _AsModule(model, objective)
         self._layout = layout
         self._names = [f"model.{name}" for name in layout.names]
         self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, and for members?
@@ -159,14 +159,10 @@ class Vectorised:
             return loop()
         try:
             with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-                warnings.filterwarnings(
-                    "ignore", message=".*performance drop.*"
-                )  # of one operation: still right
+                warnings.filterwarnings("ignore", message=".*performance drop.*")
                 found = together()
-        except (
-            Exception
-        ) as error:  # whatever vmap or the model raises under it: the loop shows what is the model's
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no text'}"
+        except Exception as error:  # of vmap, or of the model: then the loop raises it too
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no text'])[0]}"
         else:
             if self._known.get(over) or agrees():
                 self._known[over] = True
@@ -183,7 +179,7 @@ class Vectorised:
         return found
 
 
-class _Evaluation(nn.Module):
+class _AsModule(nn.Module):
     """The objective of a model as a module, whose parameters `functional_call` can replace."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
