@@ -135,10 +135,3 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
             raise KeyError(f"variable {name!r} has no long_name and units: declare it")
         dataset[name].attrs.update(long_name=long_name, units=units)
     return dataset
-
-
-# TRANSITION: goes when ensembles write EnsembleInfo.
-def layout_attrs(layout):  # type: ignore
-    import json
-
-    return {"layout": json.dumps([[slot.name, list(slot.shape), slot.start] for slot in layout.slots])}

@@ -94,9 +94,7 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
         for slot in problem.layout.slots:
             model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
     objective: Objective = problem.objective if problem.loss_fn is None else _Supervised(problem.loss_fn)
-    return TracedLoss(
-        model, on_device(objective, torch.device("cpu")), float64_on_cpu(problem.batch(first))
-    )
+    return TracedLoss(model, on_device(objective, torch.device("cpu")), float64_on_cpu(problem.batch(first)))
 
 
 class _Supervised(nn.Module):
