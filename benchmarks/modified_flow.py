@@ -68,9 +68,9 @@ def points(problem: Problem, run, flow: Flow, costs: dict[str, float]) -> list[d
         attrs = out[0].attrs
         rhs = attrs["rhs_evaluations"] + attrs["probe_rhs_evaluations"]
         counts = {
-            "gradient": rhs * flow.gradients_per_rhs,
-            "hvp": rhs * flow.hvps_per_rhs,
-            "third_derivative": rhs * flow.third_derivatives_per_rhs,
+            "gradient": rhs * flow.cost.gradients,
+            "hvp": rhs * flow.cost.hvps,
+            "third_derivative": rhs * flow.cost.third_derivatives,
         }
         found.append(
             {

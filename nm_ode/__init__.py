@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.charges import predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
+    from nm_ode.errors import NmOdeError
     from nm_ode.flows import (
         Flow,
         FlowError,
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
+    from nm_ode.observers import Charges, Curvature, KinkCrossings, Observer, View
     from nm_ode.optimizers import SGD, Adam, AdamW
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
-    from nm_ode.solving import SolveError, solve
-    from nm_ode.solving.ensemble import sgd_ensemble, solve_ensemble
+    from nm_ode.results import Variable, open_store, run_info, solve_info
+    from nm_ode.solving import SolveError, sgd_ensemble, solve, solve_ensemble
     from nm_ode.symmetries import (
         Symmetries,
         Symmetry,
@@ -39,18 +41,22 @@ __version__ = "0.1.0"
 
 # Each name is imported when first used, so that `import nm_ode` waits for no library it may not need.
 _HOMES = {
-    "SGD": "nm_ode.optimizers",
     "Adam": "nm_ode.optimizers",
     "AdamW": "nm_ode.optimizers",
+    "Charges": "nm_ode.observers",
     "Cosine": "nm_ode.optimizers.schedules",
+    "Curvature": "nm_ode.observers",
     "Drop": "nm_ode.optimizers.schedules",
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
-    "modified_flow": "nm_ode.flows",
+    "KinkCrossings": "nm_ode.observers",
+    "MinibatchFlow": "nm_ode.flows",
+    "NmOdeError": "nm_ode.errors",
+    "Observer": "nm_ode.observers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
-    "MinibatchFlow": "nm_ode.flows",
+    "SGD": "nm_ode.optimizers",
     "SecondOrderFlow": "nm_ode.flows",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
@@ -59,34 +65,52 @@ _HOMES = {
     "Symmetry": "nm_ode.symmetries",
     "SymmetryError": "nm_ode.symmetries",
     "TrainingDiverged": "nm_ode.training",
+    "Variable": "nm_ode.results",
+    "View": "nm_ode.observers",
     "Warmup": "nm_ode.optimizers.schedules",
     "compare": "nm_ode.comparison",
     "compare_ensembles": "nm_ode.comparison",
     "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
     "gradient_noise": "nm_ode.loss.noise",
+    "modified_flow": "nm_ode.flows",
     "observed_order": "nm_ode.comparison",
+    "open_store": "nm_ode.results",
     "predict_charges": "nm_ode.charges",
+    "run_info": "nm_ode.results",
     "scan_of": "nm_ode.symmetries",
     "scan_symmetries": "nm_ode.symmetries",
-    "sgd_ensemble": "nm_ode.solving.ensemble",
+    "sgd_ensemble": "nm_ode.solving",
     "solve": "nm_ode.solving",
     "solve_charges": "nm_ode.charges",
-    "solve_ensemble": "nm_ode.solving.ensemble",
+    "solve_ensemble": "nm_ode.solving",
+    "solve_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
+}
+
+_RENAMED = {
+    "ModifiedFlow": "modified_flow()",
+    "SameBatchFlow": "MinibatchFlow",
+    "SecondOrderForm": "SecondOrderFlow",
+    "SlowManifold": "SlowManifoldFlow",
 }
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Charges",
     "Cosine",
+    "Curvature",
     "Drop",
     "Flow",
     "FlowError",
     "GradientFlow",
+    "KinkCrossings",
     "MinibatchFlow",
+    "NmOdeError",
+    "Observer",
     "Problem",
     "ProblemError",
     "SecondOrderFlow",
@@ -97,6 +121,8 @@ __all__ = [
     "Symmetry",
     "SymmetryError",
     "TrainingDiverged",
+    "Variable",
+    "View",
     "Warmup",
     "compare",
     "compare_ensembles",
@@ -105,19 +131,24 @@ __all__ = [
     "gradient_noise",
     "modified_flow",
     "observed_order",
+    "open_store",
     "predict_charges",
+    "run_info",
     "scan_of",
     "scan_symmetries",
     "sgd_ensemble",
     "solve",
     "solve_charges",
     "solve_ensemble",
+    "solve_info",
     "symmetries_of",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        raise AttributeError(f"nm_ode.{name} is now nm_ode.{_RENAMED[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'nm_ode' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

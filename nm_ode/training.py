@@ -1,24 +1,21 @@
-"""The discrete run: torch.optim takes the steps, and what they did is recorded."""
+"""The discrete run: an optimiser takes the steps, and observers look on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.data import BatchSize, sample_batches
+from nm_ode.data import BatchSize
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
-from nm_ode.observers import ChargeRecord
-from nm_ode.optimizers import Optimizer, describe
-from nm_ode.optimizers.schedules import Constant, Schedule
-from nm_ode.results.schema import annotate, layout_attrs
-from nm_ode.symmetries import ChargeMeter, Symmetry
+from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View
+from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
+from nm_ode.optimizers.steppers import start
+from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
 
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -35,19 +32,6 @@ class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, 
         self.run = run
 
 
-class Watch(Protocol):
-    """Something that looks at the optimiser's state during a run."""
-
-    @property
-    def steps(self) -> Collection[int]:
-        """Before which steps; `steps` of `train` means after the last."""
-        ...
-
-    def __call__(self, step: int, state: Tensor) -> None:
-        """Look; `state` is the whole state (`optimizer.state_layout`) and the watcher's own."""
-        ...
-
-
 def train(
     problem: Problem,
     optimizer: Optimizer,
@@ -59,11 +43,10 @@ def train(
     theta0: Tensor | None = None,
     state0: Tensor | None = None,
     schedule: Schedule | None = None,
-    symmetries: Sequence[Symmetry] = (),
-    watches: Sequence[Watch] = (),
+    observe: Sequence[Observer] = (),
     on_step: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
-    """Train from theta0 and record each step; DESIGN.md's `/discrete` group.
+    """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
     Args:
         steps: number of updates, at least 1.
@@ -73,23 +56,20 @@ def train(
         theta0: where to start, the optimiser at rest; the problem's own start if None.
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
-        symmetries: of which to record the charges, as `find_symmetries` or `symmetries_of` gives them.
-        watches: each looks at the whole state at the steps that it names.
+        observe: what else to look at, such as `Charges(find_symmetries(…))` or an observer of your own.
         on_step: called with the number of steps done, for a progress bar.
 
     Returns:
-        Dimensions `step` (0 … steps−1: the state before an update and what the update did),
-        `saved_step`, `layer`, `param`. Variables: `loss`, `grad_norm`, `update_norm` and
-        `layer_grad_norm`, `layer_update_norm` on the step's batch; `lr`; `theta` and `full_loss` (all samples)
-        at saved steps; `initial_state` and `final_state` (dimension `state_index`) where the optimiser remembers
-        more than theta. Coordinates `time`, `saved_time`: flow time. With symmetries also dimension `charge_index`:
-        `charge` before the update, `charge_driver` [w, w] of the update −lr·w, with Nesterov
-        `charge_cross_driver` [w, v], `constraint_residual` ⟨g, ξ⟩ and `generator_norm` ‖ξ‖ at each step, and
-        `saved_charge` at saved steps.
+        Dimensions `step` (0 … steps−1: the state before an update and what the update did), `saved_step`, `layer`,
+        `param`. Variables: `loss`, `grad_norm`, `update_norm` and `layer_grad_norm`, `layer_update_norm` on the step's
+        batch; `lr`; `theta` and `full_loss` (all samples) at saved steps; `initial_state` and `final_state` (dimension
+        `state_index`) of a stateful optimiser; and what the observers add. Coordinates `time`, `saved_time`: flow time.
+        `nm_ode.results.run_info` reads what it says of itself.
 
     Raises:
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
-        ValueError: steps, batch_size or save_every out of range, or a state of another optimiser.
+        ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, or two observers
+            with a variable of one name.
     """
     if steps < 1:
         raise ArgumentError(f"steps must be at least 1; {steps} was given")
@@ -100,83 +80,96 @@ def train(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
             f"{batch_size} was given"
         )
-    layout = optimizer.state_layout(problem.layout.size)
-    if state0 is not None:
-        if theta0 is not None:
-            raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
-        theta0 = layout.split(state0)[0]
-
-    def placed(part: Tensor) -> Tensor:
-        return part.detach().to(device=problem.device, dtype=problem.dtype)
-
-    theta = placed(problem.theta0 if theta0 is None else theta0).clone().requires_grad_()
-    torch_optimizer = optimizer.torch_optimizer([theta])
-    if state0 is not None:
-        optimizer.to_torch(torch_optimizer, theta, placed(state0))
-    theta.grad = gradient = torch.empty_like(theta)
-    lrs = optimizer.lr * (schedule or Constant()).factors(steps)
-    meter = ChargeMeter(problem.layout, symmetries, problem.device) if symmetries else None
-    charges = (
-        None
-        if meter is None
-        else ChargeRecord(meter, steps, theta.detach(), nesterov=getattr(optimizer, "nesterov", False))
+    theta, state = _start(problem, optimizer, theta0, state0)
+    grid = TimeGrid.planned(
+        optimizer.lr,
+        optimizer.time_per_step,
+        (schedule or Constant()).factors(steps),
+        batch_size=batch_size,
+        seed=seed,
+        n_samples=problem.n_samples,
     )
-    record = _Record(problem, lrs, charges, saves=-(-steps // save_every) + 1)
-    batches = sample_batches(problem.n_samples, batch_size, seed)
+    stepper = start(optimizer, theta, state)
+    context = Context(
+        problem=problem,
+        optimizer=optimizer,
+        steps=steps,
+        saved_steps=(*range(0, steps, save_every), steps),
+        dtype=problem.dtype,
+        device=problem.device,
+    )
+    recording = Recording([Losses(), Norms(), Trajectory(), *observe], context)
+    states: dict[str, Tensor] = {}
+    gradient = torch.empty_like(theta)
 
-    def finish() -> xr.Dataset:
-        return record.dataset(optimizer, batch_size=batch_size, seed=seed, warm=state0 is not None)
+    def finish(done: int, diverged: str = "") -> xr.Dataset:
+        info = RunInfo(
+            optimizer=type(optimizer).__name__,
+            hyperparameters=hyperparameters(optimizer),
+            optimizer_text=describe(optimizer),
+            time_per_step=optimizer.time_per_step,
+            stateful=optimizer.stateful,
+            warm_start=state0 is not None,
+            grid=grid.first(done),
+            layout=problem.layout,
+            status="diverged" if diverged else "success",
+            message=diverged,
+        )
+        made = recording.dataset(before=done if diverged else None)
+        kept = {name: ("state_index", kept.cpu().numpy()) for name, kept in states.items()}
+        return annotate(write_run_info(made.assign(kept), info))
 
-    def look(step: int) -> None:
-        looking = [watch for watch in watches if step in watch.steps]
-        state = state_now(step) if looking else None
-        for watch in looking:
-            assert state is not None
-            watch(step, state)
+    def require_finite(losses: dict[int, Tensor]) -> None:
+        if losses:
+            values = torch.stack(list(losses.values())).cpu().numpy()
+            for step, loss in zip(losses, values, strict=True):
+                if not np.isfinite(loss):
+                    message = (
+                        f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
+                        "choose a smaller learning rate"
+                    )
+                    raise TrainingDiverged(message, step, finish(step, message))
+            losses.clear()
 
-    def state_now(step: int) -> Tensor:
-        if step == 0 and state0 is None:
-            return optimizer.init(theta.detach(), gradient).clone()
-        return optimizer.from_torch(torch_optimizer, theta)
-
-    def require_finite(loss: float, step: int) -> None:
-        if not np.isfinite(loss):
-            raise TrainingDiverged(
-                f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
-                "choose a smaller learning rate",
-                step,
-                finish(),
-            )
-
-    for step in range(steps):
-        batch = next(batches)
-        loss, _ = problem.loss_and_grad(theta.detach(), batch, out=gradient)
-        require_finite(float(loss), step)
-        if step % save_every == 0:
+    together = steps_between_looks(theta.device)
+    unchecked: dict[int, Tensor] = {}
+    for step, batch in enumerate(grid.each_batch()):
+        loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
+        unchecked[step] = loss
+        if len(unchecked) >= together or recording.waits_at(step):
+            require_finite(unchecked)
+        view = View(
+            problem,
+            step,
+            float(grid.times[step]),
+            stepper.theta,
+            lr=float(grid.lr[step]),
+            loss_and_gradient=lambda loss=loss: (loss, gradient),  # type: ignore[misc]
             # With the whole data as the batch, its loss is the full loss already.
-            full_loss = float(loss if batch is None else problem.loss(theta.detach()))
-            record.save(step, theta.detach(), full_loss)
+            full_loss=(lambda loss=loss: loss) if batch is None else None,  # type: ignore[misc]
+            state=lambda: stepper.state(gradient),
+            memory=stepper.memory,
+        )
         if step == 0 and optimizer.stateful:
-            record.initial_state = state_now(0)
-        look(step)
-        before = theta.detach().clone()
-        if charges is not None:
-            charges.before(theta.detach(), gradient)
-        torch_optimizer.param_groups[0]["lr"] = float(lrs[step])
-        torch_optimizer.step()
-        update = torch.sub(theta.detach(), before, out=before)
-        if charges is not None:
-            charges.after(update, float(lrs[step]), torch_optimizer.state[theta].get("momentum_buffer"))
-        record.step(float(loss), gradient, update)
+            states["initial_state"] = view.state()
+        recording.observe(view)
+        before = stepper.theta.clone()
+        stepper.step(gradient, view.lr)
+        view.update = torch.sub(stepper.theta, before, out=before)
+        recording.observe_update(view)
         if on_step is not None:
             on_step(step + 1)
-    full_loss = float(problem.loss(theta.detach()))
-    require_finite(full_loss, steps)
-    record.save(steps, theta.detach(), full_loss)
+    last = View(problem, steps, float(grid.times[-1]), stepper.theta, state=lambda: stepper.state(gradient))
+    require_finite({**unchecked, steps: last.full_loss})
+    recording.observe(last)
     if optimizer.stateful:
-        record.final_state = state_now(steps)
-    look(steps)
-    return finish()
+        states["final_state"] = last.state()
+    return finish(steps)
+
+
+def steps_between_looks(device: torch.device) -> int:
+    """After how many steps their losses are looked at: each look waits for the device, on a CPU it costs nothing."""
+    return 1 if device.type == "cpu" else 64
 
 
 def final_state(run: xr.Dataset) -> Tensor:
@@ -186,93 +179,17 @@ def final_state(run: xr.Dataset) -> Tensor:
     return torch.from_numpy(run["theta"].values[-1].copy())
 
 
-class _Record:
-    """Grows with the run; becomes a dataset at its end, whether good or bad."""
+def _start(
+    problem: Problem, optimizer: Optimizer, theta0: Tensor | None, state0: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """theta to start from, and the whole state of a warm start."""
 
-    def __init__(
-        self, problem: Problem, lrs: NDArray[np.float64], charges: ChargeRecord | None, saves: int
-    ) -> None:
-        self._problem, self._lrs, self._charges = problem, lrs, charges
-        self._thetas = np.empty((saves, problem.layout.size), dtype=_numpy(problem.theta0[:0]).dtype)
-        self.initial_state: Tensor | None = None
-        self.final_state: Tensor | None = None
-        self._loss: list[float] = []
-        self._gradients: list[np.ndarray] = []
-        self._updates: list[np.ndarray] = []
-        self._saved_steps: list[int] = []
-        self._full_loss: list[float] = []
+    def placed(part: Tensor) -> Tensor:
+        return part.detach().to(device=problem.device, dtype=problem.dtype)
 
-    def step(self, loss: float, gradient: Tensor, update: Tensor) -> None:
-        norms = self._problem.layout.layer_norms(torch.stack([gradient, update]))
-        of_gradient, of_update = _numpy(norms)
-        self._loss.append(loss)
-        self._gradients.append(of_gradient)
-        self._updates.append(of_update)
-
-    def save(self, step: int, theta: Tensor, full_loss: float) -> None:
-        self._thetas[len(self._saved_steps)] = _numpy(theta)
-        self._saved_steps.append(step)
-        self._full_loss.append(full_loss)
-        if self._charges is not None:
-            self._charges.save(theta)
-
-    def dataset(self, optimizer: Optimizer, *, batch_size: BatchSize, seed: int, warm: bool) -> xr.Dataset:
-        layout = self._problem.layout
-        layers = list(layout.layers)
-        gradients = np.array(self._gradients).reshape(-1, len(layers))
-        updates = np.array(self._updates).reshape(-1, len(layers))
-        steps = np.arange(len(self._loss))
-        saved_steps = np.array(self._saved_steps, dtype=int)
-        times: NDArray[np.floating] = np.append(0.0, np.cumsum(self._lrs)) * (
-            optimizer.time_per_step / optimizer.lr
-        )
-        if (self._lrs == optimizer.lr).all():  # to the last digit the times that a user would write
-            times = np.arange(len(self._lrs) + 1) * optimizer.time_per_step
-        dataset = xr.Dataset(
-            {
-                "loss": ("step", np.array(self._loss)),
-                "grad_norm": ("step", np.hypot.reduce(gradients, axis=1)),
-                "lr": ("step", self._lrs[: len(steps)]),
-                "update_norm": ("step", np.hypot.reduce(updates, axis=1)),
-                "layer_grad_norm": (("step", "layer"), gradients),
-                "layer_update_norm": (("step", "layer"), updates),
-                "theta": (("saved_step", "param"), self._thetas[: len(saved_steps)]),
-                "full_loss": ("saved_step", np.array(self._full_loss)),
-            },
-            coords={
-                "step": steps,
-                "time": ("step", times[steps]),
-                "saved_step": saved_steps,
-                "saved_time": ("saved_step", times[saved_steps]),
-                "layer": np.array(
-                    layers, dtype=object
-                ),  # Zarr v3 has a type for strings, none for numpy's '<U'
-            },
-            attrs={
-                "optimizer": type(optimizer).__name__,
-                "optimizer_text": describe(optimizer),
-                **{name: _attr(value) for name, value in vars(optimizer).items()},
-                "time_per_step": optimizer.time_per_step,
-                "warm_start": int(warm),
-                "batch_size": batch_size,
-                "seed": seed,
-                **layout_attrs(layout),
-            },
-        )
-        for name in ("initial_state", "final_state"):
-            state = getattr(self, name)
-            if state is not None:
-                dataset[name] = ("state_index", _numpy(state))
-        if self._charges is not None:
-            dataset = dataset.merge(self._charges.dataset(), combine_attrs="no_conflicts")
-        return annotate(dataset)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def _attr(value: float | bool | tuple[float, ...]) -> float | int | list[float]:
-    if isinstance(value, tuple):
-        return list(value)
-    return int(value) if isinstance(value, bool) else value
+    if state0 is None:
+        return placed(problem.theta0 if theta0 is None else theta0), None
+    if theta0 is not None:
+        raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
+    state = placed(state0)
+    return optimizer.state_layout(problem.layout.size).split(state)[0], state

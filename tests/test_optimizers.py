@@ -141,9 +141,9 @@ def mode(optimizer: SGD, curvature: float) -> np.ndarray:
 @pytest.mark.parametrize("optimizer", LINEAR, ids=str)
 def test_the_stability_limit_is_where_an_eigenvalue_leaves_the_unit_circle(optimizer: SGD) -> None:
     def largest(x: float) -> float:
-        return np.abs(np.linalg.eigvals(mode(optimizer, x / optimizer.curvature_step))).max()
+        return np.abs(np.linalg.eigvals(mode(optimizer, x / optimizer.stability.step))).max()
 
-    limit = optimizer.stability_limit
+    limit = optimizer.stability.limit
     assert all(largest(x) < 1 for x in np.linspace(0.05, limit - 1e-6, 50))
     assert largest(limit + 1e-6) > 1
 
@@ -151,7 +151,7 @@ def test_the_stability_limit_is_where_an_eigenvalue_leaves_the_unit_circle(optim
 @pytest.mark.parametrize("optimizer", LINEAR, ids=str)
 def test_the_series_of_the_logarithm_converges_below_its_limit(optimizer: SGD) -> None:
     def largest(x: float) -> float:
-        return np.abs(np.linalg.eigvals(mode(optimizer, x / optimizer.curvature_step)) - 1).max()
+        return np.abs(np.linalg.eigvals(mode(optimizer, x / optimizer.stability.step)) - 1).max()
 
     assert all(largest(x) < 1 for x in np.linspace(1e-3, SERIES_LIMIT - 1e-6, 50))
     assert largest(SERIES_LIMIT + 1e-6) > 1
@@ -161,9 +161,9 @@ def test_adam_on_a_fixed_preconditioner_is_heavy_ball_with_dampening() -> None:
     """Its stability limit, on the whole nonlinear map: at the minimum of a quadratic with a constant second moment."""
     optimizer = Adam(lr=1e-3, betas=(0.9, 1 - 1e-12), eps=0.0)
     square, late = 1e-12 * 5e7, 5e7
-    for x, grows in ((optimizer.stability_limit * 0.98, False), (optimizer.stability_limit * 1.02, True)):
+    for x, grows in ((optimizer.stability.limit * 0.98, False), (optimizer.stability.limit * 1.02, True)):
         state = torch.tensor([1e-20, 0.0, square, late], dtype=torch.float64)
-        curvature = x / optimizer.curvature_step * optimizer.preconditioner(state, torch.zeros(1))
+        curvature = x / optimizer.stability.step * optimizer.preconditioner(state, torch.zeros(1))
         for _ in range(100):
             state = state + optimizer.increment(state, curvature * state[:1])
         assert (state[0].abs() > 1e-20) == grows

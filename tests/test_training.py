@@ -9,6 +9,8 @@ import xarray as xr
 
 from nm_ode import SGD, Adam, AdamW, Problem, TrainingDiverged, final_state, modified_flow, solve, train
 from nm_ode.data import sample_batches
+from nm_ode.observers import Observer
+from nm_ode.results import run_info
 
 MOMENTUM = SGD(lr=0.05, momentum=0.9, dampening=0.2, weight_decay=1e-2)
 
@@ -131,21 +133,21 @@ def test_values_out_of_range_are_named(tiny: Problem, options, sentence: str) ->
         train(tiny, SGD(lr=0.1), **options)
 
 
-REMEMBERING = [MOMENTUM, SGD(lr=0.05, momentum=0.9, nesterov=True), Adam(lr=0.01), AdamW(lr=0.01)]
+STATEFUL = [MOMENTUM, SGD(lr=0.05, momentum=0.9, nesterov=True), Adam(lr=0.01), AdamW(lr=0.01)]
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *REMEMBERING], ids=str)
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *STATEFUL], ids=str)
 def test_a_warm_start_goes_on_where_the_run_was(tiny: Problem, optimizer) -> None:
     """Six steps, then six from the final state: as twelve in one."""
     first = train(tiny, optimizer, 6)
     second = train(tiny, optimizer, 6, state0=final_state(first))
     straight = train(tiny, optimizer, 12)
     np.testing.assert_allclose(second["theta"], straight["theta"][6:], rtol=1e-12, atol=1e-14)
-    assert (first.attrs["warm_start"], second.attrs["warm_start"]) == (0, 1)
+    assert (run_info(first).warm_start, run_info(second).warm_start) == (False, True)
     np.testing.assert_array_equal(final_state(second)[: tiny.layout.size], second["theta"][-1])
 
 
-@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+@pytest.mark.parametrize("optimizer", STATEFUL, ids=str)
 def test_the_whole_state_is_kept_at_both_ends(tiny: Problem, optimizer) -> None:
     run = train(tiny, optimizer, 5)
     layout = optimizer.state_layout(tiny.layout.size)
@@ -169,36 +171,38 @@ def test_starts_that_do_not_go_together_are_named(tiny: Problem) -> None:
         train(tiny, MOMENTUM, 2, state0=state)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *REMEMBERING], ids=str)
-def test_a_watch_sees_the_state_before_its_steps(tiny: Problem, optimizer) -> None:
-    class Watch:
-        steps = (0, 2, 5)
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *STATEFUL], ids=str)
+def test_an_observer_sees_the_state_before_its_steps(tiny: Problem, optimizer) -> None:
+    seen = {}
 
-        def __init__(self) -> None:
-            self.seen = {}
+    class Looker(Observer):
+        dim = "look_step"
 
-        def __call__(self, step, state) -> None:
-            self.seen[step] = state
+        def steps(self, context):
+            return (0, 2, context.steps)
 
-    watch = Watch()
-    run = train(tiny, optimizer, 5, watches=[watch])
-    assert sorted(watch.seen) == [0, 2, 5]
-    for step, state in watch.seen.items():
+        def observe(self, view):
+            seen[view.step] = view.state()
+            return {}
+
+    run = train(tiny, optimizer, 5, observe=[Looker()])
+    assert sorted(seen) == [0, 2, 5]
+    for step, state in seen.items():
         np.testing.assert_array_equal(state[: tiny.layout.size], run["theta"][step])
-    np.testing.assert_array_equal(watch.seen[5], final_state(run))
+    np.testing.assert_array_equal(seen[5], final_state(run))
 
 
 def test_what_a_run_says_of_its_optimiser(tiny: Problem) -> None:
-    attrs = train(tiny, Adam(lr=0.01), 2).attrs
-    assert attrs["optimizer"] == "Adam"
-    assert attrs["betas"] == [0.9, 0.999]
-    assert attrs["optimizer_text"] == "Adam, lr = 0.01"
-    assert attrs["time_per_step"] == 0.01
+    info = run_info(train(tiny, Adam(lr=0.01), 2))
+    assert info.optimizer == "Adam"
+    assert info.hyperparameters["betas"] == [0.9, 0.999]
+    assert info.optimizer_text == "Adam, lr = 0.01"
+    assert info.time_per_step == 0.01
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
-@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+@pytest.mark.parametrize("optimizer", STATEFUL, ids=str)
 def test_a_warm_start_and_its_flow_on_the_gpu(tiny: Problem, optimizer) -> None:
     there = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), device="cuda")
     runs = []
@@ -211,7 +215,7 @@ def test_a_warm_start_and_its_flow_on_the_gpu(tiny: Problem, optimizer) -> None:
         np.testing.assert_allclose(on_gpu, here, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("optimizer", REMEMBERING, ids=str)
+@pytest.mark.parametrize("optimizer", STATEFUL, ids=str)
 def test_float32_goes_on_from_a_state_too(tiny: Problem, optimizer) -> None:
     coarse = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), dtype=torch.float32)
     first = train(coarse, optimizer, 6)

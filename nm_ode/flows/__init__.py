@@ -1,15 +1,31 @@
 """Vector fields that a training run is compared with."""
 
-from nm_ode.flows.base import Flow, FlowError
+from collections.abc import Callable
+
+from nm_ode.flows.base import Cost, Flow, FlowError
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
 from nm_ode.flows.iterated_map import IteratedMapFlow
-from nm_ode.flows.minibatch import MinibatchFlow, name_and_title
+from nm_ode.flows.minibatch import MinibatchFlow, beside_a_run
 from nm_ode.flows.modified import modified_flow
 from nm_ode.flows.momentum import SecondOrderFlow, SlowManifoldFlow
 from nm_ode.flows.stochastic import StochasticModifiedFlow
+from nm_ode.registry import Registry
+
+FLOWS: Registry[Callable[..., Flow]] = Registry(
+    "flow",
+    {
+        "gradient": GradientFlow,
+        "modified": modified_flow,
+        "second_order": SecondOrderFlow,
+        "slow_manifold": SlowManifoldFlow,
+    },
+)
+"""Kind in a case file → what makes it from (problem, optimizer, options…)."""
 
 __all__ = [
+    "FLOWS",
+    "Cost",
     "Flow",
     "FlowError",
     "GradientFlow",
@@ -19,6 +35,6 @@ __all__ = [
     "SecondOrderFlow",
     "SlowManifoldFlow",
     "StochasticModifiedFlow",
+    "beside_a_run",
     "modified_flow",
-    "name_and_title",
 ]

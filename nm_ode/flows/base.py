@@ -1,106 +1,187 @@
-"""What every flow offers to the solver."""
+"""What every flow offers to the solver, and what it asks of an optimiser."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nm_ode.errors import NmOdeError
 from nm_ode.loss import Problem
-from nm_ode.optimizers import SGD, Optimizer
+
+JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
+"""(t, state, v) → the field's Jacobian times v."""
 
 
 class FlowError(NmOdeError, ValueError):
-    """This flow does not exist for this optimiser or order."""
+    """This flow does not exist for this optimiser, order or run."""
 
 
-class Flow(Protocol):
-    """A vector field on a state that contains theta, in flow time (THEORY.md §1)."""
+class StateLayout(Protocol):
+    """Where the parts of an optimiser's state lie."""
 
-    @property
-    def problem(self) -> Problem: ...
+    def split(self, state: Tensor) -> tuple[Tensor, ...]: ...
 
-    @property
-    def name(self) -> str:
-        """Short and unique among a case's flows; the group's name in the tree."""
-        ...
+
+class UpdateMap(Protocol):
+    """What a flow asks of an optimiser; `nm_ode.optimizers.Optimizer` has it."""
 
     @property
-    def title(self) -> str:
-        """For a reader."""
-        ...
+    def lr(self) -> float: ...
+    @property
+    def time_per_step(self) -> float: ...
+    @property
+    def stateful(self) -> bool: ...
+    @property
+    def multiscale(self) -> bool: ...
+    @property
+    def is_descent(self) -> bool: ...
+    def state_layout(self, n_theta: int) -> StateLayout: ...
+    def init(self, theta: Tensor, grad: Tensor) -> Tensor: ...
+    def increment(self, state: Tensor, grad: Tensor) -> Tensor: ...
+    def scale(self, state: Tensor, grad: Tensor) -> Tensor | None: ...
+
+
+class Descent(UpdateMap, Protocol):
+    """SGD with any of its options."""
 
     @property
-    def expected_order(self) -> int:
-        """Order in lr of the global error at a fixed time, for smooth losses and beyond an optimiser's transients."""
-        ...
+    def momentum(self) -> float: ...
+    @property
+    def dampening(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def nesterov(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one right-hand side takes."""
+
+    gradients: int = 1
+    hvps: int = 0
+    third_derivatives: int = 0
+
+
+class Flow(ABC):
+    """A vector field on a state that contains theta, in flow time (docs/theory.md §1).
+
+    A subclass is a frozen dataclass whose first two fields are `problem` and, where it has one, `optimizer`; further
+    fields are its options in a case file. It must have what is declared or abstract here; the rest is optional.
+
+    Attributes:
+        name: short and unique among a case's flows; the group's name in the tree.
+        title: for a reader.
+        expected_order: order in lr of the global error at a fixed time, for smooth losses and beyond an optimiser's
+            transients.
+        depends_on_lr: is the field that of one learning rate?
+        cost: of one right-hand side.
+    """
+
+    problem: Problem
 
     @property
-    def depends_on_lr(self) -> bool:
-        """Is the field that of one learning rate?"""
-        ...
+    @abstractmethod
+    def name(self) -> str: ...
 
     @property
-    def gradients_per_rhs(self) -> int: ...
+    @abstractmethod
+    def title(self) -> str: ...
 
     @property
-    def hvps_per_rhs(self) -> int: ...
+    @abstractmethod
+    def expected_order(self) -> int: ...
 
     @property
-    def third_derivatives_per_rhs(self) -> int: ...
+    @abstractmethod
+    def depends_on_lr(self) -> bool: ...
 
+    @property
+    def cost(self) -> Cost:
+        return Cost()
+
+    @abstractmethod
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        """d state / dt, same shape, dtype and device as the problem's theta0."""
-        ...
+        """d state / dt, same shape, dtype and device as the state."""
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
-        """The state of a run that starts at theta.
+        """The state of a run that starts at theta; theta itself unless the flow has more.
 
         Args:
             memory: the optimiser's whole state of a run that is under way; None for one that starts at rest.
         """
-        ...
+        return theta
 
     def theta_in(self, state: Tensor) -> Tensor:
-        """The parameters in a state."""
-        ...
+        """The parameters in a state: its first P entries."""
+        return state[: self.problem.layout.size]
 
     def scale(self, state: Tensor) -> Tensor | None:
         """Typical size of each entry of the state, relative to theta's; None if all are alike."""
-        ...
+        return None
+
+    @property
+    def jvp(self) -> JacobianProduct | None:
+        """The exact Jacobian product, where the flow has one."""
+        return None
+
+    @property
+    def map_order(self) -> int | None:
+        """Order K of a truncated series of the optimiser's map, whose one-step defects a run shows."""
+        return None
+
+    @property
+    def jumps(self) -> NDArray[np.float64] | None:
+        """Flow times at which the field jumps, the start included; None for a continuous field."""
+        return None
+
+    def during(self, piece: int) -> Flow:
+        """The field in force from jumps[piece] on, up to the next."""
+        return self
+
+    def non_finite_remedy(self, *, warm_start: bool) -> str | None:
+        """What to do where the field became non-finite, if this flow knows more than a solver does."""
+        return None
 
 
-def require_sgd(optimizer: Optimizer, flow: str) -> SGD:
+def require_descent(optimizer: UpdateMap, flow: str) -> Descent:
     """The optimiser as SGD.
 
     Raises:
         FlowError: it is another.
     """
-    if not isinstance(optimizer, SGD):
+    if not optimizer.is_descent:
         raise FlowError(
             f"{flow} with {type(optimizer).__name__}: it is that of SGD alone; take the modified flow in "
             "iterated-map form, which every optimiser has"
         )
-    return optimizer
+    found: Any = optimizer
+    descent: Descent = found
+    return descent
 
 
-def require_plain(optimizer: Optimizer, flow: str) -> SGD:
+def require_plain(optimizer: UpdateMap, flow: str) -> Descent:
     """The optimiser as plain descent.
 
     Raises:
         FlowError: an optimiser whose state is more than theta.
     """
-    optimizer = require_sgd(optimizer, flow)
-    if optimizer.momentum:
+    descent = require_descent(optimizer, flow)
+    if descent.momentum:
         raise FlowError(
-            f"{flow} with momentum = {optimizer.momentum}: it is that of plain descent alone; set momentum = 0, or "
+            f"{flow} with momentum = {descent.momentum}: it is that of plain descent alone; set momentum = 0, or "
             "take the modified flow in iterated-map form"
         )
-    return optimizer
+    return descent
 
 
-def regularised_gradient(problem: Problem, optimizer: SGD | None, theta: Tensor) -> Tensor:
+def regularised_gradient(problem: Problem, optimizer: Descent | None, theta: Tensor) -> Tensor:
     """∇L + λθ, a tensor of the caller's own."""
     gradient = problem.grad(theta)
     if optimizer is not None and optimizer.weight_decay:
@@ -108,7 +189,7 @@ def regularised_gradient(problem: Problem, optimizer: SGD | None, theta: Tensor)
     return gradient
 
 
-def regularised_hvp(problem: Problem, optimizer: SGD, theta: Tensor, v: Tensor) -> Tensor:
+def regularised_hvp(problem: Problem, optimizer: Descent, theta: Tensor, v: Tensor) -> Tensor:
     """(H + λ) v, a tensor of the caller's own."""
     product = problem.hvp(theta, v)
     return product.add_(v, alpha=optimizer.weight_decay) if optimizer.weight_decay else product

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_plain
-from nm_ode.flows.gradient import ThetaState
-from nm_ode.optimizers import SGD
+from nm_ode.flows.base import (
+    Cost,
+    Descent,
+    Flow,
+    FlowError,
+    regularised_gradient,
+    regularised_hvp,
+    require_plain,
+)
+from nm_ode.loss import Problem
 
 
 @dataclass(frozen=True)
-class HessianFlow(ThetaState):
+class HessianFlow(Flow):
     """θ̇ = −g − (η/2)Hg − η²(⅓HHg + (1/12)∇³L[g,g]), with L + (λ/2)‖θ‖² for L; order 2 leaves the last term out.
 
     To order 2 it is gradient flow on L + (η/4)‖g‖² (Kunin et al. 2021, §5). One gradient and one exact
@@ -22,10 +30,10 @@ class HessianFlow(ThetaState):
         FlowError: another order than 2 or 3, or an optimiser other than plain descent.
     """
 
-    optimizer: SGD
+    problem: Problem
+    optimizer: Descent
     order: int = 2
-    depends_on_lr = True
-    gradients_per_rhs = 1
+    depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
         require_plain(self.optimizer, "modified flow in Hessian form")
@@ -47,12 +55,8 @@ class HessianFlow(ThetaState):
         return self.order
 
     @property
-    def hvps_per_rhs(self) -> int:
-        return self.order - 1
-
-    @property
-    def third_derivatives_per_rhs(self) -> int:
-        return self.order - 2
+    def cost(self) -> Cost:
+        return Cost(hvps=self.order - 1, third_derivatives=self.order - 2)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         lr = self.optimizer.lr

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from nm_ode.flows.base import Cost, Flow, StateLayout, UpdateMap
 from nm_ode.loss import Problem
-from nm_ode.optimizers import Optimizer, StateLayout
 
 
 @dataclass(frozen=True)
-class IteratedMapFlow:
+class IteratedMapFlow(Flow):
     """f_K(z) = (1/h) Σ_{j=1}^{K} (−1)^{j+1}/j Δ^j z, from the K iterates z, Φ(z), …, Φ^K(z).
 
     The series of (1/h) log E in the forward difference Δ = E − 1. K gradients an evaluation, no Hessian. The state z
@@ -28,11 +29,9 @@ class IteratedMapFlow:
     """
 
     problem: Problem
-    optimizer: Optimizer
+    optimizer: UpdateMap
     order: int
-    depends_on_lr = True
-    hvps_per_rhs = 0
-    third_derivatives_per_rhs = 0
+    depends_on_lr: ClassVar = True
 
     @property
     def name(self) -> str:
@@ -47,8 +46,13 @@ class IteratedMapFlow:
         return self.order
 
     @property
-    def gradients_per_rhs(self) -> int:
+    def map_order(self) -> int:
+        """K."""
         return self.order
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(gradients=self.order)
 
     @property
     def layout(self) -> StateLayout:
@@ -63,13 +67,20 @@ class IteratedMapFlow:
             return theta
         return self.optimizer.init(theta, self.problem.grad(theta))
 
-    def theta_in(self, state: Tensor) -> Tensor:
-        return state[: self.problem.layout.size]
-
     def scale(self, state: Tensor) -> Tensor | None:
         if not self.optimizer.multiscale:
             return None
         return self.optimizer.scale(state, self.problem.grad(self.theta_in(state)))
+
+    def non_finite_remedy(self, *, warm_start: bool) -> str | None:
+        if not self.optimizer.multiscale:
+            return None
+        if warm_start:
+            return "a step of the solver took a second moment below zero: tighten rtol"
+        return (
+            "differences do not follow the optimiser's first steps, and take its second moment below zero: start warm "
+            "(state0 of train, warm_steps of a case)"
+        )
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         field = torch.zeros_like(state)

@@ -1,51 +1,54 @@
-"""Flows beside a run on minibatches (THEORY.md §4): of the loss over all samples, or of each step's own batch."""
+"""Flows beside a run on minibatches (docs/theory.md §4): of the loss over all samples, or of each step's own batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.data import BatchSize, sample_batches
-from nm_ode.flows.base import Flow
+from nm_ode.flows.base import Cost, Flow, FlowError
 from nm_ode.loss import Problem
+from nm_ode.results import Beside, TimeGrid, run_info
 
 
 @dataclass(frozen=True, eq=False)
-class MinibatchFlow:
+class MinibatchFlow(Flow):
     """During step k the field is that of batch k's loss: its distance to the run is discretisation error alone.
 
-    THEORY.md's (i). The field jumps from step to step, so that it is solved step by step: one step of an eighth-order
-    method each, and the same at half the step beside it, whose distance is the solver's error. Any other flow is
-    THEORY.md's (ii), a full-batch flow: beside a run on minibatches its distance holds the batches' noise too, does
-    not shrink like lr^order, and says nothing about the flow's order.
+    docs/theory.md §4 (i). The field jumps from step to step, so that it is solved step by step: one step of an
+    eighth-order method each, and the same at half the step beside it, whose distance is the solver's error. Any other
+    flow is a full-batch flow (ii): beside a run on minibatches its distance holds the batches' noise too, does not
+    shrink like lr^order, and says nothing about the flow's order.
 
-    An optimiser that remembers more than theta is followed less well: each change of batch starts a transient of its
-    velocity or moments, of which a flow of order K knows (1−β)^K (see `IteratedMapFlow`).
+    A stateful optimiser is followed less well: each change of batch starts a transient of its velocity or moments, of
+    which a flow of order K knows (1−β)^K (see `IteratedMapFlow`).
 
     Args:
         flow: any other flow.
-        batch_size, seed: as `train` was given them.
-        steps: how many steps the run has.
-        time_per_step: how long each batch is in force, in flow time.
+        grid: of the run: when each batch is in force, and which samples it has.
+
+    Raises:
+        FlowError: the run was on other data.
     """
 
     flow: Any  # a Flow that is a dataclass, whose problem can be replaced
-    batch_size: BatchSize
-    seed: int
-    steps: int
-    time_per_step: float
+    grid: TimeGrid
+
+    def __post_init__(self) -> None:
+        if self.grid.n_samples != self.problem.n_samples:
+            raise FlowError(
+                f"the run is on {self.grid.n_samples} samples and the flow's problem on {self.problem.n_samples}: "
+                "a same-batch flow needs the run's own problem"
+            )
 
     @classmethod
     def beside(cls, flow: Flow, run: xr.Dataset) -> MinibatchFlow:
         """For a run of `train`."""
-        attrs = run.attrs
-        return cls(flow, attrs["batch_size"], attrs["seed"], run.sizes["step"], attrs["time_per_step"])
+        return cls(flow, run_info(run).grid)
 
     @property
     def name(self) -> str:
@@ -56,7 +59,7 @@ class MinibatchFlow:
         return f"same-batch {self.flow.title}"
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> Problem:  # type: ignore[override]
         problem: Problem = self.flow.problem
         return problem
 
@@ -69,35 +72,23 @@ class MinibatchFlow:
         return bool(self.flow.depends_on_lr)
 
     @property
-    def gradients_per_rhs(self) -> int:
-        return int(self.flow.gradients_per_rhs)
+    def cost(self) -> Cost:
+        cost: Cost = self.flow.cost
+        return cost
 
     @property
-    def hvps_per_rhs(self) -> int:
-        return int(self.flow.hvps_per_rhs)
+    def jumps(self) -> NDArray[np.float64]:
+        """Flow times of the steps' starts, shape (steps,); from jumps[k] on the field is that of `during(k)`."""
+        return self.grid.times[:-1]
 
-    @property
-    def third_derivatives_per_rhs(self) -> int:
-        return int(self.flow.third_derivatives_per_rhs)
-
-    @property
-    def jumps(self) -> np.ndarray:
-        """Flow times of the steps' starts, shape (steps,); during step k the field is that of `during(k)`."""
-        return np.arange(self.steps) * self.time_per_step
-
-    @cached_property
-    def _batches(self) -> list[Tensor | None]:
-        return list(islice(sample_batches(self.problem.n_samples, self.batch_size, self.seed), self.steps))
-
-    def during(self, step: int) -> Flow:
+    def during(self, piece: int) -> Flow:
         """The flow in force during a step of the run."""
-        flow: Flow = replace(self.flow, problem=self.problem.subset(self._batches[step]))
+        flow: Flow = replace(self.flow, problem=self.problem.subset(self.grid.batches[piece]))
         return flow
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         """The field at a time within a step; at a step's ends it jumps, and a solver takes `during(step).rhs`."""
-        step = int(np.clip(np.floor(t / self.time_per_step), 0, self.steps - 1))
-        return self.during(step).rhs(t, state)
+        return self.during(self.grid.step_at(t)).rhs(t, state)
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
         """At rest an optimiser looks at its first batch."""
@@ -110,9 +101,15 @@ class MinibatchFlow:
     def scale(self, state: Tensor) -> Tensor | None:
         return self.during(0).scale(state)
 
+    def non_finite_remedy(self, *, warm_start: bool) -> str | None:
+        remedy: str | None = self.flow.non_finite_remedy(warm_start=warm_start)
+        return remedy
 
-def name_and_title(flow: Flow, batch_size: BatchSize) -> tuple[str, str]:
-    """The flow's, which beside a run on minibatches say over which samples its loss is."""
-    if batch_size == "full" or isinstance(flow, MinibatchFlow):
-        return flow.name, flow.title
-    return f"full_batch_{flow.name}", f"full-batch {flow.title}"
+
+def beside_a_run(flow: Flow, *, full_batch: bool) -> tuple[str, str, Beside | None]:
+    """Name, title and whose samples: beside a run on minibatches a flow says over which samples its loss is."""
+    if full_batch:
+        return flow.name, flow.title, None
+    if flow.jumps is not None:
+        return flow.name, flow.title, "same_batch"
+    return f"full_batch_{flow.name}", f"full-batch {flow.title}", "full_batch"

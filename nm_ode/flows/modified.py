@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nm_ode.flows.base import Flow, FlowError, require_plain
+from nm_ode.flows.base import Flow, FlowError, UpdateMap, require_descent, require_plain
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
 from nm_ode.flows.iterated_map import IteratedMapFlow
 from nm_ode.loss import Problem
-from nm_ode.optimizers import SGD, Optimizer
 
 Form = Literal["iterated_map", "hessian"]
 
 
 def modified_flow(
-    problem: Problem, optimizer: Optimizer, order: int = 2, form: Form = "iterated_map"
+    problem: Problem, optimizer: UpdateMap, order: int = 2, form: Form = "iterated_map"
 ) -> Flow:
     """The modified flow of `optimizer` on `problem`, matching its trajectory to O(η^order) at fixed time.
 
@@ -39,6 +38,6 @@ def modified_flow(
     if form == "hessian":
         plain = require_plain(optimizer, "modified flow in Hessian form")
         return GradientFlow(problem, plain) if order == 1 else HessianFlow(problem, plain, order)
-    if order == 1 and isinstance(optimizer, SGD) and not optimizer.stateful:
-        return GradientFlow(problem, optimizer)
+    if order == 1 and optimizer.is_descent and not optimizer.stateful:
+        return GradientFlow(problem, require_descent(optimizer, "gradient flow"))
     return IteratedMapFlow(problem, optimizer, order)

@@ -1,4 +1,4 @@
-"""Flows of SGD with momentum that are written down by hand: second order in time, and its slow manifold.
+"""Closed-form flows of SGD with momentum: second order in time, and its slow manifold.
 
 Both are in time t = ak with a = η(1−τ), and take the gradient and Hessian of L + (λ/2)‖θ‖². The iterated-map form
 follows the same optimiser closer at every order; these are what the literature compares with.
@@ -7,18 +7,25 @@ follows the same optimiser closer at every order; these are what the literature 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_sgd
-from nm_ode.flows.gradient import ThetaState
+from nm_ode.flows.base import (
+    Cost,
+    Descent,
+    Flow,
+    FlowError,
+    regularised_gradient,
+    regularised_hvp,
+    require_descent,
+)
 from nm_ode.loss import Problem
-from nm_ode.optimizers import SGD
 
 
 @dataclass(frozen=True)
-class SecondOrderFlow:
+class SecondOrderFlow(Flow):
     """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; THEORY.md §4 C). State (θ, θ̇).
 
     The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
@@ -32,32 +39,24 @@ class SecondOrderFlow:
     """
 
     problem: Problem
-    optimizer: SGD
-    name = "second_order"
-    title = "second-order form"
-    expected_order = 2
-    depends_on_lr = True
-    gradients_per_rhs = 1
-    third_derivatives_per_rhs = 0
+    optimizer: Descent
+    name: ClassVar = "second_order"
+    title: ClassVar = "second-order flow"
+    expected_order: ClassVar = 2
+    depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
-        require_sgd(self.optimizer, "second-order form")
+        require_descent(self.optimizer, "second-order flow")
 
     @property
-    def hvps_per_rhs(self) -> int:
-        return int(self.optimizer.nesterov)
+    def cost(self) -> Cost:
+        return Cost(hvps=int(self.optimizer.nesterov))
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
         if memory is None or not self.optimizer.stateful:
             return torch.cat([theta, torch.zeros_like(theta)])
         _, velocity = self.optimizer.state_layout(len(theta)).split(memory)
         return torch.cat([theta, velocity / -(1 - self.optimizer.dampening)])
-
-    def theta_in(self, state: Tensor) -> Tensor:
-        return state[: self.problem.layout.size]
-
-    def scale(self, state: Tensor) -> None:
-        return None
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         step, beta = self.optimizer.time_per_step, self.optimizer.momentum
@@ -69,7 +68,7 @@ class SecondOrderFlow:
 
 
 @dataclass(frozen=True)
-class SlowManifoldFlow(ThetaState):
+class SlowManifoldFlow(Flow):
     """θ̇ = −sg − ac s³Hg with s = 1/(1−β): where momentum leads after its transient (THEORY.md §4).
 
     c = (1+β)/2 for heavy ball and (1−β+2β²)/2 for Nesterov: the x² term of log z, z the slow root of
@@ -83,14 +82,13 @@ class SlowManifoldFlow(ThetaState):
         FlowError: another order than 1 or 2, or an optimiser other than SGD.
     """
 
-    optimizer: SGD
+    problem: Problem
+    optimizer: Descent
     order: int = 2
-    depends_on_lr = True
-    gradients_per_rhs = 1
-    third_derivatives_per_rhs = 0
+    depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
-        require_sgd(self.optimizer, "slow-manifold flow")
+        require_descent(self.optimizer, "slow-manifold flow")
         if self.order not in (1, 2):
             raise FlowError(f"the slow-manifold flow is built for orders 1 and 2, not {self.order}")
 
@@ -107,8 +105,8 @@ class SlowManifoldFlow(ThetaState):
         return self.order
 
     @property
-    def hvps_per_rhs(self) -> int:
-        return self.order - 1
+    def cost(self) -> Cost:
+        return Cost(hvps=self.order - 1)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         beta = self.optimizer.momentum

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nm_ode.flows.base import FlowError, regularised_gradient, regularised_hvp, require_plain
+from nm_ode.flows.base import Descent, FlowError, regularised_gradient, regularised_hvp, require_plain
 from nm_ode.loss import Problem
-from nm_ode.optimizers import SGD
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +16,7 @@ class StochasticModifiedFlow:
     """dθ = −∇(L + (η/4)‖∇L‖²) dt + √η Σ^{1/2} dW, with L + (λ/2)‖θ‖² for L; order 1 leaves the second term out.
 
     Compared with SGD in distribution, never path by path (Li, Tai, E 2019, §3; order 2 is their second-order equation).
-    Σ is the covariance of a batch's gradient, taken constant in θ: `recording.gradient_noise` at a point of the path.
+    Σ is the covariance of a batch's gradient, taken constant in θ: `nm_ode.gradient_noise` at a point of the path.
 
     Args:
         diffusion: Σ's factor B, shape (r, P), or its diagonal's root, shape (P,), both without √η.
@@ -28,7 +27,7 @@ class StochasticModifiedFlow:
     """
 
     problem: Problem
-    optimizer: SGD
+    optimizer: Descent
     diffusion: Tensor
     order: int = 2
 

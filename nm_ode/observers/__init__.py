@@ -1,16 +1,41 @@
-"""What is recorded of an optimiser's steps."""
+"""What is looked at along a run or a flow, one observer a file; sinks keep what they see."""
 
-from nm_ode.observers.charges import CHARGES, ChargeRecord, charge_coordinates
-from nm_ode.observers.crossings import CrossingRecord
-from nm_ode.observers.curvature import CurvatureRecord, Sharpness, sharpness, spread_steps
+from nm_ode.observers.base import Context, Observer, View, spread_steps
+from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
+from nm_ode.observers.crossings import KinkCrossings
+from nm_ode.observers.curvature import Curvature
+from nm_ode.observers.losses import Losses
+from nm_ode.observers.norms import Norms
+from nm_ode.observers.recording import Recording
+from nm_ode.observers.trajectory import Trajectory
+from nm_ode.registry import Registry
+
+OBSERVERS: Registry[type[Observer]] = Registry(
+    "observer",
+    {
+        "charges": Charges,
+        "curvature": Curvature,
+        "kink_crossings": KinkCrossings,
+        "losses": Losses,
+        "norms": Norms,
+        "trajectory": Trajectory,
+    },
+)
+"""Name in a case file → class; its fields are its options."""
 
 __all__ = [
     "CHARGES",
-    "ChargeRecord",
-    "CrossingRecord",
-    "CurvatureRecord",
-    "Sharpness",
+    "OBSERVERS",
+    "Charges",
+    "Context",
+    "Curvature",
+    "KinkCrossings",
+    "Losses",
+    "Norms",
+    "Observer",
+    "Recording",
+    "Trajectory",
+    "View",
     "charge_coordinates",
-    "sharpness",
     "spread_steps",
 ]

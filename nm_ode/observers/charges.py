@@ -2,67 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-import xarray as xr
 from torch import Tensor
 
+from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
+from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
 CHARGES = "charge_index"
 """The dimension along which charges lie: not "charge", for xarray takes a variable of its own dimension's name for a
 coordinate."""
 
-_BEFORE = ("charge", "generator_norm", "constraint_residual")
+_STATE = ("charge", "generator_norm", "constraint_residual")
 
 
-class ChargeRecord:
-    """Sums over the symmetries' slices at each step; nothing of theta's size is kept, and nothing leaves the device.
+@dataclass(frozen=True)
+class Charges(Observer):
+    """The charges of symmetries: sums over their slices; nothing of theta's size is kept.
+
+    Along a run, at each step: `charge` Q before the update, `constraint_residual` ⟨g, ξ⟩, `generator_norm` ‖ξ‖,
+    `charge_driver` [w, w] of the update −lr·w, and with Nesterov `charge_cross_driver` [w, v]; `saved_charge` at saved
+    steps. Along a flow: `charge`.
 
     Args:
-        meter: of the symmetries.
-        steps: the most steps that will be recorded.
-        like: a tensor of theta's dtype and device.
-        nesterov: record [w, v] too, which Nesterov's laws need.
+        symmetries: as `find_symmetries` or `symmetries_of` gives them; none at all observes nothing.
+
+    Raises:
+        SymmetryError: symmetries of another model.
     """
 
-    def __init__(self, meter: ChargeMeter, steps: int, like: Tensor, *, nesterov: bool) -> None:
-        self._meter, self._step = meter, 0
-        names = [*_BEFORE, "charge_driver", *(["charge_cross_driver"] if nesterov else [])]
-        self._values = {name: like.new_empty(steps, meter.count) for name in names}
-        self._saved: list[Tensor] = []
+    symmetries: Sequence[Symmetry]
 
-    def before(self, theta: Tensor, gradient: Tensor) -> None:
-        """The state before a step: Q, ‖ξ‖ and ⟨g, ξ⟩; shapes (P,)."""
-        for name, values in zip(_BEFORE, self._meter.state(theta, gradient), strict=True):
-            self._values[name][self._step] = values
+    def begin(self, context: Context) -> Sequence[Observer]:
+        if not self.symmetries:
+            return []
+        meter = ChargeMeter(context.layout, self.symmetries, context.device)
+        if context.along_flow:
+            return [_ChargeOfState(meter, "charge", STEP)]
+        nesterov = bool(getattr(context.optimizer, "nesterov", False))
+        return [_ChargesOfSteps(meter, nesterov), _ChargeOfState(meter, "saved_charge", SAVED_STEP)]
 
-    def after(self, update: Tensor, lr: float, velocity: Tensor | None) -> None:
-        """What the step did: θ_{k+1} − θ_k = −lr·w, and v_{k+1}."""
-        self._values["charge_driver"][self._step] = self._meter.bracket(update, update) / lr**2
-        if "charge_cross_driver" in self._values:
-            assert velocity is not None
-            self._values["charge_cross_driver"][self._step] = self._meter.bracket(update, velocity) / -lr
-        self._step += 1
 
-    def save(self, theta: Tensor) -> None:
-        """Q of a state that is kept."""
-        self._saved.append(self._meter.charge(theta))
+class _ChargeOfState(Observer):
+    def __init__(self, meter: ChargeMeter, name: str, dim: str) -> None:
+        self._meter, self._name = meter, name
+        self.dim = dim
+        self.variables = {name: variable(name, CHARGES)}
 
-    def dataset(self) -> xr.Dataset:
-        """Dimensions `step`, `saved_step`, `charge_index`; coordinates `symmetry`, `kind`, `channel` along it."""
-        recorded = {name: ("step", values[: self._step]) for name, values in self._values.items()}
-        saved = torch.stack(self._saved) if self._saved else next(iter(self._values.values()))[:0]
-        recorded["saved_charge"] = ("saved_step", saved)
-        return xr.Dataset(
-            {
-                name: ((dim, CHARGES), values.cpu().numpy().astype(np.float64))
-                for name, (dim, values) in recorded.items()
-            },
-            coords=charge_coordinates(self._meter.symmetries),
-        )
+    def coordinates(self) -> Coordinates:
+        return charge_coordinates(self._meter.symmetries)
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        return {self._name: self._meter.charge(view.theta).double()}
+
+
+class _ChargesOfSteps(Observer):
+    variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
+
+    def __init__(self, meter: ChargeMeter, nesterov: bool) -> None:
+        self._meter, self._nesterov = meter, nesterov
+        drivers = ["charge_driver", *(["charge_cross_driver"] if nesterov else [])]
+        self.update_variables = {name: variable(name, CHARGES) for name in drivers}
+
+    def coordinates(self) -> Coordinates:
+        return charge_coordinates(self._meter.symmetries)
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        measured = self._meter.state(view.theta, view.gradient)
+        return {name: values.double() for name, values in zip(_STATE, measured, strict=True)}
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        found: dict[str, Tensor] = {
+            "charge_driver": (self._meter.bracket(view.update, view.update) / view.lr**2).double()
+        }
+        if self._nesterov:
+            cross = self._meter.bracket(view.update, view.memory("velocity")) / -view.lr
+            found["charge_cross_driver"] = cross.double()
+        return found
 
 
 def charge_coordinates(symmetries: Sequence[Symmetry]) -> dict[str, tuple[str, np.ndarray]]:
@@ -70,12 +90,11 @@ def charge_coordinates(symmetries: Sequence[Symmetry]) -> dict[str, tuple[str, n
     counts = [symmetry.count for symmetry in symmetries]
 
     def each(values: list[str]) -> np.ndarray:
-        return np.repeat(
-            np.array(values, dtype=object), counts
-        )  # Zarr v3 has a type for strings, none for '<U'
+        # Zarr v3 has a type for strings, none for numpy's '<U'.
+        return np.repeat(np.array(values, dtype=object), counts)
 
     return {
-        "symmetry": (CHARGES, each([symmetry.name for symmetry in symmetries])),
+        "charge_symmetry": (CHARGES, each([symmetry.name for symmetry in symmetries])),
         "kind": (CHARGES, each([symmetry.kind for symmetry in symmetries])),
         "channel": (CHARGES, np.concatenate([np.arange(count) for count in counts])),
     }

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import changed_share, sides
+from nm_ode.observers.base import Context, Observer, View, spread_steps
+from nm_ode.results import Variable, variable
 
 
-class CrossingRecord:
-    """Watches a run: the share of units on another side of their kink after a step than before, at some steps.
+@dataclass(frozen=True)
+class KinkCrossings(Observer):
+    """`crossing_share`: the share of units on another side of their kink after a step than before, at some steps.
 
     Args:
-        first: steps to look at.
+        points: how many steps to look at, spread over the run. Nothing is observed along a flow.
     """
 
-    def __init__(self, problem: Problem, first: Sequence[int]) -> None:
-        self.steps = frozenset([*first, *(step + 1 for step in first)])
-        self._problem, self._first = problem, frozenset(first)
+    points: int = 6
+
+    def begin(self, context: Context) -> Sequence[Observer]:
+        if context.along_flow:
+            return []
+        return [_Crossings(context.problem, spread_steps(context.steps - 1, self.points))]
+
+
+class _Crossings(Observer):
+    dim: str = "crossing_step"
+    update_variables: Mapping[str, Variable] = {"crossing_share": variable("crossing_share")}
+
+    def __init__(self, problem: Problem, steps: Sequence[int]) -> None:
+        self._problem, self._steps = problem, steps
         self._before: list[Tensor] = []
-        self._before_step = -1
-        self.shares: dict[int, float] = {}
 
-    def __call__(self, step: int, state: Tensor) -> None:
-        """Compare with the state one step ago."""
-        now = sides(self._problem, state[: self._problem.layout.size])
-        if self._before_step == step - 1 and step - 1 in self._first:
-            self.shares[step - 1] = changed_share(self._before, now)
-        self._before, self._before_step = now, step
+    def steps(self, context: Context) -> Collection[int]:
+        return self._steps
 
-    @property
-    def mean(self) -> float:
-        """Over the steps looked at; NaN without any."""
-        return float(np.mean(list(self.shares.values()))) if self.shares else np.nan
+    def observe(self, view: View) -> Mapping[str, Any]:
+        self._before = sides(self._problem, view.theta)
+        return {}
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        return {"crossing_share": changed_share(self._before, sides(self._problem, view.theta))}

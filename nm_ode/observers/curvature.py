@@ -2,133 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import torch
-import xarray as xr
-from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from nm_ode.loss import Problem
+from nm_ode.loss.spectrum import Sharpness, sharpness
+from nm_ode.observers.base import Context, Observer, View, spread_steps
 from nm_ode.optimizers import SERIES_LIMIT, Optimizer
-from nm_ode.results.schema import annotate
-
-_BASIS = 12  # Lanczos vectors
+from nm_ode.results import Variable, variable
 
 
 @dataclass(frozen=True)
-class Sharpness:
-    """Largest eigenvalue of the Hessian, a unit eigenvector, and what they cost."""
+class Curvature(Observer):
+    """Along a run, at some steps, along `curvature_step`; the tree keeps it in `/discrete/curvature`.
 
-    value: float
-    vector: NDArray[np.float64]
-    hvp_evaluations: int
-
-
-def sharpness(
-    problem: Problem,
-    theta: Tensor,
-    *,
-    preconditioner: Tensor | None = None,
-    v0: NDArray[np.float64] | None = None,
-    tol: float = 1e-4,
-) -> Sharpness:
-    """λ_max of H(theta), or of D^{-1/2} H D^{-1/2}, by Lanczos on exact Hessian–vector products (SciPy's `eigsh`).
+    `sharpness` is λ_max of the Hessian that the optimiser sees (preconditioned for Adam, weight decay added), and
+    `normalised_sharpness` the same times the learning rate that it is multiplied by, which is to be compared with the
+    constants `series_limit` (the modified flow) and, where the optimiser's is known, `stability_limit` (the run).
 
     Args:
-        theta: shape (P,).
-        preconditioner: D, shape (P,), positive.
-        v0: where to start: the eigenvector of a point near by saves most of the products. Random if None.
-        tol: of the eigenvalue, relative.
-    """
-    root = None if preconditioner is None else preconditioner.sqrt()
-    count = 0
-
-    def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal count
-        count += 1
-        direction = torch.from_numpy(np.ascontiguousarray(v.reshape(-1), dtype=np.float64)).to(theta)
-        if root is not None:
-            direction = direction / root
-        found = problem.hvp(theta, direction)
-        if root is not None:
-            found = found / root
-        return np.asarray(found.cpu().numpy(), dtype=np.float64)
-
-    n = len(theta)
-    if n == 1:
-        return Sharpness(float(product(np.ones(1))[0]), np.ones(1), count)
-    if v0 is None:
-        v0 = np.random.default_rng(0).standard_normal(n)
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
-    values, vectors = eigsh(operator, k=1, which="LA", v0=v0, tol=tol, ncv=min(n, _BASIS))
-    return Sharpness(float(values[0]), vectors[:, 0], count)
-
-
-class CurvatureRecord:
-    """Watches a run: the sharpness at some of its steps, each Lanczos started from the eigenvector before.
-
-    Args:
-        steps: at which to measure; `spread_steps` chooses some.
+        points: at how many steps to measure, spread over the run. Nothing is observed along a flow.
     """
 
-    def __init__(self, problem: Problem, optimizer: Optimizer, steps: Sequence[int]) -> None:
-        self.steps = frozenset(steps)
-        self._problem, self._optimizer = problem, optimizer
-        self._found: dict[int, Sharpness] = {}
+    points: int = 20
 
-    def __call__(self, step: int, state: Tensor) -> None:
-        """Measure at the state before a step."""
-        theta = state[: self._problem.layout.size]
-        before = next(reversed(self._found.values()), None)
-        self._found[step] = sharpness(
+    def begin(self, context: Context) -> Sequence[Observer]:
+        return [] if context.optimizer is None else [_Sharpnesses(context, context.optimizer, self.points)]
+
+
+class _Sharpnesses(Observer):
+    """Each Lanczos starts from the eigenvector before."""
+
+    dim: str = "curvature_step"
+    variables: Mapping[str, Variable] = {
+        name: variable(name) for name in ("sharpness", "normalised_sharpness", "hvp_evaluations")
+    }
+
+    def __init__(self, context: Context, optimizer: Optimizer, points: int) -> None:
+        self._problem, self._optimizer = context.problem, optimizer
+        self._steps = spread_steps(context.steps, points)
+        self._last: Sharpness | None = None
+        self._lr = optimizer.lr
+
+    def steps(self, context: Context) -> Collection[int]:
+        return self._steps
+
+    def constants(self) -> Mapping[str, float]:
+        stability = self._optimizer.stability
+        known = {} if stability is None else {"stability_limit": stability.limit}
+        return {"series_limit": SERIES_LIMIT, **known}
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        if view.lr == view.lr:  # after the last step the learning rate is that of the last
+            self._lr = view.lr
+        stability = self._optimizer.stability
+        step, decay = (self._optimizer.lr, 0.0) if stability is None else (stability.step, stability.decay)
+        self._last = found = sharpness(
             self._problem,
-            theta,
-            preconditioner=self._preconditioner(state, theta),
-            v0=None if before is None else before.vector,
+            view.theta,
+            preconditioner=self._preconditioner(view),
+            v0=None if self._last is None else self._last.vector,
         )
+        seen = found.value + decay
+        return {
+            "sharpness": seen,
+            "normalised_sharpness": seen * self._lr * (step / self._optimizer.lr),
+            "hvp_evaluations": found.hvp_evaluations,
+        }
 
-    def _preconditioner(self, state: Tensor, theta: Tensor) -> Tensor | None:
+    def _preconditioner(self, view: View) -> Tensor | None:
         if not self._optimizer.multiscale:
             return None  # and no gradient is spent to learn it
-        return self._optimizer.preconditioner(state, self._problem.grad(theta))
-
-    def dataset(self, run: xr.Dataset) -> xr.Dataset:
-        """`/discrete/curvature`: dimension `curvature_step`.
-
-        `sharpness` is λ_max of the Hessian that the optimiser sees (preconditioned for Adam, weight decay added), and
-        `normalised_sharpness` the same times the learning rate that it is multiplied by, which is to be compared with
-        the attributes `series_limit` (the modified flow) and `stability_limit` (the run).
-        """
-        steps = np.array(sorted(self._found), dtype=int)
-        steps = steps[steps <= run.sizes["step"]]
-        optimizer = self._optimizer
-        lrs = np.append(run["lr"].values, run["lr"].values[-1])[steps]
-        times = np.interp(steps, run["saved_step"].values, run["saved_time"].values)
-        seen = np.array([self._found[int(step)].value for step in steps]) + optimizer.decay_curvature
-        return annotate(
-            xr.Dataset(
-                {
-                    "sharpness": ("curvature_step", seen),
-                    "normalised_sharpness": (
-                        "curvature_step",
-                        seen * lrs * (optimizer.curvature_step / optimizer.lr),
-                    ),
-                },
-                coords={"curvature_step": steps, "curvature_time": ("curvature_step", times)},
-                attrs={
-                    "series_limit": SERIES_LIMIT,
-                    "stability_limit": optimizer.stability_limit,
-                    "hvp_evaluations": sum(found.hvp_evaluations for found in self._found.values()),
-                    "status": "success",
-                },
-            )
-        )
-
-
-def spread_steps(steps: int, points: int) -> list[int]:
-    """`points` steps of 0 … steps, evenly spread, with both ends."""
-    return sorted({round(place) for place in np.linspace(0, steps, max(points, 2)).tolist()})
+        return self._optimizer.preconditioner(view.state(), self._problem.grad(view.theta))

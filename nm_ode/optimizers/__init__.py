@@ -1,7 +1,36 @@
 """Update maps Φ as pure functions of the optimiser's whole state, equal to torch.optim step for step."""
 
 from nm_ode.optimizers.adam import Adam, AdamW
-from nm_ode.optimizers.base import SERIES_LIMIT, Optimizer, StateLayout, describe
+from nm_ode.optimizers.base import (
+    SERIES_LIMIT,
+    Optimizer,
+    StabilityLimit,
+    StateLayout,
+    describe,
+    hyperparameters,
+)
+from nm_ode.optimizers.schedules import SCHEDULES, Constant, Cosine, Drop, Schedule, Warmup
 from nm_ode.optimizers.sgd import SGD
+from nm_ode.registry import Registry
 
-__all__ = ["SERIES_LIMIT", "SGD", "Adam", "AdamW", "Optimizer", "StateLayout", "describe"]
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer", {"sgd": SGD, "adam": Adam, "adamw": AdamW})
+"""Name in a case file → class."""
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SERIES_LIMIT",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Drop",
+    "Optimizer",
+    "Schedule",
+    "StabilityLimit",
+    "StateLayout",
+    "Warmup",
+    "describe",
+    "hyperparameters",
+]

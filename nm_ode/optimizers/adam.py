@@ -10,13 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.optimizers.base import StateLayout, require_fraction, require_lr, require_not_negative
+from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout
+from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 _MEMORY = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """`torch.optim.Adam` as a map of the state (θ, m, v, k).
 
     d = g + λθ; m' = β1 m + (1−β1)d; v' = β2 v + (1−β2)d²; k' = k + 1;
@@ -33,52 +34,32 @@ class Adam:
         weight_decay: λ ≥ 0, added to the gradient.
 
     Raises:
-        ValueError: a value outside its range, in one sentence.
+        ArgumentError: a value outside its range, in one sentence.
     """
 
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    lr: Positive
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: NotNegative = 1e-8
+    weight_decay: NotNegative = 0.0
 
+    multiscale: ClassVar[bool] = True  # second moments are squares of gradients
+    torch_memory: ClassVar = {name: name for name in _MEMORY}
     decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        require_lr(self.lr)
-        for i, beta in enumerate(self.betas):
-            require_fraction(f"betas[{i}]", beta)
-        require_not_negative("eps", self.eps)
-        require_not_negative("weight_decay", self.weight_decay)
+        require_in_range(self)
 
     @property
-    def stateful(self) -> bool:
-        """Moments and the step."""
-        return True
+    def stability(self) -> StabilityLimit:
+        """2(1+β1) of η(1−β1) times the preconditioned sharpness (Cohen et al. 2022, §3, eq. 2).
+
+        On the preconditioned curvature Adam is heavy ball with dampening β1. λ counts where it is part of the gradient.
+        """
+        return StabilityLimit(self.lr * (1 - self.betas[0]), 2 * (1 + self.betas[0]), self._coupled_decay)
 
     @property
-    def multiscale(self) -> bool:
-        """Second moments are squares of gradients."""
-        return True
-
-    @property
-    def time_per_step(self) -> float:
-        """η."""
-        return self.lr
-
-    @property
-    def curvature_step(self) -> float:
-        """η(1−β1): on the preconditioned curvature Adam is heavy ball with dampening β1 (Cohen et al. 2022, §3)."""
-        return self.lr * (1 - self.betas[0])
-
-    @property
-    def stability_limit(self) -> float:
-        """2(1+β1), of `curvature_step` times the preconditioned sharpness (Cohen et al. 2022, eq. 2)."""
-        return 2 * (1 + self.betas[0])
-
-    @property
-    def decay_curvature(self) -> float:
-        """λ where it is part of the gradient."""
+    def _coupled_decay(self) -> float:
         return 0.0 if self.decoupled else self.weight_decay
 
     def state_layout(self, n_theta: int) -> StateLayout:
@@ -127,14 +108,8 @@ class Adam:
             exp_avg=mean.clone(), exp_avg_sq=square.clone(), step=step.detach().cpu().clone().squeeze(0)
         )
 
-    def from_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
-        """The state in torch's optimiser after its first step."""
-        found = torch_optimizer.state[parameter]
-        memory = [found[name].reshape(-1).to(parameter) for name in _MEMORY]
-        return torch.cat([parameter.detach(), *memory])
-
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
-        return grad.add(theta, alpha=self.decay_curvature) if self.decay_curvature else grad
+        return grad.add(theta, alpha=self._coupled_decay) if self._coupled_decay else grad
 
     def _one_step_on(self, state: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v', √v̂' + ε and k' after the step to come."""
@@ -150,7 +125,7 @@ class AdamW(Adam):
     Args and errors as of `Adam`.
     """
 
-    weight_decay: float = 1e-2
+    weight_decay: NotNegative = 1e-2
     decoupled: ClassVar[bool] = True
 
 

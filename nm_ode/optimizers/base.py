@@ -1,11 +1,11 @@
-"""What every optimiser offers: its update as a map of one state vector, and what is known of its stability."""
+"""What every optimiser offers: its update as a map of one state vector, and what it may know beyond that."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from torch import Tensor
 from nm_ode.errors import ArgumentError
 
 SERIES_LIMIT = 1.0
-"""Largest `curvature_step` · λ_max for which log E = Σ (−1)^{j+1} Δ^j/j converges along a mode of curvature λ.
+"""Largest `StabilityLimit.step` · λ_max for which log E = Σ (−1)^{j+1} Δ^j/j converges along a mode of curvature λ.
 
-In each optimiser here the two eigenvalues w of Δ on such a mode have the product x = curvature_step · λ, and where they
-are complex |w|² = x; plain descent has w = −x. So the modified flow's series has the radius x = 1, below the stability
-limit.
+In each optimiser here the two eigenvalues w of Δ on such a mode have the product x = step · λ, and where they are
+complex |w|² = x; plain descent has w = −x. So the modified flow's series has the radius x = 1, below the limit of
+stability.
 """
 
 
@@ -43,7 +43,7 @@ class StateLayout:
         """Views of the parts.
 
         Raises:
-            ValueError: a vector of another length.
+            ArgumentError: a vector of another length.
         """
         if state.shape != (self.size,):
             told = " + ".join(f"{name} ({size})" for name, size in self.parts)
@@ -53,76 +53,100 @@ class StateLayout:
         return torch.split(state, [size for _, size in self.parts])
 
 
-class Optimizer(Protocol):
-    """z_{k+1} = Φ(z_k), z being theta and all that the optimiser remembers, in one vector."""
+@dataclass(frozen=True)
+class StabilityLimit:
+    """How an optimiser stands to curvature.
+
+    Attributes:
+        step: the learning rate that curvature sees: what happens on a mode depends on it times λ.
+        limit: largest `step` · λ_max at which a minimum is stable.
+        decay: what weight decay adds to every eigenvalue of the Hessian.
+    """
+
+    step: float
+    limit: float
+    decay: float = 0.0
+
+
+class Optimizer(ABC):
+    """z_{k+1} = Φ(z_k), z being theta and all that the optimiser remembers, in one vector.
+
+    A subclass is a frozen dataclass of its hyper-parameters, which are also its keys in a case file. It must have
+    `lr`, `state_layout`, `init` and `increment`; all else is optional.
+    """
+
+    lr: float
+
+    multiscale: ClassVar[bool] = False
+    """Do entries of the state differ in size by orders of magnitude? Then `scale` and `preconditioner` say how."""
+
+    is_descent: ClassVar[bool] = False
+    """Is it SGD? Flows and laws that are written out for SGD alone ask."""
+
+    torch_memory: ClassVar[Mapping[str, str]] = {}
+    """Part of the state → its name in torch.optim's own state, where there is a torch twin."""
+
+    @abstractmethod
+    def state_layout(self, n_theta: int) -> StateLayout:
+        """The layout for `n_theta` parameters."""
+
+    @abstractmethod
+    def init(self, theta: Tensor, grad: Tensor) -> Tensor:
+        """z_0 of a run that starts at theta, shapes (P,); `grad` is ∇L(theta)."""
+
+    @abstractmethod
+    def increment(self, state: Tensor, grad: Tensor) -> Tensor:
+        """Φ(z) − z, with `grad` = ∇L at the state's theta; without the rounding of a difference."""
 
     @property
     def stateful(self) -> bool:
         """Is there more in the state than theta?"""
-        ...
-
-    @property
-    def lr(self) -> float: ...
+        return len(self.state_layout(1).parts) > 1
 
     @property
     def time_per_step(self) -> float:
-        """Flow time of one step (THEORY.md §1)."""
-        ...
+        """Flow time of one step (docs/theory.md §1)."""
+        return self.lr
 
     @property
-    def curvature_step(self) -> float:
-        """The learning rate that curvature sees: the optimiser's behaviour on a mode depends on it times λ."""
-        ...
+    def stability(self) -> StabilityLimit | None:
+        """Where the optimiser is stable; None if it is not known."""
+        return None
 
-    @property
-    def stability_limit(self) -> float:
-        """Largest `curvature_step` · λ_max at which a minimum is stable."""
-        ...
-
-    @property
-    def decay_curvature(self) -> float:
-        """What weight decay adds to every eigenvalue of the Hessian."""
-        ...
-
-    def state_layout(self, n_theta: int) -> StateLayout:
-        """The layout for `n_theta` parameters."""
-        ...
-
-    def init(self, theta: Tensor, grad: Tensor) -> Tensor:
-        """z_0 of a run that starts at theta, shapes (P,); `grad` is ∇L(theta)."""
-        ...
-
-    def increment(self, state: Tensor, grad: Tensor) -> Tensor:
-        """Φ(z) − z, with `grad` = ∇L at the state's theta; without the rounding of a difference."""
-        ...
-
-    @property
-    def multiscale(self) -> bool:
-        """Do entries of the state differ in size by orders of magnitude?"""
-        ...
-
-    def scale(self, state: Tensor, grad: Tensor) -> Tensor:
-        """Typical size of each entry of the state, relative to theta's."""
-        ...
+    def scale(self, state: Tensor, grad: Tensor) -> Tensor | None:
+        """Typical size of each entry of the state, relative to theta's; None if all are alike."""
+        return None
 
     def preconditioner(self, state: Tensor, grad: Tensor) -> Tensor | None:
         """D, shape (P,), of the step to come; None for the identity.
 
         The optimiser sees the curvature D^{-1/2} H D^{-1/2}.
         """
-        ...
+        return None
 
-    def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The same optimiser as torch's own object."""
-        ...
+    def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer | None:
+        """The same optimiser as torch's own object; None if torch has none, and `train` takes `increment`."""
+        return None
 
     def to_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor, state: Tensor) -> None:
         """Put all of `state` but theta into torch's optimiser of `parameter`."""
-        ...
+        layout = self.state_layout(parameter.numel())
+        parts = dict(zip(layout.names, layout.split(state), strict=True))
+        for name, theirs in self.torch_memory.items():
+            if name in parts:
+                torch_optimizer.state[parameter][theirs] = parts[name].clone()
 
     def from_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
         """The state in torch's optimiser after its first step."""
-        ...
+        theta, found = parameter.detach(), torch_optimizer.state[parameter]
+        names = self.state_layout(parameter.numel()).names[1:]
+        memory = [found[self.torch_memory[name]].reshape(-1).to(parameter) for name in names]
+        return torch.cat([theta, *memory]) if memory else theta.clone()
+
+
+def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
+    """By name, as the class takes them."""
+    return {field.name: getattr(optimizer, field.name) for field in fields(optimizer)}  # type: ignore[arg-type]
 
 
 def describe(optimizer: Optimizer) -> str:
@@ -140,22 +164,4 @@ def _text(value: object) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return ", ".join(map(_text, value)).join("()")
-    return f"{value:g}"
-
-
-def require_lr(lr: float) -> None:
-    """Raises ValueError unless lr is a positive number."""
-    if not (math.isfinite(lr) and lr > 0):
-        raise ArgumentError(f"lr must be a positive number; {lr} was given")
-
-
-def require_fraction(name: str, value: float) -> None:
-    """Raises ValueError unless value lies in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ArgumentError(f"{name} must lie in [0, 1); {value} was given")
-
-
-def require_not_negative(name: str, value: float) -> None:
-    """Raises ValueError unless value is 0 or a positive number."""
-    if not (math.isfinite(value) and value >= 0):
-        raise ArgumentError(f"{name} must be 0 or positive; {value} was given")
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

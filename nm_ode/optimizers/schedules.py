@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nm_ode.errors import ArgumentError
+from nm_ode.registry import Registry
 
 
 class Schedule(Protocol):
@@ -89,3 +90,7 @@ class Cosine:
         done = np.clip((np.arange(steps) - self.warmup) / max(steps - self.warmup, 1), 0, 1)
         down = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * done))
         return np.where(np.arange(steps) < self.warmup, ramp, down)
+
+
+SCHEDULES: Registry[type[Schedule]] = Registry("schedule", {"drop": Drop, "warmup": Warmup, "cosine": Cosine})
+"""Name in a case file → class."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
-from nm_ode.optimizers.base import StateLayout, require_fraction, require_lr, require_not_negative
+from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout
+from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimizer):
     """`torch.optim.SGD` as a map.
 
     d_k = g_k + λθ_k; v_1 = d_0, v_{k+1} = βv_k + (1−τ)d_k; θ_{k+1} = θ_k − ηv_{k+1}, and with Nesterov
@@ -28,20 +30,20 @@ class SGD:
         nesterov: needs momentum > 0 and dampening = 0, as in torch.
 
     Raises:
-        ValueError: a value outside its range, in one sentence.
+        ArgumentError: a value outside its range, in one sentence.
     """
 
-    lr: float
-    momentum: float = 0.0
-    dampening: float = 0.0
-    weight_decay: float = 0.0
+    lr: Positive
+    momentum: Fraction = 0.0
+    dampening: Fraction = 0.0
+    weight_decay: NotNegative = 0.0
     nesterov: bool = False
 
+    is_descent: ClassVar[bool] = True
+    torch_memory: ClassVar = {"velocity": "momentum_buffer"}
+
     def __post_init__(self) -> None:
-        require_lr(self.lr)
-        require_fraction("momentum", self.momentum)
-        require_fraction("dampening", self.dampening)
-        require_not_negative("weight_decay", self.weight_decay)
+        require_in_range(self)
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ArgumentError(
                 "nesterov needs momentum > 0 and dampening = 0; "
@@ -49,35 +51,16 @@ class SGD:
             )
 
     @property
-    def stateful(self) -> bool:
-        """Is there a velocity in the state?"""
-        return self.momentum > 0
-
-    @property
-    def multiscale(self) -> bool:
-        """A velocity is as large as a gradient."""
-        return False
-
-    @property
     def time_per_step(self) -> float:
-        """Flow time of one step: η, or η(1−τ) with momentum (THEORY.md §1)."""
+        """Flow time of one step: η, or η(1−τ) with momentum (docs/theory.md §1)."""
         return self.lr * (1 - self.dampening) if self.momentum else self.lr
 
     @property
-    def curvature_step(self) -> float:
-        """As `time_per_step`."""
-        return self.time_per_step
-
-    @property
-    def stability_limit(self) -> float:
-        """2(1+β), with Nesterov 2(1+β)/(1+2β): where an eigenvalue of the update reaches −1."""
+    def stability(self) -> StabilityLimit:
+        """2(1+β) of η(1−τ)·λ, with Nesterov 2(1+β)/(1+2β): where an eigenvalue of the update reaches −1."""
         beta = self.momentum
-        return 2 * (1 + beta) / (1 + 2 * beta) if self.nesterov else 2 * (1 + beta)
-
-    @property
-    def decay_curvature(self) -> float:
-        """λ."""
-        return self.weight_decay
+        limit = 2 * (1 + beta) / (1 + 2 * beta) if self.nesterov else 2 * (1 + beta)
+        return StabilityLimit(self.time_per_step, limit, self.weight_decay)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta, and with momentum the velocity."""
@@ -105,13 +88,6 @@ class SGD:
         ahead = direction + self.momentum * after if self.nesterov else after
         return torch.cat([ahead.mul_(-self.lr), gained])
 
-    def scale(self, state: Tensor, grad: Tensor) -> Tensor:
-        """All are alike."""
-        return torch.ones_like(state)
-
-    def preconditioner(self, state: Tensor, grad: Tensor) -> None:
-        """There is none."""
-
     def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The same optimiser as torch's own object."""
         return torch.optim.SGD(
@@ -122,19 +98,6 @@ class SGD:
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
         )
-
-    def to_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor, state: Tensor) -> None:
-        """Put the velocity into torch's optimiser of `parameter`."""
-        _, *memory = self.state_layout(parameter.numel()).split(state)
-        for velocity in memory:
-            torch_optimizer.state[parameter]["momentum_buffer"] = velocity.clone()
-
-    def from_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
-        """The state in torch's optimiser after its first step."""
-        theta = parameter.detach()
-        if not self.momentum:
-            return theta.clone()
-        return torch.cat([theta, torch_optimizer.state[parameter]["momentum_buffer"]])
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
         return grad.add(theta, alpha=self.weight_decay) if self.weight_decay else grad

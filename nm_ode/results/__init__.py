@@ -5,6 +5,7 @@ from nm_ode.results.grid import TimeGrid
 from nm_ode.results.records import (
     Beside,
     ComparisonInfo,
+    EnsembleInfo,
     LadderInfo,
     LadderPointInfo,
     LawInfo,
@@ -23,6 +24,7 @@ from nm_ode.results.store import StoreError, open_store
 __all__ = [
     "Beside",
     "ComparisonInfo",
+    "EnsembleInfo",
     "LadderInfo",
     "LadderPointInfo",
     "LawInfo",

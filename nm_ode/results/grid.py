@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -75,10 +76,14 @@ class TimeGrid:
         """The grid of the first steps alone."""
         return TimeGrid(self.lr[:steps], self.times[: steps + 1], self.batch_size, self.seed, self.n_samples)
 
+    def each_batch(self) -> Iterator[Tensor | None]:
+        """Which samples each step takes, one step after the other; None for all."""
+        return islice(sample_batches(self.n_samples, self.batch_size, self.seed), self.steps)
+
     @cached_property
     def batches(self) -> tuple[Tensor | None, ...]:
-        """Which samples each step took; None for all."""
-        return tuple(islice(sample_batches(self.n_samples, self.batch_size, self.seed), self.steps))
+        """Which samples each step took, at any step; None for all."""
+        return tuple(self.each_batch())
 
     def step_at(self, time: float) -> int:
         """The step that is under way at a flow time; the first or last outside the run."""

@@ -174,6 +174,30 @@ def solve_info(solution: xr.Dataset) -> SolveInfo:
 
 
 @dataclass(frozen=True)
+class EnsembleInfo:
+    """An ensemble: of runs of an optimiser, or of paths of a stochastic flow.
+
+    Attributes:
+        title: of the flow, or of the optimiser.
+        seed: of the noise or the batches.
+        time: flow time that the members end at.
+        step: of a fixed-step method.
+    """
+
+    title: str
+    members: int
+    seed: int
+    time: float
+    layout: Layout
+    steps: int | None = None
+    batch_size: int | None = None
+    flow: str | None = None
+    engine: str | None = None
+    method: str | None = None
+    step: float | None = None
+
+
+@dataclass(frozen=True)
 class LawInfo:
     """A prediction of charges: the law, and the engine that solved it if one did."""
 

@@ -38,6 +38,8 @@ _SCHEMA = {
     "charge_symmetry": ("name of the symmetry that the charge belongs to", ""),
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "crossing_share": ("share of units that cross their kink in one step, mean over some steps", "1"),
+    "crossing_step": ("optimiser step at which crossings were counted", "step"),
+    "crossing_time": ("flow time at which crossings were counted", "lr · step"),
     "curvature_step": ("optimiser step at which curvature was measured", "step"),
     "curvature_time": ("flow time at which curvature was measured", "lr · step"),
     "defect": ("truncation of the flow's series over one step, of θ", "1"),

@@ -1,10 +1,9 @@
-"""solve: a flow, sample times and tolerances to an xarray dataset. The only door to the bridges."""
+"""solve: a flow, sample times and tolerances to an xarray dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,41 +11,22 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import (
-    FINEST_RTOL,
-    Choice,
-    Engine,
-    EngineError,
-    OdeProblem,
-    OdeSolution,
-    choose,
-    choose_for_diffeq,
-    choose_for_jumps,
-    get_engine,
-    require_method,
-)
-from bridges.julia.methods import METHODS
-from nm_ode.errors import ArgumentError, NmOdeError
-from nm_ode.flows import Flow, FlowError, IteratedMapFlow, MinibatchFlow, name_and_title
+from bridges import OdeProblem, OdeSolution
+from nm_ode.errors import ArgumentError
+from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
-from nm_ode.observers import CHARGES, charge_coordinates
-from nm_ode.results.schema import annotate, layout_attrs
-from nm_ode.symmetries import ChargeMeter, Symmetry
+from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View
+from nm_ode.results import SolveInfo, annotate, write
+from nm_ode.solving.check import check as check_solution
+from nm_ode.solving.errors import SolveError, failure
+from nm_ode.solving.field import Array, Field, to_numpy
+from nm_ode.solving.options import require_options
+from nm_ode.solving.plan import plan as plan_solve
+from nm_ode.solving.start import start_of
+from nm_ode.solving.stiffness import SharpnessBound
 
-RECORDABLE = ("loss", "grad_norm", "theta")
-_TIGHTER = 10.0
-
-
-class SolveError(NmOdeError, RuntimeError):
-    """The solver gave up or ran into a limit.
-
-    Attributes:
-        solution: what was solved up to there, as `solve` would have returned it.
-    """
-
-    def __init__(self, message: str, solution: xr.Dataset) -> None:
-        super().__init__(message)
-        self.solution = solution
+# The norm first: it has the loss from the same pass.
+_RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
 
 
 def solve(
@@ -63,37 +43,37 @@ def solve(
     max_steps: int | None = None,
     max_rhs: int | None = None,
     max_seconds: float | None = None,
-    record: Collection[str] = RECORDABLE,
-    symmetries: Sequence[Symmetry] = (),
+    record: Collection[str] = tuple(_RECORDABLE),
+    observe: Sequence[Observer] = (),
     check: bool = True,
     on_sample: Callable[[int], None] | None = None,
 ) -> xr.Dataset:
-    """Solve a flow at given times; DESIGN.md's `/flows/<name>` group.
+    """Solve a flow at given times: `/flows/<name>` of docs/design.md.
 
     Args:
         flow: the vector field.
         t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
             optimiser's whole state, where the flow has use for it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
-        engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; attribute `choice` says why),
-            "sundials", "scipy", or "diffeq" (DifferentialEquations.jl).
-        method: one of the engine's; its default if None. "diffeq" chooses if it is None or "auto". Not with
-            engine "auto".
+        engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; `choice` says why), or a
+            registered engine: "sundials", "scipy", "diffeq" (DifferentialEquations.jl).
+        method: one of the engine's; its default if None. An engine that recommends methods does so if it is None or
+            "auto". Not with engine "auto".
         rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with
             kinks, 1e-3) and atol = rtol/1000.
         step: the step of a fixed-step method, in flow time.
         max_step: the longest step of an adaptive one.
         max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
-        symmetries: of which to record the charges too.
+        observe: what else to look at, such as `Charges(find_symmetries(…))` or an observer of your own.
         check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
-            the distance as `solver_error` (THEORY.md §5). Midpoint and RK8 take their own step halving instead.
+            the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
-        Dimensions `time`, `param`, `charge_index`; variables as recorded, and `solver_error` if checked.
-        Attributes: see DESIGN.md; `gradient_evaluations` counts the first solve,
-        `check_gradient_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness.
+        Dimensions `time`, `param` and those of the observers; variables as recorded, and `solver_error` if checked.
+        What it says of itself is read by `nm_ode.results.solve_info`: `gradient_evaluations` counts the first solve,
+        `check_rhs_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness.
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
@@ -101,410 +81,154 @@ def solve(
         EngineError: unknown engine or method, or options that do not go together.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
-    unknown = set(record) - set(RECORDABLE)
+    unknown = set(record) - set(_RECORDABLE)
     if unknown:
         raise ArgumentError(
-            f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(RECORDABLE)}"
+            f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(_RECORDABLE)}"
         )
     if check and "theta" not in record:
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
         )
     require_options(engine, method, step)
-    times, state = _times_and_start(flow, t, theta0)
-    start = _to_numpy(state)
-    scale = flow.scale(state)
-    scales = None if scale is None else _to_numpy(scale)
-    field = _Field(flow)
+    beginning = start_of(flow, t, theta0)
+    times, start = beginning.times, to_numpy(beginning.state)
+    scale = flow.scale(beginning.state)
+    scales = None if scale is None else to_numpy(scale)
+    field = Field(flow)
     found = kinks(flow.problem)
-    plan = _plan(field, found, start, scales, times, engine, method, rtol, step)
-    used_rtol = plan.choice.rtol
-    used_atol = 1e-3 * used_rtol if atol is None else atol
-    probe_evaluations = field.take_count()
+    plan = plan_solve(field, found, start, scales, times, engine=engine, method=method, rtol=rtol, step=step)
+    used_atol = 1e-3 * plan.choice.rtol if atol is None else atol
+    probes = field.take_count()
     ode = OdeProblem(
         rhs=field.rhs,
         y0=start,
         times=times,
-        rtol=used_rtol,
+        rtol=plan.choice.rtol,
         atol=used_atol if scales is None else used_atol * scales,
         step=plan.choice.step,
-        restarts=_snapped(flow.jumps, times) if isinstance(flow, MinibatchFlow) else None,
-        on_restart=field.restart if isinstance(flow, MinibatchFlow) else None,
+        restarts=None if flow.jumps is None else _snapped(flow.jumps, times),
+        on_restart=None if flow.jumps is None else field.enter,
         max_step=max_step,
         max_steps=max_steps,
-        jvp=field.jvp if hasattr(flow, "jvp") else None,
-        sharpness=_Sharpness(field, scales),
+        jvp=None if flow.jvp is None else field.jvp,
+        sharpness=SharpnessBound(field, scales),
         max_rhs=max_rhs,
         max_seconds=max_seconds,
     )
-    kept = _Kept(flow, times, record, symmetries, on_sample)
-    name, title = name_and_title(flow, t.attrs["batch_size"] if isinstance(t, xr.Dataset) else "full")
-    attrs = {
-        "flow": name,
-        "title": title,
-        "expected_order": flow.expected_order,
-        "engine": plan.choice.engine,
-        "engine_version": plan.engine.version,
-        "method": plan.choice.method,
-        "choice": plan.choice.reason,
-        "kinks": ", ".join(found),
-        "rtol": used_rtol,
-        "atol": used_atol,
-        "gradients_per_rhs": flow.gradients_per_rhs,
-        "hvps_per_rhs": flow.hvps_per_rhs,
-        "third_derivatives_per_rhs": flow.third_derivatives_per_rhs,
-        **({"map_order": flow.order} if isinstance(flow, IteratedMapFlow) else {}),
-        "probe_rhs_evaluations": probe_evaluations,
-        **({"rtol_requested": rtol} if rtol is not None else {}),
-        **({"step": plan.choice.step} if plan.choice.step is not None else {}),
-        **layout_attrs(flow.problem.layout),
-    }
+    name, title, beside = beside_a_run(
+        flow, full_batch=beginning.run is None or beginning.run.grid.is_full_batch
+    )
+    info = SolveInfo(
+        flow=name,
+        title=title,
+        beside=beside,
+        expected_order=flow.expected_order,
+        map_order=flow.map_order,
+        engine=plan.choice.engine,
+        engine_version=plan.engine.version,
+        method=plan.choice.method,
+        choice=plan.choice.reason,
+        kinks=found,
+        rtol=plan.choice.rtol,
+        atol=used_atol,
+        rtol_requested=rtol,
+        step=plan.choice.step,
+        gradients_per_rhs=flow.cost.gradients,
+        hvps_per_rhs=flow.cost.hvps,
+        third_derivatives_per_rhs=flow.cost.third_derivatives,
+        probe_rhs_evaluations=probes,
+        layout=flow.problem.layout,
+    )
+    samples = _Samples(
+        field, times, [*(kind() for key, kind in _RECORDABLE.items() if key in record), *observe], on_sample
+    )
 
     def dataset(solution: OdeSolution) -> xr.Dataset:
-        made = kept.dataset()
-        made.attrs = {**attrs, **_solution_attrs(solution, flow)}
-        return annotate(made)
+        return annotate(write(samples.dataset(), _solved(info, solution)))
 
     try:
-        solution = plan.engine.solve(ode, plan.choice.method, kept)
-        # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
-        attrs["probe_rhs_evaluations"] = probe_evaluations + max(
-            0, field.take_count() - solution.statistics.rhs_evaluations
-        )
+        solution = plan.engine.solve(ode, plan.choice.method, samples)
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
             error.solution = dataset(so_far)  # type: ignore[attr-defined]
         raise
+    # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
+    asked = max(0, field.take_count() - solution.statistics.rhs_evaluations)
+    info = replace(info, probe_rhs_evaluations=probes + asked)
     result = dataset(solution)
     if solution.status != "success":
-        raise SolveError(f"{title}: {_failure(solution, _non_finite_remedy(flow, t))}", result)
-    if check:
-        try:
-            _add_check(result, flow, plan, ode, solution)
-        except BaseException as error:
-            error.solution = result  # type: ignore[attr-defined]
-            raise
-    return annotate(result)
+        warm = beginning.run is not None and beginning.run.warm_start
+        told = failure(solution, flow.non_finite_remedy(warm_start=warm))
+        raise SolveError(f"{title}: {told}", result)
+    if not check:
+        return result
+    try:
+        checked = check_solution(field, plan, ode, solution, result["theta"].values, used_atol)
+    except BaseException as error:
+        error.solution = result  # type: ignore[attr-defined]
+        raise
+    info = replace(
+        _solved(info, solution),
+        check=checked.how,
+        check_status=checked.status,
+        check_rhs_evaluations=checked.rhs_evaluations,
+    )
+    return annotate(write(result.assign(solver_error=("time", checked.errors)), info))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    engine: Engine
-    choice: Choice
-
-
-class _Field:
-    """The flow as the bridges want it: numpy in and out, counted."""
-
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
-        self._in_force = flow
-        self._count = 0
-
-    def rhs(self, t: float, y: NDArray[np.float64], dy: NDArray[np.float64]) -> None:
-        self._count += 1
-        dy[:] = _to_numpy(self._in_force.rhs(t, _to_state(self.flow, y)))
-
-    def jvp(self, t: float, y: NDArray[np.float64], v: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        flow: Any = self._in_force
-        out[:] = _to_numpy(flow.jvp(t, _to_state(self.flow, y), _to_state(self.flow, v)))
-
-    def restart(self, step: int) -> None:
-        assert isinstance(self.flow, MinibatchFlow)
-        self._in_force = self.flow.during(step)
-
-    def take_count(self) -> int:
-        count, self._count = self._count, 0
-        return count
-
-
-class _Kept:
-    """Reduces each sample to what is recorded and lets the rest go."""
+class _Samples:
+    """Hands each sample to the observers and lets the state go."""
 
     def __init__(
         self,
-        flow: Flow,
-        times: NDArray[np.float64],
-        record: Collection[str],
-        symmetries: Sequence[Symmetry],
+        field: Field,
+        times: Array,
+        observers: Sequence[Observer],
         on_sample: Callable[[int], None] | None,
     ) -> None:
-        self._flow, self._times, self._on_sample = flow, times, on_sample
-        layout = flow.problem.layout
-        self._meter = ChargeMeter(layout, symmetries) if symmetries else None
-        shapes = {"theta": (times.size, layout.size)}
-        self._values = {name: np.empty(shapes.get(name, times.size)) for name in record}
-        if self._meter is not None:
-            self._values["charge"] = np.empty((times.size, self._meter.count))
-        self._samples = 0
+        self._field, self._on_sample, self._done = field, on_sample, 0
+        problem = field.flow.problem
+        context = Context(
+            problem=problem,
+            optimizer=None,
+            steps=0,
+            saved_steps=(),
+            # A solution is kept in float64 on the CPU, whatever the problem computes in.
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+        )
+        self._recording = Recording(observers, context, samples=times.size)
 
-    def __call__(self, index: int, t: float, y: NDArray[np.float64]) -> None:
-        theta, problem, values = _theta_in(self._flow, y), self._flow.problem, self._values
-        if "theta" in values:
-            values["theta"][index] = theta.numpy()
-        if self._meter is not None:
-            values["charge"][index] = self._meter.charge(theta).numpy()
-        if "grad_norm" in values:
-            loss, gradient = problem.loss_and_grad(theta)
-            values["grad_norm"][index] = float(gradient.norm())
-        elif "loss" in values:
-            loss = problem.loss(theta)
-        if "loss" in values:
-            values["loss"][index] = float(loss)
-        self._samples = index + 1
+    def __call__(self, index: int, t: float, y: Array) -> None:
+        self._recording.observe(View(self._field.flow.problem, index, t, self._field.theta(y)))
+        self._done = index + 1
         if self._on_sample is not None:
-            self._on_sample(self._samples)
+            self._on_sample(self._done)
 
     def dataset(self) -> xr.Dataset:
         """The samples that are complete: an exception may have come in the middle of one."""
-        done = slice(self._samples)
-        second = {"theta": "param", "charge": CHARGES}
-        return xr.Dataset(
-            {
-                name: (("time", second[name]) if name in second else "time", values[done])
-                for name, values in self._values.items()
-            },
-            coords={
-                "time": self._times[done],
-                **(charge_coordinates(self._meter.symmetries) if self._meter is not None else {}),
-            },
-        )
+        return self._recording.dataset(before=self._done)
 
 
-def _times_and_start(
-    flow: Flow, t: xr.Dataset | Sequence[float] | NDArray[np.floating], theta0: Tensor | None
-) -> tuple[NDArray[np.float64], Tensor]:
-    memory = None
-    if isinstance(t, xr.Dataset):
-        for name in ("saved_time", "theta"):
-            if name not in t.variables:
-                raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
-        times = np.asarray(t["saved_time"], dtype=np.float64)
-        if flow.depends_on_lr and "lr" in t and (t["lr"] != t["lr"][0]).any():
-            raise FlowError(
-                f"{flow.title} is that of a constant lr; this run's lr goes from {float(t['lr'].max()):g} to "
-                f"{float(t['lr'].min()):g}: solve gradient flow, or train without a schedule"
-            )
-        if theta0 is None:
-            theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
-            if "initial_state" in t:
-                memory = torch.from_numpy(t["initial_state"].values.copy())
-    else:
-        times = np.asarray(t, dtype=np.float64)
-    if theta0 is None:
-        theta0 = flow.problem.theta0
-
-    def placed(part: Tensor) -> Tensor:
-        return part.to(device=flow.problem.device, dtype=flow.problem.dtype)
-
-    return times, flow.state_from(placed(theta0), None if memory is None else placed(memory))
-
-
-def _snapped(jumps: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+def _snapped(jumps: Array, times: Array) -> Array:
     """Jumps at a sample time but for rounding are at that time."""
     nearest = times[np.abs(jumps[:, None] - times).argmin(axis=1)]
     return np.where(np.isclose(jumps, nearest, rtol=1e-9, atol=0.0), nearest, jumps)
 
 
-def _plan(
-    field: _Field,
-    found: tuple[str, ...],
-    start: NDArray[np.float64],
-    scales: NDArray[np.float64] | None,
-    times: NDArray[np.float64],
-    engine: str,
-    method: str | None,
-    rtol: float | None,
-    step: float | None,
-) -> _Plan:
-    if engine == "auto" and isinstance(field.flow, MinibatchFlow):
-        choice = choose_for_jumps(kinks=found, piece=field.flow.time_per_step)
-        return _Plan(get_engine(choice.engine), choice)
-    chosen_by_us = engine == "auto" or (engine == "diffeq" and method in (None, "auto") and step is None)
-    if chosen_by_us:
-        horizon = float(times[-1] - times[0])
-        sharpness = 0.0 if found else spectral_radius(field, float(times[0]), start, scales)
-        how = choose if engine == "auto" else choose_for_diffeq
-        choice = how(kinks=found, stiffness=sharpness * horizon, rtol=rtol)
-        return _Plan(get_engine(choice.engine), choice)
-    named = get_engine(engine)
-    if rtol is None:
-        rtol = choose(kinks=found, stiffness=0.0, rtol=None).rtol
-    if method is None:
-        method = named.fixed_step_methods[0] if step is not None else named.methods[0]
-    return _Plan(named, Choice(engine, method, rtol, "named by the caller", step))
-
-
-def require_options(engine: str, method: str | None, step: float | None) -> None:
-    """Raises EngineError if engine, method and step do not go together, before anything is computed."""
-    if engine == "auto":
-        if method is not None or step is not None:
-            given = "method" if method is not None else "step"
-            raise EngineError(f"{given} goes with a named engine, not with 'auto': name one")
-        return
-    named = get_engine(engine)
-    if engine == "diffeq" and method == "auto":
-        method = None
-    if method is not None:
-        require_method(named, method)
-    if engine == "diffeq":
-        if step is not None and (method is None or METHODS[method].kind != "explicit"):
-            raise EngineError("step goes with an explicit method of engine 'diffeq': name one, such as 'RK4'")
-        if method in named.fixed_step_methods and step is None:
-            raise EngineError(f"method {method!r} has a fixed step: give `step`")
-        return
-    fixed = named.fixed_step_methods
-    if step is not None and (not fixed or method not in (None, *fixed)):
-        raise EngineError(
-            "step goes with engine 'scipy' and method 'Midpoint' or 'RK8'; the others choose their own"
-        )
-    if method in fixed and step is None:
-        raise EngineError(f"method {method!r} has a fixed step: give `step`")
-
-
-def require_ready(engine: str) -> None:
-    """Raises EngineError, with the remedy, if the engine lacks something to start; starts nothing."""
-    if engine != "auto":
-        get_engine(engine).require_ready()
-
-
-def spectral_radius(
-    field: _Field,
-    t: float,
-    y: NDArray[np.float64],
-    scales: NDArray[np.float64] | None = None,
-    iterations: int = 6,
-    seed: int = 0,
-) -> float:
-    """|λ|_max of the field's Jacobian at (t, y) by power iteration on difference quotients.
-
-    For gradient flow it is the sharpness. `iterations` + 1 right-hand sides; good to some ten percent,
-    which is enough to tell stiff from not. Eigenvalues do not see `scales`; the difference quotient does, which must
-    not push a second moment of 1e-12 below zero.
-    """
-    return _power_iteration(field, t, y, scales, None, iterations, seed)[0]
-
-
-def _power_iteration(
-    field: _Field,
-    t: float,
-    y: NDArray[np.float64],
-    scales: NDArray[np.float64] | None,
-    direction: NDArray[np.float64] | None,
-    iterations: int,
-    seed: int = 0,
-) -> tuple[float, NDArray[np.float64] | None]:
-    """The radius and the direction that it was found along, to start from near by; None for no radius."""
-    precision = np.finfo(np.float32 if field.flow.problem.dtype == torch.float32 else np.float64).eps
-    if scales is None:
-        scales = np.ones(1)
-    size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y / scales)))
-    at_y, moved = np.empty_like(y), np.empty_like(y)
-    field.rhs(t, y, at_y)
-    if direction is None:
-        # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
-        direction = at_y / scales
-        direction = direction / max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
-        direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
-    radius = 0.0
-    for _ in range(iterations):
-        direction = direction / np.linalg.norm(direction)
-        field.rhs(t, y + size * direction * scales, moved)
-        direction = (moved - at_y) / scales / size
-        radius = float(np.linalg.norm(direction))
-        if not radius > 0:
-            return 0.0, None
-    return radius, direction
-
-
-class _Sharpness:
-    """A bound on the spectral radius along a solve, each time from the direction that was found before."""
-
-    def __init__(self, field: _Field, scales: NDArray[np.float64] | None) -> None:
-        self._field, self._scales = field, scales
-        self._direction: NDArray[np.float64] | None = None
-
-    def __call__(self, t: float, y: NDArray[np.float64]) -> float:
-        fresh = self._direction is None
-        radius, self._direction = _power_iteration(
-            self._field, t, y.copy(), self._scales, self._direction, iterations=8 if fresh else 2
-        )
-        return 1.2 * radius
-
-
-def _add_check(result: xr.Dataset, flow: Flow, plan: _Plan, ode: OdeProblem, solution: OdeSolution) -> None:
-    if solution.error_estimates is not None:
-        result["solver_error"] = ("time", solution.error_estimates)
-        result.attrs["check"] = "difference to the same method at twice the step"
-        return
-    states = result["theta"].values
-    errors = np.full(len(states), np.nan)
-
-    def distance(index: int, t: float, y: NDArray[np.float64]) -> None:
-        errors[index] = np.linalg.norm(_theta_in(flow, y).numpy() - states[index])
-
-    tighter = replace(ode, rtol=max(ode.rtol / _TIGHTER, FINEST_RTOL), atol=ode.atol / _TIGHTER)
-    checked = plan.engine.solve(tighter, plan.choice.method, distance)
-    result["solver_error"] = ("time", errors)
-    atol = result.attrs["atol"] / _TIGHTER
-    result.attrs["check"] = f"difference to the same method at rtol {tighter.rtol:g}, atol {atol:g}"
-    result.attrs["check_status"] = checked.status
-    result.attrs["check_rhs_evaluations"] = checked.statistics.rhs_evaluations
-    if checked.status != "success":
-        result.attrs["check"] += f" (stopped: {_failure(checked)})"
-
-
-def _solution_attrs(solution: OdeSolution, flow: Flow) -> dict[str, str | int | float]:
+def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
     statistics = solution.statistics
-    return {
-        "status": solution.status,
-        "message": solution.message,
-        "rhs_evaluations": statistics.rhs_evaluations,
-        "gradient_evaluations": statistics.rhs_evaluations * flow.gradients_per_rhs,
-        "hvp_evaluations": statistics.rhs_evaluations * flow.hvps_per_rhs,
-        "third_derivative_evaluations": statistics.rhs_evaluations * flow.third_derivatives_per_rhs,
-        "steps": statistics.steps,
-        "rejected_steps": statistics.rejected_steps,
-        "wall_seconds": statistics.wall_seconds,
-    }
-
-
-_REMEDIES = {
-    "non_finite": "the loss overflows on this path: check the data's scale, or tighten rtol",
-    "max_steps": "raise max_steps, or loosen rtol",
-    "max_rhs": "raise max_rhs, or loosen rtol",
-    "max_seconds": "raise max_seconds, or loosen rtol",
-    "step_failure": "loosen rtol and atol, or name another engine and method",
-}
-
-
-def _non_finite_remedy(flow: Flow, t: object) -> str:
-    if not (isinstance(flow, IteratedMapFlow) and flow.optimizer.multiscale):
-        return _REMEDIES["non_finite"]
-    if isinstance(t, xr.Dataset) and t.attrs.get("warm_start"):
-        return "a step of the solver took a second moment below zero: tighten rtol"
-    return (
-        "differences do not follow the optimiser's first steps, and take its second moment below zero: start warm "
-        "(state0 of train, warm_steps of a case)"
+    return replace(
+        info,
+        status=solution.status,
+        message=solution.message,
+        rhs_evaluations=statistics.rhs_evaluations,
+        gradient_evaluations=statistics.rhs_evaluations * info.gradients_per_rhs,
+        hvp_evaluations=statistics.rhs_evaluations * info.hvps_per_rhs,
+        third_derivative_evaluations=statistics.rhs_evaluations * info.third_derivatives_per_rhs,
+        steps=statistics.steps,
+        rejected_steps=statistics.rejected_steps,
+        wall_seconds=statistics.wall_seconds,
     )
-
-
-def _failure(solution: OdeSolution, non_finite_remedy: str = _REMEDIES["non_finite"]) -> str:
-    remedy = non_finite_remedy if solution.status == "non_finite" else _REMEDIES[solution.status]
-    return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"
-
-
-def _theta_in(flow: Flow, y: NDArray[np.float64]) -> Tensor:
-    """theta in an engine's state, in float64 on the CPU whatever the problem computes in."""
-    return flow.theta_in(torch.from_numpy(y.copy()))
-
-
-def _to_state(flow: Flow, y: NDArray[np.float64]) -> Tensor:
-    # Engines hand out arrays that are read-only, reused or freed later, and the model's parameters will be views
-    # of what they are given: so it is a copy.
-    return torch.from_numpy(y.copy()).to(device=flow.problem.device, dtype=flow.problem.dtype)
-
-
-def _to_numpy(tensor: Tensor) -> NDArray[np.float64]:
-    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)

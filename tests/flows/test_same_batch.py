@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,13 @@ from torch import nn
 from nm_ode import (
     SGD,
     Adam,
+    Cosine,
+    Drop,
+    FlowError,
     GradientFlow,
     MinibatchFlow,
     Problem,
+    Warmup,
     compare,
     final_state,
     modified_flow,
@@ -60,52 +66,34 @@ def test_each_step_has_the_matrix_exponential_of_its_own_batch(quadratic: Proble
 
 
 @pytest.mark.parametrize(("sgd", "order"), [({}, 1), ({}, 2), ({"weight_decay": 0.1}, 3), ({}, 4)])
-def test_the_error_is_the_discretisations_alone(network: Problem, sgd, order: int) -> None:
+def test_the_error_is_the_discretisations_alone(network: Problem, sgd, order: int, monkeypatch) -> None:
     """It has the flow's order in lr, with the noise of the batches in both; at each lr the batches are the same."""
     ladder, errors = [0.08, 0.04, 0.02], []
     for lr in ladder:
         optimizer = SGD(lr=lr, **sgd)
         # Eight steps at the largest lr see eight batches; halved steps see each twice as long.
         repeat = round(0.08 / lr)
-        run, flow = repeated(network, optimizer, repeat), modified_flow(network, optimizer, order)
-        solution = solve(flow_beside(flow, run, repeat), run)
+        flow = modified_flow(network, optimizer, order)
+        with each_batch_for_several_steps(monkeypatch, repeat):
+            run = train(network, optimizer, 8 * repeat, batch_size=20, save_every=8 * repeat)
+            solution = solve(MinibatchFlow.beside(flow, run), run)
         comparison = compare(run, solution)
         assert not comparison["solver_limited"].any()
         errors.append(float(comparison["error"][-1]))
     assert abs(observed_order(ladder, errors).order - order) < 0.3
 
 
-class Repeated(MinibatchFlow):
-    """Each batch for several steps in a row."""
-
-    repeat = 1
-
-    @property
-    def _batches(self):
-        return [batch for batch in super()._batches[: self.steps // self.repeat] for _ in range(self.repeat)]
-
-
-def flow_beside(flow, run, repeat: int) -> MinibatchFlow:
-    made = Repeated.beside(flow, run)
-    object.__setattr__(made, "repeat", repeat)
-    return made
-
-
-def repeated(problem: Problem, optimizer: SGD, repeat: int):
-    """A run on minibatches whose batch changes every `repeat` steps."""
-    import nm_ode.training as training
-
-    plain = training.sample_batches
+@contextmanager
+def each_batch_for_several_steps(monkeypatch: pytest.MonkeyPatch, repeat: int):
+    """Runs and flows whose batch changes every `repeat` steps."""
 
     def stretched(*arguments):
-        for batch in plain(*arguments):
+        for batch in sample_batches(*arguments):
             yield from [batch] * repeat
 
-    training.sample_batches = stretched
-    try:
-        return train(problem, optimizer, 8 * repeat, batch_size=20, save_every=8 * repeat)
-    finally:
-        training.sample_batches = plain
+    with monkeypatch.context() as patched:
+        patched.setattr("nm_ode.results.grid.sample_batches", stretched)
+        yield
 
 
 def test_it_is_far_closer_than_the_full_batch_flow(network: Problem) -> None:
@@ -163,3 +151,26 @@ def test_between_its_jumps_the_field_can_be_asked_for(network: Problem) -> None:
         assert torch.equal(flow.rhs(0.1 * (step + 0.5), theta), flow.during(step).rhs(0.0, theta))
     assert not torch.equal(flow.rhs(0.05, theta), flow.rhs(0.15, theta))
     np.testing.assert_allclose(flow.jumps, [0.0, 0.1, 0.2, 0.3])
+
+
+SCHEDULES = [Drop((3,), 0.25), Warmup(4), Cosine(0.1)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_under_a_schedule_each_batch_is_in_force_for_its_own_steps_time(quadratic: Problem, schedule) -> None:
+    lr, steps = 0.1, 7
+    run = train(quadratic, SGD(lr=lr), steps, batch_size=5, seed=4, schedule=schedule)
+    solution = solve(MinibatchFlow.beside(GradientFlow(quadratic), run), run)
+    theta, exact = quadratic.theta0.numpy(), [quadratic.theta0.numpy()]
+    for batch, factor in zip(sample_batches(12, 5, 4), schedule.factors(steps), strict=False):
+        x, y = quadratic.x[batch].numpy(), quadratic.y[batch].numpy()
+        minimum = np.linalg.lstsq(x, y[:, 0], rcond=None)[0]
+        theta = minimum + expm(-lr * factor * 2 / len(x) * x.T @ x) @ (theta - minimum)
+        exact.append(theta)
+    np.testing.assert_allclose(solution["theta"], np.array(exact), rtol=1e-10, atol=1e-11)
+
+
+def test_a_run_on_other_data_is_refused(quadratic: Problem, network: Problem) -> None:
+    run = train(quadratic, SGD(lr=0.1), 3, batch_size=5)
+    with pytest.raises(FlowError, match="12 samples and the flow's problem on 60"):
+        MinibatchFlow.beside(GradientFlow(network), run)

@@ -28,6 +28,7 @@ from nm_ode import (
 )
 from nm_ode.flows import HessianFlow, IteratedMapFlow
 from nm_ode.flows.iterated_map import increment_weights, rounding
+from nm_ode.results import TimeGrid
 from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
 
 DATA = Path(__file__).parents[1] / "data"
@@ -183,7 +184,10 @@ ALL_FLOWS = {
     "second order, Nesterov": lambda p: SecondOrderFlow(p, AHEAD),
     "slow manifold 1": lambda p: SlowManifoldFlow(p, HEAVY, 1),
     "slow manifold 2": lambda p: SlowManifoldFlow(p, AHEAD, 2),
-    "same batch": lambda p: MinibatchFlow(HessianFlow(p, SGD(lr=0.1)), 7, 0, steps=4, time_per_step=0.1),
+    "same batch": lambda p: MinibatchFlow(
+        HessianFlow(p, SGD(lr=0.1)),
+        TimeGrid.planned(0.1, 0.1, np.ones(4), batch_size=7, seed=0, n_samples=p.n_samples),
+    ),
     **{
         f"map {order} {type(optimizer).__name__}": lambda p, o=optimizer, k=order: modified_flow(p, o, k)
         for order in (1, 2, 4, 7)
@@ -213,7 +217,7 @@ def test_costs_are_what_the_flow_says_and_not_one_more(kind: str, tiny: Problem,
     state = flow.state_from(theta)
     counts.update(grad=0, hvp=0, third_derivative=0)
     flow.rhs(0.05, state)
-    said = (flow.gradients_per_rhs, flow.hvps_per_rhs, flow.third_derivatives_per_rhs)
+    said = (flow.cost.gradients, flow.cost.hvps, flow.cost.third_derivatives)
     assert tuple(counts.values()) == said
     if kind.startswith("map"):
         assert said == (flow.expected_order, 0, 0)
@@ -412,7 +416,7 @@ def test_rounding_grows_with_the_weights(order: int) -> None:
         (lambda p: modified_flow(p, SGD(lr=0.1), order=4, form="hessian"), "built for orders 2 and 3, not 4"),
         (lambda p: modified_flow(p, Adam(lr=0.1), form="hessian"), "with Adam: it is that of SGD alone"),
         (lambda p: GradientFlow(p, AdamW(lr=0.1)), "gradient flow with AdamW: it is that of SGD alone"),
-        (lambda p: SecondOrderFlow(p, Adam(lr=0.1)), "second-order form with Adam"),
+        (lambda p: SecondOrderFlow(p, Adam(lr=0.1)), "second-order flow with Adam"),
         (lambda p: SlowManifoldFlow(p, Adam(lr=0.1)), "slow-manifold flow with Adam"),
         (lambda p: SlowManifoldFlow(p, SGD(lr=0.1), order=3), "built for orders 1 and 2, not 3"),
         (lambda p: modified_flow(p, SGD(lr=0.1), order=0), "order must be at least 1; 0"),

@@ -9,7 +9,8 @@ from torch import nn
 
 from nm_ode import SGD, Adam, Drop, Problem, train
 from nm_ode.loss.nonsmooth import changed_share, sides
-from nm_ode.observers import CrossingRecord, CurvatureRecord, sharpness, spread_steps
+from nm_ode.loss.spectrum import sharpness
+from nm_ode.observers import Curvature, KinkCrossings, spread_steps
 from tests.oracles.dense import dense_hessian, dense_loss
 
 
@@ -72,9 +73,7 @@ def test_products_are_counted(tiny: Problem, monkeypatch) -> None:
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.1, weight_decay=0.2), Adam(lr=0.01)], ids=str)
 def test_along_a_run(tiny: Problem, optimizer) -> None:
-    record = CurvatureRecord(tiny, optimizer, spread_steps(20, 5))
-    run = train(tiny, optimizer, 20, watches=[record], schedule=Drop((10,), 0.5))
-    found = record.dataset(run)
+    found = run = train(tiny, optimizer, 20, observe=[Curvature(5)], schedule=Drop((10,), 0.5))
     assert found["curvature_step"].values.tolist() == [0, 5, 10, 15, 20]
     np.testing.assert_allclose(found["curvature_time"], run["saved_time"].values[::5])
     state = optimizer.init(tiny.theta0, tiny.grad(tiny.theta0))
@@ -85,7 +84,7 @@ def test_along_a_run(tiny: Problem, optimizer) -> None:
             dense = hessian(tiny, theta)
             scale = optimizer.preconditioner(state, gradient)
             root = np.eye(len(theta)) if scale is None else np.diag(scale.numpy() ** -0.5)
-            exact = np.linalg.eigvalsh(root @ dense @ root)[-1] + optimizer.decay_curvature
+            exact = np.linalg.eigvalsh(root @ dense @ root)[-1] + optimizer.stability.decay
             assert float(found["sharpness"][step // 5]) == pytest.approx(exact, rel=1e-3)
             lr = 0.5 * optimizer.lr if step >= 10 else optimizer.lr
             expected = exact * lr * (1 if isinstance(optimizer, SGD) else 0.1)
@@ -93,14 +92,13 @@ def test_along_a_run(tiny: Problem, optimizer) -> None:
         if step < 20:
             at_lr = type(optimizer)(**{**vars(optimizer), "lr": optimizer.lr * (0.5 if step >= 10 else 1)})
             state = state + at_lr.increment(state, gradient)
-    assert found.attrs["stability_limit"] == optimizer.stability_limit
-    assert found.attrs["hvp_evaluations"] > 0
+    assert float(found["stability_limit"]) == optimizer.stability.limit
+    assert (found["hvp_evaluations"] > 0).all()
 
 
 def test_watching_changes_nothing(tiny: Problem) -> None:
     for optimizer in (SGD(lr=0.1, momentum=0.9), Adam(lr=0.01)):
-        record = CurvatureRecord(tiny, optimizer, range(11))
-        watched = train(tiny, optimizer, 10, watches=[record], batch_size=7)
+        watched = train(tiny, optimizer, 10, observe=[Curvature(11)], batch_size=7)
         alone = train(tiny, optimizer, 10, batch_size=7)
         np.testing.assert_array_equal(watched["theta"], alone["theta"])
 
@@ -117,11 +115,9 @@ def test_crossings_along_a_run() -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 20), nn.ReLU(), nn.Linear(20, 2))
     problem = Problem(model, nn.functional.mse_loss, (x, y))
-    record = CrossingRecord(problem, [0, 3, 4])
-    run = train(problem, SGD(lr=0.5), 8, watches=[record])
-    assert sorted(record.shares) == [0, 3, 4]
-    for step, share in record.shares.items():
+    run = train(problem, SGD(lr=0.5), 8, observe=[KinkCrossings(3)])
+    assert run["crossing_step"].values.tolist() == [0, 4, 7]
+    for step, share in zip(run["crossing_step"].values, run["crossing_share"].values, strict=True):
         before, after = (torch.from_numpy(run["theta"].values[k].copy()) for k in (step, step + 1))
         assert share == changed_share(sides(problem, before), sides(problem, after))
-    assert record.mean == pytest.approx(np.mean(list(record.shares.values())))
-    assert record.mean > 0
+    assert float(run["crossing_share"].mean()) > 0

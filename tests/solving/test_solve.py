@@ -15,7 +15,9 @@ from bridges.julia.installing import installation
 from nm_ode import SGD, Drop, FlowError, GradientFlow, Problem, SolveError, modified_flow, solve, train
 from nm_ode.data import digits
 from nm_ode.models import mlp
-from nm_ode.solving.solve import _Field, _Sharpness, spectral_radius
+from nm_ode.results import solve_info
+from nm_ode.solving.field import Field
+from nm_ode.solving.stiffness import SharpnessBound, spectral_radius
 from tests.oracles.dense import dense_hessian, dense_loss
 
 DATA = Path(__file__).parents[1] / "data"
@@ -98,7 +100,7 @@ def test_auto_takes_rk23_for_a_kinked_flow(relu_digits) -> None:
     assert solution.attrs["rtol"] == 1e-4
     assert solution.attrs["rtol_requested"] == 1e-6
     assert "kinked field (ReLU)" in solution.attrs["choice"]
-    assert solution.attrs["kinks"] == "ReLU"
+    assert solve_info(solution).kinks == ("ReLU",)
 
 
 def test_a_named_engine_is_what_is_used(relu_digits) -> None:
@@ -118,7 +120,7 @@ def test_midpoint_checks_itself_by_step_halving(relu_digits) -> None:
 def test_the_stiffness_probe_finds_the_sharpness(tiny: Problem) -> None:
     loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
     exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, tiny.theta0).numpy())).max()
-    field = _Field(GradientFlow(tiny))
+    field = Field(GradientFlow(tiny))
     measured = spectral_radius(field, 0.0, tiny.theta0.numpy())
     assert abs(measured - exact) < 0.15 * exact
     assert field.take_count() == 7
@@ -207,17 +209,26 @@ def test_an_exception_in_the_loss_comes_out_as_itself_with_what_was_solved() -> 
     assert "LookupError was raised" in solution.attrs["message"]
 
 
-def test_an_interrupted_check_does_not_lose_what_was_solved(tiny: Problem, monkeypatch) -> None:
-    from nm_ode import solving
+def test_an_interrupted_check_does_not_lose_what_was_solved() -> None:
+    interrupts = []
 
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
+    class Interrupted(nn.Linear):
+        def forward(self, x):
+            if interrupts:
+                raise KeyboardInterrupt
+            return super().forward(x)
 
-    monkeypatch.setattr(solving, "_add_check", interrupted)
+    x, y = torch.ones(4, 3, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64)
+    problem = Problem(Interrupted(3, 1), nn.functional.mse_loss, (x, y))
+
+    def after_the_last_sample(done: int) -> None:
+        if done == 3:
+            interrupts.append(True)
+
     with pytest.raises(KeyboardInterrupt) as caught:
-        solve(GradientFlow(tiny), [0.0, 1.0])
-    assert caught.value.solution.attrs["status"] == "success"
-    assert caught.value.solution.sizes["time"] == 2
+        solve(GradientFlow(problem), [0.0, 0.5, 1.0], on_sample=after_the_last_sample)
+    assert solve_info(caught.value.solution).status == "success"
+    assert caught.value.solution.sizes["time"] == 3
 
 
 def test_a_loss_that_overflows_is_named() -> None:
@@ -311,7 +322,7 @@ def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
 
 def test_the_sharpness_that_stabilised_methods_are_given_is_a_bound(tiny: Problem) -> None:
     loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
-    bound, theta = _Sharpness(_Field(GradientFlow(tiny)), None), tiny.theta0
+    bound, theta = SharpnessBound(Field(GradientFlow(tiny)), None), tiny.theta0
     for _ in range(5):
         exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, theta).numpy())).max()
         assert exact < bound(0.0, theta.numpy()) < 1.5 * exact

@@ -1,0 +1,64 @@
+"""Eigenvalues of the Hessian by exact products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
+
+from nm_ode.loss.problem import Problem
+
+_BASIS = 12  # Lanczos vectors
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Largest eigenvalue of the Hessian, a unit eigenvector, and what they cost."""
+
+    value: float
+    vector: NDArray[np.float64]
+    hvp_evaluations: int
+
+
+def sharpness(
+    problem: Problem,
+    theta: Tensor,
+    *,
+    preconditioner: Tensor | None = None,
+    v0: NDArray[np.float64] | None = None,
+    tol: float = 1e-4,
+) -> Sharpness:
+    """λ_max of H(theta), or of D^{-1/2} H D^{-1/2}, by Lanczos on exact Hessian–vector products (SciPy's `eigsh`).
+
+    Args:
+        theta: shape (P,).
+        preconditioner: D, shape (P,), positive.
+        v0: where to start: the eigenvector of a point near by saves most of the products. Random if None.
+        tol: of the eigenvalue, relative.
+    """
+    root = None if preconditioner is None else preconditioner.sqrt()
+    count = 0
+
+    def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
+        nonlocal count
+        count += 1
+        direction = torch.from_numpy(np.ascontiguousarray(v.reshape(-1), dtype=np.float64)).to(theta)
+        if root is not None:
+            direction = direction / root
+        found = problem.hvp(theta, direction)
+        if root is not None:
+            found = found / root
+        return np.asarray(found.cpu().numpy(), dtype=np.float64)
+
+    n = len(theta)
+    if n == 1:
+        return Sharpness(float(product(np.ones(1))[0]), np.ones(1), count)
+    if v0 is None:
+        v0 = np.random.default_rng(0).standard_normal(n)
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    values, vectors = eigsh(operator, k=1, which="LA", v0=v0, tol=tol, ncv=min(n, _BASIS))
+    return Sharpness(float(values[0]), vectors[:, 0], count)

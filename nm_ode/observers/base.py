@@ -1,0 +1,180 @@
+"""What is looked at along a run or a flow: one protocol for the house's own observers and for a user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nm_ode.loss import Problem
+from nm_ode.optimizers import Optimizer
+from nm_ode.parameters import Layout
+from nm_ode.results import Variable
+
+Coordinates: TypeAlias = Mapping[str, tuple[str, np.ndarray]]
+"""Name → (dimension, values)."""
+
+STEP, SAVED_STEP, TIME = "step", "saved_step", "time"
+"""Dimensions along which observations lie: every step of a run, its saved steps, the samples of a flow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an observer learns before the first observation.
+
+    Attributes:
+        problem: the loss.
+        optimizer: of a run; None along a flow.
+        steps: N, how many steps the run will take; 0 along a flow.
+        saved_steps: at which theta is kept, N the last.
+        dtype, device: of the vectors that it will see.
+    """
+
+    problem: Problem
+    optimizer: Optimizer | None
+    steps: int
+    saved_steps: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def layout(self) -> Layout:
+        return self.problem.layout
+
+    @property
+    def along_flow(self) -> bool:
+        """Is it a flow that is looked at?"""
+        return self.optimizer is None
+
+
+class View:
+    """A state of a run or of a flow. Its vectors are the loop's own: copy what must outlive the call.
+
+    Attributes:
+        step: of the optimiser, 0 … N (N: after the last); along a flow the number of the sample.
+        time: flow time.
+        theta: shape (P,), before the step; in `observe_update` after it.
+        lr: of the step; NaN along a flow and after the last step.
+        update: θ_{k+1} − θ_k, shape (P,); in `observe_update` alone.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        step: int,
+        time: float,
+        theta: Tensor,
+        *,
+        lr: float = float("nan"),
+        loss_and_gradient: Callable[[], tuple[Tensor, Tensor]] | None = None,
+        full_loss: Callable[[], Tensor] | None = None,
+        state: Callable[[], Tensor] | None = None,
+        memory: Callable[[str], Tensor] | None = None,
+    ) -> None:
+        self.step, self.time, self.theta, self.lr = step, time, theta, lr
+        self.update = theta.new_empty(0)
+        self._problem, self._loss_and_gradient, self._full_loss = problem, loss_and_gradient, full_loss
+        self._state, self._memory = state, memory
+
+    @cached_property
+    def _evaluated(self) -> tuple[Tensor, Tensor]:
+        if self._loss_and_gradient is None:
+            return self._problem.loss_and_grad(self.theta)
+        return self._loss_and_gradient()
+
+    @property
+    def loss(self) -> Tensor:
+        """Of the step's batch, a scalar on the device; of all samples along a flow and after the last step."""
+        return self._evaluated[0]
+
+    @property
+    def gradient(self) -> Tensor:
+        """Of the step's batch, shape (P,); of all samples along a flow and after the last step."""
+        return self._evaluated[1]
+
+    @cached_property
+    def full_loss(self) -> Tensor:
+        """Of all samples, a scalar."""
+        if self._full_loss is not None:
+            return self._full_loss()
+        evaluated = "_evaluated" in self.__dict__ and self._loss_and_gradient is None
+        return self.loss if evaluated else self._problem.loss(self.theta)
+
+    def state(self) -> Tensor:
+        """The optimiser's whole state, theta first; theta alone along a flow. A copy."""
+        return self.theta.clone() if self._state is None else self._state()
+
+    def memory(self, name: str) -> Tensor:
+        """A part of what the optimiser remembers, by its name in `state_layout`: after the step in `observe_update`.
+
+        Raises:
+            KeyError: it has none of this name.
+        """
+        if self._memory is None:
+            raise KeyError(name)
+        return self._memory(name)
+
+    def parameters(self, vector: Tensor | None = None) -> dict[str, Tensor]:
+        """Name → that parameter's part of theta, or of another vector of its shape; views."""
+        whole = self.theta if vector is None else vector
+        return {slot.name: whole[slot.slice].view(slot.shape) for slot in self._problem.layout.slots}
+
+
+class Observer:
+    """Turns views into a few numbers, which stay on the device until a sink takes them.
+
+    A subclass declares its variables and fills them:
+
+        class LargestWeight(Observer):
+            variables = {"largest_weight": Variable((), "largest absolute weight")}
+
+            def observe(self, view):
+                return {"largest_weight": view.theta.abs().max()}
+
+    What it returns are tensors of its own, not views of the loop's vectors unless they are larger than a few
+    thousand entries (those are copied at once).
+
+    Attributes:
+        dim: along which its observations lie in a run; a dimension of its own ends in "_step". Along a flow it is
+            always "time".
+        variables: name → what `observe` returns under it; dims are those beyond `dim`.
+        update_variables: the same of `observe_update`; along a run alone.
+    """
+
+    dim: str = STEP
+    variables: Mapping[str, Variable] = {}
+    update_variables: Mapping[str, Variable] = {}
+
+    def begin(self, context: Context) -> Sequence[Observer]:
+        """What looks on from here: itself, or observers made for this run or flow."""
+        return [self]
+
+    def steps(self, context: Context) -> Collection[int]:
+        """Before which steps of a run to look; N means after the last."""
+        return context.saved_steps if self.dim == SAVED_STEP else range(context.steps)
+
+    def coordinates(self) -> Coordinates:
+        """Coordinates along the variables' further dimensions."""
+        return {}
+
+    def constants(self) -> Mapping[str, float]:
+        """Numbers without a dimension."""
+        return {}
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        """Of a state: name → tensor or number."""
+        return {}
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        """Of a step that has been taken: name → tensor or number."""
+        return {}
+
+
+def spread_steps(steps: int, points: int) -> list[int]:
+    """`points` steps of 0 … steps, evenly spread, with both ends."""
+    return sorted({round(place) for place in np.linspace(0, steps, max(points, 2)).tolist()})

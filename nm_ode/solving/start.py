@@ -1,0 +1,63 @@
+"""Where a solve starts, and the times at which it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nm_ode.errors import ArgumentError
+from nm_ode.flows import Flow, FlowError
+from nm_ode.results import ResultError, RunInfo, run_info
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Sample times, the flow's state at the first, and the run that they are of, if of one."""
+
+    times: NDArray[np.float64]
+    state: Tensor
+    run: RunInfo | None = None
+
+
+def start_of(
+    flow: Flow, t: xr.Dataset | Sequence[float] | NDArray[np.floating], theta0: Tensor | None
+) -> Start:
+    """From a run of `train` (its saved times and start), or from times.
+
+    Raises:
+        ArgumentError: a dataset that is no run.
+        FlowError: a flow of one learning rate beside a run whose learning rate changes.
+    """
+    if not isinstance(t, xr.Dataset):
+        times = np.asarray(t, dtype=np.float64)
+        return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
+    for name in ("saved_time", "theta"):
+        if name not in t.variables:
+            raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
+    try:
+        info = run_info(t)
+    except ResultError as error:
+        raise ArgumentError(f"t: {error}") from None
+    if flow.depends_on_lr and not info.grid.is_constant:
+        lrs = info.grid.lr
+        raise FlowError(
+            f"{flow.title} is that of a constant lr; this run's lr goes from {lrs.max():g} to {lrs.min():g}: solve "
+            "gradient flow, or train without a schedule"
+        )
+    memory = None
+    if theta0 is None:
+        theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
+        if "initial_state" in t:
+            memory = _placed(flow, torch.from_numpy(t["initial_state"].values.copy()))
+    times = np.asarray(t["saved_time"], dtype=np.float64)
+    return Start(times, flow.state_from(_placed(flow, theta0), memory), info)
+
+
+def _placed(flow: Flow, part: Tensor) -> Tensor:
+    return part.to(device=flow.problem.device, dtype=flow.problem.dtype)

@@ -1,0 +1,192 @@
+"""One protocol for what is looked at along a run and a flow; a user's own observer is like the house's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import nm_ode
+from nm_ode import (
+    SGD,
+    Adam,
+    Charges,
+    GradientFlow,
+    Observer,
+    Problem,
+    TrainingDiverged,
+    Variable,
+    solve,
+    train,
+)
+from nm_ode.observers.sinks import MemorySink
+
+
+@dataclass(frozen=True)
+class LargestWeights(Observer):
+    """As a user would write it."""
+
+    count: int = 2
+    variables = {"largest_weights": Variable(("rank",), "largest absolute weights")}  # noqa: RUF012
+    update_variables = {"largest_change": Variable((), "largest change of a weight")}  # noqa: RUF012
+
+    def observe(self, view) -> Mapping[str, object]:
+        return {"largest_weights": view.theta.abs().topk(self.count).values}
+
+    def observe_update(self, view) -> Mapping[str, object]:
+        return {"largest_change": view.update.abs().max()}
+
+
+def test_a_users_own_observer_along_a_run(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), 6, observe=[LargestWeights(3)])
+    theta = run["theta"].values
+    assert run["largest_weights"].dims == ("step", "rank")
+    np.testing.assert_array_equal(run["largest_weights"], -np.sort(-np.abs(theta[:6]), axis=1)[:, :3])
+    np.testing.assert_allclose(run["largest_change"], np.abs(np.diff(theta, axis=0)).max(axis=1), rtol=1e-9)
+    assert run["largest_weights"].attrs == {"long_name": "largest absolute weights", "units": "1"}
+
+
+def test_the_same_observer_along_a_flow(tiny: Problem) -> None:
+    solution = solve(GradientFlow(tiny), [0.0, 0.5, 1.0], observe=[LargestWeights()], check=False)
+    theta = np.abs(solution["theta"].values)
+    assert solution["largest_weights"].dims == ("time", "rank")
+    np.testing.assert_array_equal(solution["largest_weights"], -np.sort(-theta, axis=1)[:, :2])
+    assert "largest_change" not in solution  # a flow takes no steps
+
+
+def test_an_observer_changes_nothing(tiny: Problem) -> None:
+    watched = train(tiny, Adam(lr=0.1), 8, batch_size=6, observe=[LargestWeights()])
+    alone = train(tiny, Adam(lr=0.1), 8, batch_size=6)
+    xr.testing.assert_identical(watched[list(alone.data_vars)], alone)
+
+
+def test_two_variables_of_one_name_are_refused_before_the_first_step(tiny: Problem) -> None:
+    @dataclass(frozen=True)
+    class AnotherLoss(Observer):
+        variables = {"loss": Variable((), "another")}  # noqa: RUF012
+
+    told = []
+    with pytest.raises(nm_ode.NmOdeError, match="two observers have a variable 'loss'"):
+        train(tiny, SGD(lr=0.1), 3, observe=[AnotherLoss()], on_step=told.append)
+    assert told == []
+
+
+class EveryThird(Observer):
+    dim = "third_step"
+    variables = {"spread": Variable((), "spread of the weights")}  # noqa: RUF012
+
+    def steps(self, context):
+        return range(0, context.steps + 1, 3)
+
+    def observe(self, view):
+        return {"spread": view.theta.std()}
+
+
+def test_an_observer_has_steps_and_a_dimension_of_its_own(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), 7, observe=[EveryThird()])
+    assert run["third_step"].values.tolist() == [0, 3, 6]
+    np.testing.assert_allclose(run["third_time"], [0.0, 0.3, 0.6])
+    np.testing.assert_allclose(run["spread"], run["theta"].values[::3].std(axis=1, ddof=1))
+    assert all({"long_name", "units"} <= set(variable.attrs) for variable in run.variables.values())
+
+
+def test_what_it_saw_survives_a_store(tiny: Problem, tmp_path) -> None:
+    run = train(tiny, SGD(lr=0.1), 4, observe=[EveryThird(), LargestWeights()])
+    run.to_zarr(tmp_path / "run.zarr", zarr_format=3, consolidated=False)
+    with xr.open_zarr(tmp_path / "run.zarr", consolidated=False) as back:
+        xr.testing.assert_identical(back.load(), run)
+
+
+def test_parameters_and_memory_by_name(tiny: Problem) -> None:
+    seen = {}
+
+    class Looker(Observer):
+        update_variables = {"velocity_norm": Variable((), "norm of the velocity")}  # noqa: RUF012
+
+        def observe_update(self, view):
+            seen.update({name: part.clone() for name, part in view.parameters().items()})
+            return {"velocity_norm": view.memory("velocity").norm()}
+
+    sgd = SGD(lr=0.1, momentum=0.9)
+    run = train(tiny, sgd, 5, observe=[Looker()])
+    assert {name: part.shape for name, part in seen.items()} == {
+        slot.name: slot.shape for slot in tiny.layout.slots
+    }
+    np.testing.assert_allclose(run["velocity_norm"], run["update_norm"] / 0.1, rtol=1e-12)
+    with pytest.raises(KeyError):
+        train(tiny, SGD(lr=0.1), 1, observe=[Looker()])  # plain descent has no velocity
+
+
+@pytest.mark.parametrize("together", [1, 3, 64])
+def test_a_run_that_diverges_is_cut_where_it_does_however_seldom_one_looks(
+    tiny: Problem, together: int, monkeypatch
+) -> None:
+    """On a GPU losses are looked at some steps later; what was recorded beyond is dropped."""
+    monkeypatch.setattr("nm_ode.training.steps_between_looks", lambda device: together)
+    with pytest.raises(TrainingDiverged) as caught:
+        train(tiny, SGD(lr=1e4), 200, save_every=4, observe=[EveryThird(), LargestWeights()])
+    run, step = caught.value.run, caught.value.step
+    monkeypatch.undo()
+    with pytest.raises(TrainingDiverged) as reference:
+        train(tiny, SGD(lr=1e4), 200, save_every=4, observe=[EveryThird(), LargestWeights()])
+    assert step == reference.value.step
+    xr.testing.assert_identical(run, reference.value.run)
+    assert run.sizes["step"] == step
+    assert run["third_step"].values.tolist() == list(range(0, step, 3))
+    assert run["saved_step"].values.tolist() == list(range(0, step, 4))
+
+
+def test_a_run_that_diverges_at_once_is_an_empty_run() -> None:
+    x, y = torch.full((2, 1), 1e200, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    problem = Problem(nn.Linear(1, 1), nn.functional.mse_loss, (x, y))
+    with pytest.raises(TrainingDiverged) as caught:
+        train(problem, SGD(lr=0.1), 3)
+    assert caught.value.step == 0
+    assert caught.value.run.sizes["step"] == caught.value.run.sizes["saved_step"] == 0
+    assert {"loss", "theta", "grad_norm"} <= set(caught.value.run.data_vars)
+
+
+def test_a_sink_keeps_order_between_small_and_large_observations() -> None:
+    sink = MemorySink(600)
+    for i in range(600):
+        sink.take({"small": torch.tensor(float(i)), "large": torch.full((5000,), float(i))})
+    arrays = sink.arrays(600)
+    np.testing.assert_array_equal(arrays["small"], np.arange(600.0))
+    np.testing.assert_array_equal(arrays["large"][:, 7], np.arange(600.0))
+
+
+class _Fetches(TorchDispatchMode):
+    """Counts the times that a tensor's number is asked for: on a device each waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
+    """As many numbers are fetched in twice as many steps."""
+    monkeypatch.setattr("nm_ode.training.steps_between_looks", lambda device: 64)
+    symmetries = nm_ode.symmetries_of(tiny)
+    counts = []
+    for steps in (20, 40):
+        with _Fetches() as fetches:
+            train(
+                tiny,
+                SGD(lr=0.1, momentum=0.9),
+                steps,
+                batch_size=7,
+                save_every=steps,
+                observe=[Charges(symmetries), LargestWeights()],
+            )
+        counts.append(fetches.count)
+    assert counts[0] == counts[1]
