@@ -18,9 +18,9 @@ from measuring import report, seconds
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bridges import OdeProblem, get_engine
-from bridges.julia.caller import Worker
-from bridges.julia.engine import JULIA, DiffeqEngine, shared_worker
+from bridges.julia.engine import JULIA, DiffeqEngine, shared_session
 from bridges.julia.installing import installation
+from bridges.julia.session import WorkerSession
 
 STAND_IN = "tests.bridges.stand_in:StandIn"
 SIZES = {10: 4000, 1_000: 4000, 100_000: 400, 1_000_000: 40}
@@ -75,9 +75,9 @@ def crossing(backend: str) -> dict[str, object]:
 def cold_starts() -> list[float]:
     found = []
     for _ in range(3):
-        worker = Worker(STAND_IN)
-        found.append(round(seconds(worker.versions), 2))
-        worker.close()
+        session = WorkerSession(STAND_IN)
+        found.append(round(seconds(session.versions), 2))
+        session.close()
     return found
 
 
@@ -89,5 +89,5 @@ if __name__ == "__main__":
     }
     results["julia"] = crossing(JULIA) if julia.ready else f"not measured: {julia.lacks}"
     for backend in (STAND_IN, JULIA):
-        shared_worker(backend).close()
+        shared_session(backend).close()
     report("bridge", "right-hand sides across the process boundary with those in this process", results)

@@ -18,7 +18,8 @@ from bridges.choosing import bdf_evaluations, dop853_evaluations
 from nm_ode import GradientFlow, Problem, solve
 from nm_ode.data import digits
 from nm_ode.models import mlp
-from nm_ode.solving import _Field, spectral_radius
+from nm_ode.solving.field import Field
+from nm_ode.solving.stiffness import spectral_radius
 
 
 def gelu() -> Problem:
@@ -35,7 +36,7 @@ def main() -> None:
     for name, make in PROBLEMS.items():
         problem = make()
         flow = GradientFlow(problem)
-        sharpness = spectral_radius(_Field(flow), 0.0, problem.theta0.numpy())
+        sharpness = spectral_radius(Field(flow), 0.0, problem.theta0.numpy())
         for horizon in (2.0, 8.0, 32.0, 100.0, 300.0):
             for rtol in (1e-3, 1e-4, 1e-6, 1e-8, 1e-10):
                 counts = {}

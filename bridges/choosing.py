@@ -1,21 +1,21 @@
-"""Which engine and method for which vector field, from three numbers."""
+"""What engine "auto" takes: an embedded engine and its method, by smoothness, stiffness and tolerance."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridges.engine import EngineError
-from bridges.julia.methods import best_method
+from bridges.errors import EngineError
 
 SMOOTH_RTOL = 1e-6  # what a smooth field is solved with unless asked
 KINKED_RTOL = 1e-3  # what a kinked field is solved with unless asked
-KINKED_FLOOR = 1e-4  # below it tolerance buys no accuracy
+KINKED_FLOOR = 1e-4  # below it a tighter tolerance costs evaluations and gains no accuracy
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Engine, method and relative tolerance, with the reason in one sentence; a step for methods of a fixed one."""
+    """Engine, method and relative tolerance, with the reason in one sentence; the step of a fixed-step method."""
 
     engine: str
     method: str
@@ -24,28 +24,33 @@ class Choice:
     step: float | None = None
 
 
-def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> Choice:
+def default_rtol(kinks: Sequence[str]) -> float:
+    """The relative tolerance of a solve for which none was asked, by the field's kinks (empty: it is smooth)."""
+    return KINKED_RTOL if kinks else SMOOTH_RTOL
+
+
+def choose(*, kinks: Sequence[str], stiffness: float, rtol: float | None) -> Choice:
     """Choose by smoothness, stiffness and tolerance.
 
     Args:
         kinks: names of operations at which the field is not smooth; empty for a smooth field.
         stiffness: sharpness at the start × horizon, dimensionless.
-        rtol: the tolerance asked for; None takes SMOOTH_RTOL or KINKED_RTOL. A kinked field is never
-            solved with less than KINKED_FLOOR: below it an adaptive method burns evaluations at the kinks
-            and gains little. Who needs more names scipy's Midpoint and a step.
+        rtol: the tolerance asked for; None takes `default_rtol`. A kinked field is never solved with less than
+            KINKED_FLOOR: below it an adaptive method spends evaluations at the kinks and gains little. For more
+            accuracy name scipy's Midpoint and a step.
 
     Raises:
         EngineError: rtol is not positive.
     """
     if rtol is not None and not rtol > 0:
         raise EngineError(f"rtol must be a positive number; {rtol} was given")
+    used = default_rtol(kinks) if rtol is None else rtol
     if kinks:
-        used = KINKED_RTOL if rtol is None else max(rtol, KINKED_FLOOR)
+        used = max(used, KINKED_FLOOR)
         reason = f"kinked field ({', '.join(kinks)}): low order"
         if rtol is not None and rtol < used:
-            reason += f", and rtol {rtol:g} raised to {used:g}, below which tolerance buys no accuracy here"
+            reason += f", and rtol {rtol:g} raised to {used:g}, below which no accuracy is gained"
         return Choice("scipy", "RK23", used, reason)
-    used = SMOOTH_RTOL if rtol is None else rtol
     explicit, implicit = dop853_evaluations(stiffness, used), bdf_evaluations(stiffness, used)
     numbers = (
         f"stiffness {stiffness:.3g} at rtol {used:g}: "
@@ -56,12 +61,16 @@ def choose(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> C
     return Choice("scipy", "DOP853", used, f"smooth, limited by accuracy ({numbers})")
 
 
-def choose_for_jumps(*, kinks: tuple[str, ...], piece: float) -> Choice:
+def choose_for_jumps(*, kinks: Sequence[str], piece: float) -> Choice:
     """Choose for a field that jumps each `piece` of time: a fixed step that ends at every jump.
 
-    Where the field is smooth in between, one step of the eighth-order method a piece: over one optimiser step the
-    solution is followed to (ηλ)^8. Where it is kinked too, order buys nothing, and the same work goes into six steps
+    A field that is smooth between its jumps gets one step of the eighth-order method a piece: over one optimiser step
+    the relative error is about (ηλ)^8. With kinks a higher order gains nothing, and the same work goes into six steps
     of the midpoint rule.
+
+    Args:
+        kinks: names of operations at which the field is not smooth; empty for a smooth field.
+        piece: the time between two jumps.
     """
     if kinks:
         reason = (
@@ -71,13 +80,6 @@ def choose_for_jumps(*, kinks: tuple[str, ...], piece: float) -> Choice:
     return Choice(
         "scipy", "RK8", SMOOTH_RTOL, "the field jumps from step to step: one step of order 8 each", piece
     )
-
-
-def choose_for_diffeq(*, kinks: tuple[str, ...], stiffness: float, rtol: float | None) -> Choice:
-    """The method of DifferentialEquations.jl, for who asks for that engine and names none."""
-    used = (KINKED_RTOL if kinks else SMOOTH_RTOL) if rtol is None else rtol
-    method, reason = best_method(kinks=bool(kinks), stiffness=stiffness, rtol=used)
-    return Choice("diffeq", method, used, reason)
 
 
 def dop853_evaluations(stiffness: float, rtol: float) -> float:

@@ -1,218 +1,170 @@
-"""What an engine is given, what it gives back, and where engines are found."""
+"""What an engine is: a set of methods, what they can do, and one way to solve with them."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bridges.errors import NmOdeError
-from bridges.registry import did_you_mean
-
-Array: TypeAlias = NDArray[np.float64]
-Rhs: TypeAlias = Callable[[float, Array, Array], None]
-"""`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
-
-Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
-
-OnSample: TypeAlias = Callable[[int, float, Array], None]
-"""`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
-
-Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
-
-
-FINEST_RTOL = 3e-14
-"""The smallest relative tolerance: some hundred roundings of float64."""
-
-
-class EngineError(NmOdeError, ValueError):
-    """The caller asked for something that no engine can do."""
-
-
-class UnknownEngineError(EngineError):
-    """No engine has this name."""
-
-
-class UnknownMethodError(EngineError):
-    """The engine has no method of this name."""
+from bridges.choosing import Choice
+from bridges.errors import EngineError
+from bridges.methods import Method
+from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs
 
 
 @dataclass(frozen=True)
-class OdeProblem:
-    """An initial value problem y' = f(t, y), y(times[0]) = y0, wanted at `times`.
-
-    Args:
-        rhs: the vector field, in place.
-        y0: shape (n,), float64.
-        times: shape (m,), m ≥ 1, strictly increasing; the first is the start.
-        rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol; atol a number, or one for
-            each entry of y.
-        step: the step of a fixed-step method; adaptive methods take none.
-        restarts: strictly increasing times at which the field may jump. No step crosses one; methods that cannot
-            promise it refuse.
-        on_restart: called with i before the first step from restarts[i] on, so that the field is the right one at
-            both ends of every step.
-        max_step: the longest step of an adaptive method; None for no limit.
-        jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
-        sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
-        max_steps: at most this many accepted steps.
-        max_rhs: at most this many right-hand sides.
-        max_seconds: at most this much wall time, looked at before every right-hand side.
-
-    Raises:
-        EngineError: a value that no engine could work with.
-    """
-
-    rhs: Rhs
-    y0: Array
-    times: Array
-    rtol: float = 1e-6
-    atol: float | Array = 1e-9
-    step: float | None = None
-    restarts: Array | None = None
-    on_restart: Callable[[int], None] | None = None
-    max_step: float | None = None
-    jvp: Jvp | None = None
-    sharpness: Callable[[float, Array], float] | None = None
-    max_steps: int | None = None
-    max_rhs: int | None = None
-    max_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        times = np.asarray(self.times, dtype=np.float64)
-        y0 = np.array(self.y0, dtype=np.float64)
-        object.__setattr__(self, "times", times)
-        object.__setattr__(self, "y0", y0)
-        if y0.ndim != 1 or y0.size == 0:
-            raise EngineError(f"the state must be a vector; its shape is {y0.shape}")
-        if not np.isfinite(y0).all():
-            raise EngineError("the state at the start has entries that are not finite")
-        if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
-            raise EngineError("sample times must be a non-empty vector of finite numbers")
-        if (np.diff(times) <= 0).any():
-            raise EngineError("sample times must increase strictly")
-        if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
-            raise EngineError("restarts must increase strictly")
-        if 0 < self.rtol < FINEST_RTOL:
-            raise EngineError(
-                f"rtol = {self.rtol:g} is below what float64 holds: give at least {FINEST_RTOL:g}"
-            )
-        if np.ndim(self.atol):
-            if np.shape(self.atol) != y0.shape:
-                raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
-            if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
-                raise EngineError("atol must be positive numbers")
-        for name in ("rtol", "atol", "step", "max_step", "max_steps", "max_rhs", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
-                raise EngineError(f"{name} must be a positive number; {value} was given")
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
-
-    rhs_evaluations: int
-    steps: int
-    rejected_steps: int
-    wall_seconds: float
-
-
-@dataclass(frozen=True)
-class OdeSolution:
-    """How a solve ended. The states themselves went to the callback, sample by sample.
+class Capabilities:
+    """What an engine can do beyond `Engine.solve`.
 
     Attributes:
-        status: "success", or what stopped the solve; then the samples up to `time` are valid.
-        time: how far the integration came.
-        samples: how many of the requested samples were handed out.
-        error_estimates: per sample, the 2-norm of the method's own estimate of its global error;
-            only from methods that have one (step halving).
+        embedded: it comes with the package and solves in this process; engine "auto" chooses among such engines, and
+            error messages suggest them.
+        recommends: `Engine.recommend` chooses a method by smoothness, stiffness and tolerance.
+        laws: it has `Engine.solve_laws`.
+        noise: it has `Engine.solve_noisy`.
     """
 
-    engine: str
-    method: str
-    status: Status
-    message: str
-    time: float
-    samples: int
-    statistics: Statistics
-    error_estimates: Array | None = None
+    embedded: bool = False
+    recommends: bool = False
+    laws: bool = False
+    noise: bool = False
 
 
-class Engine(Protocol):
-    """A collection of methods that solve an `OdeProblem`, handing samples to a callback."""
+class Engine(ABC):
+    """Methods that solve an `OdeProblem`. An engine is a subclass, and an entry in `bridges.engines.ENGINES`.
+
+    A subclass gives `name`, `methods`, `version` and `solve`; everything else has a default. One whose methods advance
+    step by step derives from `bridges.stepping.SteppedEngine` and gives `stepper` instead of `solve`.
+
+    Attributes:
+        name: as in the registry.
+        methods: name → properties; the first that needs no step is the default.
+        capabilities: what it can do beyond `solve`.
+        remedy: what a user does if it does not start or gives wrong results.
+    """
+
+    name: str
+    methods: Mapping[str, Method]
+    capabilities = Capabilities()
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def methods(self) -> tuple[str, ...]: ...
-
-    @property
-    def fixed_step_methods(self) -> tuple[str, ...]:
-        """Those of `methods` that need a step, and that a field may jump under."""
-        ...
-
-    @property
+    @abstractmethod
     def version(self) -> str:
         """Library and version, for the record."""
-        ...
+
+    @abstractmethod
+    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
+        """Solve; a numerical failure is a status of the solution, an exception of a callable is raised unchanged.
+
+        An exception raised by `rhs` or `on_sample`, KeyboardInterrupt included, comes out as the same object, with
+        the solution so far as its attribute `ode_solution`.
+
+        Raises:
+            UnknownMethodError: the method is none of `methods`.
+            EngineError: options that do not fit the method (see `bridges.options.require_fit`), or the engine cannot
+                start.
+        """
+
+    @property
+    def remedy(self) -> str:
+        return "reinstall its library"
+
+    def lacks(self) -> str:
+        """What is missing for the engine to start, as a clause for an error message; "" if nothing. Starts nothing."""
+        return ""
 
     def require_ready(self) -> None:
         """Raises EngineError, with the remedy, if the engine lacks something to start; starts nothing."""
-        ...
+        lacks = self.lacks()
+        if lacks:
+            raise EngineError(f"engine {self.name!r} cannot start: {lacks}; {self.remedy}")
 
-    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
-        """Solve; a failure of the numerics is a status, an exception of the callables is itself.
+    def default_method(self, step: float | None) -> str | None:
+        """The method that is taken where none is named; None if one must be named.
 
-        An exception raised by `rhs` or `on_sample`, KeyboardInterrupt included, comes out as the same
-        object, with the solution so far as its attribute `ode_solution`.
+        Without a step the first of `methods` that needs none, with a step the first that has a fixed one, else the
+        first that takes one.
         """
-        ...
+        wanted = ("required", "optional") if step is not None else ("none", "optional")
+        fitting = [name for name, method in self.methods.items() if method.step in wanted]
+        if step is not None:
+            fitting.sort(key=lambda name: wanted.index(self.methods[name].step))
+        return fitting[0] if fitting else None
 
+    def recommend(self, *, kinks: Sequence[str], stiffness: float, rtol: float | None) -> Choice | None:
+        """The engine's own choice of method; None unless `capabilities.recommends`.
 
-_ENGINES = {
-    "diffeq": ("bridges.julia.engine", "DiffeqEngine"),
-    "scipy": ("bridges.scipy_ivp", "ScipyEngine"),
-    "sundials": ("bridges.sundials", "SundialsEngine"),
-}
+        Args:
+            kinks: names of operations at which the field is not smooth; empty for a smooth field.
+            stiffness: spectral radius of the Jacobian at the start × horizon, dimensionless.
+            rtol: the tolerance asked for, or None.
+        """
+        return None
 
+    @property
+    def trial_methods(self) -> tuple[str, ...]:
+        """The methods that `bridges.trials.try_engine` runs."""
+        return tuple(self.methods)
 
-def engine_names() -> tuple[str, ...]:
-    """Names that `get_engine` takes."""
-    return tuple(sorted(_ENGINES))
+    @property
+    def laws_method(self) -> str | None:
+        """The method that the laws of charges are solved by where none is named; None if one must be named."""
+        return self.default_method(None)
 
+    def solve_laws(
+        self,
+        *,
+        order: int,
+        m: Array,
+        b: Array,
+        kappa: Array,
+        force: Array,
+        y0: Array,
+        times: Array,
+        method: str,
+        rtol: float,
+        atol: float,
+    ) -> tuple[Array, int]:
+        """The driven laws of many charges in one solve, with no callback.
 
-def get_engine(name: str) -> Engine:
-    """The engine of that name; its library is imported here and not before.
+        During step k: m[k] Q̈ + b[k] Q̇ + κQ = F[k] (order 2, y0 = Q followed by Q̇), or Q̇ = −κQ + F[k] (order 1).
 
-    Raises:
-        UnknownEngineError: no engine has this name.
-        ImportError: its library is missing or broken.
-    """
-    if name not in _ENGINES:
-        raise UnknownEngineError(f"no engine is called {name!r}{did_you_mean(name, engine_names())}")
-    module, attribute = _ENGINES[name]
-    made: Engine = getattr(importlib.import_module(module), attribute)()
-    return made
+        Args:
+            m, b, force: shape (steps, charges).
+            kappa: shape (charges,).
+            times: shape (steps+1,), the ends of the steps.
 
+        Returns:
+            Q at `times`, shape (steps+1, charges), and the number of right-hand sides.
 
-def require_method(engine: Engine, method: str) -> None:
-    """Raises UnknownMethodError, with near names, unless `engine` has `method`."""
-    if method not in engine.methods:
-        hint = did_you_mean(method, engine.methods)
-        raise UnknownMethodError(f"engine {engine.name!r} has no method {method!r}{hint}")
+        Raises:
+            UnknownMethodError: the method is none of `methods`.
+            EngineError: the engine has no such solve (`capabilities.laws`), cannot start, or gave up.
+        """
+        raise EngineError(f"engine {self.name!r} does not solve the laws of charges in one solve")
 
+    def solve_noisy(
+        self,
+        drift: Rhs,
+        *,
+        factor: Array,
+        y0: Array,
+        time: float,
+        step: float,
+        seeds: Sequence[int],
+        method: str,
+        on_member: Callable[[int, Array], None],
+    ) -> None:
+        """Paths of dy = drift dt + factor dW from 0 to `time`, one for each seed.
 
-def require_no_restarts(problem: OdeProblem, method: str) -> None:
-    """Raises EngineError if the field jumps: an adaptive method steps across."""
-    if problem.restarts is not None:
-        raise EngineError(
-            f"method {method!r} steps across the times at which this field jumps: take engine 'scipy' with method "
-            "'RK8' or 'Midpoint' and a step, or 'auto'"
-        )
+        Args:
+            factor: shape (n,), diagonal noise, or (r, n), r Wiener processes; constant.
+            step: of fixed-step methods; the first one of adaptive methods.
+            method: by its name in the engine's own library.
+            on_member: (index, state at `time`); copy what must outlive the call.
+
+        Raises:
+            EngineError: the engine has no such solve (`capabilities.noise`), cannot start, does not know the method,
+                or a path became non-finite.
+        """
+        raise EngineError(f"engine {self.name!r} solves no stochastic differential equations")

@@ -1,7 +1,19 @@
-"""The root of all errors."""
+"""The root of all errors, and those of the engines."""
 
 from __future__ import annotations
 
 
 class NmOdeError(Exception):
-    """Something that nm_ode refuses or that failed, told in a sentence; each room has kinds of its own."""
+    """Something that nm_ode refuses or that failed, told in a sentence; each package has kinds of its own."""
+
+
+class EngineError(NmOdeError, ValueError):
+    """The caller asked for something that no engine can do."""
+
+
+class UnknownEngineError(EngineError):
+    """No engine has this name."""
+
+
+class UnknownMethodError(EngineError):
+    """The engine has no method of this name."""

@@ -1,4 +1,4 @@
-"""Explicit Runge–Kutta methods with a fixed step, each with its own step halving as the check of its error."""
+"""Explicit Runge–Kutta methods with a fixed step, whose error is estimated by step halving."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import DOP853
 
-from bridges.engine import Array, OdeProblem, Rhs
+from bridges.problem import Array, OdeProblem, Rhs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,10 @@ RK8 = Tableau(DOP853.A, DOP853.B, DOP853.C)
 
 
 class FixedStep:
-    """Steps of h and of h/2 side by side from the same start: their difference is the error estimate, and the finer one
-    is the solution. Samples and restarts fall on steps, so that nothing is interpolated and no step crosses a jump.
+    """Steps of h and of h/2 side by side from the same start; the finer one is the solution.
+
+    Their difference is the error estimate. Samples and restarts are ends of steps, so that nothing is interpolated and
+    no step crosses a jump.
     """
 
     def __init__(self, tableau: Tableau, problem: OdeProblem, rhs: Rhs) -> None:

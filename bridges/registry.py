@@ -33,7 +33,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: the kind of thing, for messages: "optimizer".
-        entries: those that come with the house.
+        entries: those that are registered from the start.
     """
 
     def __init__(self, what: str, entries: Mapping[str, T | str] | None = None) -> None:
@@ -51,7 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries[name] = entry
 
     def unregister(self, name: str) -> None:
-        """Take an entry out again, as a test does that has put it in."""
+        """Remove an entry, as a test does that has registered it."""
         del self._entries[name]
 
     def __getitem__(self, name: str) -> T:

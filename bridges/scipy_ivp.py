@@ -1,4 +1,4 @@
-"""SciPy's DOP853 and RK23, driven step by step, and fixed-step methods with step halving."""
+"""SciPy's DOP853 and RK23, taken step by step, and fixed-step methods with step halving."""
 
 from __future__ import annotations
 
@@ -8,62 +8,43 @@ import numpy as np
 import scipy
 from scipy.integrate import DOP853, RK23
 
-from bridges.engine import (
-    Array,
-    EngineError,
-    OdeProblem,
-    OdeSolution,
-    OnSample,
-    Rhs,
-    require_method,
-    require_no_restarts,
-)
+from bridges.engine import Capabilities
 from bridges.fixed_step import MIDPOINT, RK8, FixedStep
-from bridges.stepping import StepFailure, Stepper, drive
+from bridges.methods import Method
+from bridges.problem import Array, OdeProblem, Rhs
+from bridges.stepping import StepFailure, SteppedEngine, Stepper
 
 _ADAPTIVE: dict[str, Any] = {"DOP853": DOP853, "RK23": RK23}
 _FIXED_STEP = {"Midpoint": MIDPOINT, "RK8": RK8}
 
 
-class ScipyEngine:
+class ScipyEngine(SteppedEngine):
     """Explicit methods: DOP853 where accuracy limits the step, RK23 and Midpoint for kinked fields, RK8 for fields that
     jump at known times.
     """
 
     name = "scipy"
-    methods = ("DOP853", "RK23", "Midpoint", "RK8")
-    fixed_step_methods = tuple(_FIXED_STEP)
+    methods = {  # noqa: RUF012 (read only)
+        "DOP853": Method(kind="explicit", order=8),
+        "RK23": Method(kind="explicit", order=3),
+        "Midpoint": Method(kind="explicit", order=2, step="required", jumps=True),
+        "RK8": Method(kind="explicit", order=8, step="required", jumps=True),
+    }
+    capabilities = Capabilities(embedded=True)
 
     @property
     def version(self) -> str:
         return f"SciPy {scipy.__version__}"
 
-    def require_ready(self) -> None:
-        """It is: its wheel came with ours."""
+    @property
+    def remedy(self) -> str:
+        return "pip install --force-reinstall scipy"
 
-    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
-        """See `Engine.solve`. Midpoint and RK8 need `problem.step`; the others refuse it.
-
-        Raises:
-            UnknownMethodError: the method is none of `methods`.
-            EngineError: a step or restarts for an adaptive method, or no step for a fixed-step one.
-        """
-        require_method(self, method)
-        if (method in _FIXED_STEP) != (problem.step is not None):
-            raise EngineError(
-                f"method {method!r} has a fixed step: give `step`"
-                if method in _FIXED_STEP
-                else f"method {method!r} chooses its own steps: give tolerances, not `step`"
-            )
-        if method not in _FIXED_STEP:
-            require_no_restarts(problem, method)
-
-        def make(rhs: Rhs) -> Stepper:
-            if method in _FIXED_STEP:
-                return FixedStep(_FIXED_STEP[method], problem, rhs)
-            return _Adaptive(_ADAPTIVE[method], problem, rhs)
-
-        return drive(problem, make, on_sample, engine=self.name, method=method)
+    def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
+        """See `SteppedEngine.stepper`."""
+        if method in _FIXED_STEP:
+            return FixedStep(_FIXED_STEP[method], problem, rhs)
+        return _Adaptive(_ADAPTIVE[method], problem, rhs)
 
 
 class _Adaptive:

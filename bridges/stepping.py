@@ -1,8 +1,9 @@
-"""One loop that drives every embedded method step by step: samples, limits, statistics, failures."""
+"""The loop over the steps of an embedded method: samples, limits, statistics, failures."""
 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from bridges.engine import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.engine import Engine
+from bridges.options import require_fit
+from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
 
 
 class Stepper(Protocol):
-    """A method in motion. It calls the right-hand side it was made with and nothing else."""
+    """A method with its state between two steps. It evaluates the right-hand side that it was made with."""
 
     @property
     def t(self) -> float:
@@ -29,7 +32,7 @@ class Stepper(Protocol):
     def rejected_steps(self) -> int: ...
 
     def advance(self) -> None:
-        """One step on. Raises StepFailure if the method cannot."""
+        """Take one step. Raises StepFailure if the method cannot."""
         ...
 
     def at(self, t: float) -> Array:
@@ -41,20 +44,25 @@ class Stepper(Protocol):
         ...
 
 
-class StepFailure(Exception):  # noqa: N818 (an outcome, not a defect)
-    """The method cannot go on; the text says why."""
+class StepFailure(Exception):  # noqa: N818 (an outcome of the solve, not a defect)
+    """The method cannot take another step; the text says why."""
 
 
-class Stop(Exception):  # noqa: N818
-    """A limit, or numbers that are not finite: the solve ends here, with this status."""
+class SolveStopped(Exception):  # noqa: N818
+    """A limit was reached, or a right-hand side is not finite: the solve ends here, with this status."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status: Status = status
 
 
-class Meter:
-    """The right-hand side with a counter, the limits, and a guard against numbers that are not finite."""
+class CountedRhs:
+    """The right-hand side with a counter, the limits of the problem, and a check that its values are finite.
+
+    Attributes:
+        count: evaluations so far.
+        last_t: time of the last one.
+    """
 
     def __init__(self, problem: OdeProblem) -> None:
         self._problem = problem
@@ -69,17 +77,39 @@ class Meter:
     def __call__(self, t: float, y: Array, dy: Array) -> None:
         problem = self._problem
         if problem.max_rhs is not None and self.count >= problem.max_rhs:
-            raise Stop("max_rhs", f"the limit of {problem.max_rhs} right-hand sides was reached")
+            raise SolveStopped("max_rhs", f"the limit of {problem.max_rhs} right-hand sides was reached")
         if problem.max_seconds is not None and self.seconds > problem.max_seconds:
-            raise Stop("max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached")
+            raise SolveStopped(
+                "max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached"
+            )
         self.count += 1
         self.last_t = t
         problem.rhs(t, y, dy)
         if not np.isfinite(dy).all():
-            raise Stop("non_finite", "the right-hand side has entries that are not finite")
+            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
 
 
-def drive(
+class SteppedEngine(Engine):
+    """An engine whose methods advance step by step: a subclass gives `stepper` instead of `solve`."""
+
+    @abstractmethod
+    def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
+        """A stepper at problem.times[0] that evaluates `rhs`, which counts and keeps the limits, not problem.rhs."""
+
+    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
+        """See `Engine.solve`."""
+        require_fit(self, problem, method)
+        self.require_ready()
+        return integrate(
+            problem,
+            lambda rhs: self.stepper(problem, method, rhs),
+            on_sample,
+            engine=self.name,
+            method=method,
+        )
+
+
+def integrate(
     problem: OdeProblem,
     make_stepper: Callable[[Rhs], Stepper],
     on_sample: OnSample,
@@ -87,9 +117,9 @@ def drive(
     engine: str,
     method: str,
 ) -> OdeSolution:
-    """Run a stepper over the sample times. See `Engine.solve` for what comes out of a failure."""
+    """Take steps past each sample time in turn. See `Engine.solve` for what a failure gives."""
     times = problem.times
-    meter = Meter(problem)
+    counted = CountedRhs(problem)
     stepper: Stepper | None = None
     samples = 0
     errors: list[float] = []
@@ -100,19 +130,19 @@ def drive(
             engine=engine,
             method=method,
             status=status,
-            message=message if status == "success" else f"{message} at t = {meter.last_t:.6g}",
+            message=message if status == "success" else f"{message} at t = {counted.last_t:.6g}",
             time=reached,
             samples=samples,
             statistics=Statistics(
-                rhs_evaluations=meter.count,
+                rhs_evaluations=counted.count,
                 steps=stepper.steps if stepper is not None else 0,
                 rejected_steps=stepper.rejected_steps if stepper is not None else 0,
-                wall_seconds=meter.seconds,
+                wall_seconds=counted.seconds,
             ),
             error_estimates=np.array(errors) if errors else None,
         )
 
-    def hand_out(t: float, y: Array) -> None:
+    def emit_sample(t: float, y: Array) -> None:
         nonlocal samples
         on_sample(samples, t, y)
         samples += 1
@@ -123,16 +153,16 @@ def drive(
     try:
         with _no_blas_threads():
             if times.size > 1:
-                stepper = make_stepper(meter)
-            hand_out(float(times[0]), problem.y0)
+                stepper = make_stepper(counted)
+            emit_sample(float(times[0]), problem.y0)
             while samples < times.size:
                 assert stepper is not None
                 if problem.max_steps is not None and stepper.steps >= problem.max_steps:
-                    raise Stop("max_steps", f"the limit of {problem.max_steps} steps was reached")
+                    raise SolveStopped("max_steps", f"the limit of {problem.max_steps} steps was reached")
                 stepper.advance()
                 while samples < times.size and times[samples] <= stepper.t:
-                    hand_out(float(times[samples]), stepper.at(float(times[samples])))
-    except Stop as stop:
+                    emit_sample(float(times[samples]), stepper.at(float(times[samples])))
+    except SolveStopped as stop:
         return solution(stop.status, str(stop))
     except StepFailure as failure:
         return solution("step_failure", str(failure))
@@ -146,11 +176,11 @@ def drive(
 
 @contextmanager
 def _no_blas_threads() -> Iterator[None]:
-    """Keep the threads of NumPy's and SciPy's own OpenBLAS asleep while stepping.
+    """Limit NumPy's and SciPy's own OpenBLAS to one thread while stepping.
 
-    A method's few vector sums gain nothing from them, and between sums they spin on the cores that the
-    right-hand side computes on: at n = 1e5 that made gradients three times slower. Only the private copies
-    in the two wheels are held back; a BLAS that torch may share is left alone.
+    A method's few vector sums gain nothing from more, and between sums the threads busy-wait on the cores that the
+    right-hand side computes on: at n = 1e5 that made gradients three times slower. Only the private copies in the two
+    wheels are limited; a BLAS that torch may share is not.
     """
     controller = ThreadpoolController()
     own = [

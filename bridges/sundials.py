@@ -5,65 +5,56 @@ from __future__ import annotations
 import importlib.metadata
 
 import numpy as np
-from sksundae.cvode import CVODE
 
-from bridges.engine import (
-    Array,
-    EngineError,
-    OdeProblem,
-    OdeSolution,
-    OnSample,
-    Rhs,
-    require_method,
-    require_no_restarts,
-)
-from bridges.stepping import StepFailure, drive
+from bridges.engine import Capabilities
+from bridges.methods import Method
+from bridges.problem import Array, OdeProblem, Rhs
+from bridges.stepping import StepFailure, SteppedEngine, Stepper
 
-_PATIENCE = 10  # calls in a row that may leave the time where it was
+_MAX_STALLED_CALLS = 10  # calls in a row that may leave the time where it was
 
 
-class SundialsEngine:
+class SundialsEngine(SteppedEngine):
     """Multistep methods of variable order and step; for fields whose stability limits explicit steps."""
 
     name = "sundials"
-    methods = ("BDF", "Adams")
-    fixed_step_methods: tuple[str, ...] = ()
+    methods = {  # noqa: RUF012 (read only)
+        "BDF": Method(kind="implicit", order=5),
+        "Adams": Method(kind="implicit", order=12),
+    }
+    capabilities = Capabilities(embedded=True)
 
     @property
     def version(self) -> str:
         return f"scikit-sundae {importlib.metadata.version('scikit-sundae')}"
 
-    def require_ready(self) -> None:
-        """It is: its wheel came with ours."""
+    @property
+    def remedy(self) -> str:
+        return "pip install --force-reinstall scikit-sundae"
 
-    def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
-        """See `Engine.solve`.
+    def lacks(self) -> str:
+        """What is wrong with the import of scikit-sundae, which is imported here and not before."""
+        try:
+            import sksundae.cvode  # noqa: F401
+        except ImportError as error:
+            return f"scikit-sundae cannot be imported ({error})"
+        return ""
 
-        Raises:
-            UnknownMethodError: the method is none of `methods`.
-            EngineError: a fixed step, which CVODE does not have, or restarts.
-        """
-        require_method(self, method)
-        if problem.step is not None:
-            raise EngineError(f"method {method!r} chooses its own steps: give tolerances, not `step`")
-        require_no_restarts(problem, method)
-        return drive(
-            problem,
-            lambda rhs: _Cvode(method, problem, rhs),
-            on_sample,
-            engine=self.name,
-            method=method,
-        )
+    def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
+        """See `SteppedEngine.stepper`."""
+        return _Cvode(problem, method, rhs)
 
 
 class _Cvode:
-    def __init__(self, method: str, problem: OdeProblem, rhs: Rhs) -> None:
+    def __init__(self, problem: OdeProblem, method: str, rhs: Rhs) -> None:
+        from sksundae.cvode import CVODE
+
         self._last_rhs_t = -np.inf
         self._backward = 0
 
         def field(t: float, y: Array, dy: Array) -> None:
-            # CVODE keeps its count of failed attempts to itself, but an attempt evaluates at the end of
-            # its step: when that time moves back, a smaller step is being tried.
+            # CVODE does not tell its count of failed attempts, but an attempt evaluates at the end of its step: when
+            # that time moves back, a smaller step is being tried.
             if t < self._last_rhs_t:
                 self._backward += 1
             self._last_rhs_t = t
@@ -87,8 +78,8 @@ class _Cvode:
     def advance(self) -> None:
         reached = self.t
         self._backward = 0
-        for _ in range(_PATIENCE):
-            # After a look back inside the last step CVODE first returns to its own time, without a step.
+        for _ in range(_MAX_STALLED_CALLS):
+            # After an interpolation inside the last step CVODE first returns to its own time, without a step.
             result = self._solver.step(self._end, method="onestep", tstop=self._end)
             if not result.success:
                 raise StepFailure(f"CVODE: {result.message.rstrip('.')}")

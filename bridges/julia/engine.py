@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from bridges.engine import (
-    Array,
-    EngineError,
-    OdeProblem,
-    OdeSolution,
-    OnSample,
-    Rhs,
-    Statistics,
-    Status,
-    require_method,
-    require_no_restarts,
-)
-from bridges.julia.caller import Callbacks, Worker, WorkerError
-from bridges.julia.installing import require_ready, worker_environment
-from bridges.julia.methods import FIXED_STEP, METHODS
-from bridges.stepping import Meter, Stop
+from bridges.choosing import Choice, default_rtol
+from bridges.engine import Capabilities, Engine
+from bridges.errors import EngineError
+from bridges.julia.conversation import Callbacks
+from bridges.julia.installing import REMEDY, installation, worker_environment
+from bridges.julia.methods import METHODS, best_method
+from bridges.julia.process import WorkerError
+from bridges.julia.session import WorkerSession
+from bridges.options import require_fit, require_method
+from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.stepping import CountedRhs, SolveStopped
 
 JULIA = "bridges.julia.julia:JuliaBackend"
 _MAX_STEPS = 10**7
 
 _default = JULIA
-_workers: dict[str, Worker] = {}
-_workers_lock = threading.Lock()
+_sessions: dict[str, WorkerSession] = {}
+_sessions_lock = threading.Lock()
 
 
-def shared_worker(backend: str = JULIA) -> Worker:
-    """The one worker of this process that has this backend; it starts when first asked."""
-    with _workers_lock:
-        if backend not in _workers:
+@contextmanager
+def using_backend(backend: str) -> Iterator[None]:
+    """Within this block engine "diffeq" has `backend` in its worker instead of Julia; for tests and benchmarks.
+
+    Args:
+        backend: "module:Class", see `worker.Backend`; its module is imported in the worker.
+    """
+    global _default
+    before, _default = _default, backend
+    try:
+        yield
+    finally:
+        _default = before
+
+
+def shared_session(backend: str) -> WorkerSession:
+    """The one session of this process whose worker has this backend; the worker starts at its first job."""
+    with _sessions_lock:
+        if backend not in _sessions:
             julia = backend == JULIA
-            _workers[backend] = Worker(
-                backend, worker_environment if julia else None, require_ready if julia else None
+            _sessions[backend] = WorkerSession(
+                backend,
+                environment=worker_environment if julia else None,
+                require_ready=DiffeqEngine(backend).require_ready,
             )
-        return _workers[backend]
+        return _sessions[backend]
 
 
-class DiffeqEngine:
+class DiffeqEngine(Engine):
     """Every method of DifferentialEquations.jl that takes a state of any size; in a worker process.
 
     Args:
-        backend: what solves in the worker; Julia if None.
+        backend: what solves in the worker; Julia, or that of `using_backend`, if None.
     """
 
     name = "diffeq"
-    methods = tuple(METHODS)
-    fixed_step_methods = FIXED_STEP
+    methods = METHODS
+    capabilities = Capabilities(recommends=True, laws=True, noise=True)
+    trial_methods = ("Tsit5", "Vern9")
+    laws_method = "Vern7"
 
     def __init__(self, backend: str | None = None) -> None:
         self._backend = _default if backend is None else backend
@@ -61,36 +76,40 @@ class DiffeqEngine:
     @property
     def version(self) -> str:
         """Libraries and their versions; starts the worker."""
-        try:
-            versions = shared_worker(self._backend).versions()
-        except WorkerError as error:
-            raise EngineError(f"engine 'diffeq': {error}") from None
+        with _as_engine_error():
+            versions = self._session.versions()
         return ", ".join(f"{name} {version}" for name, version in versions.items())
 
-    def require_ready(self) -> None:
-        """Raises EngineError, with the remedy, if Julia or its packages are missing; starts nothing."""
-        if self._backend == JULIA:
-            require_ready()
+    @property
+    def remedy(self) -> str:
+        return REMEDY if self.lacks() else "`nm-ode bridge install` again, or `nm-ode bridge status`"
+
+    def lacks(self) -> str:
+        """What of Julia or its packages is missing; starts nothing."""
+        return installation().lacks if self._backend == JULIA else ""
+
+    def default_method(self, step: float | None) -> str | None:
+        """Of the fixed-step methods here none is the obvious one: with a step, one must be named."""
+        return super().default_method(None) if step is None else None
+
+    def recommend(self, *, kinks: Sequence[str], stiffness: float, rtol: float | None) -> Choice:
+        """See `Engine.recommend`; by docs/bridge.md's table."""
+        used = default_rtol(kinks) if rtol is None else rtol
+        method, reason = best_method(kinks=bool(kinks), stiffness=stiffness, rtol=used)
+        return Choice(self.name, method, used, reason)
+
+    @property
+    def _session(self) -> WorkerSession:
+        return shared_session(self._backend)
 
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
-        """See `Engine.solve`. Any explicit method takes a step; "Midpoint", "Euler", "Heun" and "RK4" need one.
-
-        Raises:
-            UnknownMethodError: the method is none of `methods`.
-            EngineError: options that do not go together, or no Julia.
-        """
-        require_method(self, method)
-        kind = METHODS[method].kind
-        if method in FIXED_STEP and problem.step is None:
-            raise EngineError(f"method {method!r} has a fixed step: give `step`")
-        if problem.step is not None and kind != "explicit":
-            raise EngineError(f"method {method!r} chooses its own steps: give tolerances, not `step`")
-        require_no_restarts(problem, method)
-        meter = Meter(problem)
+        """See `Engine.solve`."""
+        properties = require_fit(self, problem, method)
+        counted = CountedRhs(problem)
         samples = 0
         times = problem.times
 
-        def hand_out(index: int, state: Array) -> None:
+        def emit_sample(index: int, state: Array) -> None:
             nonlocal samples
             on_sample(index, float(times[index]), state)
             samples += 1
@@ -105,38 +124,37 @@ class DiffeqEngine:
                 message=message if status == "success" else f"{message} at t = {time:.6g}",
                 time=time,
                 samples=samples,
-                statistics=Statistics(meter.count, steps, rejected, meter.seconds),
+                statistics=Statistics(counted.count, steps, rejected, counted.seconds),
             )
 
         if times.size == 1:
-            hand_out(0, problem.y0)
+            emit_sample(0, problem.y0)
             return solution("success", "the last sample time was reached", float(times[0]))
         vector = np.ndim(problem.atol) > 0
         job: dict[str, Any] = {
             "method": method,
-            "kind": kind,
+            "kind": properties.kind,
             "times": times.tolist(),
             "rtol": problem.rtol,
             "atol": None if vector else float(problem.atol),
             "step": problem.step,
             "max_step": problem.max_step,
-            "jvp": problem.jvp is not None and kind == "implicit",
-            "sharpness": problem.sharpness is not None and kind == "stabilised",
+            "jvp": problem.jvp is not None and properties.jvp,
+            "sharpness": problem.sharpness is not None and properties.sharpness,
             "max_steps": problem.max_steps or _MAX_STEPS,
         }
-        callbacks = Callbacks(meter, hand_out, problem.jvp, problem.sharpness)
+        callbacks = Callbacks(counted, emit_sample, problem.jvp, problem.sharpness)
         try:
-            ending = shared_worker(self._backend).solve(
-                job, problem.y0, np.asarray(problem.atol) if vector else None, callbacks
-            )
-        except Stop as stop:
-            return solution(stop.status, str(stop), meter.last_t)
+            atol = np.asarray(problem.atol) if vector else None
+            ending = self._session.solve(job, problem.y0, atol, callbacks)
+        except SolveStopped as stop:
+            return solution(stop.status, str(stop), counted.last_t)
         except WorkerError as error:
-            return solution("step_failure", str(error).rstrip("."), meter.last_t)
+            return solution("step_failure", str(error).rstrip("."), counted.last_t)
         except EngineError:
             raise
         except BaseException as error:
-            so_far = solution("step_failure", f"{type(error).__name__} was raised", meter.last_t)
+            so_far = solution("step_failure", f"{type(error).__name__} was raised", counted.last_t)
             error.ode_solution = so_far  # type: ignore[attr-defined]
             error.add_note(
                 f"{self.name} {method}: {so_far.message}; {samples} of {times.size} samples are done"
@@ -163,17 +181,7 @@ class DiffeqEngine:
         method: str,
         on_member: Callable[[int, Array], None],
     ) -> None:
-        """Paths of dy = drift dt + factor dW from 0 to `time`, one for each seed; StochasticDiffEq.jl.
-
-        Args:
-            factor: shape (n,), diagonal noise, or (r, n), r Wiener processes; constant.
-            step: of fixed-step methods, the first one of adaptive ones.
-            method: "EM", "SOSRA", "SRA1", "LambaEM", … by its name in StochasticDiffEq.
-            on_member: (index, state at `time`); copy what must outlive the call.
-
-        Raises:
-            EngineError: no Julia, no StochasticDiffEq, an unknown method, or a path that leaves the numbers.
-        """
+        """See `Engine.solve_noisy`; with StochasticDiffEq.jl, whose methods are "EM", "SOSRA", "SRA1", "LambaEM", …"""
         job = {
             "method": method,
             "time": time,
@@ -181,14 +189,10 @@ class DiffeqEngine:
             "seeds": list(seeds),
             "diagonal": factor.ndim == 1,
         }
-        try:
-            ending = shared_worker(self._backend).noisy(
-                job, y0, {"factor": factor}, Callbacks(drift, on_member)
-            )
-        except WorkerError as error:
-            raise EngineError(f"engine 'diffeq': {error}") from None
-        if ending["retcode"] != "Success":
-            code = ending["retcode"]
+        with _as_engine_error():
+            ending = self._session.noisy(job, y0, {"factor": factor}, Callbacks(drift, on_member))
+        code = ending["retcode"]
+        if code != "Success":
             raise EngineError(f"diffeq {method} stopped: {_RETCODES.get(code, code)}")
 
     def solve_laws(
@@ -205,40 +209,32 @@ class DiffeqEngine:
         rtol: float,
         atol: float,
     ) -> tuple[Array, int]:
-        """The driven laws of many charges in one solve inside the worker, with no callback.
-
-        During step k: m[k] Q̈ + b[k] Q̇ + κQ = F[k] (order 2, y0 = Q and Q̇ end to end), or Q̇ = −κQ + F[k] (order 1).
-
-        Args:
-            m, b, force: shape (steps, charges).
-            kappa: shape (charges,).
-            times: shape (steps+1,), the ends of the steps.
-
-        Returns:
-            Q at `times`, shape (steps+1, charges), and the number of right-hand sides.
-
-        Raises:
-            UnknownMethodError: the method is none of `methods`.
-            EngineError: no Julia, or it gave up.
-        """
+        """See `Engine.solve_laws`; inside the worker."""
         require_method(self, method)
         arrays = {"m": m, "b": b, "kappa": kappa, "force": force, "y0": y0, "times": times}
         job = {"method": method, "order": order, "rtol": rtol, "atol": atol}
-        try:
-            ending = shared_worker(self._backend).laws(job, arrays)
-        except WorkerError as error:
-            raise EngineError(f"engine 'diffeq': {error}") from None
-        if ending["retcode"] != "Success":
-            code = ending["retcode"]
+        with _as_engine_error():
+            ending = self._session.laws(job, arrays)
+        code = ending["retcode"]
+        if code != "Success":
             raise EngineError(
                 f"diffeq {method} stopped: {_RETCODES.get(code, code)} at t = {ending['time']:.6g}"
             )
         return ending["arrays"]["charges"], int(ending["rhs_evaluations"])
 
 
+@contextmanager
+def _as_engine_error() -> Iterator[None]:
+    """Where there is no solution to record it in, a worker's failure is an error."""
+    try:
+        yield
+    except WorkerError as error:
+        raise EngineError(f"engine 'diffeq': {error}") from None
+
+
 _RETCODES = {
     "MaxIters": f"MaxIters: {_MAX_STEPS:.0e} steps were not enough",
-    "Unstable": "Unstable: the solution leaves the numbers",
+    "Unstable": "Unstable: the solution became non-finite",
     "DtNaN": "DtNaN: the step is not a number",
     "DtLessThanMin": "DtLessThanMin: no step is small enough for the tolerance",
 }

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridges.engine import EngineError
+from bridges.errors import EngineError
 
 DECLARED = Path(__file__).resolve().parents[1] / "juliapkg.json"
-"""Where juliapkg finds it: at the top of an importable package, not deeper (BRIDGE.md, rule 7)."""
+"""Where juliapkg finds it: at the top of an importable package, not deeper (docs/bridge.md, rule 7)."""
 
 WHAT_TO_EXPECT = (
     "about 1 GB to download (Julia, if there is none, and the solvers) and 10 to 30 minutes to compile"
@@ -51,7 +51,7 @@ class Installation:
 
     @property
     def ready(self) -> bool:
-        """Can a worker start?"""
+        """Whether a worker can start."""
         return not self.lacks
 
 
@@ -93,13 +93,6 @@ def declared() -> dict[str, str]:
 def optional() -> dict[str, str]:
     """Package → UUID that only some things need: the stochastic modified flow."""
     return {"StochasticDiffEq": "789caeaf-c7a9-5a7d-9973-96adeb23e2a0"}
-
-
-def require_ready() -> None:
-    """Raises EngineError, with the remedy, unless a worker can start."""
-    found = installation()
-    if not found.ready:
-        raise EngineError(f"engine 'diffeq' cannot start: {found.lacks}; {REMEDY}")
 
 
 def worker_environment() -> dict[str, str]:

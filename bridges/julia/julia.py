@@ -1,4 +1,4 @@
-"""Julia behind the worker: DifferentialEquations.jl through diffeqpy. Imported in the worker process alone."""
+"""The backend that is Julia: DifferentialEquations.jl through diffeqpy. Imported in the worker process alone."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class JuliaBackend:
     def noisy(
         self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
     ) -> dict[str, Any]:
-        """See `caller.Worker.noisy`."""
+        """See `session.WorkerSession.noisy`."""
         if not self._noise:
             try:
                 self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
@@ -126,7 +126,7 @@ class JuliaBackend:
         return {"retcode": str(code)}
 
     def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
-        """See `caller.Worker.laws`; no callback."""
+        """See `session.WorkerSession.laws`; no callback."""
         kind = METHODS[job["method"]].kind
         # Julia's columns are numpy's rows: steps along the second axis.
         matrices = [self._matrix(arrays[name].T) for name in ("m", "b", "force")]

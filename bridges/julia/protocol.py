@@ -1,9 +1,9 @@
 """What goes between caller and worker: frames of nine bytes, messages in JSON, vectors in shared memory.
 
 Control travels over a socket or pipe of its own, never over stdin or stdout: libuv makes descriptor 0 non-blocking, and
-Julia's packages print on 1 (BRIDGE.md, rule 1). Vectors lie in a temporary file that both sides map; the caller makes
-it and removes its name as soon as the worker has it open, so that no crash leaves it behind and no resource tracker
-unlinks it twice, as it does named shared memory (rule 2).
+Julia's packages print on 1 (docs/bridge.md, rule 1). Vectors lie in a temporary file that both sides map; the caller
+makes it and removes its name as soon as the worker has it open, so that no crash leaves it behind and no resource
+tracker unlinks it twice, as it does named shared memory (rule 2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bridges.engine import Array, EngineError
+from bridges.errors import EngineError
+from bridges.problem import Array
 
 _FRAME = struct.Struct("<cd")
 
@@ -55,12 +56,12 @@ def receive_frame(connection: Connection) -> tuple[bytes, float]:
 
 
 def send_message(connection: Connection, message: dict[str, Any]) -> None:
-    """What is said once a job, as JSON: no code can come with it."""
+    """One message, as JSON, which unlike a pickle cannot run code on arrival."""
     connection.send_bytes(json.dumps(message).encode())
 
 
 def receive_message(connection: Connection) -> dict[str, Any]:
-    """The other side's; EOFError or OSError if it is gone."""
+    """The other side's message; EOFError or OSError if it is gone."""
     message: dict[str, Any] = json.loads(connection.recv_bytes())
     return message
 
@@ -71,7 +72,7 @@ def describe(arrays: dict[str, Array]) -> dict[str, list[int]]:
 
 
 def send_arrays(connection: Connection, arrays: dict[str, Array]) -> None:
-    """Whole arrays, float64, once a job."""
+    """Whole arrays, float64."""
     for array in arrays.values():
         connection.send_bytes(np.ascontiguousarray(array, dtype=np.float64).tobytes())
 
@@ -85,7 +86,7 @@ def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict
 
 
 class Vectors:
-    """Three vectors of length n that caller and worker see alike: state, rate, direction.
+    """Three vectors of length n in memory that caller and worker share: state, rate, direction.
 
     Attributes:
         rows: shape (3, n), float64.
@@ -133,7 +134,7 @@ class Vectors:
             os.close(file)
 
     def forget_name(self) -> None:
-        """Both sides have it open: from now on no crash can leave it behind. Windows keeps the name until the end."""
+        """Remove the file's name, once both sides have it open; on Windows a file that is open keeps its name."""
         if os.name == "posix":
             self.path.unlink(missing_ok=True)
 

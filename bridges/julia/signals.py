@@ -1,40 +1,64 @@
-"""Ctrl-C at a moment when nothing is half done."""
+"""Defer SIGINT in critical sections."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class DeferSigint:
-    """Within this block Ctrl-C waits: until `check` is called, or for the end.
+    """Within this block SIGINT (Ctrl-C) is remembered and handled at its end, or at the next `check` or `allow`.
 
-    Python raises KeyboardInterrupt between any two instructions: between a process being started and its handle being
-    kept, a lock being taken and its release being sure. Outside the main thread no signal comes, and this does nothing.
+    Python's handler raises KeyboardInterrupt between any two instructions: between a process being started and its
+    handle being stored, or in the middle of a `finally`. Blocks may be nested.
+
+    A handler that was installed before is called, whatever it does. A process that ignores SIGINT, that leaves it to
+    the operating system, or whose handler was installed by other than Python's `signal`, is left alone; so are threads
+    other than the main one, to which no signal comes.
     """
 
     def __enter__(self) -> DeferSigint:
-        self._pending = False
-        self._before: Any = None
+        self._deferring = True
+        self._pending: FrameType | bool | None = False
+        self._previous: Any = None
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGINT)
-            if callable(self._before):
-                signal.signal(signal.SIGINT, self._note)
+            previous = signal.getsignal(signal.SIGINT)
+            if callable(previous):  # SIG_IGN, SIG_DFL and None are not
+                self._previous = previous
+                signal.signal(signal.SIGINT, self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if callable(self._before):
-            signal.signal(signal.SIGINT, self._before)
-            if self._pending and kind is None:
-                self._before(signal.SIGINT, None)
+    def __exit__(self, *_: object) -> None:
+        self._deferring = True
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self.check()
 
     def check(self) -> None:
-        """A moment at which it may come."""
-        if self._pending:
-            self._pending = False
-            self._before(signal.SIGINT, None)
+        """Handle a SIGINT that came since; with Python's own handler: raise KeyboardInterrupt."""
+        if self._pending is not False:
+            frame, self._pending = self._pending, False
+            self._previous(signal.SIGINT, frame)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._pending = True
+    def allow(self, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """call(*args); while it runs, SIGINT is handled as it comes."""
+        try:
+            self._deferring = False
+            self.check()
+            return call(*args)
+        finally:
+            self._deferring = True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._deferring:
+            self._pending = frame
+            return
+        self._deferring = True  # the exception that comes now must find its way to the caller undisturbed
+        self._previous(number, frame)
+        self._deferring = False

@@ -1,7 +1,7 @@
-"""The worker: a process that answers one caller, whatever solves behind it. `python -m bridges.julia.worker`.
+"""The worker process: it runs one caller's jobs on a backend. `python -m bridges.julia.worker`.
 
-It ends with its caller in every way that one can end: a closed connection ends the loop, and a thread watches the
-parent for the time between two frames.
+However its caller ends, so does the worker: a closed connection ends the loop, and a thread checks for the parent while
+the backend computes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
 
 Ask = Callable[[bytes, float], float]
-"""`ask(operation, number)` to the caller; raises GivenUp if it wants no more."""
+"""`ask(operation, number)` → the caller's answer; raises GivenUp if the caller ends the job."""
 
 
-class GivenUp(Exception):  # noqa: N818 (the caller's wish)
-    """The caller wants this job ended."""
+class GivenUp(Exception):  # noqa: N818 (a request of the caller, not a defect)
+    """The caller ends this job."""
 
 
 class Backend(Protocol):
-    """Something that solves: Julia, or in tests what stands in for it."""
+    """What solves in the worker: Julia, or in tests something in its place."""
 
     def versions(self) -> dict[str, str]:
         """Library → version, for the record."""
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
         Args:
             job: `method`, `kind`, `times`, `rtol`, `atol` (None: row RATE has one for each entry at the start), `step`
-                and `max_step` (None: free), `jvp` and `sharpness` (does the caller answer these?), `max_steps`.
+                and `max_step` (None: free), `jvp` and `sharpness` (whether the caller answers these), `max_steps`.
             vectors: at the start row STATE is the state at times[0].
             ask: RHS, JVP, SHARPNESS; and SAMPLE for each of `times` in turn, the first included.
 
@@ -50,13 +50,13 @@ class Backend(Protocol):
         ...
 
     def laws(self, job: dict[str, Any], arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
-        """Solve the driven laws of the charges; see `caller.Worker.laws`."""
+        """Solve the driven laws of the charges; see `session.WorkerSession.laws`."""
         ...
 
     def noisy(
         self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
     ) -> dict[str, Any]:
-        """Stochastic paths; see `caller.Worker.noisy`."""
+        """Stochastic paths; see `session.WorkerSession.noisy`."""
         ...
 
 
@@ -66,7 +66,7 @@ def main(address: str, backend: str) -> None:
     os.dup2(2, 1)  # what is printed belongs in the log
     key = bytes.fromhex(os.environ.pop(protocol.KEY))
     connection = Client(_address(address), authkey=key)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     try:
         made = _load(backend)
         protocol.send_message(connection, {"versions": made.versions()})
@@ -74,15 +74,15 @@ def main(address: str, backend: str) -> None:
     except (EOFError, ConnectionError, BrokenPipeError):
         pass
     except BaseException as error:
-        _tell(connection, error)
+        _send_failure(connection, error)
     finally:
-        # Not sys.exit: what solves behind may have threads and finalisers that do not come to an end.
+        # Not sys.exit: the backend may have threads and finalisers that do not end.
         sys.stderr.flush()
         os._exit(0)
 
 
 def serve(connection: Connection, backend: Backend) -> None:
-    """Job after job."""
+    """Run job after job until the connection is closed."""
 
     def ask(operation: bytes, number: float) -> float:
         protocol.send_frame(connection, operation, number)
@@ -113,16 +113,16 @@ def serve(connection: Connection, backend: Backend) -> None:
         except (EOFError, ConnectionError, BrokenPipeError):
             raise
         except BaseException as error:
-            _tell(connection, error)
+            _send_failure(connection, error)
             continue
-        arrays = result.pop("arrays", {})  # what goes back
+        arrays = result.pop("arrays", {})
         protocol.send_frame(connection, protocol.DONE)
         protocol.send_message(connection, {**result, "arrays": protocol.describe(arrays)})
         protocol.send_arrays(connection, arrays)
 
 
-def _tell(connection: Connection, error: BaseException) -> None:
-    traceback.print_exception(error)  # in the log, whole
+def _send_failure(connection: Connection, error: BaseException) -> None:
+    traceback.print_exception(error)  # the whole of it, in the log
     first = str(error).split("Stacktrace:")[0].strip()
     protocol.send_frame(connection, protocol.FAILED)
     protocol.send_message(connection, {"kind": type(error).__name__, "text": first})
@@ -139,7 +139,7 @@ def _address(text: str) -> str | tuple[str, int]:
     return (host, int(port)) if colon and port.isdigit() else text
 
 
-def _end_with(parent: int) -> None:
+def _exit_without(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from bridges import OdeProblem, choose, get_engine
-from bridges.julia.engine import DiffeqEngine
+from bridges import Engine, OdeProblem, choose, get_engine
 from nm_ode.charges.field import ChargeLaw
 from nm_ode.charges.laws import TITLES, LawError, as_prediction
 from nm_ode.solving import require_options
@@ -55,10 +54,10 @@ def solve_charges(
         engine, method = choice.engine, choice.method
     solver = get_engine(engine)
     if method in (None, "auto"):
-        method = "Vern7" if isinstance(solver, DiffeqEngine) else solver.methods[0]
+        method = solver.laws_method
     assert method is not None
-    if isinstance(solver, DiffeqEngine):
-        return _in_julia(run, field, law, solver, method, rtol, atol)
+    if solver.capabilities.laws:
+        return _in_one_solve(run, field, law, solver, method, rtol, atol)
     times, state = field.times, field.start
     used_atol = _atol(field, rtol, atol)
     charges, evaluations = [field.charge_in(state)], 0
@@ -81,16 +80,16 @@ def solve_charges(
     return _prediction(run, np.stack(charges), law, engine, method, rtol, used_atol, evaluations)
 
 
-def _in_julia(
+def _in_one_solve(
     run: xr.Dataset,
     field: ChargeLaw,
     law: str,
-    solver: DiffeqEngine,
+    solver: Engine,
     method: str,
     rtol: float,
     atol: float | None,
 ) -> xr.Dataset:
-    """All charges in one solve inside the worker: the drivers cross once, and nothing is asked back."""
+    """All charges in one solve of the engine's own, which is given the drivers of every step."""
     m, b, force, kappa = field.coefficients()
     used_atol = _atol(field, rtol, atol)
     charges, evaluations = solver.solve_laws(

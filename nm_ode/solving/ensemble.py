@@ -9,8 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bridges import EngineError, get_engine
-from bridges.julia.engine import DiffeqEngine
+from bridges import Engine, EngineError, engines_with, get_engine
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.loss import Problem
 from nm_ode.loss.noise import along
@@ -87,10 +86,11 @@ def solve_ensemble(
                 f"engine 'torch' has the method 'EM' alone; {method!r} was given: take 'diffeq'"
             )
         ends = _euler_maruyama(flow, start, time / count, count, members, seed)
-    elif engine == "diffeq":
-        ends = _in_julia(flow, start, time, time / count, members, method, seed)
+    elif engine in engines_with("noise"):
+        ends = _by_engine(get_engine(engine), flow, start, time, time / count, members, method, seed)
     else:
-        raise EngineError(f"an ensemble is solved by 'torch' or 'diffeq'; {engine!r} was given")
+        known = " or ".join(map(repr, ("torch", *engines_with("noise"))))
+        raise EngineError(f"an ensemble is solved by {known}; {engine!r} was given")
     attrs = {"flow": flow.name, "title": flow.title, "engine": engine, "method": method, "seed": seed}
     return _dataset(flow.problem, ends, {**attrs, "time": time, "step": time / count})
 
@@ -109,11 +109,16 @@ def _euler_maruyama(
     return torch.stack(ends)
 
 
-def _in_julia(
-    flow: StochasticModifiedFlow, start: Tensor, time: float, h: float, members: int, method: str, seed: int
+def _by_engine(
+    engine: Engine,
+    flow: StochasticModifiedFlow,
+    start: Tensor,
+    time: float,
+    h: float,
+    members: int,
+    method: str,
+    seed: int,
 ) -> Tensor:
-    engine = get_engine("diffeq")
-    assert isinstance(engine, DiffeqEngine)
     ends = np.empty((members, len(start)))
 
     def drift(t: float, y: np.ndarray, dy: np.ndarray) -> None:

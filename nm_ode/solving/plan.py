@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridges import Choice, Engine, choose, choose_for_diffeq, choose_for_jumps, get_engine
+from bridges import (
+    AUTO,
+    Choice,
+    Engine,
+    choose,
+    choose_for_jumps,
+    default_rtol,
+    get_engine,
+    resolve_method,
+)
 from nm_ode.solving.field import Array, Field
 from nm_ode.solving.stiffness import spectral_radius
 
@@ -36,7 +45,7 @@ def plan(
     Only where the choice needs it are right-hand sides spent on the stiffness.
     """
     jumps = field.flow.jumps
-    if engine == "auto" and jumps is not None:
+    if engine == AUTO and jumps is not None:
         choice = choose_for_jumps(kinks=kinks, piece=_longest_piece(jumps, times))
         return Plan(get_engine(choice.engine), choice)
 
@@ -45,17 +54,16 @@ def plan(
             return 0.0
         return spectral_radius(field, float(times[0]), start, scales) * float(times[-1] - times[0])
 
-    if engine == "auto":
+    if engine == AUTO:
         choice = choose(kinks=kinks, stiffness=stiffness(), rtol=rtol)
         return Plan(get_engine(choice.engine), choice)
     named = get_engine(engine)
-    if method in (None, "auto") and step is None and engine == "diffeq":
-        return Plan(named, choose_for_diffeq(kinks=kinks, stiffness=stiffness(), rtol=rtol))
-    used = choose(kinks=kinks, stiffness=0.0, rtol=None).rtol if rtol is None else rtol
-    chosen = method
-    if chosen is None:
-        chosen = named.fixed_step_methods[0] if step is not None else named.methods[0]
-    return Plan(named, Choice(engine, chosen, used, "named by the caller", step))
+    if method in (None, AUTO) and step is None and named.capabilities.recommends:
+        recommended = named.recommend(kinks=kinks, stiffness=stiffness(), rtol=rtol)
+        if recommended is not None:
+            return Plan(named, recommended)
+    used = default_rtol(kinks) if rtol is None else rtol
+    return Plan(named, Choice(engine, resolve_method(named, method, step), used, "named by the caller", step))
 
 
 def _longest_piece(jumps: Array, times: Array) -> float:

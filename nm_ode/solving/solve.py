@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import OdeProblem, OdeSolution
+from bridges import OdeProblem, OdeSolution, require_options
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
@@ -20,7 +20,6 @@ from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
-from nm_ode.solving.options import require_options
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound

@@ -1,7 +1,8 @@
-"""What stands in for Julia in the worker: SciPy behind the same protocol, and failures by a method's name."""
+"""A worker's backend with SciPy in Julia's place: the same protocol, and failures on demand by a method's name."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -24,6 +25,8 @@ class StandIn:
         print("a line on standard output")  # belongs in the log, never in the protocol
         if "NM_ODE_STAND_IN_FAILS" in os.environ:
             raise RuntimeError("nothing to stand in for")
+        if "NM_ODE_STAND_IN_WAITS" in os.environ:
+            time.sleep(1000)
         if "NM_ODE_STAND_IN_DIES" in os.environ:
             print("falling over", file=sys.stderr, flush=True)
             os._exit(7)
@@ -39,6 +42,11 @@ class StandIn:
         if method == "raises":
             raise ValueError("this method is broken\nStacktrace:\n [1] somewhere")
         if method == "computes for ever":
+            ask(protocol.SAMPLE, 0.0)
+            time.sleep(1000)
+        if method == "does not give up":
+            with contextlib.suppress(Exception):  # GivenUp, of the module that runs as __main__
+                ask(protocol.SAMPLE, 0.0)
             time.sleep(1000)
 
         def field(t: float, y: np.ndarray) -> np.ndarray:

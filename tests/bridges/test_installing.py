@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bridges import EngineError
+from bridges import EngineError, get_engine
 from bridges.julia.installing import (
     DECLARED,
     declared,
     install,
     installation,
-    require_ready,
     worker_environment,
 )
 from bridges.julia.methods import METHODS, PACKAGES
@@ -44,7 +43,7 @@ def test_all_is_there(project: Path) -> None:
     assert found.ready
     assert found.project == project
     assert found.missing == ()
-    require_ready()
+    get_engine("diffeq").require_ready()
 
 
 def test_missing_packages_are_named(project: Path) -> None:
@@ -53,7 +52,7 @@ def test_missing_packages_are_named(project: Path) -> None:
     found = installation()
     assert found.missing == ("LinearSolve", "ADTypes")
     with pytest.raises(EngineError, match=r"lacks LinearSolve, ADTypes; run `nm-ode bridge install`"):
-        require_ready()
+        get_engine("diffeq").require_ready()
 
 
 def test_a_julia_that_is_gone_is_named(project: Path, monkeypatch) -> None:

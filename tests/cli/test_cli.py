@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bridges.julia.engine import DiffeqEngine, using_backend
 from bridges.julia.installing import installation
-from nm_ode.cli import app, doctor
+from nm_ode.cli import app
 from nm_ode.results.store import StoreWriter
 from nm_ode.studies import runner
+from tests.bridges.toy_engine import toy_registered
 from tests.studies.conftest import CHARGES, TINY
 
 
@@ -151,17 +153,11 @@ def test_doctor_speaks_json(case: Path) -> None:
     assert found["versions"]["torch"].startswith("2.")
 
 
-def test_doctor_sees_an_engine_that_is_missing_or_wrong(monkeypatch) -> None:
-    def missing(name):
-        raise ImportError("No module named 'sksundae'")
-
-    monkeypatch.setattr(doctor, "get_engine", missing)
-    found = {finding.name: finding for finding in doctor.engines()}
-    assert not found["sundials"].works
-    assert found["sundials"].remedy == "pip install --force-reinstall scikit-sundae"
-    monkeypatch.undo()
-    monkeypatch.setattr(doctor, "_decay", lambda t, y, dy: dy.fill(0.0))
-    assert "wrong by" in next(f for f in doctor.engines() if f.name == "scipy").detail
+def test_doctor_tries_a_new_engine_without_being_told_of_it(case: Path) -> None:
+    with toy_registered():
+        found = {engine["name"]: engine for engine in json.loads(call("doctor", "--json").stdout)["engines"]}
+    assert found["toy"]["works"]
+    assert "RK4" in found["toy"]["detail"]
 
 
 def test_help_teaches() -> None:
@@ -272,11 +268,10 @@ def test_bridge_status_says_what_is_missing_and_the_remedy(case: Path, monkeypat
 
 def test_bridge_test_tries_every_method(case: Path, monkeypatch) -> None:
     """With SciPy standing in for Julia; few methods, for time."""
-    from bridges.julia import engine
-
-    monkeypatch.setattr(engine, "_default", "tests.bridges.stand_in:StandIn")
-    monkeypatch.setattr(engine.DiffeqEngine, "methods", ("Vern9", "RK4"))
-    result = call("bridge", "test")
+    few = {name: DiffeqEngine.methods[name] for name in ("Vern9", "RK4")}
+    monkeypatch.setattr(DiffeqEngine, "methods", few)
+    with using_backend("tests.bridges.stand_in:StandIn"):
+        result = call("bridge", "test")
     assert result.exit_code == 0, result.output
     for text in (
         "StandIn (SciPy)",

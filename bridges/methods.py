@@ -1,0 +1,32 @@
+"""What an engine says about each of its methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["explicit", "stabilised", "implicit"]
+StepUse: TypeAlias = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method's properties, from which the options that fit it follow.
+
+    Attributes:
+        kind: "explicit", "stabilised" (explicit, with many stages that extend the stability interval along the
+            negative real axis) or "implicit".
+        order: of convergence; of a method of variable order, the highest.
+        step: does it take `OdeProblem.step`? "none": it chooses its own steps; "optional": it chooses them unless a
+            step is given; "required": it has a fixed step.
+        jumps: may the field jump at `OdeProblem.restarts`? No step of such a method crosses one.
+        jvp: does it use `OdeProblem.jvp`, the product with the Jacobian, where one is given?
+        sharpness: does it use `OdeProblem.sharpness`, the spectral radius of the Jacobian, where one is given?
+    """
+
+    kind: Kind
+    order: int
+    step: StepUse = "none"
+    jumps: bool = False
+    jvp: bool = False
+    sharpness: bool = False

@@ -1,0 +1,129 @@
+"""What an engine is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridges.errors import EngineError
+
+Array: TypeAlias = NDArray[np.float64]
+Rhs: TypeAlias = Callable[[float, Array, Array], None]
+"""`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
+
+Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
+
+OnSample: TypeAlias = Callable[[int, float, Array], None]
+"""`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
+
+Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
+
+FINEST_RTOL = 3e-14
+"""The smallest relative tolerance: some hundred roundings of float64."""
+
+
+@dataclass(frozen=True)
+class OdeProblem:
+    """An initial value problem y' = f(t, y), y(times[0]) = y0, wanted at `times`.
+
+    Args:
+        rhs: the vector field, in place.
+        y0: shape (n,), float64.
+        times: shape (m,), m ≥ 1, strictly increasing; the first is the start.
+        rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol; atol a number, or one for
+            each entry of y.
+        step: the step of a fixed-step method; adaptive methods take none.
+        restarts: strictly increasing times at which the field may jump. No step crosses one; methods that cannot
+            promise it refuse.
+        on_restart: called with i before the first step that starts at or after restarts[i], so that every step sees
+            one field from its start to its end.
+        max_step: the longest step of an adaptive method; None for no limit.
+        jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
+        sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
+        max_steps: at most this many accepted steps.
+        max_rhs: at most this many right-hand sides.
+        max_seconds: at most this much wall time; the clock is read before every right-hand side.
+
+    Raises:
+        EngineError: a value that no engine could work with.
+    """
+
+    rhs: Rhs
+    y0: Array
+    times: Array
+    rtol: float = 1e-6
+    atol: float | Array = 1e-9
+    step: float | None = None
+    restarts: Array | None = None
+    on_restart: Callable[[int], None] | None = None
+    max_step: float | None = None
+    jvp: Jvp | None = None
+    sharpness: Callable[[float, Array], float] | None = None
+    max_steps: int | None = None
+    max_rhs: int | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.times, dtype=np.float64)
+        y0 = np.array(self.y0, dtype=np.float64)
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "y0", y0)
+        if y0.ndim != 1 or y0.size == 0:
+            raise EngineError(f"the state must be a vector; its shape is {y0.shape}")
+        if not np.isfinite(y0).all():
+            raise EngineError("the state at the start has entries that are not finite")
+        if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
+            raise EngineError("sample times must be a non-empty vector of finite numbers")
+        if (np.diff(times) <= 0).any():
+            raise EngineError("sample times must increase strictly")
+        if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
+            raise EngineError("restarts must increase strictly")
+        if 0 < self.rtol < FINEST_RTOL:
+            raise EngineError(
+                f"rtol = {self.rtol:g} is below what float64 holds: give at least {FINEST_RTOL:g}"
+            )
+        if np.ndim(self.atol):
+            if np.shape(self.atol) != y0.shape:
+                raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
+            if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
+                raise EngineError("atol must be positive numbers")
+        for name in ("rtol", "atol", "step", "max_step", "max_steps", "max_rhs", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
+                raise EngineError(f"{name} must be a positive number; {value} was given")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
+
+    rhs_evaluations: int
+    steps: int
+    rejected_steps: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class OdeSolution:
+    """How a solve ended. The states themselves were given to the callback, sample by sample.
+
+    Attributes:
+        status: "success", or what stopped the solve; the samples up to `time` are valid in either case.
+        time: the time that the integration reached.
+        samples: how many of the requested samples were given to the callback.
+        error_estimates: per sample, the 2-norm of the method's own estimate of its global error;
+            only from methods that have one (step halving).
+    """
+
+    engine: str
+    method: str
+    status: Status
+    message: str
+    time: float
+    samples: int
+    statistics: Statistics
+    error_estimates: Array | None = None
