@@ -16,11 +16,12 @@ from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
 from nm_ode import GradientFlow, Problem, solve
-from nm_ode.solving import _Field, spectral_radius
+from nm_ode.solving.field import Field
+from nm_ode.solving.stiffness import spectral_radius
 
 
 def sharpness(problem: Problem, theta: np.ndarray) -> float:
-    return spectral_radius(_Field(GradientFlow(problem)), 0.0, theta, iterations=40)
+    return spectral_radius(Field(GradientFlow(problem)), 0.0, theta, iterations=40)
 
 
 def fourfold_time(problem: Problem) -> tuple[float, float, float]:

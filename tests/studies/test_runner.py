@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from nm_ode.comparison import summary
+from nm_ode.results import run_info, study_info
 from nm_ode.results.store import partial_path
-from nm_ode.studies import StoreError, load_case, open_store, run_case, runner
+from nm_ode.studies import StoreError, load_case, member, open_store, run_case
 
 
 def run(path: Path, out: Path, **options):
@@ -34,12 +35,13 @@ def test_a_case_becomes_a_tree(tiny_case: Path, tmp_path: Path) -> None:
         "/comparison/gradient",
         "/comparison/modified_2_hessian",
     }
-    attrs = tree.attrs
-    assert attrs["status"] == "complete"
-    assert json.loads(attrs["case"])["optimizer"]["lr"] == 0.1
-    assert attrs["case_text"] == tiny_case.read_text()
-    assert json.loads(attrs["versions"])["torch"]
-    assert attrs["started"] <= attrs["ended"]
+    info = study_info(tree)
+    assert info.status == "complete"
+    assert info.case["optimizer"]["lr"] == 0.1
+    assert info.case_text == tiny_case.read_text()
+    assert info.versions["torch"]
+    assert info.started <= info.ended
+    assert info.code == {}
     rows = summary(tree)
     assert [row.name for row in rows] == ["gradient", "modified_2_hessian"]
     assert rows[0].error > 5 * rows[1].error > 0
@@ -55,8 +57,8 @@ def test_the_same_case_gives_the_same_bits(tiny_case: Path, tmp_path: Path) -> N
 
 def test_a_finished_case_is_not_computed_again(tiny_case: Path, tmp_path: Path, monkeypatch) -> None:
     first = run(tiny_case, tmp_path / "out")
-    monkeypatch.setattr(runner, "train", None)
-    monkeypatch.setattr(runner, "solve", None)
+    monkeypatch.setattr(member, "train", None)
+    monkeypatch.setattr(member, "solve", None)
     again = run(tiny_case, tmp_path / "out")
     assert again.reused
     assert not first.reused
@@ -71,6 +73,16 @@ def test_results_of_another_case_are_never_written_over(tiny_case, edited, tmp_p
     assert open_store(tmp_path / "out/tiny/run.zarr").identical(before)
 
 
+def test_results_of_an_older_version_are_never_written_over(tiny_case: Path, tmp_path: Path) -> None:
+    store = run(tiny_case, tmp_path / "out").store
+    root = zarr.open_group(store, mode="a", zarr_format=3)
+    root.attrs["schema_version"] = 1
+    with pytest.raises(StoreError, match=r"schema version 1, .*run the case again into another folder"):
+        run(tiny_case, tmp_path / "out")
+    assert root.attrs["schema_version"] == 1
+    assert store.exists()
+
+
 def test_a_diverging_run_is_kept_up_to_where_it_was_sound(edited, tmp_path: Path) -> None:
     path = edited(("lr = 0.1", "lr = 1e4"), ("steps = 10", "steps = 400"), ('"cross_entropy"', '"mse"'))
     path.write_text(
@@ -83,9 +95,9 @@ def test_a_diverging_run_is_kept_up_to_where_it_was_sound(edited, tmp_path: Path
     assert "training diverged: the loss is" in failure
     assert "choose a smaller learning rate" in failure
     tree = open_store(outcome.store)
-    assert tree.attrs["status"] == "failed"
-    assert tree.attrs["failures"] == [failure]
-    assert tree["discrete"].attrs["status"] == "diverged"
+    assert study_info(tree).status == "failed"
+    assert study_info(tree).failures == (failure,)
+    assert run_info(tree["discrete"].dataset).status == "diverged"
     assert tree["discrete"].sizes["step"] > 0
     assert np.isfinite(tree["discrete/loss"]).all()
 
@@ -94,12 +106,12 @@ def test_a_flow_that_fails_leaves_the_others_whole_and_is_tried_again(
     edited, tmp_path: Path, monkeypatch
 ) -> None:
     path = edited(("rtol = 1e-5", 'engine = "scipy"\nrtol = 1e-5\nmax_rhs = 1000'))
-    real = runner.solve
+    real = member.solve
 
     def limited(flow, t, **options):
         return real(flow, t, **(options | ({"max_rhs": 20} if flow.name.startswith("modified") else {})))
 
-    monkeypatch.setattr(runner, "solve", limited)
+    monkeypatch.setattr(member, "solve", limited)
     outcome = run(path, tmp_path / "out")
     (failure,) = outcome.failures
     assert "modified flow, order 2, Hessian form: scipy DOP853 stopped: the limit of 20" in failure
@@ -107,7 +119,7 @@ def test_a_flow_that_fails_leaves_the_others_whole_and_is_tried_again(
     assert [row.status for row in rows] == ["success", "max_rhs"]
 
     solved = []
-    monkeypatch.setattr(runner, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
+    monkeypatch.setattr(member, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
     again = run(path, tmp_path / "out")
     assert again.failures == ()
     assert solved == ["modified_2_hessian"]
@@ -118,7 +130,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import xarray as xr
-from nm_ode.studies import load_case, run_case, store
+from nm_ode.results import store
+from nm_ode.studies import load_case, run_case
 case, out, point, after = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 owner, name = {"write": (xr.Dataset, "to_zarr"), "rename": (Path, "rename"), "root": (store.zarr, "open_group")}[point]
 plain, calls = getattr(owner, name), 0
@@ -152,26 +165,26 @@ def test_a_killed_run_leaves_no_store_and_the_next_one_goes_on(
         open_store(store)
     resumed = run(tiny_case, out)
     fresh = run(tiny_case, tmp_path / "fresh")
-    assert resumed.tree.attrs["status"] == "complete"
+    assert study_info(resumed.tree).status == "complete"
     for group in ("discrete", "comparison/gradient", "comparison/modified_2_hessian"):
         xr.testing.assert_equal(resumed.tree[group].to_dataset(), fresh.tree[group].to_dataset())
     assert not partial_path(store).exists()
 
 
 def test_an_interrupted_run_goes_on_from_what_was_complete(tiny_case, tmp_path: Path, monkeypatch) -> None:
-    real = runner.solve
+    real = member.solve
 
     def interrupted(flow, t, **options):
         if flow.name != "gradient":
             os.kill(os.getpid(), signal.SIGINT)
         return real(flow, t, **options)
 
-    monkeypatch.setattr(runner, "solve", interrupted)
+    monkeypatch.setattr(member, "solve", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tiny_case, tmp_path / "out")
     solved = []
-    monkeypatch.setattr(runner, "train", None)
-    monkeypatch.setattr(runner, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
+    monkeypatch.setattr(member, "train", None)
+    monkeypatch.setattr(member, "solve", lambda flow, t, **o: solved.append(flow.name) or real(flow, t, **o))
     assert run(tiny_case, tmp_path / "out").failures == ()
     assert solved == ["modified_2_hessian"]
 
