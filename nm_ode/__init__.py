@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.charges import predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
+    from nm_ode.ensembles import sgd_ensemble
     from nm_ode.errors import NmOdeError
     from nm_ode.flows import (
         Flow,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from nm_ode.optimizers import SGD, Adam, AdamW
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.results import Variable, open_store, run_info, solve_info
-    from nm_ode.solving import SolveError, sgd_ensemble, solve, solve_ensemble
+    from nm_ode.solving import SolveError, solve, solve_ensemble
     from nm_ode.symmetries import (
         Symmetries,
         Symmetry,
@@ -80,7 +81,7 @@ _HOMES = {
     "run_info": "nm_ode.results",
     "scan_of": "nm_ode.symmetries",
     "scan_symmetries": "nm_ode.symmetries",
-    "sgd_ensemble": "nm_ode.solving",
+    "sgd_ensemble": "nm_ode.ensembles",
     "solve": "nm_ode.solving",
     "solve_charges": "nm_ode.charges",
     "solve_ensemble": "nm_ode.solving",

@@ -66,6 +66,15 @@ class Layout:
             layers[slot.layer] = (*layers.get(slot.layer, ()), slot.slice)
         return layers
 
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [slot.size for slot in self.slots]
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Views of a vector, shape (P,), in the shapes of the parameters."""
+        pieces = torch.split(vector, self._sizes)
+        return [piece.view(slot.shape) for piece, slot in zip(pieces, self.slots, strict=True)]
+
     def __getitem__(self, name: str) -> Slot:
         for slot in self.slots:
             if slot.name == name:

@@ -1,23 +1,42 @@
-"""Data sets that need no download, and the batches drawn from them."""
+"""Data sets that need no download, sources of samples, and the batches drawn from them."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
+from nm_ode.data.base import DataError, DataSet, Image
 from nm_ode.data.batches import BatchSize, sample_batches
-from nm_ode.data.sets import DataError, DataSet, Image, diabetes, digits, npz
+from nm_ode.data.diabetes import diabetes
+from nm_ode.data.digits import digits
+from nm_ode.data.npz import npz, npz_source
+from nm_ode.data.sources import ArraySource, DatasetSource, Samples, Source, TensorSource, source_of
 from nm_ode.registry import Registry
 
 DATA: Registry[Callable[..., DataSet]] = Registry(
-    "data set", {"digits": digits, "diabetes": diabetes, "npz": npz}
+    "data set",
+    {
+        "digits": "nm_ode.data.digits:digits",
+        "diabetes": "nm_ode.data.diabetes:diabetes",
+        "npz": "nm_ode.data.npz:npz",
+    },
 )
+"""Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples."""
 
 __all__ = [
     "DATA",
+    "ArraySource",
     "BatchSize",
     "DataError",
     "DataSet",
+    "DatasetSource",
     "Image",
+    "Samples",
+    "Source",
+    "TensorSource",
     "diabetes",
     "digits",
     "npz",
+    "npz_source",
     "sample_batches",
+    "source_of",
 ]

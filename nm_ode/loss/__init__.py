@@ -1,5 +1,8 @@
 """L(theta) and its derivatives."""
 
-from nm_ode.loss.problem import LossFunction, Problem, ProblemError
+from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.objective import LossFunction, Objective
+from nm_ode.loss.problem import Problem
+from nm_ode.loss.vectorised import VectorisedWarning
 
-__all__ = ["LossFunction", "Problem", "ProblemError"]
+__all__ = ["LossFunction", "Objective", "Problem", "ProblemError", "VectorisedWarning"]

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
+from nm_ode.loss.batching import Reduction
+from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.operators import GradientCovariance
 from nm_ode.loss.problem import Problem
 
 NoiseKind = Literal["diagonal", "low_rank"]
@@ -55,31 +58,42 @@ def along(factor: Tensor, normal: Tensor) -> Tensor:
 def gradient_noise(
     problem: Problem, theta: Tensor, batch_size: int, *, kind: NoiseKind = "low_rank", rank: int | None = None
 ) -> GradientNoise:
-    """Σ at theta for batches of independent samples (with replacement): the samples' covariance over the batch size.
+    """Σ at theta for batches of independent samples, drawn with replacement.
 
-    One gradient a sample.
+    The samples' covariance over the batch size; of a loss that sums over its samples, times the batch size. One
+    gradient a sample.
 
     Args:
         kind: "diagonal" keeps the variances alone; "low_rank" the `rank` largest directions, by a singular value
             decomposition of the samples' gradients; all of them (no more than samples) if rank is None.
 
     Raises:
-        ValueError: a kind, batch size or rank that does not exist.
+        ArgumentError: a kind, batch size or rank that does not exist.
+        ProblemError: the loss over a batch is neither the mean nor the sum of its samples' losses.
     """
     if kind not in ("diagonal", "low_rank"):
         raise ArgumentError(f"kind must be 'diagonal' or 'low_rank'; {kind!r} was given")
-    if not 1 <= batch_size <= problem.n_samples:
-        raise ArgumentError(f"batch_size must be from 1 to {problem.n_samples}; {batch_size} was given")
-    if rank is not None and not 1 <= rank <= problem.n_samples:
-        raise ArgumentError(
-            f"rank must be from 1 to {problem.n_samples}, the number of samples; {rank} was given"
-        )
-    each = torch.stack([problem.grad(theta, torch.tensor([i])) for i in range(problem.n_samples)])
-    away = (each - each.mean(dim=0)) / (problem.n_samples * batch_size) ** 0.5
-    total = float(away.square().sum())
+    n = problem.n_samples
+    if not 1 <= batch_size <= n:
+        raise ArgumentError(f"batch_size must be from 1 to {n}; {batch_size} was given")
+    if rank is not None and not 1 <= rank <= n:
+        raise ArgumentError(f"rank must be from 1 to {n}, the number of samples; {rank} was given")
+    scale = 1 / batch_size if _reduction(problem) == "mean" else batch_size
+    factor = GradientCovariance.at(problem, theta).deviations.mul_((scale / n) ** 0.5)
+    total = float(factor.square().sum())
     if kind == "diagonal":
-        return GradientNoise(away.square().sum(dim=0).sqrt(), total, batch_size)
+        return GradientNoise(factor.square().sum(dim=0).sqrt(), total, batch_size)
     if rank is None:
-        return GradientNoise(away, total, batch_size)
-    _, values, directions = torch.linalg.svd(away, full_matrices=False)
+        return GradientNoise(factor, total, batch_size)
+    _, values, directions = torch.linalg.svd(factor, full_matrices=False)
     return GradientNoise(values[:rank, None] * directions[:rank], total, batch_size)
+
+
+def _reduction(problem: Problem) -> Reduction:
+    reduction = problem.reduction
+    if reduction is None:
+        raise ProblemError(
+            "the noise of a batch's gradient is not that of its samples: over a batch the loss is neither the mean "
+            "nor the sum of its samples' losses (batch-dependent layers, class weights or ignored targets do this)"
+        )
+    return reduction

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nm_ode.loss.problem import Problem
@@ -54,19 +55,23 @@ _KINKED = {
 def kinks(problem: Problem) -> tuple[str, ...]:
     """Operations between theta and the loss whose derivative jumps, as readable names; () if smooth.
 
-    Only operations that the gradient passes through count: a kink in preparing the inputs does not.
-    Operations with a continuous first derivative (ELU, Huber loss) count as smooth.
+    Only operations that the gradient passes through count: a kink in preparing the inputs does not, nor does a choice
+    by a mask that does not depend on theta. Operations with a continuous first derivative (ELU, Huber loss) count as
+    smooth.
     """
+    choices = _Choices(problem.theta0)
+    with choices:
+        loss = problem.loss_graph()
     found: set[str] = set()
     seen: set[object] = set()
-    waiting = [problem.loss_graph().grad_fn]
+    waiting = [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         operation = re.sub(r"(WithIndices)?([123]D)?(WithIndices)?Backward\d*$", "", node.name())
-        if operation in _KINKED:
+        if operation in _KINKED and (operation != "Where" or choices.by_theta):
             found.add(_KINKED[operation])
         waiting.extend(following for following, _ in node.next_functions)
     return tuple(sorted(found))
@@ -79,8 +84,9 @@ def sides(problem: Problem, theta: Tensor) -> list[Tensor]:
     window of a max-pooling.
     """
     recorder = _Sides()
-    with recorder:
-        problem.loss(theta)
+    for batch in problem.chunks():
+        with torch.no_grad(), recorder:  # what reading the batch does is no part of the loss
+            problem.loss_on(theta, batch)
     return recorder.found
 
 
@@ -89,6 +95,35 @@ def changed_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     count = sum(side.numel() for side in before)
     changed = sum(int((one != other).sum()) for one, other in zip(before, after, strict=True))
     return changed / count if count else math.nan
+
+
+class _Choices(TorchDispatchMode):
+    """Does a `torch.where` choose by theta? Follows what is computed from theta, detached or not, by its memory."""
+
+    def __init__(self, theta: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by_theta = False
+        self._alive = [theta]  # so that no memory is used twice
+        self._from_theta = {None, _memory(theta)}  # what cannot be followed counts as computed from theta
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        depends = any(self._depends(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+        if func.overloadpacket is _aten.where and self._depends(args[0]):
+            self.by_theta = True
+        made = func(*args, **(kwargs or {}))
+        if depends:
+            tensors = [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+            self._alive.extend(tensors)
+            self._from_theta.update(map(_memory, tensors))
+        return made
+
+    def _depends(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta
+
+
+def _memory(tensor: Tensor) -> int | None:
+    """Of what a tensor views; None for a sparse one, which has none of its own."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
 
 
 class _Sides(TorchDispatchMode):

@@ -1,15 +1,15 @@
-"""Eigenvalues of the Hessian by exact products."""
+"""Eigenvalues of the Hessian."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from nm_ode.loss.operators import Hessian, Preconditioned, SymmetricOperator
 from nm_ode.loss.problem import Problem
 
 _BASIS = 12  # Lanczos vectors
@@ -40,25 +40,26 @@ def sharpness(
         v0: where to start: the eigenvector of a point near by saves most of the products. Random if None.
         tol: of the eigenvalue, relative.
     """
-    root = None if preconditioner is None else preconditioner.sqrt()
-    count = 0
+    hessian = Hessian(problem, theta)
+    return largest(hessian if preconditioner is None else Preconditioned(hessian, preconditioner), v0, tol)
+
+
+def largest(
+    operator: SymmetricOperator, v0: NDArray[np.float64] | None = None, tol: float = 1e-4
+) -> Sharpness:
+    """λ_max of a symmetric operator; arguments as of `sharpness`."""
+    matrix, n, products = operator.as_scipy(), operator.size, 0
 
     def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal count
-        count += 1
-        direction = torch.from_numpy(np.ascontiguousarray(v.reshape(-1), dtype=np.float64)).to(theta)
-        if root is not None:
-            direction = direction / root
-        found = problem.hvp(theta, direction)
-        if root is not None:
-            found = found / root
-        return np.asarray(found.cpu().numpy(), dtype=np.float64)
+        nonlocal products
+        products += 1
+        found: NDArray[np.float64] = matrix.matvec(v)
+        return found
 
-    n = len(theta)
     if n == 1:
-        return Sharpness(float(product(np.ones(1))[0]), np.ones(1), count)
+        return Sharpness(float(product(np.ones(1))[0]), np.ones(1), products)
     if v0 is None:
         v0 = np.random.default_rng(0).standard_normal(n)
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
-    values, vectors = eigsh(operator, k=1, which="LA", v0=v0, tol=tol, ncv=min(n, _BASIS))
-    return Sharpness(float(values[0]), vectors[:, 0], count)
+    counted = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    values, vectors = eigsh(counted, k=1, which="LA", v0=v0, tol=tol, ncv=min(n, _BASIS))
+    return Sharpness(float(values[0]), vectors[:, 0], products)

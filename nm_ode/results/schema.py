@@ -137,24 +137,8 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
     return dataset
 
 
-# TRANSITION: goes when the rooms above write typed records.
-_SCHEMA |= {
-    "verdict": ("the order in words, and why it falls short if it does", ""),
-    "family": ("symmetry", ""),
-    "family_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
-}
-
-
+# TRANSITION: goes when ensembles write EnsembleInfo.
 def layout_attrs(layout):  # type: ignore
     import json
 
     return {"layout": json.dumps([[slot.name, list(slot.shape), slot.start] for slot in layout.slots])}
-
-
-def layout_of(dataset):  # type: ignore
-    import json
-
-    from nm_ode.parameters import Layout, Slot
-
-    entries = json.loads(dataset.attrs["layout"])
-    return Layout(tuple(Slot(name, tuple(shape), start) for name, shape, start in entries))

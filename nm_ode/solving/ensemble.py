@@ -1,4 +1,4 @@
-"""Ensembles: many runs of SGD, and many paths of the stochastic modified flow, to be compared in distribution."""
+"""Ensembles of paths of the stochastic modified flow, to be compared with one of SGD in distribution."""
 
 from __future__ import annotations
 
@@ -10,46 +10,9 @@ import xarray as xr
 from torch import Tensor
 
 from bridges import Engine, EngineError, engines_with, get_engine
+from nm_ode.ensembles import ensemble_dataset
 from nm_ode.flows import StochasticModifiedFlow
-from nm_ode.loss import Problem
 from nm_ode.loss.noise import along
-from nm_ode.optimizers import Optimizer, describe
-from nm_ode.results.schema import annotate, layout_attrs
-
-
-def sgd_ensemble(
-    problem: Problem,
-    optimizer: Optimizer,
-    steps: int,
-    *,
-    batch_size: int,
-    members: int,
-    seed: int = 0,
-    theta0: Tensor | None = None,
-) -> xr.Dataset:
-    """Runs from one start that differ in their batches, drawn with replacement.
-
-    (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
-
-    Returns:
-        `theta` (member, param), after the last step.
-    """
-    start = (problem.theta0 if theta0 is None else theta0).detach()
-    generator = torch.Generator().manual_seed(seed)
-    ends = []
-    for _ in range(members):
-        state = None
-        for _ in range(steps):
-            batch = torch.randint(problem.n_samples, (batch_size,), generator=generator)
-            if state is None:
-                state = optimizer.init(start, problem.grad(start, batch))
-            state = state + optimizer.increment(state, problem.grad(state[: len(start)], batch))
-        ends.append(start if state is None else state[: len(start)])
-    return _dataset(
-        problem,
-        torch.stack(ends),
-        {"optimizer_text": describe(optimizer), "steps": steps, "batch_size": batch_size, "seed": seed},
-    )
 
 
 def solve_ensemble(
@@ -92,7 +55,7 @@ def solve_ensemble(
         known = " or ".join(map(repr, ("torch", *engines_with("noise"))))
         raise EngineError(f"an ensemble is solved by {known}; {engine!r} was given")
     attrs = {"flow": flow.name, "title": flow.title, "engine": engine, "method": method, "seed": seed}
-    return _dataset(flow.problem, ends, {**attrs, "time": time, "step": time / count})
+    return ensemble_dataset(flow.problem, ends, {**attrs, "time": time, "step": time / count})
 
 
 def _euler_maruyama(
@@ -139,12 +102,3 @@ def _by_engine(
         on_member=keep,
     )
     return torch.from_numpy(ends)
-
-
-def _dataset(problem: Problem, ends: Tensor, attrs: dict[str, object]) -> xr.Dataset:
-    return annotate(
-        xr.Dataset(
-            {"theta": (("member", "param"), ends.cpu().numpy())},
-            attrs={**attrs, **layout_attrs(problem.layout)},
-        )
-    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.loss import Problem
+from nm_ode.loss.objective import on_device
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.batches import (
     Batch,
@@ -88,23 +89,18 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
     """
     count = max(min(samples, problem.n_samples), _LEAST_SAMPLES)
     first = torch.arange(count) % problem.n_samples  # from the first again where there are fewer
-    objective = getattr(problem, "objective", None)
-    if objective is None:
-        objective = _Supervised(problem.loss_fn)
-        batch = tuple(part[first.to(part.device)] for part in (problem.x, problem.y))
-    else:
-        batch = problem.batch(first)  # type: ignore[attr-defined]
-    if isinstance(objective, nn.Module):
-        objective = copy.deepcopy(objective).to("cpu")
     model = _copied(problem.model)
     with torch.no_grad():  # its own parameters, whatever theta was evaluated last
         for slot in problem.layout.slots:
             model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
-    return TracedLoss(model, objective, float64_on_cpu(batch))
+    objective: Objective = problem.objective if problem.loss_fn is None else _Supervised(problem.loss_fn)
+    return TracedLoss(
+        model, on_device(objective, torch.device("cpu")), float64_on_cpu(problem.batch(first))
+    )
 
 
 class _Supervised(nn.Module):
-    """loss_fn(model(x), y) as an objective of the batch (x, y)."""
+    """loss_fn(model(x), y) as an objective of the batch (x, y): a module, for what the loss function may hold."""
 
     def __init__(self, loss_fn: LossFunction) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from nm_ode.comparison import SymmetryRow, law_titles, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.style import WIDTH, styled, time_label
+from nm_ode.symmetries import KINDS
 
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
@@ -56,10 +57,8 @@ def charges_by_kind(tree: xr.DataTree) -> Figure:
             names = _wrapped(row, 84 // columns)
             axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
             axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
-            axes.set_ylabel(
-                f"charge {_WHAT.get(row.kind, '')}  (units of θ{'' if row.kind == 'translation' else '²'})",
-                fontsize=9,
-            )
+            units = "θ" if KINDS[row.kind].form.degree == 1 else "θ²"
+            axes.set_ylabel(f"charge {_WHAT.get(row.kind, '')}  (units of {units})", fontsize=9)
         figure.supxlabel(time_label(tree), fontsize=10)
         _legend(figure, tree, law)
         return figure

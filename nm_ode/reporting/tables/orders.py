@@ -58,7 +58,7 @@ def _order_cells(one: Diagnosis, errors: list[float]) -> list[Cell]:
 
 
 def _confounders(convergence: xr.Dataset) -> str:
-    """What was measured at each learning rate of what could spoil an order."""
+    """What was measured at each learning rate of the confounders of an order."""
     sharpness = ", ".join(map(number, convergence["largest_normalised_sharpness"].values.tolist()))
     told = f" Largest lr · λ_max along the path, from the largest learning rate down: {sharpness}."
     kinks = diagnoses(convergence)[0].evidence.kinks if convergence.sizes["flow"] else ()

@@ -1,0 +1,233 @@
+"""Sources of samples: `len`, and `take(indices)` for a batch. In memory, or read a batch at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+
+from nm_ode.data.base import DataError
+from nm_ode.data.trees import flatten, map_leaves, named_leaves
+
+Samples: TypeAlias = Tensor | slice | None
+"""Which samples: an index vector, a slice, or None for all."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Samples in a fixed order; the same indices give the same batch every time."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def take(self, indices: Samples) -> Any:
+        """These samples as one batch: a tree of tensors whose first dimension counts the samples."""
+        ...
+
+
+class TensorSource:
+    """Tensors or arrays in memory: any tree of them, samples along the first dimension.
+
+    Args:
+        tree: its leaves are tensors or arrays; NumPy arrays are shared, not copied.
+        name: for messages.
+
+    Raises:
+        DataError: a leaf that is no tensor, lengths that differ, or no sample at all.
+    """
+
+    def __init__(self, tree: Any, name: str = "data") -> None:
+        for place, leaf in named_leaves(tree, name):
+            _require_array(place, leaf)
+        leaves, self._rebuild = flatten(tree)
+        self._leaves = [torch.as_tensor(leaf) for leaf in leaves]
+        self.tree: Any = self._rebuild(self._leaves)
+        _require_equal_lengths(self.tree, name)
+
+    def __len__(self) -> int:
+        return len(self._leaves[0])
+
+    def take(self, indices: Samples) -> Any:
+        """These samples; views where `indices` is a slice or None."""
+        if indices is None:
+            return self.tree
+        return self._rebuild([leaf[indices] for leaf in self._leaves])
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> TensorSource:
+        """All of it on a device, floating-point leaves in `dtype`; nothing is copied that is there already."""
+        return TensorSource(place(self.tree, device, dtype))
+
+
+class ArraySource:
+    """Arrays on disk (`np.memmap`): any tree of them, of which a batch at a time is read into memory.
+
+    Raises:
+        DataError: a leaf that is no array, lengths that differ, or no sample at all.
+    """
+
+    def __init__(self, tree: Any, name: str = "data") -> None:
+        for place, leaf in named_leaves(tree, name):
+            _require_array(place, leaf)
+        _require_equal_lengths(tree, name)
+        self._tree = tree
+
+    def __len__(self) -> int:
+        return len(flatten(self._tree)[0][0])
+
+    def take(self, indices: Samples) -> Any:
+        """These samples, copied into memory."""
+        part = slice(None) if indices is None else indices if isinstance(indices, slice) else indices.numpy()
+
+        def read(leaf: Any) -> Tensor:
+            return leaf[indices] if isinstance(leaf, Tensor) else torch.from_numpy(np.array(leaf[part]))
+
+        return map_leaves(read, self._tree)
+
+
+class DatasetSource:
+    """Any map-style `torch.utils.data.Dataset`: of each batch its items are read and put together, in order.
+
+    Where the Dataset has `__getitems__`, a batch is one call of it, as in torch's DataLoader.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`, and gives the same item for the same index every time.
+        collate_fn: items to batch; torch's `default_collate` if None, which here also knows dataclasses.
+
+    Raises:
+        DataError: a Dataset without indices or without samples.
+    """
+
+    def __init__(self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise DataError(
+                f"data: {type(dataset).__name__} has no length or no indices; give a map-style Dataset, with "
+                "__len__ and __getitem__"
+            )
+        if len(dataset) == 0:
+            raise DataError(f"data: {type(dataset).__name__} is empty; give at least one sample")
+        self.dataset = dataset
+        self._collate = collate if collate_fn is None else collate_fn
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def take(self, indices: Samples) -> Any:
+        """These samples, read now.
+
+        Raises:
+            IndexError: an index out of range.
+        """
+        everywhere = range(len(self))  # counts negative indices from the end, as tensors do
+        wanted = [everywhere[i] for i in indices_of(indices, len(self)).tolist()]
+        together = getattr(self.dataset, "__getitems__", None)
+        items = together(wanted) if together is not None else [self.dataset[i] for i in wanted]
+        return self._collate(items)
+
+
+class Part:
+    """Some samples of another source, none of them read yet."""
+
+    def __init__(self, source: Source, samples: Tensor | slice) -> None:
+        self.source = source
+        self._indices = indices_of(samples, len(source))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def take(self, indices: Samples) -> Any:
+        """The samples at these places among those of the part."""
+        return self.source.take(self._indices if indices is None else self._indices[indices])
+
+
+def source_of(data: Any) -> Source:
+    """A source as it is; a map-style Dataset; or a tree of tensors or arrays.
+
+    A plain `TensorDataset` is in memory like its tensors. A tree with an `np.memmap` in it stays on disk.
+
+    Raises:
+        DataError: nothing that samples could be taken from.
+    """
+    if type(data) is TensorDataset:
+        return TensorSource(data.tensors)
+    if isinstance(data, Dataset):
+        return DatasetSource(data)
+    if Source in type(data).__mro__ or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
+        source: Source = data  # a tensor and many a table have `take` too, but also `__getitem__`
+        if len(source) == 0:
+            raise DataError(f"data: {type(data).__name__} is empty; give at least one sample")
+        return source
+    leaves = flatten(data)[0]
+    if leaves and leaves[0] is data and not _is_array(data) and hasattr(data, "__getitem__"):
+        return DatasetSource(data)  # what other libraries call a dataset
+    if any(isinstance(leaf, np.memmap) for leaf in leaves):
+        return ArraySource(data)
+    return TensorSource(data)
+
+
+def place(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The batch on a device, floating-point leaves in `dtype`; all else stays what it is."""
+
+    def placed(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            leaf = torch.from_numpy(leaf)
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
+
+    return map_leaves(placed, tree)
+
+
+def collate(items: Sequence[Any]) -> Any:
+    """torch's `default_collate`, also of dataclasses, field by field."""
+    first = items[0]
+    if not is_dataclass(first) or isinstance(first, type):
+        return default_collate(list(items))
+    made = copy.copy(first)
+    for field in fields(first):
+        object.__setattr__(made, field.name, collate([getattr(item, field.name) for item in items]))
+    return made
+
+
+def count(samples: Samples, total: int) -> int:
+    """How many samples are asked for."""
+    if samples is None:
+        return total
+    if isinstance(samples, slice):
+        return len(range(total)[samples])
+    return int(samples.sum()) if samples.dtype == torch.bool else len(samples)
+
+
+def indices_of(samples: Samples, total: int) -> Tensor:
+    """An index vector of the samples."""
+    if samples is None or isinstance(samples, slice):
+        return torch.arange(total)[slice(None) if samples is None else samples]
+    return samples.nonzero().squeeze(1) if samples.dtype == torch.bool else samples
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor | np.ndarray)
+
+
+def _require_array(place: str, leaf: Any) -> None:
+    if not _is_array(leaf) or leaf.ndim == 0:
+        what = "a single number" if _is_array(leaf) or isinstance(leaf, int | float) else type(leaf).__name__
+        raise DataError(
+            f"{place} is {what}: every leaf must be a tensor or array with the samples along its first dimension; "
+            "put constants into the objective"
+        )
+
+
+def _require_equal_lengths(tree: Any, name: str) -> None:
+    lengths = {place: len(leaf) for place, leaf in named_leaves(tree, name)}
+    if not lengths:
+        raise DataError(f"{name} has no tensor in it")
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        told = ", ".join(f"{place} has {length}" for place, length in lengths.items())
+        raise DataError(f"numbers of samples: {told}; every leaf must have as many, at least one")

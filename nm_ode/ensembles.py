@@ -1,0 +1,87 @@
+"""Ensembles of runs on independent minibatches, which are compared with diffusions in distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.func import vmap
+
+from nm_ode.loss import Problem
+from nm_ode.optimizers import Optimizer, describe
+from nm_ode.results.schema import annotate, layout_attrs
+
+_NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
+
+
+def sgd_ensemble(
+    problem: Problem,
+    optimizer: Optimizer,
+    steps: int,
+    *,
+    batch_size: int,
+    members: int,
+    seed: int = 0,
+    theta0: Tensor | None = None,
+) -> xr.Dataset:
+    """Runs from one start that differ in their batches, drawn with replacement; many members step at once.
+
+    (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
+
+    Returns:
+        `theta` (member, param), after the last step.
+    """
+    start = (problem.theta0 if theta0 is None else theta0).detach()
+    draws = _generators(problem.n_samples, (steps, batch_size), members, seed)
+    at_once = max(1, _NUMBERS // len(start))
+    groups = [draws[i : i + at_once] for i in range(0, members, at_once)]
+    ends = [_ends(problem, optimizer, start, steps, batch_size, group) for group in groups]
+    return ensemble_dataset(
+        problem,
+        torch.cat(ends),
+        {"optimizer_text": describe(optimizer), "steps": steps, "batch_size": batch_size, "seed": seed},
+    )
+
+
+def ensemble_dataset(problem: Problem, ends: Tensor, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Where the members of an ensemble end: `theta` (member, param), from shape (M, P)."""
+    return annotate(
+        xr.Dataset(
+            {"theta": (("member", "param"), ends.cpu().numpy())},
+            attrs={**attrs, **layout_attrs(problem.layout)},
+        )
+    )
+
+
+def _ends(
+    problem: Problem,
+    optimizer: Optimizer,
+    start: Tensor,
+    steps: int,
+    batch_size: int,
+    draws: Sequence[torch.Generator],
+) -> Tensor:
+    """Where members end that step together, shape (M, P)."""
+    state = start.expand(len(draws), -1)
+    for step in range(steps):
+        batches = torch.stack(
+            [torch.randint(problem.n_samples, (batch_size,), generator=draw) for draw in draws]
+        )
+        _, gradients = problem.ensemble_loss_and_grad(state[:, : len(start)], batches)
+        if step == 0:
+            state = vmap(optimizer.init)(state, gradients).clone()
+        state += vmap(optimizer.increment)(state, gradients)
+    return state[:, : len(start)]
+
+
+def _generators(n_samples: int, shape: tuple[int, int], members: int, seed: int) -> list[torch.Generator]:
+    """One a member, at their places in one stream: each draws all its batches before the next one begins."""
+    stream, made = torch.Generator().manual_seed(seed), []
+    for _ in range(members):
+        made.append(torch.Generator())
+        made[-1].set_state(stream.get_state())
+        torch.randint(n_samples, shape, generator=stream)
+    return made

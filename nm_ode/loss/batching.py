@@ -1,0 +1,121 @@
+"""A source's samples on the device: a batch, or chunks of it whose weighted losses add up to its loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, indices_of, place
+from nm_ode.loss.guards import ProblemError
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+"""How the loss over a batch comes from those over its samples."""
+
+_LOOKED_AT = 8  # chunks of data that are not in memory on which the reduction is measured
+
+
+class DeviceBatches:
+    """Batches of a source on a device, floating-point leaves in one dtype.
+
+    What is in memory is placed once and for all; any other source is read and placed a batch or a chunk at a time.
+
+    Args:
+        chunk_size: the most samples in a chunk; None for whole batches.
+
+    Attributes:
+        source: the samples; on the device already if they are in memory.
+        reduction: what the weights of chunks go by.
+    """
+
+    def __init__(
+        self, source: Source, device: torch.device, dtype: torch.dtype, chunk_size: int | None
+    ) -> None:
+        self.in_memory = isinstance(source, TensorSource)
+        self.source = source.placed(device, dtype) if isinstance(source, TensorSource) else source
+        self.chunk_size = chunk_size
+        self.reduction: Reduction = "mean"
+        self._device, self._dtype = device, dtype
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def count(self, samples: Samples) -> int:
+        """How many samples are asked for.
+
+        Raises:
+            ProblemError: none.
+        """
+        n = count(samples, len(self))
+        if n == 0:
+            raise ProblemError("the loss over no samples is not defined: `samples` is empty")
+        return n
+
+    def batch(self, samples: Samples) -> Any:
+        """These samples as one batch on the device."""
+        taken = self.source.take(samples)
+        return taken if self.in_memory else place(taken, self._device, self._dtype)
+
+    def chunks(self, samples: Samples) -> Iterator[tuple[Any, float]]:
+        """Batches with their weights; the weighted sum of their losses is the loss over the samples.
+
+        Raises:
+            ProblemError: there is no sample.
+        """
+        n = self.count(samples)
+        if self.chunk_size is None or self.chunk_size >= n:
+            yield self.batch(samples), 1.0
+            return
+        for part in self.pieces(samples, self.chunk_size):
+            weight = count(part, len(self)) / n if self.reduction == "mean" else 1.0
+            yield self.batch(part), weight
+
+    def pieces(self, samples: Samples, size: int) -> Iterator[Tensor | slice]:
+        """The samples in order, no more than `size` at a time."""
+        if isinstance(samples, Tensor):
+            yield from indices_of(samples, len(self)).split(size)
+            return
+        everywhere = range(len(self)) if samples is None else range(len(self))[samples]
+        for start in range(0, len(everywhere), size):
+            some = everywhere[start : start + size]
+            yield slice(some.start, some.stop, some.step)
+
+    def subset(self, samples: Tensor | slice) -> DeviceBatches:
+        """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are."""
+        n = self.count(samples)
+        made = copy.copy(self)
+        if self.in_memory or n <= (self.chunk_size or n):
+            made.source, made.in_memory = TensorSource(self.batch(samples)), True
+        else:
+            made.source = Part(self.source, samples)
+        return made
+
+    def measured_reduction(self, loss: Callable[[Any], Tensor], chunk_size: int) -> Reduction | None:
+        """How the loss over a chunk comes from those over its parts; None if it is neither mean nor sum.
+
+        Every chunk is looked at, or eight from the first to the last where they must be read.
+        """
+        if len(self) == 1:
+            return "mean"
+        size = max(chunk_size, 2)
+        starts = list(range(0, len(self) - 1, size))
+        if not self.in_memory and len(starts) > _LOOKED_AT:
+            starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
+        possible: dict[Reduction, None] = {"mean": None, "sum": None}
+        for start in starts:
+            stop = min(start + size, len(self))
+            n, cut = stop - start, (stop - start + 2) // 3
+            bounds = ((start, stop), (start, start + cut), (start + cut, stop))
+            whole, left, right = (loss(self.batch(slice(*ends))) for ends in bounds)
+            together: dict[Reduction, Tensor] = {
+                "mean": (cut * left + (n - cut) * right) / n,
+                "sum": left + right,
+            }
+            tolerance = 1e4 * torch.finfo(self._dtype).eps * max(whole.abs(), left.abs(), right.abs())
+            for name, value in together.items():
+                if not (value - whole).abs() <= tolerance:
+                    possible.pop(name, None)
+        return next(iter(possible)) if len(possible) == 1 else None
