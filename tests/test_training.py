@@ -159,7 +159,7 @@ def test_the_whole_state_is_kept_at_both_ends(tiny: Problem, optimizer) -> None:
     np.testing.assert_allclose(run["final_state"], state, rtol=1e-11, atol=1e-13)
 
 
-def test_plain_descent_remembers_nothing(tiny: Problem) -> None:
+def test_plain_descent_has_no_state_but_theta(tiny: Problem) -> None:
     assert "final_state" not in train(tiny, SGD(lr=0.1), 2)
 
 

@@ -47,7 +47,7 @@ def run(
       nm-ode run cases/digits_mlp.toml
       nm-ode run digits_mlp diabetes_linear --out elsewhere
     """
-    # Every mistake is told before anything is computed.
+    # What is wrong in a file itself is told for all of them before anything is computed.
     worst = DONE
     for case, path in _loaded(cases, engine):
         worst = max(worst, _run_one(case, path, out))

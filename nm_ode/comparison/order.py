@@ -23,7 +23,7 @@ def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrd
     """Slope of log e against log η over a ladder of learning rates at the same final time.
 
     Raises:
-        ValueError: fewer than two rungs, or values that are not positive.
+        ValueError: fewer than two learning rates, or values that are not positive.
     """
     lr, error = np.asarray(lrs, dtype=float), np.asarray(errors, dtype=float)
     if lr.shape != error.shape or lr.size < 2:

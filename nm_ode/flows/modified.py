@@ -23,7 +23,7 @@ def modified_flow(
 
     Args:
         optimizer: SGD, Adam or AdamW with any of their options.
-        order: K ≥ 1. 1 is gradient flow, and where the optimiser remembers something the first difference of its
+        order: K ≥ 1. 1 is gradient flow, and for a stateful optimiser the first difference of its
             whole state.
         form: "iterated_map" (every optimiser and order; K gradients an evaluation) or "hessian" (plain descent, order
             2: one gradient and one HVP, order 3: another HVP and a third derivative).

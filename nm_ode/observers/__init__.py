@@ -1,4 +1,4 @@
-"""What is looked at along a run or a flow, one observer a file; sinks keep what they see."""
+"""What is measured along a run or a flow, one observer a file; sinks keep the numbers."""
 
 from nm_ode.observers.base import Context, Observer, View, spread_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates

@@ -1,4 +1,4 @@
-"""What is looked at along a run or a flow: one protocol for the house's own observers and for a user's."""
+"""Observers: what is measured along a run or a flow. One protocol for those of nm_ode and for a user's own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Context:
 
     @property
     def along_flow(self) -> bool:
-        """Is it a flow that is looked at?"""
+        """Is a flow observed, not a run?"""
         return self.optimizer is None
 
 
@@ -110,7 +110,7 @@ class View:
         return self.theta.clone() if self._state is None else self._state()
 
     def memory(self, name: str) -> Tensor:
-        """A part of what the optimiser remembers, by its name in `state_layout`: after the step in `observe_update`.
+        """A part of the optimiser's memory, by its name in `state_layout`: after the step in `observe_update`.
 
         Raises:
             KeyError: it has none of this name.

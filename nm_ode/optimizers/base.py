@@ -69,7 +69,7 @@ class StabilityLimit:
 
 
 class Optimizer(ABC):
-    """z_{k+1} = Φ(z_k), z being theta and all that the optimiser remembers, in one vector.
+    """z_{k+1} = Φ(z_k), z being theta and the optimiser's memory (momentum, moments, step count) in one vector.
 
     A subclass is a frozen dataclass of its hyper-parameters, which are also its keys in a case file. It must have
     `lr`, `state_layout`, `init` and `increment`; all else is optional.

@@ -10,7 +10,7 @@ import xarray as xr
 
 @dataclass(frozen=True)
 class Variable:
-    """What a variable is, for those that the house does not know: an observer declares its own.
+    """What a variable is: an observer declares its own.
 
     Attributes:
         dims: names of its dimensions beyond the one along which it is observed.
@@ -106,7 +106,7 @@ _SCHEMA = {
 
 
 def variable(name: str, *dims: str) -> Variable:
-    """A variable of the house with these dimensions.
+    """A variable of the schema with these dimensions.
 
     Raises:
         KeyError: there is none of this name.
@@ -119,7 +119,7 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
     """The dataset with `long_name` and `units` on every variable and coordinate.
 
     Args:
-        declared: variables that the house does not know; what says itself what it is needs no declaration.
+        declared: variables beyond the schema; one with both attributes already needs no declaration.
 
     Raises:
         KeyError: a variable that nobody has described.

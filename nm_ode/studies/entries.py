@@ -134,7 +134,7 @@ class FlowTable(EntryTable):
 
 
 class ObserverTable(EntryTable):
-    """What else is looked at along the run and the flows."""
+    """What else is observed along the run and the flows."""
 
     registry: ClassVar = OBSERVERS
     from_options_alone: ClassVar = True

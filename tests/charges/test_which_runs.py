@@ -111,7 +111,7 @@ def test_a_run_that_went_on_with_a_velocity(relu, run_of, predict):
     state = nm_ode.final_state(nm_ode.train(relu, sgd, 5))
     with pytest.raises(LawError, match="at rest"):
         predict(run_of(sgd, state0=state), "second_order")
-    # Plain descent remembers nothing.
+    # Plain descent has no state but theta.
     plain = nm_ode.SGD(lr=0.01)
     state = nm_ode.final_state(nm_ode.train(relu, plain, 5))
     run = run_of(plain, state0=state)

@@ -105,7 +105,7 @@ def test_it_is_far_closer_than_the_full_batch_flow(network: Problem) -> None:
     assert float(same["error"][-1]) < 1e-3 * float(full["error"][-1])
 
 
-def test_what_remembers_is_followed_closer_at_each_order(network: Problem) -> None:
+def test_a_stateful_optimiser_is_followed_closer_at_each_order(network: Problem) -> None:
     """Each change of batch starts a transient of the moments, so that no order in lr comes, but K still pays."""
     optimizer = Adam(lr=1e-3)
     warm = train(network, optimizer, 100, save_every=100)

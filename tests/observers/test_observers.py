@@ -1,4 +1,4 @@
-"""One protocol for what is looked at along a run and a flow; a user's own observer is like the house's."""
+"""One protocol for what is observed along a run and a flow; a user's own observer is like those of nm_ode."""
 
 from __future__ import annotations
 
