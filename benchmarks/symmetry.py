@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 from nm_ode import SGD, Problem
 from nm_ode.models import resnet18, vgg
-from nm_ode.observers import ChargeRecord
-from nm_ode.symmetries import ChargeMeter, find_symmetries
-from nm_ode.symmetries.discovery import discover
+from nm_ode.observers import Charges, Context, View
+from nm_ode.symmetries import find_symmetries
 from nm_ode.symmetries.graph import trace
+from nm_ode.symmetries.proofs import discover
 
 NETWORKS = {
     "VGG-16, 32×32, 200 classes": (lambda: vgg(16, image=32), 32),
@@ -45,7 +45,7 @@ def _discovery(name: str, model: nn.Module, side: int) -> dict[str, object]:
     start = time.perf_counter()
     symmetries = find_symmetries(model, x)
     found = time.perf_counter()
-    graph = trace(model, F.cross_entropy, x, y)
+    graph = trace(model, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), (x, y))
     traced = time.perf_counter()
     discover(graph)
     ruled = time.perf_counter()
@@ -68,8 +68,10 @@ def recording(hidden: tuple[int, ...]) -> dict[str, object]:
     x = torch.randn(64, 3, 32, 32, generator=random)
     y = torch.randint(200, (64,), generator=random)
     problem = Problem(vgg(11, image=32, hidden=hidden), F.cross_entropy, (x, y), dtype=torch.float32)
-    meter = ChargeMeter(problem.layout, find_symmetries(problem.model, x[:4]))
+    found = find_symmetries(problem.model, x[:4])
     sgd = SGD(lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    context = Context(problem, sgd, 1, (0, 1), problem.dtype, problem.device)
+    (observer,) = (one for one in Charges(found).begin(context) if one.update_variables)
     theta = problem.theta0.clone().requires_grad_()
     optimizer = sgd.torch_optimizer([theta])
     theta.grad = torch.empty_like(theta)
@@ -81,16 +83,19 @@ def recording(hidden: tuple[int, ...]) -> dict[str, object]:
     before = theta.detach().clone()
 
     def record() -> None:
-        # Of the step, `train` has θ_{k+1} − θ_k already.
-        record_of_charges = ChargeRecord(meter, 1, theta.detach(), nesterov=False)
-        record_of_charges.before(theta.detach(), theta.grad)
-        record_of_charges.after(before, sgd.lr, None)
+        # Of the step, `train` has its gradient and θ_{k+1} − θ_k already.
+        view = View(
+            problem, 0, 0.0, theta.detach(), lr=sgd.lr, loss_and_gradient=lambda: (before[0], theta.grad)
+        )
+        observer.observe(view)
+        view.update = before
+        observer.observe_update(view)
 
     result = paired_ratio(record, step, REPEATS)
     return {
         "network": f"VGG-11, 32×32, hidden {hidden}",
         "parameters": problem.layout.size,
-        "charges": meter.count,
+        "charges": found.n_charges(),
         "share_of_a_step": result["ratio_median"],
         "share_quartiles": result["ratio_quartiles"],
         "ms_recording": result["ms"],

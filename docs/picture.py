@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nm_ode.comparison import summary, symmetry_summary
-from nm_ode.reporting.charge_plots import kind_panels
-from nm_ode.reporting.order_plots import order_plot
-from nm_ode.reporting.plots import error_plot
-from nm_ode.studies import open_store
+from nm_ode.reporting import PLOTS
+from nm_ode.reporting.style import svg
+from nm_ode.results import open_store
 
-flows = open_store(Path("results/digits_mlp/run.zarr"))
-Path("docs/digits_mlp.svg").write_text(error_plot(flows, summary(flows)))
-
-orders = open_store(Path("results/orders_adam/run.zarr"))
-Path("docs/orders_adam.svg").write_text(order_plot(orders["convergence"].dataset))
-
-charges = open_store(Path("results/digits_bn_sgd/run.zarr"))
-panels = kind_panels(charges, symmetry_summary(charges))
-assert panels is not None
-Path("docs/digits_bn_charges.svg").write_text(panels)
+for case, plot, picture in (
+    ("digits_mlp", "error", "digits_mlp"),
+    ("orders_adam", "orders", "orders_adam"),
+    ("digits_bn_sgd", "charges_by_kind", "digits_bn_charges"),
+):
+    tree = open_store(Path(f"results/{case}/run.zarr"))
+    Path(f"docs/{picture}.svg").write_text(svg(PLOTS[plot].figure(tree)))

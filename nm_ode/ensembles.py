@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import xarray as xr
@@ -12,7 +11,7 @@ from torch.func import vmap
 
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, describe
-from nm_ode.results.schema import annotate, layout_attrs
+from nm_ode.results import EnsembleInfo, annotate, write
 
 _NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
 
@@ -39,21 +38,22 @@ def sgd_ensemble(
     at_once = max(1, _NUMBERS // len(start))
     groups = [draws[i : i + at_once] for i in range(0, members, at_once)]
     ends = [_ends(problem, optimizer, start, steps, batch_size, group) for group in groups]
-    return ensemble_dataset(
-        problem,
-        torch.cat(ends),
-        {"optimizer_text": describe(optimizer), "steps": steps, "batch_size": batch_size, "seed": seed},
+    info = EnsembleInfo(
+        title=describe(optimizer),
+        members=members,
+        seed=seed,
+        time=steps * optimizer.time_per_step,
+        layout=problem.layout,
+        steps=steps,
+        batch_size=batch_size,
     )
+    return ensemble_dataset(torch.cat(ends), info)
 
 
-def ensemble_dataset(problem: Problem, ends: Tensor, attrs: Mapping[str, Any]) -> xr.Dataset:
+def ensemble_dataset(ends: Tensor, info: EnsembleInfo) -> xr.Dataset:
     """Where the members of an ensemble end: `theta` (member, param), from shape (M, P)."""
-    return annotate(
-        xr.Dataset(
-            {"theta": (("member", "param"), ends.cpu().numpy())},
-            attrs={**attrs, **layout_attrs(problem.layout)},
-        )
-    )
+    made = xr.Dataset({"theta": (("member", "param"), ends.cpu().numpy())})
+    return annotate(write(made, info))
 
 
 def _ends(

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from bridges.registry import Registry, UnknownNameError, did_you_mean
 
-__all__ = ["Registry", "UnknownNameError", "did_you_mean"]
+__all__ = ["OneOf", "Registry", "UnknownNameError", "did_you_mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Metadata of an option that is a name: `Annotated[str, OneOf(ACTIVATIONS)]`. The case schema reads it."""
+
+    names: Iterable[str]

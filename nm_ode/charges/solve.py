@@ -9,9 +9,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bridges import Engine, OdeProblem, choose, get_engine
-from nm_ode.charges.field import ChargeLaw
-from nm_ode.charges.laws import TITLES, LawError, as_prediction
+from nm_ode.charges.driven import driven
+from nm_ode.charges.equation import ChargeEquation
+from nm_ode.charges.errors import LawError
+from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.charges.predict import as_prediction
+from nm_ode.results import LawInfo
 from nm_ode.solving import require_options
+
+Array = NDArray[np.float64]
 
 _STIFFNESS = 2.0  # b/m times a step is 2(1−β)/(1+β), at most this
 
@@ -31,23 +37,24 @@ def solve_charges(
     same by any method of any engine.
 
     Args:
-        run: from `train(..., symmetries=...)`.
+        run: from `train`, with charges recorded.
         law: "second_order", or "first_order" (without momentum).
         engine, method: as in `solve`; the engine is started anew at each step, since the driver jumps. "auto" takes
             what fits a smooth equation that is not stiff: over one step the velocity relaxes by no more than e².
-            "diffeq" solves all charges at once inside Julia, with Vern7 if no method is named.
+            An engine with the capability `laws` ("diffeq") solves all charges at once, by its `laws_method` if none is
+            named.
         rtol, atol: of the local error; atol is rtol times the largest charge if None.
 
     Returns:
-        `charge` (step, charge_index), with the run's coordinates; attributes `law`, `engine`, `method`, `rtol`, `atol`,
-        `rhs_evaluations`.
+        `charge` (step, charge_index), with the run's coordinates and a LawInfo.
 
     Raises:
-        LawError: no charges, a law that is no differential equation, the first-order law with momentum, or an engine
-            that gave up.
+        LawError: no charges, a law that is no differential equation, a run that the law does not describe (as in
+            `predict_charges`), or an engine that gave up.
         EngineError: unknown engine or method.
     """
-    field = ChargeLaw.of(run, law)
+    title = law_named(law).title
+    equation = _equation(run, law)
     require_options(engine, method, None)
     if engine == "auto":
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
@@ -56,83 +63,59 @@ def solve_charges(
     if method in (None, "auto"):
         method = solver.laws_method
     assert method is not None
+    if atol is None:
+        atol = rtol * max(float(np.abs(equation.charge_in(equation.start)).max()), np.finfo(float).tiny)
     if solver.capabilities.laws:
-        return _in_one_solve(run, field, law, solver, method, rtol, atol)
-    times, state = field.times, field.start
-    used_atol = _atol(field, rtol, atol)
-    charges, evaluations = [field.charge_in(state)], 0
-    for k, ends in enumerate(pairwise(times)):
+        # All charges in one solve of the engine's own, which is given the drivers of every step.
+        charges, evaluations = solver.solve_laws(
+            order=equation.order,
+            m=equation.m,
+            b=equation.b,
+            kappa=equation.kappa,
+            force=equation.force,
+            y0=equation.start,
+            times=equation.times,
+            method=method,
+            rtol=rtol,
+            atol=atol,
+        )
+    else:
+        charges, evaluations = _step_by_step(equation, solver, method, rtol, atol, title)
+    info = LawInfo(
+        law, title, engine=engine, method=method, rtol=rtol, atol=atol, rhs_evaluations=evaluations
+    )
+    return as_prediction(run, charges, info)
 
-        def rhs(t: float, y: NDArray[np.float64], dy: NDArray[np.float64], k: int = k) -> None:
-            dy[:] = field.rhs(k, y)
+
+def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
+    found, what = law_named(law), driven(run)
+    if found.equation is None:
+        equations = ", ".join(name for name, one in LAWS.items() if one.equation is not None)
+        raise LawError(f"{law!r} is no differential equation; there are {equations}")
+    require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
+    return found.equation(what)
+
+
+def _step_by_step(
+    equation: ChargeEquation, solver: Engine, method: str, rtol: float, atol: float, title: str
+) -> tuple[Array, int]:
+    """Charges at each step, and the number of right-hand sides."""
+    state = equation.start
+    charges, evaluations = [equation.charge_in(state)], 0
+    for k, ends in enumerate(pairwise(equation.times)):
+
+        def rhs(t: float, y: Array, dy: Array, k: int = k) -> None:
+            dy[:] = equation.rhs(k, y)
 
         after = np.empty_like(state)
 
-        def keep(index: int, t: float, y: NDArray[np.float64], after: NDArray[np.float64] = after) -> None:
+        def keep(index: int, t: float, y: Array, after: Array = after) -> None:
             after[:] = y
 
-        solution = solver.solve(OdeProblem(rhs, state, np.array(ends), rtol, used_atol), method, keep)
+        solution = solver.solve(OdeProblem(rhs, state, np.array(ends), rtol, atol), method, keep)
         if solution.status != "success":
-            raise LawError(f"{TITLES[law]}: {engine} {method} stopped in step {k}: {solution.message}")
+            raise LawError(f"{title}: {solver.name} {method} stopped in step {k}: {solution.message}")
         evaluations += solution.statistics.rhs_evaluations
         state = after
-        charges.append(field.charge_in(state))
-    return _prediction(run, np.stack(charges), law, engine, method, rtol, used_atol, evaluations)
-
-
-def _in_one_solve(
-    run: xr.Dataset,
-    field: ChargeLaw,
-    law: str,
-    solver: Engine,
-    method: str,
-    rtol: float,
-    atol: float | None,
-) -> xr.Dataset:
-    """All charges in one solve of the engine's own, which is given the drivers of every step."""
-    m, b, force, kappa = field.coefficients()
-    used_atol = _atol(field, rtol, atol)
-    charges, evaluations = solver.solve_laws(
-        order=field.order,
-        m=m,
-        b=b,
-        kappa=kappa,
-        force=force,
-        y0=field.start,
-        times=field.times,
-        method=method,
-        rtol=rtol,
-        atol=used_atol,
-    )
-    return _prediction(run, charges, law, solver.name, method, rtol, used_atol, evaluations)
-
-
-def _atol(field: ChargeLaw, rtol: float, atol: float | None) -> float:
-    if atol is not None:
-        return atol
-    return rtol * max(float(np.abs(field.run.start).max()), np.finfo(float).tiny)
-
-
-def _prediction(
-    run: xr.Dataset,
-    charges: NDArray[np.float64],
-    law: str,
-    engine: str,
-    method: str,
-    rtol: float,
-    atol: float,
-    evaluations: int,
-) -> xr.Dataset:
-    return as_prediction(
-        run,
-        charges,
-        {
-            "law": law,
-            "title": TITLES[law],
-            "engine": engine,
-            "method": method,
-            "rtol": rtol,
-            "atol": atol,
-            "rhs_evaluations": evaluations,
-        },
-    )
+        charges.append(equation.charge_in(state))
+    return np.stack(charges), evaluations

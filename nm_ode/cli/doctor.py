@@ -1,10 +1,38 @@
-"""Does everything work here? Versions, devices, and each engine tried on a real equation."""
+"""nm-ode doctor: does everything work here? Versions, devices, and each engine tried on a real equation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
-from bridges.trials import try_engines
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from nm_ode.cli.console import out
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False) -> None:
+    """Versions, devices, and each engine tried on a known equation; with a remedy where one does not work."""
+    from nm_ode.studies.versions import versions
+
+    found = {"devices": devices(), "engines": engines()}
+    if as_json:
+        told = {kind: [asdict(finding) for finding in findings] for kind, findings in found.items()}
+        print(json.dumps({"versions": versions()} | told, indent=1))
+        return
+    out.print(", ".join(f"{name} {version}" for name, version in versions().items()), style="dim")
+    table = Table(box=None, header_style="dim")
+    for column in ("", "name", "works", "what", "remedy"):
+        table.add_column(column)
+    for kind, findings in found.items():
+        for i, finding in enumerate(findings):
+            works = "[green]yes[/green]" if finding.works else "[yellow]no[/yellow]"
+            table.add_row(
+                kind if i == 0 else "", finding.name, works, escape(finding.detail), escape(finding.remedy)
+            )
+    out.print(table)
 
 
 @dataclass(frozen=True)
@@ -31,4 +59,6 @@ def devices() -> list[Finding]:
 
 def engines() -> list[Finding]:
     """Every registered engine, tried on a known equation; one that is not installed is not started."""
+    from bridges.trials import try_engines
+
     return [Finding(trial.name, trial.works, trial.detail, trial.remedy) for trial in try_engines()]

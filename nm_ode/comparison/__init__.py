@@ -1,19 +1,35 @@
-"""How far a flow is from the run that it describes."""
+"""How far a flow is from the run that it describes, at which order in the learning rate, and why."""
 
 from nm_ode.comparison.alignment import AlignmentError
-from nm_ode.comparison.convergence import convergence
-from nm_ode.comparison.defects import defects, share_at_start
+from nm_ode.comparison.convergence import USED, convergence, diagnoses
+from nm_ode.comparison.defects import defects, holds_from, share_at_start
+from nm_ode.comparison.diagnosis import Cause, Diagnosis, Evidence, LeftOut, Outcome, diagnose
 from nm_ode.comparison.distribution import Difference, compare_ensembles
 from nm_ode.comparison.errors import compare
-from nm_ode.comparison.law_summary import SymmetryRow, law_titles, symmetry_summary
+from nm_ode.comparison.law_summary import (
+    LawAccuracy,
+    SymmetryRow,
+    law_titles,
+    symmetry_rows,
+    symmetry_summary,
+)
 from nm_ode.comparison.order import ObservedOrder, observed_order
-from nm_ode.comparison.stability import Stability, stability
-from nm_ode.comparison.summary import Row, summary
+from nm_ode.comparison.stability import ErrorPastStability, Stability, stability
+from nm_ode.comparison.summary import EngineDistance, Row, summary
 
 __all__ = [
+    "USED",
     "AlignmentError",
+    "Cause",
+    "Diagnosis",
     "Difference",
+    "EngineDistance",
+    "ErrorPastStability",
+    "Evidence",
+    "LawAccuracy",
+    "LeftOut",
     "ObservedOrder",
+    "Outcome",
     "Row",
     "Stability",
     "SymmetryRow",
@@ -21,10 +37,14 @@ __all__ = [
     "compare_ensembles",
     "convergence",
     "defects",
+    "diagnose",
+    "diagnoses",
+    "holds_from",
     "law_titles",
     "observed_order",
     "share_at_start",
     "stability",
     "summary",
+    "symmetry_rows",
     "symmetry_summary",
 ]

@@ -1,4 +1,4 @@
-"""Do a run and a solution belong together, and at which steps?"""
+"""The grids of a run and a solution match, or they cannot be compared."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.errors import NmOdeError
+from nm_ode.results import run_info, solve_info
 
 
 class AlignmentError(NmOdeError, ValueError):
-    """The run and the solution do not belong together."""
+    """Two datasets of different models, times or symmetries, which cannot be compared."""
 
 
-def up_to(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
-    """The run's saved steps at the solution's times.
+def run_at_times_of(solution: xr.Dataset, run: xr.Dataset) -> xr.Dataset:
+    """The run's saved steps at the solution's times; a solution that stopped early has the first of them alone.
 
     Raises:
         AlignmentError: other times, or other parameters.
+        ResultError: the one is no run of `train`, or the other no solution of `solve`.
     """
-    if run.attrs["layout"] != solution.attrs["layout"]:
+    if run_info(run).layout != solve_info(solution).layout:
         raise AlignmentError("the run and the solution are of different models: their layouts differ")
     times, run_times = solution["time"].values, run["saved_time"].values
     count = len(times)

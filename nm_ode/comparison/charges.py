@@ -1,4 +1,4 @@
-"""Predicted charges beside the recorded ones (THEORY.md §3, §5)."""
+"""Predicted charges beside the recorded ones (docs/theory.md §3, §5)."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
         recorded, predicted: shape (times, charge_index), at the same times.
 
     Returns:
-        Dimensions `step`, `charge_index`, `family`. `charge_error` (predicted − recorded), `charge_motion`
-        max_k |Q_k − Q_0|, `charge_relative_error` |error| / motion, and `family_relative_error`: the 2-norm of the
-        errors over a symmetry's channels, over the largest 2-norm of their motion. NaN where nothing moves but by
-        rounding.
+        Dimensions: the first of `recorded` (`step`, or `saved_step`), `charge_index`, `symmetry`. `charge_error`
+        (predicted − recorded), `charge_motion` max_k |Q_k − Q_0|, `charge_relative_error` |error| / motion, and
+        `symmetry_relative_error`: the 2-norm of the errors over a symmetry's channels, over the largest 2-norm of
+        their motion. NaN where nothing moves but by rounding.
 
     Raises:
         AlignmentError: other symmetries.
     """
-    for name in ("symmetry", "channel"):
+    for name in ("charge_symmetry", "channel"):
         if not np.array_equal(recorded[name].values, predicted[name].values):
             raise AlignmentError("the charges are of different symmetries: record both with the same ones")
+    along = str(recorded.dims[0])
     error = predicted.values - recorded.values
     away = recorded.values - recorded.values[:1]
     still = _still(run, np.abs(away).max(axis=0))
     motion = np.where(still, 0.0, np.abs(away).max(axis=0))
-    families = recorded["symmetry"].values
-    names = list(dict.fromkeys(families.tolist()))
-    members = [families == name for name in names]
+    symmetry_of = recorded["charge_symmetry"].values
+    names = list(dict.fromkeys(symmetry_of.tolist()))
+    members = [symmetry_of == name for name in names]
     moved = [float(np.linalg.norm(away[:, where & ~still], axis=1).max(initial=0.0)) for where in members]
     relative = [
         np.linalg.norm(error[:, where], axis=1) / size if size > 0 else np.full(len(error), np.nan)
@@ -48,14 +49,14 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
     ]
     return xr.Dataset(
         {
-            "charge_error": (("step", CHARGES), error),
+            "charge_error": ((along, CHARGES), error),
             "charge_motion": (CHARGES, motion),
-            "charge_relative_error": (("step", CHARGES), ratio(np.abs(error), motion)),
-            "family_relative_error": (("step", "family"), np.stack(relative, axis=1)),
+            "charge_relative_error": ((along, CHARGES), ratio(np.abs(error), motion)),
+            "symmetry_relative_error": ((along, "symmetry"), np.stack(relative, axis=1)),
         },
         coords={
-            **{name: (CHARGES, recorded[name].values) for name in ("symmetry", "kind", "channel")},
-            "family": np.array(names, dtype=object),
+            **{name: (CHARGES, recorded[name].values) for name in ("charge_symmetry", "kind", "channel")},
+            "symmetry": np.array(names, dtype=object),
         },
     )
 

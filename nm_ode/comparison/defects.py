@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.comparison.ratio import ratio
+from nm_ode.results import run_info
 
 HOLDS = 1e-3
-"""A flow holds where its defect is below this share of the update."""
+"""A flow holds where its one-step defect is below this share of the update."""
 
 
 def defects(run: xr.Dataset, order: int) -> xr.Dataset | None:
@@ -20,24 +21,31 @@ def defects(run: xr.Dataset, order: int) -> xr.Dataset | None:
 
     Returns:
         Dimension `defect_step`: `defect` ‖Δ^{K+1}θ_k‖/(K+1) and `relative_defect`, over the update ‖θ_{k+1} − θ_k‖, at
-        all but the last K steps, however far the flow was solved. Attribute `holds_from`: the first step from which
-        on the relative defect stays below HOLDS, −1 if there is none. None where not every step's theta was kept, the
-        run is too short, or it is on minibatches, whose map is another each step.
+        all but the last K steps, however far the flow was solved. None where not every step's theta was kept, the run
+        is too short, or it is on minibatches, whose map is another each step.
     """
     steps = run["saved_step"].values
-    if run.attrs["batch_size"] != "full" or len(steps) < order + 2 or (np.diff(steps) != 1).any():
+    full_batch = run_info(run).grid.is_full_batch
+    if not full_batch or len(steps) < order + 2 or (np.diff(steps) != 1).any():
         return None
     theta = run["theta"].values.astype(np.float64)
     left_out = np.linalg.norm(np.diff(theta, n=order + 1, axis=0), axis=1) / (order + 1)
     updates = np.linalg.norm(np.diff(theta, axis=0), axis=1)
-    relative = ratio(left_out, updates[: len(left_out)])
-    exceeds = np.flatnonzero(~(relative < HOLDS))
-    first = int(exceeds[-1]) + 1 if exceeds.size else 0
     return xr.Dataset(
-        {"defect": ("defect_step", left_out), "relative_defect": ("defect_step", relative)},
+        {
+            "defect": ("defect_step", left_out),
+            "relative_defect": ("defect_step", ratio(left_out, updates[: len(left_out)])),
+        },
         coords={"defect_step": steps[: len(left_out)]},
-        attrs={"holds_from": int(steps[first]) if first < len(left_out) else -1},
     )
+
+
+def holds_from(found: xr.Dataset) -> int:
+    """The first step from which on the relative defect stays below HOLDS; −1 if there is none."""
+    steps = found["defect_step"].values
+    exceeds = np.flatnonzero(~(found["relative_defect"].values < HOLDS))
+    first = int(exceeds[-1]) + 1 if exceeds.size else 0
+    return int(steps[first]) if first < len(steps) else -1
 
 
 def share_at_start(defect: np.ndarray, first: int) -> float:

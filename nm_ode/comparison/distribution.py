@@ -8,10 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from scipy.stats import permutation_test
 
 from nm_ode.comparison.alignment import AlignmentError
+from nm_ode.parameters import Layout
+from nm_ode.results import decode
 
 Array = NDArray[np.float64]
+
+_BATCH = 1000  # divisions at a time
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Difference:
         covariance: Frobenius distance of the covariances in the leading directions, over the pooled one's norm.
         covariance_noise: the same between two random halves of the pooled ensemble, scaled to full size.
         energy: energy distance 2E|X−Y| − E|X−X'| − E|Y−Y'|, over E|X−Y| (Székely, Rizzo 2013).
-        p_value: share of random divisions of the pooled ensemble whose energy distance is as large.
+        p_value: share of the divisions of the pooled ensemble whose energy distance is as large: of all if there are no
+            more than `permutations`, else of so many random ones.
     """
 
     mean: float
@@ -42,12 +48,12 @@ def compare_ensembles(
 
     Args:
         directions: principal directions of the pooled ensemble in which covariances are compared.
-        permutations: random divisions for the p-value.
+        permutations: at most so many divisions for the p-value.
 
     Raises:
         AlignmentError: other parameters, or fewer than four members in either.
     """
-    if one.attrs["layout"] != other.attrs["layout"]:
+    if decode(_Parameters, one.attrs).layout != decode(_Parameters, other.attrs).layout:
         raise AlignmentError("the ensembles are of different models: their layouts differ")
     x, y = one["theta"].values.astype(np.float64), other["theta"].values.astype(np.float64)
     if min(len(x), len(y)) < 4:
@@ -62,22 +68,60 @@ def compare_ensembles(
         return float(np.linalg.norm(np.cov((a @ basis).T) - np.cov((b @ basis).T))) / size
 
     halves = [np.array_split(generator.permutation(pooled), [len(x)]) for _ in range(20)]
-    distances = cdist(np.concatenate([x, y]), np.concatenate([x, y]))
-    first = np.arange(len(x) + len(y)) < len(x)
-    energy = _energy(distances, first)
-    as_large = [_energy(distances, generator.permutation(first)) >= energy for _ in range(permutations)]
+    energy = _EnergyDistance.between(x, y)
+    tested = permutation_test(
+        energy.members,
+        energy,
+        vectorized=True,
+        n_resamples=permutations,
+        batch=_BATCH,
+        alternative="greater",
+        random_state=generator,
+    )
     return Difference(
         mean=float(np.linalg.norm(x.mean(axis=0) - y.mean(axis=0))) / spread,
         mean_noise=float(np.sqrt(1 / len(x) + 1 / len(y))),
         covariance=covariances_apart(x, y),
         covariance_noise=float(np.mean([covariances_apart(a, b) for a, b in halves])),
-        energy=energy / float(distances[np.ix_(first, ~first)].mean()),
-        p_value=(1 + sum(as_large)) / (1 + permutations),
+        energy=float(tested.statistic) / energy.mean_across,
+        p_value=float(tested.pvalue),
     )
 
 
-def _energy(distances: Array, first: NDArray[np.bool_]) -> float:
-    def mean(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-        return float(distances[np.ix_(a, b)].mean())
+@dataclass(frozen=True)
+class _EnergyDistance:
+    """Of divisions of a pooled ensemble, given by their members' places in it.
 
-    return 2 * mean(first, ~first) - mean(first, first) - mean(~first, ~first)
+    Attributes:
+        distances: shape (n, n), between all members.
+        members: places of the two ensembles.
+    """
+
+    distances: Array
+    members: tuple[NDArray[np.intp], NDArray[np.intp]]
+
+    @classmethod
+    def between(cls, x: Array, y: Array) -> _EnergyDistance:
+        pooled, places = np.concatenate([x, y]), np.arange(len(x) + len(y))
+        return cls(cdist(pooled, pooled), (places[: len(x)], places[len(x) :]))
+
+    @property
+    def mean_across(self) -> float:
+        """E|X−Y|."""
+        return float(self.distances[np.ix_(*self.members)].mean())
+
+    def __call__(self, one: NDArray[np.intp], other: NDArray[np.intp], axis: int = -1) -> Array:
+        """Of many divisions at once, along leading dimensions: products with their members' weights."""
+        size = one.shape[-1]
+        a = np.zeros((*one.shape[:-1], len(self.distances)))
+        np.put_along_axis(a, one, 1 / size, axis=-1)
+        b = (a == 0) / (len(self.distances) - size)
+        to_a, to_b = a @ self.distances, b @ self.distances
+        return np.asarray(2 * (to_a * b).sum(-1) - (to_a * a).sum(-1) - (to_b * b).sum(-1))
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """An ensemble of runs, or of paths of a flow."""
+
+    layout: Layout

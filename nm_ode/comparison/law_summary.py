@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
+from nm_ode.results import LawInfo, decode
+from nm_ode.symmetries import Symmetries
+
 
 @dataclass(frozen=True)
 class LawAccuracy:
-    """The worst of a law over a run, relative to the motion of the charges; NaN where they do not move.
+    """A law's largest error over a run, relative to the motion of the charges; NaN where they do not move.
 
     Attributes:
-        family: of the symmetry's charges together.
-        channel: of its worst charge by itself.
+        together: of the symmetry's charges together.
+        worst: of its worst charge by itself.
     """
 
-    family: float
-    channel: float
+    together: float
+    worst: float
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,15 @@ class SymmetryRow:
     epsilon_share: float
     unexplained_residual: float
     hessian_residual: float
-    recorded_residual: float
-    laws: dict[str, LawAccuracy]
+    recorded_residual: float = math.nan
+    laws: Mapping[str, LawAccuracy] = field(default_factory=dict)
 
 
 def law_titles(tree: xr.DataTree) -> dict[str, str]:
-    """Law → title, of those that were predicted."""
+    """Name of a law's group → title, of those that were predicted."""
     if "laws" not in tree.children:
         return {}
-    titles = {name: str(node.attrs["title"]) for name, node in tree["laws"].children.items()}
+    titles = {name: decode(LawInfo, node.attrs).title for name, node in tree["laws"].children.items()}
     return dict(sorted(titles.items()))  # a store lists groups as they come
 
 
@@ -59,7 +63,7 @@ def symmetry_summary(tree: xr.DataTree) -> list[SymmetryRow]:
     table, run = tree["symmetries"].dataset, tree["discrete"].dataset
     comparisons = {law: tree[f"comparison/{law}"].dataset for law in law_titles(tree)}
     rows = []
-    for i, name in enumerate(table["family"].values.tolist()):
+    for i, name in enumerate(table["symmetry"].values.tolist()):
         values = {
             key: table[key].values.tolist()[i] for key in SymmetryRow.__dataclass_fields__ if key in table
         }
@@ -74,18 +78,37 @@ def symmetry_summary(tree: xr.DataTree) -> list[SymmetryRow]:
     return rows
 
 
+def symmetry_rows(found: Symmetries) -> list[SymmetryRow]:
+    """Rows of symmetries that were found and verified, without a run."""
+    checks = [(symmetry, found.checks[symmetry.name]) for symmetry in found]
+    return [
+        SymmetryRow(
+            name=symmetry.name,
+            kind=symmetry.kind,
+            n_charges=symmetry.count,
+            within=symmetry.within or "",
+            epsilon=symmetry.epsilon,
+            gradient_residual=check.gradient,
+            epsilon_share=check.epsilon_share,
+            unexplained_residual=check.unexplained,
+            hessian_residual=check.hessian,
+        )
+        for symmetry, check in checks
+    ]
+
+
 def _law_error(comparison: xr.Dataset, name: str) -> LawAccuracy:
-    if name not in comparison["family"].values:
+    if name not in comparison["symmetry"].values:
         return LawAccuracy(math.nan, math.nan)
-    family = comparison["family_relative_error"].values[:, comparison["family"].values == name]
-    of_channels = comparison["charge_relative_error"].values[:, comparison["symmetry"].values == name]
-    return LawAccuracy(_largest(family), _largest(of_channels))
+    together = comparison["symmetry_relative_error"].values[:, comparison["symmetry"].values == name]
+    each = comparison["charge_relative_error"].values[:, comparison["charge_symmetry"].values == name]
+    return LawAccuracy(_largest(together), _largest(each))
 
 
 def _recorded_residual(run: xr.Dataset, name: str) -> float:
-    if "constraint_residual" not in run or name not in run["symmetry"].values:
+    if "constraint_residual" not in run or name not in run["charge_symmetry"].values:
         return math.nan
-    here = run["symmetry"].values == name
+    here = run["charge_symmetry"].values == name
     size = run["generator_norm"].values[:, here] * run["grad_norm"].values[:, None]
     return _largest(
         np.abs(run["constraint_residual"].values[:, here]) / np.maximum(size, np.finfo(float).tiny)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+
+from nm_ode.results import ComparisonInfo, decode
+
+
+class ErrorPastStability(NamedTuple):
+    """A flow's error over the motion, where the run stops being stable and at its end."""
+
+    title: str
+    there: float
+    at_end: float
 
 
 @dataclass(frozen=True)
@@ -14,44 +26,22 @@ class Stability:
 
     Attributes:
         largest: over the measured steps.
+        series_limit: above it the series of a modified flow does not converge.
+        stability_limit: above it the run is not stable; None where the optimiser's is not known.
         series_from, unstable_from: first measured step above each limit; None if there is none.
         unstable_time: flow time of the latter.
-        errors: title of each flow, its error over the motion where stability ends and at the end of the run.
+        points: how many steps were measured.
+        errors: of each flow, the largest at the end first; empty where the run is stable.
     """
 
     largest: float
     series_limit: float
-    stability_limit: float
+    stability_limit: float | None
     series_from: int | None
     unstable_from: int | None
     unstable_time: float | None
     points: int
-    errors: tuple[tuple[str, float, float], ...] = ()
-
-    @property
-    def words(self) -> str:
-        """In plain words, for a report."""
-        limit, series = f"{self.stability_limit:.3g}", f"{self.series_limit:g}"
-        if self.unstable_from is not None:
-            return (
-                f"From step {self.unstable_from} on lr · λ_max passes the limit of stability, {limit} (it reaches "
-                f"{self.largest:.3g}). A step there overshoots in the sharpest direction by more than it started with, "
-                "which no flow does: past this step none is expected to follow the run, of whatever order. "
-                + "; ".join(
-                    f"{title}: error over motion {a:.1e} there, {b:.1e} at the end"
-                    for title, a, b in self.errors
-                )
-            ).rstrip()
-        if self.series_from is not None:
-            return (
-                f"lr · λ_max reaches {self.largest:.3g}: from step {self.series_from} on it is above {series}, where "
-                "the series of the modified flow does not converge in the sharpest directions and a higher order need "
-                f"not be closer. The limit of stability, {limit}, is not passed."
-            )
-        return (
-            f"lr · λ_max stays below {_up(self.largest)}: the series of a modified flow converges below {series}, and "
-            f"the run is stable below {limit}."
-        )
+    errors: tuple[ErrorPastStability, ...] = ()
 
 
 def stability(tree: xr.DataTree) -> Stability | None:
@@ -63,31 +53,29 @@ def stability(tree: xr.DataTree) -> Stability | None:
     times = curvature["curvature_time"].values
     if not len(x):
         return None
-    series, limit = float(curvature.attrs["series_limit"]), float(curvature.attrs["stability_limit"])
-    above, beyond = np.flatnonzero(x > series), np.flatnonzero(x > limit)
+    series = float(curvature["series_limit"])
+    limit = float(curvature["stability_limit"]) if "stability_limit" in curvature else None
+    above = np.flatnonzero(x > series)
+    beyond = np.flatnonzero(x > (math.inf if limit is None else limit))
+    unstable_time = float(times[beyond[0]]) if beyond.size else None
     return Stability(
         largest=float(x.max()),
         series_limit=series,
         stability_limit=limit,
         series_from=int(steps[above[0]]) if above.size else None,
         unstable_from=int(steps[beyond[0]]) if beyond.size else None,
-        unstable_time=float(times[beyond[0]]) if beyond.size else None,
+        unstable_time=unstable_time,
         points=len(x),
-        errors=_errors(tree, float(times[beyond[0]])) if beyond.size else (),
+        errors=() if unstable_time is None else _errors(tree, unstable_time),
     )
 
 
-def _errors(tree: xr.DataTree, time: float) -> tuple[tuple[str, float, float], ...]:
+def _errors(tree: xr.DataTree, time: float) -> tuple[ErrorPastStability, ...]:
     found = []
     for node in tree["comparison"].children.values() if "comparison" in tree.children else ():
-        if "relative_error" in node.dataset and node.dataset.sizes["step"] > 1:
-            errors = node.dataset["relative_error"]
-            at = int(np.abs(node.dataset["time"].values - time).argmin())
-            found.append((str(node.attrs["title"]), float(errors[at]), float(errors[-1])))
-    return tuple(sorted(found, key=lambda one: -one[1]))
-
-
-def _up(value: float) -> str:
-    """Two figures, not below the value."""
-    scale = 10.0 ** (np.floor(np.log10(value)) - 1) if value > 0 else 1.0
-    return f"{np.ceil(value / scale) * scale:.2g}"
+        if "relative_error" in node.dataset and node.dataset.sizes["saved_step"] > 1:
+            errors = node.dataset["relative_error"].values
+            at = int(np.abs(node.dataset["saved_time"].values - time).argmin())
+            title = decode(ComparisonInfo, node.attrs).title
+            found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1])))
+    return tuple(sorted(found, key=lambda one: -one.at_end))

@@ -3,45 +3,69 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import xarray as xr
+
+from nm_ode.results import Beside, ComparisonInfo, SolveInfo, decode, solve_info
+
+
+class EngineDistance(NamedTuple):
+    """The solution by a further engine: its method, and the largest distance of its solution."""
+
+    method: str
+    distance: float
 
 
 @dataclass(frozen=True)
 class Row:
     """A flow at the last compared step: how far from the run, at what cost, how well solved.
 
-    Numbers that were not measured are NaN. `solver_limited` is None without a check, `holds_from` (see
-    `comparison.defects`) where the one-step defects are not known. `engine_distances`: method of each further engine,
-    and the largest distance of its solution.
+    What has the name of a field of `SolveInfo` is that. Numbers that were not measured are NaN.
+
+    Attributes:
+        name: of its group in the tree.
+        step, time: of the last comparison; 0 where there is none.
+        solver_limited: is the solver's own error above a tenth of the flow's? None without a check.
+        holds_from: see `comparison.defects.holds_from`; None where the one-step defects are not known.
     """
 
     name: str
     title: str
+    beside: Beside | None
     expected_order: int
     engine: str
     method: str
     choice: str
-    kinks: str
+    kinks: tuple[str, ...]
     rtol: float
     status: str
     message: str
     rhs_evaluations: int
     gradient_evaluations: int
     hvp_evaluations: int
+    third_derivative_evaluations: int
     wall_seconds: float
-    step: int
-    time: float
+    step: int = 0
+    time: float = 0.0
     error: float = math.nan
     relative_error: float = math.nan
     loss_gap: float = math.nan
     solver_error: float = math.nan
     solver_error_ratio: float = math.nan
     solver_limited: bool | None = None
-    third_derivative_evaluations: int = 0
     holds_from: int | None = None
-    engine_distances: tuple[tuple[str, float], ...] = ()
+    engine_distances: tuple[EngineDistance, ...] = ()
+
+    @property
+    def solved(self) -> bool:
+        """Did the solver come to the end?"""
+        return self.status == "success"
+
+
+_NAMES = {field.name for field in fields(Row)}
+_OF_SOLVE = [field.name for field in fields(SolveInfo) if field.name in _NAMES - {"step"}]
 
 
 def summary(tree: xr.DataTree) -> list[Row]:
@@ -58,16 +82,16 @@ def _datasets(tree: xr.DataTree, group: str) -> dict[str, xr.Dataset]:
 
 
 def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
-    fields = Row.__dataclass_fields__
-    values = {key: flow.attrs[key] for key in fields if key in flow.attrs and key not in ("step", "time")}
+    info = solve_info(flow)
+    values = {key: getattr(info, key) for key in _OF_SOLVE}
     if "engine_distance" in flow:
         largest = flow["engine_distance"].max("time").values.tolist()
-        values["engine_distances"] = tuple(zip(flow["other_method"].values.tolist(), largest, strict=True))
-    step, time = 0, 0.0
+        values["engine_distances"] = tuple(
+            EngineDistance(*pair) for pair in zip(flow["other_method"].values.tolist(), largest, strict=True)
+        )
     if comparison is not None:
-        if "holds_from" in comparison.attrs:
-            values["holds_from"] = int(comparison.attrs["holds_from"])
-        last = comparison.isel(step=-1)
-        step, time = int(last["step"]), float(last["time"])
-        values |= {key: last[key].item() for key in fields if key in last.data_vars}
-    return Row(name=name, step=step, time=time, **values)
+        last = comparison.isel(saved_step=-1)
+        values |= {key: last[key].item() for key in last.data_vars if key in _NAMES}
+        values |= {"step": int(last["saved_step"]), "time": float(last["saved_time"])}
+        values["holds_from"] = decode(ComparisonInfo, comparison.attrs).holds_from
+    return Row(name=name, **values)

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
+from nm_ode.models.options import Activation, Count
 from nm_ode.models.seeding import seeded
 
 
 def cnn(
-    widths: Sequence[int] = (8, 16),
+    widths: Annotated[Sequence[Count], MinLen(1)] = (8, 16),
     *,
-    classes: int = 10,
+    classes: Count = 10,
     image: int = 8,
     channels: int = 1,
-    activation: str = "relu",
+    activation: Activation = "relu",
     batch_norm: bool = False,
     seed: int = 0,
 ) -> nn.Sequential:
     """3×3 convolutions with a 2×2 max-pooling after each, then one Linear layer.
 
     Raises:
-        ValueError: no widths, or an image that the poolings leave nothing of.
-        KeyError: unknown activation.
+        ArgumentError: no widths, or an image that the poolings leave nothing of.
+        UnknownNameError: unknown activation.
     """
     side = image >> len(widths)
     if not widths or side < 1:

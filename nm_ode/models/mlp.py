@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
+from annotated_types import MinLen
 from torch import nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
+from nm_ode.models.options import Activation, Count
 from nm_ode.models.seeding import seeded
 
-NORMS = ("none", "batch", "layer")
+Norm: TypeAlias = Literal["none", "batch", "layer"]
 
 
 def mlp(
-    widths: Sequence[int],
-    activation: str = "tanh",
+    widths: Annotated[Sequence[Count], MinLen(2)],
+    activation: Activation = "tanh",
     *,
     bias: bool = True,
-    norm: str = "none",
+    norm: Norm = "none",
     seed: int = 0,
 ) -> nn.Sequential:
     """Linear layers of the given widths with an activation between; torch's initialisation in float64.
@@ -33,13 +36,13 @@ def mlp(
         seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
-        ValueError: fewer than two widths, one below 1, or an unknown norm.
-        KeyError: unknown activation.
+        ArgumentError: fewer than two widths, one below 1, or an unknown norm.
+        UnknownNameError: unknown activation.
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ArgumentError(f"widths must be at least two positive numbers; {list(widths)} was given")
-    if norm not in NORMS:
-        raise ArgumentError(f"norm must be one of {', '.join(NORMS)}; {norm!r} was given")
+    if norm not in get_args(Norm):
+        raise ArgumentError(f"norm must be one of {', '.join(get_args(Norm))}; {norm!r} was given")
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded(seed):
         for i, (n_in, n_out) in enumerate(pairwise(widths), start=1):

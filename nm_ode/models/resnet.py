@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
+from nm_ode.models.options import Count, Factor
 from nm_ode.models.seeding import seeded
+
+Norm: TypeAlias = Literal["batch", "group"]
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 
@@ -60,7 +65,7 @@ class ResNet18(nn.Module):
 
 
 def resnet18(
-    *, classes: int = 200, channels: int = 3, norm: str = "batch", width: float = 1.0, seed: int = 0
+    *, classes: Count = 200, channels: int = 3, norm: Norm = "batch", width: Factor = 1.0, seed: int = 0
 ) -> ResNet18:
     """ResNet-18 for images of any size.
 
@@ -69,7 +74,7 @@ def resnet18(
         width: factor on all widths, which stay multiples of 8.
 
     Raises:
-        ValueError: unknown norm.
+        ArgumentError: unknown norm.
     """
     with seeded(seed):
         return ResNet18(classes, channels, norm, width).to(torch.float64)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import MinLen
 from torch import nn
 
 from nm_ode.errors import ArgumentError
+from nm_ode.models.options import Count, Factor
 from nm_ode.models.seeding import seeded
 
 # Channels of the convolutions; "M": a 2×2 max-pooling.
-PLANS: dict[int, tuple[int | str, ...]] = {
+PLANS: dict[int, tuple[int | Literal["M"], ...]] = {
     11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     13: (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
@@ -20,33 +23,40 @@ PLANS: dict[int, tuple[int | str, ...]] = {
 
 
 def vgg(
-    depth: int = 16,
+    depth: Literal[11, 13, 16, 19] | None = None,
     *,
-    classes: int = 200,
+    classes: Count = 200,
     image: int = 64,
     channels: int = 3,
     batch_norm: bool = False,
-    hidden: Sequence[int] = (4096, 4096),
-    width: float = 1.0,
-    plan: Sequence[int | str] | None = None,
+    hidden: Sequence[Count] = (4096, 4096),
+    width: Factor = 1.0,
+    plan: Annotated[Sequence[Count | Literal["M"]], MinLen(1)] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
     """Convolutions, then Linear layers; as in Neural Mechanics by default: 64×64 images, 200 classes.
+
+    Either `depth` or `plan` says which convolutions.
 
     Args:
         depth: 11, 13, 16 or 19.
         image: side of the square images; each "M" of the plan halves it, rounding down.
         hidden: widths between the convolutions and the classes.
         width: factor on all widths, for a smaller network of the same shape.
-        plan: channels and "M", in place of a depth's own.
+        plan: channels and "M".
 
     Raises:
-        ValueError: unknown depth, or an image that the poolings leave nothing of.
+        ArgumentError: depth and plan both or neither, unknown depth, or an image that the poolings leave nothing of.
     """
-    if plan is None:
+    if (depth is None) == (plan is None):
+        raise ArgumentError(
+            f"give depth or plan, one of the two; depth = {depth} and plan = {plan} were given"
+        )
+    if depth is not None:
         if depth not in PLANS:
             raise ArgumentError(f"depth must be one of {', '.join(map(str, PLANS))}; {depth} was given")
         plan = PLANS[depth]
+    assert plan is not None
     side = image >> sum(step == "M" for step in plan)
     if side < 1:
         raise ArgumentError(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
+from nm_ode.models.options import Activation, Count
 from nm_ode.models.seeding import seeded
+
+Norm: TypeAlias = Literal["layer", "rms"]
+Mixer: TypeAlias = Literal["mlp", "glu"]
 
 
 class Attention(nn.Module):
@@ -115,16 +121,16 @@ class ViT(nn.Module):
 def vit(
     *,
     image: int = 8,
-    patch: int = 2,
+    patch: Count = 2,
     channels: int = 1,
-    classes: int = 10,
-    dim: int = 32,
-    depth: int = 2,
-    heads: int = 4,
-    hidden: int = 64,
-    norm: str = "layer",
-    mlp: str = "mlp",
-    activation: str = "gelu",
+    classes: Count = 10,
+    dim: Count = 32,
+    depth: Count = 2,
+    heads: Count = 4,
+    hidden: Count = 64,
+    norm: Norm = "layer",
+    mlp: Mixer = "mlp",
+    activation: Activation = "gelu",
     seed: int = 0,
 ) -> ViT:
     """A small ViT; the defaults fit scikit-learn's digits.
@@ -134,8 +140,8 @@ def vit(
         mlp: "mlp" or "glu".
 
     Raises:
-        ValueError: the patches do not cover the image, the heads do not divide dim, or an unknown norm or mlp.
-        KeyError: unknown activation.
+        ArgumentError: the patches do not cover the image, the heads do not divide dim, or an unknown norm or mlp.
+        UnknownNameError: unknown activation.
     """
     if image % patch or dim % heads:
         raise ArgumentError(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from nm_ode.results import run_info
 
 WIDTH = 8.2  # inches
 _STYLE = {
@@ -47,13 +51,37 @@ def styled() -> Iterator[None]:
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same data."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with styled():
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 
 
+def panel(title: str, height: float = 3.8) -> Axes:
+    """Empty axes in a figure of their own, `height` inches high."""
+    axes = Figure(figsize=(WIDTH, height), layout="constrained").subplots()
+    axes.set_title(title)
+    return axes
+
+
+def colour(i: int) -> str:
+    """Of the i-th flow."""
+    return COLOURS[i % len(COLOURS)]
+
+
+def dash(i: int) -> tuple[int, tuple[int, ...]]:
+    """Of the i-th flow's line."""
+    return DASHES[i % len(DASHES)]
+
+
 def time_label(tree: xr.DataTree) -> str:
-    """Flow time, with what it is."""
-    run = tree["discrete"].dataset
-    if (run["lr"] != run["lr"][0]).any():
-        return "flow time t = Σ lr"
-    return f"flow time t = lr · step  (lr = {run.attrs['lr']:g})"
+    """Flow time, and how it comes from the steps of the run."""
+    grid = run_info(tree["discrete"].dataset).grid
+    if not grid.steps:
+        return "flow time t"
+    if grid.is_constant:
+        step = float(grid.times[1] - grid.times[0])
+        if math.isclose(step, grid.lr[0]):
+            return f"flow time t = lr · step  (lr = {step:g})"
+        return f"flow time t = {step:g} · step  (lr = {grid.lr[0]:g})"
+    ratio = float(grid.times[-1] / grid.lr.sum())
+    return "flow time t = Σ lr" if math.isclose(ratio, 1) else f"flow time t = {ratio:g} · Σ lr"

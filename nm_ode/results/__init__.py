@@ -2,6 +2,7 @@
 
 from nm_ode.results.codec import ResultError, decode, encode, write
 from nm_ode.results.grid import TimeGrid
+from nm_ode.results.identity import Identity, StoreError
 from nm_ode.results.records import (
     Beside,
     ComparisonInfo,
@@ -19,12 +20,13 @@ from nm_ode.results.records import (
     write_run_info,
 )
 from nm_ode.results.schema import Variable, annotate, variable
-from nm_ode.results.store import StoreError, open_store
+from nm_ode.results.store import open_store
 
 __all__ = [
     "Beside",
     "ComparisonInfo",
     "EnsembleInfo",
+    "Identity",
     "LadderInfo",
     "LadderPointInfo",
     "LawInfo",

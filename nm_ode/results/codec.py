@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -50,7 +51,7 @@ def decode(kind: type[R], attrs: Mapping[Any, Any]) -> R:
             values[field.name] = None
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ResultError(
-                f"the dataset lacks the attribute {field.name!r}, so it is no {_what(kind)}: was it made by nm_ode?"
+                f"the dataset lacks the attribute {field.name!r}, so it is not {_what(kind)}: was it made by nm_ode?"
             )
     return kind(**values)
 
@@ -75,7 +76,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Layout):
         return json.dumps([[slot.name, list(slot.shape), slot.start] for slot in value.slots])
     if isinstance(value, Mapping):
-        return json.dumps({str(key): _plain(part) for key, part in value.items()})
+        return json.dumps(value, default=dict)
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, tuple | list):
@@ -119,4 +120,6 @@ def _optional(hint: Any) -> bool:
 
 
 def _what(kind: type[Any]) -> str:
-    return (kind.__doc__ or kind.__name__).split(":")[0].split(".")[0].strip().lower()
+    """The first clause of its docstring: "a run of nm_ode.train"."""
+    clause = re.split(r"[:.](?:\s|$)", kind.__doc__ or kind.__name__)[0].strip()
+    return clause[:1].lower() + clause[1:]

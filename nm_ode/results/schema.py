@@ -135,26 +135,3 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
             raise KeyError(f"variable {name!r} has no long_name and units: declare it")
         dataset[name].attrs.update(long_name=long_name, units=units)
     return dataset
-
-
-# TRANSITION: goes when the rooms above write typed records.
-_SCHEMA |= {
-    "verdict": ("the order in words, and why it falls short if it does", ""),
-    "family": ("symmetry", ""),
-    "family_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
-}
-
-
-def layout_attrs(layout):  # type: ignore
-    import json
-
-    return {"layout": json.dumps([[slot.name, list(slot.shape), slot.start] for slot in layout.slots])}
-
-
-def layout_of(dataset):  # type: ignore
-    import json
-
-    from nm_ode.parameters import Layout, Slot
-
-    entries = json.loads(dataset.attrs["layout"])
-    return Layout(tuple(Slot(name, tuple(shape), start) for name, shape, start in entries))

@@ -2,8 +2,8 @@
 
 While a case runs, its groups are collected in a folder beside the store, `run.zarr.partial`. Each group is
 written under a temporary name and renamed when complete; the root's metadata comes last; then the folder
-takes its final name. Whatever kills the run, a `run.zarr` that exists is whole, and what was complete is
-found again by the next run. Every chunk carries a checksum.
+takes its final name. So whenever the process ends, a `run.zarr` that exists is whole, and groups that were complete
+are found again by the next run. Every chunk carries a checksum.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from nm_ode.errors import NmOdeError
+from nm_ode.results.codec import encode
+from nm_ode.results.identity import Identity, StoreError, require_same
+from nm_ode.results.records import StudyInfo
 
-SCHEMA_VERSION = 1
-_CASE_FILE = "case.json"
-
-
-class StoreError(NmOdeError, RuntimeError):
-    """A store that cannot be read, or that must not be written over."""
+SCHEMA_VERSION = 2
+_IDENTITY_FILE = "identity.json"
+_REMEDY = "remove it and run the case again"
 
 
 def open_store(path: Path) -> xr.DataTree:
@@ -47,8 +46,7 @@ def open_store(path: Path) -> xr.DataTree:
         raise StoreError(
             f"{path} is not a Zarr v3 store, or its metadata are damaged ({error}); {_REMEDY}"
         ) from None
-    if version != SCHEMA_VERSION:
-        raise StoreError(f"{path} has schema version {version}; this nm_ode reads version {SCHEMA_VERSION}")
+    _require_version(path, version)
     try:
         arrays = dict(_arrays(root))
         written = cast(list[str], root.attrs["arrays"])
@@ -75,7 +73,16 @@ def open_store(path: Path) -> xr.DataTree:
     return tree
 
 
-_REMEDY = "remove it and run the case again"
+def unfinished_identity(path: Path) -> Identity | None:
+    """Of what the complete groups of an unfinished store are; None if there is no such store.
+
+    Args:
+        path: of the store, as it will be called when it is finished.
+
+    Raises:
+        StoreError: they were written by another version of nm_ode.
+    """
+    return _identity_in(partial_path(path))
 
 
 def partial_path(path: Path) -> Path:
@@ -84,24 +91,34 @@ def partial_path(path: Path) -> Path:
 
 
 class StoreWriter:
-    """Collects groups, survives being killed, and finishes with a rename.
+    """Writes groups, each as a whole or not at all, so that a crash costs no more than the group in progress.
+
+    Args:
+        path: the store's, when it is finished. One that is finished already, but not well, is gone on with.
+        identity: of what its results are.
 
     Raises:
-        StoreError: the folder cannot be written, or holds the groups of another case.
+        StoreError: the folder cannot be written, or holds groups of another study or of another version of nm_ode.
     """
 
-    def __init__(self, path: Path, case: dict[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Identity) -> None:
         self.path = path
         self._partial = partial_path(path)
         try:
-            if path.exists():  # finished, but not well: go on from what was complete in it
+            if path.exists():
+                _require_version(
+                    path, zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
+                )
+                _write_identity(path, identity)  # first: groups without one would belong to nobody
                 path.rename(self._partial)
             self._partial.mkdir(parents=True, exist_ok=True)
             (self._partial / "zarr.json").unlink(missing_ok=True)
             for leftover in self._partial.glob(".writing-*"):
                 shutil.rmtree(leftover)
-            _require_same_case(self._partial, case)
-            (self._partial / _CASE_FILE).write_text(json.dumps(case))
+            found = _identity_in(self._partial)
+            if found is not None:
+                require_same(self._partial, found, identity)
+            _write_identity(self._partial, identity)
         except OSError as error:
             raise StoreError(
                 f"{path.parent} cannot be written ({error.strerror}): choose another folder with --out"
@@ -130,51 +147,42 @@ class StoreWriter:
         shutil.rmtree(folder, ignore_errors=True)
         writing.rename(folder)
 
-    def finish(self, attrs: dict[str, Any]) -> Path:
+    def finish(self, info: StudyInfo) -> Path:
         """Add the root and give the store its name."""
         for folder in self._partial.iterdir():
             if folder.is_dir() and not (folder / "zarr.json").exists():
                 zarr.open_group(folder, mode="a", zarr_format=3)  # a group of groups
-        (self._partial / _CASE_FILE).unlink()
+        (self._partial / _IDENTITY_FILE).unlink()
         root = zarr.open_group(self._partial, mode="a", zarr_format=3)
         arrays = sorted(name for name, _ in _arrays(root))
-        root.attrs.update({"schema_version": SCHEMA_VERSION, "arrays": arrays, **attrs})
+        root.attrs.update({"schema_version": SCHEMA_VERSION, "arrays": arrays, **encode(info)})
         self._partial.rename(self.path)
         return self.path
 
 
-def _require_same_case(partial: Path, case: dict[str, Any]) -> None:
-    file = partial / _CASE_FILE
-    if not file.exists():
-        return
+def _write_identity(folder: Path, identity: Identity) -> None:
+    content = {"schema_version": SCHEMA_VERSION, "case": identity.case, "code": identity.code}
+    (folder / _IDENTITY_FILE).write_text(json.dumps(content))
+
+
+def _identity_in(partial: Path) -> Identity | None:
+    if (partial / "case.json").exists():  # as version 1 called it
+        _require_version(partial, 1)
     try:
-        found = json.loads(file.read_text())
-    except json.JSONDecodeError:
-        return  # cut off while writing it, before any group
-    difference = first_difference(found, case)
-    if difference is not None:
-        raise StoreError(another_case(partial, difference))
+        found = json.loads((partial / _IDENTITY_FILE).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None  # no store, or cut off before any group
+    _require_version(partial, found["schema_version"])
+    return Identity(found["case"], found["code"])
 
 
-def another_case(path: Path, difference: str) -> str:
-    """The refusal to write over somebody's results."""
-    return (
-        f"{path} holds the results of another case (it differs in {difference}): choose another folder with "
-        "--out, give the case another name, or remove it"
-    )
-
-
-def first_difference(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> str | None:
-    """The first key at which two cases differ, with both values; None if they are the same."""
-    for key in sorted({*one, *other}):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found = first_difference(a, b, f"{prefix}{key}.")
-            if found is not None:
-                return found
-        elif a != b:
-            return f"{prefix}{key}: {a!r} there, {b!r} here"
-    return None
+def _require_version(path: Path, version: Any) -> None:
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {version}, and this nm_ode reads version {SCHEMA_VERSION}: run the case again "
+            "into another folder with --out (the case's text is in the store, attribute 'case_text'), or open it with "
+            "the version of nm_ode that wrote it"
+        )
 
 
 def _arrays(group: zarr.Group, prefix: str = "") -> list[tuple[str, zarr.Array[Any]]]:

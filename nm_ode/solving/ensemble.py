@@ -13,6 +13,7 @@ from bridges import Engine, EngineError, engines_with, get_engine
 from nm_ode.ensembles import ensemble_dataset
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.loss.noise import along
+from nm_ode.results import EnsembleInfo
 
 
 def solve_ensemble(
@@ -54,8 +55,18 @@ def solve_ensemble(
     else:
         known = " or ".join(map(repr, ("torch", *engines_with("noise"))))
         raise EngineError(f"an ensemble is solved by {known}; {engine!r} was given")
-    attrs = {"flow": flow.name, "title": flow.title, "engine": engine, "method": method, "seed": seed}
-    return ensemble_dataset(flow.problem, ends, {**attrs, "time": time, "step": time / count})
+    info = EnsembleInfo(
+        title=flow.title,
+        members=members,
+        seed=seed,
+        time=time,
+        layout=flow.problem.layout,
+        flow=flow.name,
+        engine=engine,
+        method=method,
+        step=time / count,
+    )
+    return ensemble_dataset(ends, info)
 
 
 def _euler_maruyama(

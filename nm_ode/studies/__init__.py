@@ -1,14 +1,22 @@
 """Case studies: what a TOML file says, and running it into a store."""
 
-from nm_ode.results.store import StoreError, open_store
-from nm_ode.studies.case import Case, CaseError, find_case, load_case, shipped_cases
-from nm_ode.studies.runner import Outcome, run_case
+from nm_ode.results import StoreError, open_store
+from nm_ode.studies.build import Study, build_study
+from nm_ode.studies.errors import CaseError
+from nm_ode.studies.find import find_case, shipped_cases
+from nm_ode.studies.load import load_case
+from nm_ode.studies.own_code import code_files
+from nm_ode.studies.run import Outcome, run_case
+from nm_ode.studies.schema import Case
 
 __all__ = [
     "Case",
     "CaseError",
     "Outcome",
     "StoreError",
+    "Study",
+    "build_study",
+    "code_files",
     "find_case",
     "load_case",
     "open_store",

@@ -1,145 +1,223 @@
-"""From a valid case to the objects that it names, with the checks that need the data."""
+"""From a valid case to the objects that it names; what they refuse is told with file and key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import xarray as xr
 from torch import nn
 
-from bridges import EngineError
-from nm_ode.data import DataError, DataSet, diabetes, digits, npz
-from nm_ode.flows import Flow, MinibatchFlow
-from nm_ode.loss import LossFunction, Problem, ProblemError
-from nm_ode.optimizers import Optimizer
-from nm_ode.optimizers.schedules import Schedule
-from nm_ode.solving import require_options
-from nm_ode.studies.case import Case, CaseError, NpzData
-from nm_ode.studies.networks import ImageModel
+from bridges import EngineError, require_jumps, require_options
+from nm_ode.data import DataSet
+from nm_ode.errors import NmOdeError
+from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
+from nm_ode.loss import Problem
+from nm_ode.observers import Observer
+from nm_ode.optimizers import Optimizer, Schedule
+from nm_ode.results import Beside
+from nm_ode.studies.charges import require_laws_fit
+from nm_ode.studies.entries import CodeTable
+from nm_ode.studies.errors import CaseError
+from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
+from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.own_code import OwnCode
+from nm_ode.studies.schema import Case
 
-_LOSSES: dict[str, LossFunction] = {
-    "cross_entropy": nn.functional.cross_entropy,
-    "mse": nn.functional.mse_loss,
-}
 
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A case and what it names, made.
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a case names, made."""
+    Attributes:
+        path: of the case file.
+        flows: in the case's order, before they know whose samples they take.
+        code: the user's own Python, loaded.
+    """
 
+    case: Case
+    path: Path
     problem: Problem
     optimizer: Optimizer
     schedule: Schedule | None
+    flows: tuple[Flow, ...]
+    code: OwnCode
+
+    def at(self, lr: float) -> Optimizer:
+        """The optimiser at another learning rate."""
+        optimizer: Optimizer = self.case.optimizer.make(folder=self.path.parent, lr=lr)
+        return optimizer
+
+    def observers(self) -> list[Observer]:
+        """What the case observes beside symmetries and stability: new ones, for one run or flow."""
+        return [table.make(folder=self.path.parent) for table in self.case.observe]
+
+    def flows_beside(self, run: xr.Dataset, optimizer: Optimizer) -> tuple[Flow, ...]:
+        """The flows of an optimiser, to be solved beside its run."""
+        made = flows_of(self.case, self.path, self.problem, optimizer)
+        return tuple(
+            MinibatchFlow.beside(flow, run) if table.batches == "same" else flow
+            for flow, table in zip(made, self.case.flows, strict=True)
+        )
+
+    def told(self, flow: Flow) -> tuple[str, str, Beside | None]:
+        """A flow's name in the tree, its title for a reader, and whose samples it takes beside a run on minibatches."""
+        return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
 
-def prepare(case: Case, path: Path) -> Prepared:
-    """Problem, optimiser and schedule of a case.
+def build_study(case: Case, path: Path) -> Study:
+    """Problem, optimiser, schedule and flows of a case; nothing is trained or solved.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
 
     Raises:
-        CaseError: what the case names is not there, or does not fit together.
+        CaseError: what the case names is not there, or does not go together.
     """
-    try:
-        for i, engine in enumerate(case.solver.engines):
-            own = i == 0  # method and step are the first engine's; those that check it take their own
-            require_options(engine, case.solver.method if own else None, case.solver.step if own else None)
-    except EngineError as error:
-        raise CaseError(f"{path}: solver: {error}") from None
-    data = _data(case, path)
-    _require_fit(case, data, path)
-    try:
-        if isinstance(case.model, ImageModel):
-            assert data.image is not None
-            model = case.model.build(case.seed, data.image)
-        else:
-            model = case.model.build(case.seed)
-    except ValueError as error:
-        raise CaseError(f"{path}: model: {error}") from None
-    try:
-        problem = Problem(
-            model,
-            _LOSSES[case.loss],
-            (data.x, data.y),
-            dtype=getattr(torch, case.dtype),
-            device=_device(case, path),
-            chunk_size=case.chunk_size,
+    _require_solver(case, path)
+    code = OwnCode(path)
+    device = _device(case, path)
+    data = in_the_models_shape(case, path, _data(case, path, code))
+    require_targets_fit(case, path, data)
+    problem = _problem(case, path, code, _model(case, path, code, data), data, device)
+    if isinstance(case.training.batch_size, int) and case.training.batch_size > problem.n_samples:
+        raise CaseError(
+            f"{path}: training.batch_size: {case.training.batch_size} was given; {of_what(case)} has "
+            f"{problem.n_samples} samples: give at most that, or 'full'"
         )
-    except ProblemError as error:
-        raise CaseError(f"{path}: {error}") from None
-    table = case.optimizer.schedule
-    return Prepared(problem, case.optimizer.build(), table.build() if table is not None else None)
+    optimizer: Optimizer = case.optimizer.make(folder=path.parent)
+    require_laws_fit(case, path, optimizer)
+    schedule = case.optimizer.schedule
+    flows = flows_of(case, path, problem, optimizer)
+    if schedule is not None:
+        _require_schedule_fits(flows, path)
+    made_schedule = None if schedule is None else schedule.make(folder=path.parent)
+    return Study(case, path, problem, optimizer, made_schedule, flows, code)
 
 
-def flows_beside(case: Case, problem: Problem, optimizer: Optimizer, run: xr.Dataset) -> tuple[Flow, ...]:
-    """The case's flows, to be solved beside a run of this optimiser."""
-    built = [(table, table.build(problem, optimizer)) for table in case.flows]
-    return tuple(
-        MinibatchFlow.beside(flow, run) if table.batches == "same" else flow for table, flow in built
-    )
+def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> tuple[Flow, ...]:
+    """The case's flows of an optimiser.
+
+    Raises:
+        CaseError: a flow that does not exist for this optimiser, or two of one name.
+    """
+    made: list[Flow] = []
+    for i, table in enumerate(case.flows):
+        try:
+            made.append(table.make(problem, optimizer, folder=path.parent))
+        except (NmOdeError, ValueError) as error:
+            raise CaseError(f"{path}: flows[{i}]: {error}") from None
+        for j in range(i):
+            if made[j].name == made[i].name and case.flows[j].batches == table.batches:
+                raise CaseError(
+                    f"{path}: flows[{i}] is {made[i].title}, as is flows[{j}]: leave one of them out"
+                )
+    return tuple(made)
 
 
-def _data(case: Case, path: Path) -> DataSet:
+def _require_solver(case: Case, path: Path) -> None:
+    """Options that go together; methods that stop where the field of a same-batch flow jumps."""
+    solver = case.solver
+    jumping = next((i for i, flow in enumerate(case.flows) if flow.batches == "same"), None)
+    for i, engine in enumerate(solver.engines):
+        # Method and step are the first engine's; those that check it take their own.
+        method, step = (solver.method, solver.step) if i == 0 else (None, None)
+        try:
+            require_options(engine, method, step)
+        except EngineError as error:
+            raise CaseError(f"{path}: solver: {error}") from None
+        if jumping is None:
+            continue
+        try:
+            require_jumps(engine, method, step)
+        except EngineError as error:
+            raise CaseError(
+                f"{path}: flows[{jumping}]: batches = 'same' makes the field jump each step, and engine = {engine!r} "
+                f"would step across: {error}"
+            ) from None
+
+
+def _data(case: Case, path: Path, code: OwnCode) -> Any:
+    """A `DataSet` where the data are a pair of tensors or arrays; else what the user's code gives."""
+    if not isinstance(case.data, CodeTable):
+        try:
+            return case.data.make(folder=path.parent)
+        except (NmOdeError, ValueError) as error:
+            raise CaseError(f"{path}: data: {error}") from None
+    data = code.call("data", case.data, seed=case.seed)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        pair = [torch.as_tensor(part) if hasattr(part, "__array__") else part for part in data]
+        if all(isinstance(part, torch.Tensor) and part.ndim for part in pair) and len(pair[0]):
+            return DataSet(pair[0], pair[1])
+    return data
+
+
+def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
+    if isinstance(case.model, CodeTable):
+        model = code.call("model", case.model, seed=case.seed)
+        if not isinstance(model, nn.Module):
+            raise CaseError(
+                f"{path}: model.python: {case.model.python} gave {type(model).__name__}, not a torch.nn.Module"
+            )
+        return model
+    image = data.image if case.model.network.takes_images else None
+    shape = {} if image is None else {"image": image.side, "channels": image.channels}
     try:
-        if isinstance(case.data, NpzData):
-            data = npz(path.parent / case.data.path, case.data.samples)
-        else:
-            data = {"digits": digits, "diabetes": diabetes}[case.data.name](case.data.samples)
-        return data.as_images() if case.model.takes_images else data
-    except DataError as error:
-        raise CaseError(f"{path}: data: {error}") from None
+        return case.model.build(folder=path.parent, seed=case.seed, **shape)
+    except (NmOdeError, ValueError) as error:
+        raise CaseError(f"{path}: model: {error}") from None
+
+
+def _problem(
+    case: Case, path: Path, code: OwnCode, model: nn.Module, data: Any, device: torch.device
+) -> Problem:
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, case.dtype),
+        "device": device,
+        "chunk_size": case.chunk_size,
+    }
+    pair = (data.x, data.y) if isinstance(data, DataSet) else data
+    try:
+        with code.explained():
+            if case.objective is None:
+                assert case.loss is not None
+                return Problem(model, LOSSES[case.loss].function, pair, **options)
+            objective = code.function("objective", case.objective)
+            more = code.arguments("objective", case.objective, objective, positional=2)
+            if more:
+                objective = partial(objective, **more)
+            return Problem.from_objective(model, objective, pair, **options)
+    except CaseError:
+        raise
+    except NmOdeError as error:
+        raise CaseError(f"{path}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        if not case.code:
+            raise
+        told = " ".join(str(error).split())
+        raise CaseError(f"{path}: model, data and loss do not go together: {told}") from error
 
 
 def _device(case: Case, path: Path) -> torch.device:
+    refusal = f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'"
     try:
         device = torch.device(case.device)
     except RuntimeError:
-        raise CaseError(f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'") from None
+        raise CaseError(refusal) from None
     if device.type not in ("cpu", "cuda"):
-        raise CaseError(f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'")
+        raise CaseError(refusal)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CaseError(f"{path}: device: {case.device!r} was given, and torch sees no GPU here; use 'cpu'")
     return device
 
 
-def _require_fit(case: Case, data: DataSet, path: Path) -> None:
-    """Shapes, labels and loss go together; each mistake is named with its key."""
-    last = case.model.output()
-    if not isinstance(case.model, ImageModel):
-        first, features = case.model.input(), data.x[0].numel()
-        if data.x.ndim != 2 or first[1] != features:
+def _require_schedule_fits(flows: tuple[Flow, ...], path: Path) -> None:
+    for i, flow in enumerate(flows):
+        if flow.depends_on_lr:
             raise CaseError(
-                f"{path}: {first[0]}: {first[1]} was given; data {case.data.name!r} has inputs of shape "
-                f"{tuple(data.x.shape[1:])}, so it must be {features}"
+                f"{path}: flows[{i}]: {flow.title} is that of a constant lr, and optimizer.schedule changes it: take "
+                "a flow that does not depend on lr, such as 'gradient', or leave the schedule out"
             )
-    if case.loss == "cross_entropy":
-        if not data.is_classification:
-            raise CaseError(
-                f"{path}: loss: 'cross_entropy' was given; data {case.data.name!r} has values, not classes: "
-                "use 'mse'"
-            )
-        low, high = int(data.y.min()), int(data.y.max())
-        if data.y.ndim != 1 or low < 0 or high >= last[1]:
-            raise CaseError(
-                f"{path}: {last[0]}: {last[1]} was given; the labels of data {case.data.name!r} run from "
-                f"{low} to {high}, and must lie in 0 … {last[1] - 1}: give {last[0]} = {high + 1}, "
-                "or correct the labels"
-            )
-    else:
-        if data.is_classification:
-            raise CaseError(
-                f"{path}: loss: 'mse' was given; data {case.data.name!r} has classes: use 'cross_entropy'"
-            )
-        if tuple(data.y.shape[1:]) != (last[1],):
-            raise CaseError(
-                f"{path}: {last[0]}: {last[1]} was given; data {case.data.name!r} has targets of shape "
-                f"{tuple(data.y.shape[1:])}"
-            )
-    if isinstance(case.training.batch_size, int) and case.training.batch_size > len(data.x):
-        raise CaseError(
-            f"{path}: training.batch_size: {case.training.batch_size} was given; data {case.data.name!r} has "
-            f"{len(data.x)} samples: give at most that, or 'full'"
-        )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from nm_ode.charges import predict_charges
+from nm_ode.charges import LAWS, LawError, predict_charges, require_described
 from nm_ode.loss import Problem
-from nm_ode.optimizers import Optimizer
-from nm_ode.results.schema import annotate
-from nm_ode.studies.case import SymmetriesTable
+from nm_ode.optimizers import Optimizer, hyperparameters
+from nm_ode.results import SymmetriesInfo, annotate, write
+from nm_ode.studies.errors import CaseError
+from nm_ode.studies.schema import Case
 from nm_ode.symmetries import Symmetries, Symmetry, symmetries_of
 
-WITH_EPSILON = "exact_epsilon"
+WITH_EPSILON = "_epsilon"
+"""After the name of a law, in the name of its group."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Wanted:
 
     Attributes:
         chosen: those of the wanted kinds, whose charges are recorded.
-        laws: names of groups of predictions.
+        laws: names of their groups of predictions.
         table: `/symmetries`, what the verification measured.
         defects: sentences on what the rules found and the numbers did not bear out.
     """
@@ -34,47 +37,89 @@ class Wanted:
     defects: tuple[str, ...]
 
 
-def wanted_symmetries(table: SymmetriesTable, problem: Problem, optimizer: Optimizer) -> Wanted:
-    """Find and verify.
+def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wanted | None:
+    """Find and verify; None if the case asks for none.
 
     Raises:
         SymmetryError: the model cannot be traced.
     """
-    found = symmetries_of(problem)
-    chosen = tuple(s for s in found if table.kinds is None or s.kind in table.kinds)
-    laws = table.laws_for(optimizer) if chosen else []
-    if "exact" in laws and any(s.epsilon for s in chosen):
-        laws.insert(laws.index("exact") + 1, WITH_EPSILON)
-    return Wanted(chosen, tuple(laws), _table(found), found.defects)
+    if case.symmetries is None:
+        return None
+    kinds, found = case.symmetries.kinds, symmetries_of(problem)
+    chosen = tuple(s for s in found if kinds is None or s.kind in kinds)
+    groups = []
+    for law in _laws(case, optimizer) if chosen else ():
+        groups.append(law)
+        if LAWS[law].takes_residual and any(s.epsilon for s in chosen):
+            groups.append(law + WITH_EPSILON)
+    return Wanted(chosen, tuple(groups), _table(found), found.defects)
+
+
+def prediction(run: xr.Dataset, group: str) -> xr.Dataset:
+    """A group of `/laws`: a law, or a law with what a normalisation's ε adds.
+
+    Raises:
+        LawError: the run has no step.
+    """
+    law = group.removesuffix(WITH_EPSILON)
+    return predict_charges(run, law, with_residual=law != group)
+
+
+def require_laws_fit(case: Case, path: Path, optimizer: Optimizer) -> None:
+    """Raises CaseError for a law that does not describe the case's run."""
+    if case.symmetries is None:
+        return
+    for i, law in enumerate(case.symmetries.laws or ()):
+        try:
+            _require_described(law, case, optimizer)
+        except LawError as error:
+            raise CaseError(f"{path}: symmetries.laws[{i}]: {law!r} was given; {error}") from None
+
+
+def _laws(case: Case, optimizer: Optimizer) -> list[str]:
+    """Those that were asked for; else the discrete ones that describe the run, and the first such continuous one."""
+    assert case.symmetries is not None
+    if case.symmetries.laws is not None:
+        return list(case.symmetries.laws)
+    fitting = [name for name in LAWS if _describes(name, case, optimizer)]
+    continuous = [name for name in fitting if LAWS[name].equation is not None]
+    return [name for name in fitting if name not in continuous[1:]]
+
+
+def _describes(law: str, case: Case, optimizer: Optimizer) -> bool:
+    try:
+        _require_described(law, case, optimizer)
+    except LawError:
+        return False
+    return True
+
+
+def _require_described(law: str, case: Case, optimizer: Optimizer) -> None:
+    at_rest = not (case.training.warm_steps and optimizer.stateful)
+    require_described(law, type(optimizer).__name__, hyperparameters(optimizer), at_rest=at_rest)
 
 
 def _table(found: Symmetries) -> xr.Dataset:
-    """Dimension `family`."""
+    """Dimension `symmetry`."""
     checks = [found.checks[symmetry.name] for symmetry in found]
 
     def column(values: list[float]) -> tuple[str, np.ndarray]:
-        return "family", np.array(values, dtype=float)
+        return "symmetry", np.array(values, dtype=float)
 
-    return annotate(
-        xr.Dataset(
-            {
-                "kind": ("family", np.array([s.kind for s in found], dtype=object)),
-                "n_charges": ("family", np.array([s.count for s in found], dtype=int)),
-                "within": ("family", np.array([s.within or "" for s in found], dtype=object)),
-                "epsilon": column([s.epsilon for s in found]),
-                "gradient_residual": column([check.gradient for check in checks]),
-                "epsilon_share": column([check.epsilon_share for check in checks]),
-                "unexplained_residual": column([check.unexplained for check in checks]),
-                "hessian_residual": column([check.hessian for check in checks]),
-            },
-            coords={"family": np.array([s.name for s in found], dtype=object)},
-            attrs={"status": "success", "n_charges": found.n_charges()},
-        )
+    def words(values: list[str]) -> tuple[str, np.ndarray]:
+        return "symmetry", np.array(values, dtype=object)
+
+    table = xr.Dataset(
+        {
+            "kind": words([s.kind for s in found]),
+            "n_charges": ("symmetry", np.array([s.count for s in found], dtype=int)),
+            "within": words([s.within or "" for s in found]),
+            "epsilon": column([s.epsilon for s in found]),
+            "gradient_residual": column([check.gradient for check in checks]),
+            "epsilon_share": column([check.epsilon_share for check in checks]),
+            "unexplained_residual": column([check.unexplained for check in checks]),
+            "hessian_residual": column([check.hessian for check in checks]),
+        },
+        coords={"symmetry": words([s.name for s in found])},
     )
-
-
-def prediction(run: xr.Dataset, law: str) -> xr.Dataset:
-    """A law's group; the exact law comes with and without what ε adds."""
-    if law == WITH_EPSILON:
-        return predict_charges(run, "exact", with_residual=True)
-    return predict_charges(run, law)
+    return annotate(write(table, SymmetriesInfo(found.n_charges())))

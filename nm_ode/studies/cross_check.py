@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import xarray as xr
 
 from nm_ode.flows import Flow
-from nm_ode.results.schema import annotate
+from nm_ode.results import annotate, solve_info
 from nm_ode.solving import solve
-from nm_ode.studies.case import Case
-
-Progress = Callable[[str, int], Callable[[int], None]]
+from nm_ode.studies.progress import Progress
+from nm_ode.studies.schema import Case
 
 
 def cross_checked(
@@ -29,13 +26,15 @@ def cross_checked(
     others = case.solver.engines[1:]
     if not others:
         return solution
+    title = solve_info(solution).title
     distances, methods = [], []
     for engine in others:
         options = case.solver.options() | {"engine": engine, "method": None, "step": None}
-        report = progress(f"{solution.attrs['title']}, by {engine}", run.sizes["saved_step"])
+        report = progress(f"{title}, by {engine}", run.sizes["saved_step"])
         other = solve(flow, run, **options, record=["theta"], check=False, on_sample=report)
+        info = solve_info(other)
         distances.append(np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1))
-        methods.append(f"{other.attrs['engine']} {other.attrs['method']} ({other.attrs['engine_version']})")
+        methods.append(f"{info.engine} {info.method} ({info.engine_version})")
     return annotate(
         solution.assign(engine_distance=(("other_engine", "time"), np.stack(distances))).assign_coords(
             other_engine=np.array(others, dtype=object),

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from nm_ode.errors import NmOdeError
+from nm_ode.loss.objective import Objective
+from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
+from nm_ode.symmetries.errors import SymmetryError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-class SymmetryError(NmOdeError, ValueError):
-    """Symmetries cannot be looked for: the model cannot be traced, or the loss is not known."""
+MODEL = "model."
+"""What the names of a model's parameters begin with in a graph."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Graph:
         known: values of integer tensors that depend on no parameter (indices, masks, shapes).
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
-        inputs: for each input of `module` the name of a parameter or buffer, or "x", "y".
+        inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
+        values: parameters ("model." and the name), buffers and constants.
     """
 
     operations: tuple[Node, ...]
@@ -47,137 +47,109 @@ class Graph:
     known: dict[Node, Tensor]
     loss: Node
     module: GraphModule = field(repr=False)
-    inputs: tuple[str, ...]
+    inputs: tuple[str | int, ...]
+    values: dict[str, Tensor] = field(repr=False)
 
 
-class _Loss(nn.Module):
-    def __init__(self, model: nn.Module, loss_fn: Callable[[Tensor, Tensor], Tensor]) -> None:
+class LossModule(nn.Module):
+    """objective(model, batch) as a module whose inputs are the batch's tensors."""
+
+    def __init__(self, model: nn.Module, objective: Objective, batch: Batch) -> None:
         super().__init__()
         self.model = model
-        self.loss_fn = loss_fn
+        self.objective = objective
+        self._like = batch
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.loss_fn(self.model(x), y)
-
-
-_PREFIX = "model."
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.objective(self.model, with_tensors(self._like, tensors))
 
 
-def trace(model: nn.Module, loss_fn: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Graph:
-    """Trace loss_fn(model(x), y).
+def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
+    """Trace objective(model, batch), the tensors of the batch being inputs.
 
     Raises:
         SymmetryError: the model's Python depends on the values of tensors, or it does what cannot be exported.
     """
-    try:
-        with _quiet():
-            exported = torch.export.export(_Loss(model, loss_fn), (x, y), strict=False)
-            # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
-            exported = exported.run_decompositions({})
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SymmetryError(
-            f"the graph of {type(model).__name__} cannot be traced ({first}); symmetries are found only in models "
-            "whose operations do not depend on the values of tensors"
-        ) from error
-
+    whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
+    exported = _exported(whole, tensors)
     signature = exported.graph_signature
-    graph = exported.graph
-    output = next(node for node in graph.nodes if node.op == "output")
+    output = next(node for node in exported.graph.nodes if node.op == "output")
     loss = output.args[0][-1]
     live = _ancestors(loss)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     parameters: dict[Node, str] = {}
     frozen: set[Node] = set()
-    inputs: list[str] = []
+    inputs: list[str | int] = []
     data: dict[Node, Tensor] = {}
-    for node in graph.nodes:
+    for node in exported.graph.nodes:
         if node.op != "placeholder":
             continue
         if node.name in signature.inputs_to_parameters:
             # A tied parameter is known by several names; Problem and torch.optim know it by the first.
-            name = _first_name(model, signature.inputs_to_parameters[node.name])
-            inputs.append(_PREFIX + name)
+            name = _first_name(whole, signature.inputs_to_parameters[node.name])
+            inputs.append(name)
             if node in live:
-                if name in trainable:
-                    parameters[node] = name
+                if name.removeprefix(MODEL) in trainable and name.startswith(MODEL):
+                    parameters[node] = name.removeprefix(MODEL)
                 else:
                     frozen.add(node)
         elif node.name in signature.inputs_to_buffers:
             inputs.append(signature.inputs_to_buffers[node.name])
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             name = signature.inputs_to_lifted_tensor_constants[node.name]
-            inputs.append("constant:" + name)
+            inputs.append(_constant(name))
             constant = exported.constants[name]
             assert isinstance(constant, Tensor)
             data[node] = constant
         else:
-            is_x = node.name in (signature.user_inputs[0], "x")
-            inputs.append("x" if is_x else "y")
-            data[node] = x if is_x else y
-    operations = tuple(node for node in graph.nodes if node.op == "call_function" and node in live)
-    module = exported.graph_module
-    module.meta["constants"] = {
-        "constant:" + name: value for name, value in exported.constants.items() if isinstance(value, Tensor)
-    }
+            number = signature.user_inputs.index(node.name)
+            inputs.append(number)
+            data[node] = tensors[number]
+    operations = tuple(node for node in exported.graph.nodes if node.op == "call_function" and node in live)
     return Graph(
-        operations,
-        parameters,
-        frozenset(frozen),
-        _known(operations, data, exported),
-        loss,
-        module,
-        tuple(inputs),
+        operations=operations,
+        parameters=parameters,
+        frozen=frozenset(frozen),
+        known=_known(operations, data, exported),
+        loss=loss,
+        module=exported.graph_module,
+        inputs=tuple(inputs),
+        values=_values(whole, exported),
     )
 
 
-def operation(node: Node) -> str:
-    """The bare name of the operation: 'linear' for aten.linear.default."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.rpartition("::")[2]
-    return getattr(target, "__name__", str(target))
+def _exported(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram:
+    try:
+        with _quiet():
+            exported = torch.export.export(whole, tensors, strict=False)
+            # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
+            plain: ExportedProgram = exported.run_decompositions({})
+            return plain
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SymmetryError(
+            f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
+            "models whose operations do not depend on the values of tensors"
+        ) from error
 
 
-R = TypeVar("R")
+def _constant(name: str) -> str:
+    return "constant:" + name
 
 
-def registering(rules: dict[str, R]) -> Callable[..., Callable[[R], R]]:
-    """A decorator `@rule("relu", "neg", …)` that enters a function in `rules` under the operations' names."""
-
-    def rule(*names: str) -> Callable[[R], R]:
-        def enter(function: R) -> R:
-            rules.update(dict.fromkeys(names, function))
-            return function
-
-        return enter
-
-    return rule
+def _values(whole: LossModule, exported: ExportedProgram) -> dict[str, Tensor]:
+    values = {name: p.detach() for name, p in whole.named_parameters(remove_duplicate=False)}
+    values |= dict(whole.named_buffers(remove_duplicate=False))
+    return values | {
+        _constant(name): constant
+        for name, constant in exported.constants.items()
+        if isinstance(constant, Tensor)
+    }
 
 
-def argument(node: Node, name: str, default: Any = None) -> Any:
-    """An argument of an operation by its schema's name, whether given by place, by name or not at all."""
-    if name in node.kwargs:
-        return node.kwargs[name]
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
-    for i, declared in enumerate(target._schema.arguments):
-        if declared.name == name:
-            if i < len(node.args):
-                return node.args[i]
-            return declared.default_value if declared.has_default_value() else default
-    return default
-
-
-def value(node: Any) -> Any:
-    """Shape, dtype and strides of a node's result: a fake tensor, or a tuple of them."""
-    return node.meta["val"]
-
-
-def _first_name(model: nn.Module, exported_name: str) -> str:
-    name = exported_name.removeprefix(_PREFIX)
-    wanted = model.get_parameter(name)
-    return next(first for first, parameter in model.named_parameters() if parameter is wanted)
+def _first_name(whole: LossModule, exported_name: str) -> str:
+    wanted = whole.get_parameter(exported_name)
+    return next(first for first, parameter in whole.named_parameters() if parameter is wanted)
 
 
 def _ancestors(node: Node) -> set[Node]:
@@ -191,12 +163,14 @@ def _ancestors(node: Node) -> set[Node]:
     return found
 
 
-def _known(operations: tuple[Node, ...], data: dict[Node, Tensor], exported: Any) -> dict[Node, Tensor]:
+def _known(
+    operations: tuple[Node, ...], data: dict[Node, Tensor], exported: ExportedProgram
+) -> dict[Node, Tensor]:
     buffers = {}
     for node in exported.graph.nodes:
         if node.op == "placeholder" and node.name in exported.graph_signature.inputs_to_buffers:
             name = exported.graph_signature.inputs_to_buffers[node.name]
-            buffer = exported.state_dict.get(name, exported.constants.get(name))
+            buffer: Any = exported.state_dict.get(name, exported.constants.get(name))
             if isinstance(buffer, Tensor) and not buffer.is_floating_point():
                 buffers[node] = buffer
     known = {**data, **buffers}

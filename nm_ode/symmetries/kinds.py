@@ -1,140 +1,43 @@
-"""What a symmetry is: which entries of which parameters move together, as a few strided views.
-
-Every symmetry here acts by a generator that is constant (translation) or linear in theta (scale, rescale,
-matrix); its charges are sums over views of theta, vectorised over channels (THEORY.md §2).
-"""
+"""The kinds of symmetry: for each how it is found in a graph and how its charges are measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
-from typing import Literal
+from typing import TypeAlias
 
-import torch
-from torch import Tensor
+from nm_ode.registry import Registry
+from nm_ode.symmetries.findings import Findings
+from nm_ode.symmetries.forms import Form
+from nm_ode.symmetries.graph import Graph
 
-Kind = Literal["translation", "scale", "rescale", "matrix"]
-KINDS: tuple[Kind, ...] = ("translation", "scale", "rescale", "matrix")
+Kind: TypeAlias = str
+"""The name of a kind, a key of `KINDS`."""
 
 
 @dataclass(frozen=True)
-class View:
-    """A strided view of one parameter: `parameter.flatten().as_strided(shape, strides, offset)`."""
-
-    parameter: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    offset: int = 0
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def extent(self) -> slice:
-        """From the first to beyond the last of the parameter's entries in the view."""
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        return slice(self.offset, last + 1)
-
-    def of(self, flat: Tensor, start: int = 0) -> Tensor:
-        """The view of a flat vector in which the parameter begins at `start`."""
-        return flat.as_strided(self.shape, self.strides, flat.storage_offset() + start + self.offset)
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One parameter's share in a family of charges.
+class SymmetryKind:
+    """What there is to say of a kind.
 
     Attributes:
-        view: the entries. For kind "matrix" of shape (blocks, d, rest): row i of block b is multiplied by M_b.
-        axes: the channel axes of the view; one number for each channel is summed over the others.
-        index: for each channel (axes flattened) the charge that it belongs to, −1 for none; int64.
-        weight: +1 on the plus side, −1 on the minus side (other values where a channel enters by a power).
+        find: from the graph of model and loss to the symmetries of this kind. Kinds that one look at the graph finds
+            together have the same function; it is called once.
+        form: how the generators act on theta, and so what the charges are.
+        diagonal: the kind whose charges, where both move the same entries, are the diagonal of this one's.
     """
 
-    view: View
-    axes: tuple[int, ...]
-    index: Tensor
-    weight: float
-
-    @property
-    def parameter(self) -> str:
-        return self.view.parameter
-
-    @property
-    def entries(self) -> Tensor:
-        """Places of the entries that take part, in the flattened parameter; int64."""
-        numbers = self.view.of(torch.arange(self.view.extent.stop))
-        if len(self.axes) == 0 or bool((self.index >= 0).all()):
-            return numbers.reshape(-1)
-        shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]
-        return numbers[(self.index >= 0).reshape(shape).expand(self.view.shape)]
+    find: Callable[[Graph], Findings]
+    form: type[Form]
+    diagonal: Kind | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Symmetry:
-    """A family of charges of one kind around the same parameters.
-
-    Attributes:
-        kind: translation, scale, rescale or matrix.
-        name: unique in a model, made of its modules' names.
-        count: number of charges: channels, or for a matrix symmetry d(d+1)/2 for each block (head), the distinct
-            entries of W_A W_Aᵀ − W_Bᵀ W_B.
-        parts: the parameters that take part.
-        shapes: their shapes in the model in which the symmetry was found.
-        epsilon: largest ε of the normalisations that absorb the transformation; it breaks the symmetry by a
-            relative ε / variance. 0 where it is exact.
-        within: name of the matrix symmetry whose diagonal these charges are, if any.
-    """
-
-    kind: Kind
-    name: str
-    count: int
-    parts: tuple[Part, ...]
-    shapes: dict[str, tuple[int, ...]]
-    epsilon: float = 0.0
-    within: str | None = None
-
-    @property
-    def plus(self) -> tuple[Part, ...]:
-        """Parts that are multiplied by α (or M, or have α added)."""
-        return tuple(part for part in self.parts if part.weight > 0)
-
-    @property
-    def minus(self) -> tuple[Part, ...]:
-        """Parts that are multiplied by 1/α (or M⁻¹)."""
-        return tuple(part for part in self.parts if part.weight < 0)
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(part.parameter for part in self.parts))
-
-    @property
-    def block(self) -> int:
-        """d of a matrix symmetry, 1 otherwise."""
-        return self.parts[0].view.shape[1] if self.kind == "matrix" else 1
-
-    def __repr__(self) -> str:
-        sides = " | ".join(
-            ", ".join(f"{part.parameter}{_where(part)}" for part in side)
-            for side in (self.plus, self.minus)
-            if side
-        )
-        return f"<{self.name}: {self.count} charges of {sides}>"
-
-
-def _where(part: Part) -> str:
-    return f" axis {','.join(map(str, part.axes))}" if part.axes else ""
-
-
-def count_charges(symmetries: Iterable[Symmetry], kind: Kind | None = None) -> int:
-    """Number of charges, those that are another symmetry's diagonal not counted twice."""
-    return sum(s.count for s in symmetries if s.within is None and kind in (None, s.kind))
-
-
-def whole(parameter: str, shape: Iterable[int]) -> View:
-    """All of a contiguous parameter."""
-    sizes = tuple(shape)
-    strides = tuple(torch.empty(sizes, device="meta").stride())
-    return View(parameter, sizes, strides)
+KINDS: Registry[SymmetryKind] = Registry(
+    "symmetry kind",
+    {
+        "translation": "nm_ode.symmetries.rules.translation:TRANSLATION",
+        "scale": "nm_ode.symmetries.rules.scaling:SCALE",
+        "rescale": "nm_ode.symmetries.rules.scaling:RESCALE",
+        "matrix": "nm_ode.symmetries.rules.matrix:MATRIX",
+    },
+)
+"""In the order in which symmetries are listed."""

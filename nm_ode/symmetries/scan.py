@@ -1,4 +1,4 @@
-"""A look for conserved directions by numbers alone, for small models: what did the graph's rules not explain?
+"""A numerical search for conserved directions, for small models: what did the graph's rules not explain?
 
 At many random parameters and batches ⟨g_c, θ_c⟩ and ⟨g_c, 1⟩ are taken over the rows and columns c of every parameter.
 A combination of them that is zero at all draws is a conserved direction: of Σ r_c ‖θ_c‖² or Σ r_c ⟨θ_c, 1⟩. Those that
@@ -13,17 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import null_space
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem
+from nm_ode.loss.objective import LossFunction
 from nm_ode.parameters import Layout
-from nm_ode.symmetries.constraints import ExtendedLoss, flat, leaves
-from nm_ode.symmetries.discovery import Symmetries, discover, verified_symmetries
-from nm_ode.symmetries.graph import SymmetryError
-from nm_ode.symmetries.kinds import Symmetry
-from nm_ode.symmetries.subject import LossFunction, Subject, subject, subject_of
+from nm_ode.symmetries.discovery import Symmetries, verified_symmetries
+from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
+from nm_ode.symmetries.kinds import KINDS
+from nm_ode.symmetries.proofs import discover
+from nm_ode.symmetries.symmetry import Symmetry
+from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
 
 Array = NDArray[np.float64]
 
@@ -52,7 +56,7 @@ class Unexplained:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was looked at and found.
+    """What was sampled and found.
 
     Attributes:
         blocks: number of sums sampled.
@@ -82,8 +86,8 @@ def scan_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or has too many rows and columns.
     """
-    looked_at = subject(model, example_input, loss, target, seed)
-    return _scan(looked_at, verified_symmetries(looked_at, seed=seed), seed)
+    traced = loss_of_model(model, example_input, loss, target, seed)
+    return _scan(traced, verified_symmetries(traced, seed=seed), seed)
 
 
 def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int = 8, seed: int = 0) -> Scan:
@@ -92,12 +96,12 @@ def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int =
     Raises:
         SymmetryError: the model cannot be traced, or has too many rows and columns.
     """
-    looked_at = subject_of(problem, samples)
-    return _scan(looked_at, verified_symmetries(looked_at, seed=seed) if found is None else found, seed)
+    traced = loss_of_problem(problem, samples)
+    return _scan(traced, verified_symmetries(traced, seed=seed) if found is None else found, seed)
 
 
-def _scan(looked_at: Subject, found: Sequence[Symmetry], seed: int) -> Scan:
-    layout = looked_at.layout
+def _scan(traced: TracedLoss, found: Sequence[Symmetry], seed: int) -> Scan:
+    layout = traced.layout
     blocks = _blocks(layout)
     count = 2 * blocks.shape[1]  # scale and shift of each
     if count > LIMIT:
@@ -106,8 +110,8 @@ def _scan(looked_at: Subject, found: Sequence[Symmetry], seed: int) -> Scan:
             "scan a narrower model of the same architecture"
         )
     draws = count + 20
-    sums, sizes = _sampled(looked_at, blocks, draws, seed)
-    combinations, _ = np.linalg.qr(_null_space(sums / sizes) / sizes[:, None])
+    sums, sizes = _sampled(traced, blocks, draws, seed)
+    combinations, _ = np.linalg.qr(null_space(sums / sizes, rcond=_NULL) / sizes[:, None])
     # As coefficients of the squares of theta's entries, and of the entries; what holds for any numbers is 0 there.
     directions = _span(np.concatenate([blocks @ part for part in np.split(combinations, 2)]))
     charges = _span(_charge_directions(layout, found))
@@ -139,19 +143,19 @@ def _blocks(layout: Layout) -> csr_array:
     return csr_array((np.ones(rows.size), (rows, columns)), shape=(layout.size, len(blocks)))
 
 
-def _sampled(looked_at: Subject, blocks: csr_array, draws: int, seed: int) -> tuple[Array, Array]:
+def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tuple[Array, Array]:
     """Sums (draws, 2·blocks), and the size of each."""
-    layout = looked_at.layout
-    _, links = discover(looked_at.graph)
-    extended = ExtendedLoss(looked_at, links)
+    layout = traced.layout
+    _, links = discover(traced.graph)
+    extended = ExtendedLoss(traced, links)
     epsilons = [_EPSILON * epsilon for epsilon in extended.epsilons]
     generator = torch.Generator().manual_seed(seed)
     sums, squares = np.empty((draws, 2 * blocks.shape[1])), np.zeros(2 * blocks.shape[1])
     for draw in range(draws):
-        theta = looked_at.drawn_theta(generator)
-        x, y = looked_at.drawn_batch(generator)
+        theta = traced.drawn_theta(generator)
+        tensors = traced.drawn_tensors(generator)
         parameters = leaves(layout, theta)
-        loss = extended(parameters, epsilons, x, y, draw)
+        loss = extended(parameters, epsilons, tensors, draw)
         pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
         gradient = flat(pieces)
         typical = torch.empty_like(gradient)
@@ -166,12 +170,6 @@ def _sampled(looked_at: Subject, blocks: csr_array, draws: int, seed: int) -> tu
     return sums, np.where(seen > 1e-11 * expected, seen, np.maximum(expected, np.finfo(float).tiny))
 
 
-def _null_space(matrix: Array) -> Array:
-    """Orthonormal columns, shape (features, dimension)."""
-    _, values, right = np.linalg.svd(matrix, full_matrices=False)
-    return np.asarray(right[values < _NULL * values[0]].T)
-
-
 def _span(columns: Array) -> Array:
     """Orthonormal basis of the columns, none of which is longer than 1 by much; what is short counts as zero."""
     left, values, _ = np.linalg.svd(columns, full_matrices=False)
@@ -182,10 +180,14 @@ def _charge_directions(layout: Layout, found: Sequence[Symmetry]) -> Array:
     """Shape (2P, charges): coefficients of the squares of theta's entries, then of the entries."""
     columns = [np.zeros((2 * layout.size, 0))]
     for symmetry in found:
-        if symmetry.kind == "matrix":  # its diagonal is a family of rescales of its own
+        kind = KINDS[symmetry.kind]
+        if (
+            kind.diagonal is not None
+        ):  # which is a symmetry of its own; the rest are no sums over rows or columns
             continue
         made = np.zeros((2 * layout.size, symmetry.count))
-        offset = layout.size if symmetry.kind == "translation" else 0
+        linear = kind.form.degree == 1
+        offset = layout.size if linear else 0
         for part in symmetry.parts:
             shape = [n if dim in part.axes else 1 for dim, n in enumerate(part.view.shape)]
             charge = part.index.reshape(shape).expand(part.view.shape).reshape(-1).numpy()
@@ -197,7 +199,7 @@ def _charge_directions(layout: Layout, found: Sequence[Symmetry]) -> Array:
                 part.weight,
             )
         columns.append(made / np.linalg.norm(made, axis=0))
-        if symmetry.kind == "translation":
+        if linear:
             # A sum of one entry: its gradient is zero, so its square is conserved too.
             single = made[:, np.count_nonzero(made, axis=0) == 1]
             columns.append(np.roll(single, layout.size, axis=0))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from nm_ode import SGD, Adam, compare, final_state, modified_flow, solve, train
-from nm_ode.comparison import defects, share_at_start
+from nm_ode.comparison import defects, holds_from, share_at_start
 from nm_ode.comparison.defects import HOLDS
+from nm_ode.results import ComparisonInfo, decode
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
@@ -30,7 +31,7 @@ def test_adam_from_a_cold_start_holds_some_steps_later(tanh_digits) -> None:
     run = train(tanh_digits, Adam(lr=1e-3), 60)
     for order, latest in ((2, 20), (4, 6)):
         found = defects(run, order)
-        first = found.attrs["holds_from"]
+        first = holds_from(found)
         relative = found["relative_defect"].values
         assert 0 < first <= latest
         assert (relative[first:] < HOLDS).all()
@@ -42,11 +43,11 @@ def test_adam_from_a_cold_start_holds_some_steps_later(tanh_digits) -> None:
         30,
         state0=final_state(train(tanh_digits, Adam(lr=1e-3), 200, save_every=200)),
     )
-    assert defects(warm, 2).attrs["holds_from"] == 0
+    assert holds_from(defects(warm, 2)) == 0
 
 
 def test_a_flow_that_never_holds_says_so(tanh_digits) -> None:
-    assert defects(train(tanh_digits, SGD(lr=0.5), 10), 1).attrs["holds_from"] == -1
+    assert holds_from(defects(train(tanh_digits, SGD(lr=0.5), 10), 1)) == -1
 
 
 def test_known_differences(tanh_digits) -> None:
@@ -71,9 +72,9 @@ def test_compare_has_them_however_far_the_flow_was_solved(tanh_digits) -> None:
     run = train(tanh_digits, SGD(lr=0.1), 10)
     flow = modified_flow(tanh_digits, SGD(lr=0.1), 2)
     comparison = compare(run, solve(flow, run["saved_time"].values[:4], check=False))
-    assert comparison.sizes["step"] == 4
+    assert comparison.sizes["saved_step"] == 4
     assert comparison.sizes["defect_step"] == 8
-    assert comparison.attrs["holds_from"] in range(-1, 8)
+    assert decode(ComparisonInfo, comparison.attrs).holds_from in range(-1, 8)
 
 
 def test_share_at_the_start() -> None:

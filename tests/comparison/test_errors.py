@@ -8,6 +8,7 @@ import xarray as xr
 
 from nm_ode import SGD, GradientFlow, Problem, SolveError, compare, modified_flow, solve, train
 from nm_ode.comparison import AlignmentError
+from nm_ode.results import ComparisonInfo, ResultError, decode
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,10 @@ def test_errors_are_distances(run, solution) -> None:
     )
     assert np.isnan(comparison["relative_error"][0])
     np.testing.assert_allclose(comparison["loss_gap"], solution["loss"].values - run["full_loss"].values)
-    assert comparison["step"].values.tolist() == [0, 2, 4, 6, 8, 10]
+    assert comparison["saved_step"].values.tolist() == [0, 2, 4, 6, 8, 10]
+    np.testing.assert_array_equal(comparison["saved_time"], run["saved_time"])
+    info = decode(ComparisonInfo, comparison.attrs)
+    assert (info.flow, info.law, info.expected_order, info.holds_from) == ("gradient", None, 1, None)
 
 
 def test_layers_make_up_the_whole(run, solution) -> None:
@@ -78,7 +82,7 @@ def test_a_solution_that_stopped_early_is_compared_as_far_as_it_goes(tiny_module
         solve(GradientFlow(tiny_module), run, engine="scipy", rtol=1e-9, max_rhs=40)
     partial = caught.value.solution
     comparison = compare(run, partial)
-    assert 0 < comparison.sizes["step"] == partial.sizes["time"] < 6
+    assert 0 < comparison.sizes["saved_step"] == partial.sizes["time"] < 6
 
 
 def test_without_losses_and_check_there_are_errors_still(tiny_module, run) -> None:
@@ -92,7 +96,7 @@ def test_without_losses_and_check_there_are_errors_still(tiny_module, run) -> No
     }
 
 
-def test_what_does_not_belong_together_is_named(tiny_module, run, solution, tanh_digits) -> None:
+def test_what_does_not_match_is_named(tiny_module, run, solution, tanh_digits) -> None:
     with pytest.raises(AlignmentError, match="not the run's saved times"):
         compare(run, solution.assign_coords(time=solution["time"] * 1.01))
     with pytest.raises(AlignmentError, match="the solution has no 'theta'"):
@@ -100,6 +104,8 @@ def test_what_does_not_belong_together_is_named(tiny_module, run, solution, tanh
     other = train(tanh_digits, SGD(lr=0.1), steps=2)
     with pytest.raises(AlignmentError, match="different models"):
         compare(other, solution)
+    with pytest.raises(ResultError, match=r"not a run of nm_ode\.train"):
+        compare(run.drop_attrs(deep=False), solution)
 
 
 def test_every_variable_has_a_name_and_units(run, solution) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nm_ode.charges.laws import Driven
+from nm_ode.charges import Driven
+
+SIGNS = {"scale": np.ones(6), "rescale": np.array([1.0, 1, 1, 1, -1, -1]), "translation": np.ones(6)}
+"""Kind → sign of each of six entries."""
 
 
 def simulate(
@@ -47,10 +50,14 @@ def simulate(
     charges.append(charge())
     run = Driven(
         lr=lrs,
-        momentum=momentum,
-        dampening=dampening,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
+        times=np.append(0.0, np.cumsum(lrs)) * (1 - dampening if momentum else 1.0),
+        optimizer="SGD",
+        hyperparameters={
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+        },
         start=np.array(charges[:1]),
         translation=np.array([translation]),
         driver=np.array(drivers)[:, None],

@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import xarray as xr
 
-from nm_ode.comparison import stability, summary, symmetry_summary
-from nm_ode.reporting import write_report
-from nm_ode.reporting.order_plots import order_plot
-from nm_ode.reporting.report import _count, _number, _power
-from nm_ode.studies import load_case, run_case
-from tests.studies.conftest import CHARGES, TINY
+import nm_ode
+from nm_ode.comparison import Row, stability, summary, symmetry_summary
+from nm_ode.reporting import PLOTS, Plot, write_report
+from nm_ode.reporting.formats import count, number, power
+from nm_ode.reporting.style import panel
+from nm_ode.results import ResultError, decode, encode
+from nm_ode.results.records import StudyInfo
+from tests.reporting.pages import Outline, drawings, texts
+from tests.reporting.trees import info, study_tree
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> xr.DataTree:
-    folder = tmp_path_factory.mktemp("case")
-    path = folder / "tiny.toml"
-    path.write_text(TINY.replace('name = "tiny"', 'name = "tiny"\ntitle = "A < B & C"'))
-    return run_case(load_case(path), path, folder / "out").tree
+def html(with_flows, tmp_path_factory) -> str:
+    return write_report(with_flows, tmp_path_factory.mktemp("report") / "report.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def html(tree, tmp_path_factory) -> str:
-    return write_report(tree, tmp_path_factory.mktemp("report") / "report.html").read_text()
+def page(tree: xr.DataTree, folder: Path) -> str:
+    return write_report(tree, folder / "report.html").read_text()
 
 
-class Outline(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.sources, self.links = [], [], []
-
-    def handle_starttag(self, tag, attrs) -> None:
-        attributes = dict(attrs)
-        if tag not in ("meta", "img", "br", "link"):
-            self.open.append(tag)
-        if "src" in attributes:
-            self.sources.append(attributes["src"])
-        if "href" in attributes:
-            self.links.append(attributes["href"])
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
+def words(html: str) -> str:
+    return " ".join(html.split())
 
 
 def test_it_is_one_file_with_every_tag_closed(html: str) -> None:
-    outline = Outline()
-    outline.feed(html)
+    outline = Outline(html)
+    assert html.startswith("<!DOCTYPE html>")
     assert outline.open == []
     assert outline.links == []
     assert len(outline.sources) == 3
@@ -62,94 +44,83 @@ def test_it_is_one_file_with_every_tag_closed(html: str) -> None:
 
 
 def test_the_plots_are_drawings_with_labelled_axes(html: str) -> None:
-    drawings = [base64.b64decode(data).decode() for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
-    for drawing in drawings:
+    found = drawings(html)
+    for drawing in found:
         assert ElementTree.fromstring(drawing).tag.endswith("svg")
-    comments = [re.findall(r"<!-- (.*?) -->", drawing) for drawing in drawings]  # matplotlib notes each text
-    for texts, title, label in zip(
-        comments,
+    for drawing, title, label in zip(
+        found,
         ("Loss", "Error against time", "Error of each layer at the last step"),
         ("loss over all samples", "units of θ", "dimensionless"),
         strict=True,
     ):
-        assert title in texts
-        assert any(label in text for text in texts)
+        assert title in texts(drawing)
+        assert any(label in text for text in texts(drawing))
 
 
-def test_it_says_what_was_run_and_what_came_out(html: str, tree) -> None:
+def test_it_says_what_was_run_and_what_came_out(html: str, with_flows) -> None:
     assert "A &lt; B &amp; C" in html
-    for text in ("gradient flow", "modified flow, order 2, Hessian form", "torch", "seed", "smooth"):
+    for text in ("gradient flow", "modified flow, order 2, Hessian form", "torch", "seed", "10 steps of SGD"):
         assert text in html
-    for row in summary(tree):
-        assert _number(row.error) in html
-        assert _count(row.gradient_evaluations) in html
+    for row in summary(with_flows):
+        assert number(row.error) in html
+        assert count(row.gradient_evaluations) in html
     assert "nan" not in html.split("base64")[0].lower()
     assert "What failed" not in html
 
 
-def test_failures_come_first(tree, tmp_path: Path) -> None:
-    failed = tree.copy()
-    failed.attrs |= {"failures": ["the solver gave up at t = 3"], "status": "failed"}
-    html = write_report(failed, tmp_path / "report.html").read_text()
+def test_failures_come_first(with_flows, tmp_path: Path) -> None:
+    failed = with_flows.copy()
+    failed.attrs = encode(info(failures=("the solver gave up at t = 3",), status="failed"))
+    html = page(failed, tmp_path)
     assert html.index("the solver gave up at t = 3") < html.index("Distance between")
 
 
-def test_a_run_that_diverged_at_once_has_a_report_too(tree, tmp_path: Path) -> None:
-    bare = xr.DataTree.from_dict(
-        {"/discrete": tree["discrete"].to_dataset().isel(saved_step=slice(0), step=slice(0))}
-    )
-    bare.attrs = tree.attrs | {"failures": ["training diverged"]}
-    assert "training diverged" in write_report(bare, tmp_path / "report.html").read_text()
+def test_the_users_own_code_is_named_with_its_hash(with_flows, tmp_path: Path) -> None:
+    own = with_flows.copy()
+    own.attrs = encode(info(code={"my_net.py": "abc123"}))
+    assert "my_net.py, SHA-256 abc123" in page(own, tmp_path)
 
 
-def test_a_solver_limited_row_is_marked(tree, tmp_path: Path) -> None:
-    limited = tree.copy(deep=True)
+def test_a_run_that_diverged_at_once_has_a_report_too(with_flows, tmp_path: Path) -> None:
+    bare = with_flows["discrete"].to_dataset().isel(saved_step=slice(0), step=slice(0))
+    assert "training diverged" in page(study_tree(bare, failures=("training diverged",)), tmp_path)
+
+
+def test_what_is_no_study_is_refused(with_flows, tmp_path: Path) -> None:
+    bare = with_flows.copy()
+    bare.attrs = {}
+    with pytest.raises(ResultError, match="a study"):
+        write_report(bare, tmp_path / "report.html")
+    assert decode(StudyInfo, encode(info())) == info()
+
+
+def test_a_solver_limited_row_is_marked_and_told(with_flows, tmp_path: Path) -> None:
+    limited = with_flows.copy(deep=True)
     limited["comparison/gradient/solver_limited"][:] = True
-    html = write_report(limited, tmp_path / "report.html").read_text()
+    html = page(limited, tmp_path)
     assert html.count("solver-limited</span>") == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.012345, "0.0123"), (-1.5e-7, "−1.5e−7"), (float("nan"), "–"), (2e12, "2e+12"), (0.0, "0")],
-)
-def test_numbers_are_short_and_readable(value: float, text: str) -> None:
-    assert _number(value) == text
-
-
-@pytest.fixture(scope="module")
-def with_charges(tmp_path_factory) -> xr.DataTree:
-    folder = tmp_path_factory.mktemp("charges")
-    path = folder / "charges.toml"
-    path.write_text(CHARGES)
-    return run_case(load_case(path), path, folder / "out").tree
+    assert "tighten solver.rtol" in html
 
 
 def test_charges_have_their_pages(with_charges, tmp_path: Path) -> None:
-    html = write_report(with_charges, tmp_path / "report.html").read_text()
-    outline = Outline()
-    outline.feed(html)
-    assert outline.open == []
-    _, panels, families = (
-        base64.b64decode(data).decode() for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)
-    )
-    texts = re.findall(r"<!-- (.*?) -->", panels)
-    assert [text for text in texts if text in ("translation", "scale", "rescale")] == [
+    html = page(with_charges, tmp_path)
+    assert Outline(html).open == []
+    _, panels, symmetries = map(texts, drawings(html))
+    assert [text for text in panels if text in ("translation", "scale", "rescale")] == [
         "translation",
         "scale",
         "rescale",
     ]
-    assert any("flow time" in text for text in texts)
-    assert any("units of θ²" in text for text in texts)
-    assert "second-order continuous law" in texts
-    in_families = re.findall(r"<!-- (.*?) -->", families)
-    rows = symmetry_summary(with_charges)
-    for row in rows:
+    assert any("flow time" in text for text in panels)
+    assert any("units of θ²" in text for text in panels)
+    assert "second-order continuous law" in panels
+    for row in symmetry_summary(with_charges):
         assert row.name in html
-        assert row.name in in_families
-        assert _power(row.hessian_residual) in html
+        assert row.name in symmetries
+        assert power(row.hessian_residual) in html
         for error in row.laws.values():
-            assert _power(error.family) in html
+            assert power(error.together) in html
+            assert power(error.worst) in html
     assert "nan" not in html.split("base64")[0].lower()
 
 
@@ -157,95 +128,75 @@ def test_laws_without_motion_have_no_panel(with_charges, tmp_path: Path) -> None
     still = with_charges.copy(deep=True)
     for law in ("exact", "exact_epsilon", "second_order"):
         still[f"comparison/{law}/charge_motion"][:] = 0.0
-    assert write_report(still, tmp_path / "report.html").read_text().count("<img") == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1.234e-4, "1.2e−4"), (0.5, "5.0e−1"), (0.0, "0"), (float("nan"), "–"), (3e-17, "3.0e−17")],
-)
-def test_residuals_are_powers_of_ten(value: float, text: str) -> None:
-    assert _power(value) == text
-
-
-LADDER = TINY.replace(
-    "[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[stability]\npoints = 3\n[solver]"
-).replace("rtol = 1e-5", "rtol = 1e-9")
-
-
-@pytest.fixture(scope="module")
-def with_ladder(tmp_path_factory) -> xr.DataTree:
-    folder = tmp_path_factory.mktemp("ladder")
-    path = folder / "tiny.toml"
-    path.write_text(LADDER)
-    return run_case(load_case(path), path, folder / "out").tree
+    assert page(still, tmp_path).count("<img") == 1
 
 
 def test_orders_have_their_page(with_ladder, tmp_path: Path) -> None:
-    html = write_report(with_ladder, tmp_path / "report.html").read_text()
-    outline = Outline()
-    outline.feed(html)
+    html = page(with_ladder, tmp_path)
+    outline = Outline(html)
     assert outline.open == []
     assert len(outline.sources) == 5
     found = with_ladder["convergence"].dataset
     for i in range(found.sizes["flow"]):
         assert f"{float(found['observed_order'][i]):.2f}" in html
-        assert str(found["verdict"].values[i]) in html
+        assert f"{float(found['layer_observed_order'][i, 0]):.2f}" in html
+    assert "as theory predicts" in html
     assert "Orders by layer" in html
     assert "linear1" in html
 
 
-def test_a_point_out_of_the_fit_is_hollow(with_ladder) -> None:
-    found = with_ladder["convergence"].dataset.copy(deep=True)
-    assert order_plot(found) != order_plot(
-        found.assign(left_out=(("lr", "flow"), [["rounding", ""], ["", ""], ["", ""]]))
-    )
-
-
 def test_stability_has_its_page(with_ladder, tmp_path: Path) -> None:
-    html = write_report(with_ladder, tmp_path / "report.html").read_text()
-    seen = stability(with_ladder)
-    assert seen.words in html
+    html = page(with_ladder, tmp_path)
+    assert "lr · λ_max stays below" in html
     assert "card fail" not in html
-    curvature = with_ladder["discrete/curvature"].to_dataset()
-    beyond = curvature.assign(normalised_sharpness=curvature["normalised_sharpness"] * 1000)
-    tree = with_ladder.copy()
-    tree["discrete/curvature"] = xr.DataTree(beyond)
-    html = write_report(tree, tmp_path / "report.html").read_text()
-    assert "card fail" in html
-    assert "past this step none is expected to follow the run" in html
+    unstable = with_ladder.copy(deep=True)
+    unstable["discrete/curvature/normalised_sharpness"] *= 1000
+    assert stability(unstable).unstable_from == 0
+    assert "card fail" in page(unstable, tmp_path)
 
 
-def test_which_samples_a_flow_takes_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.toml"
-    path.write_text(
-        TINY.replace("save_every = 5", "batch_size = 20").replace(
-            '["gradient", { kind = "modified", order = 2, form = "hessian" }]',
-            '[{ kind = "gradient", batches = "full" }, { kind = "gradient", batches = "same" }]',
-        )
-    )
-    html = write_report(
-        run_case(load_case(path), path, tmp_path / "out").tree, tmp_path / "r.html"
-    ).read_text()
-    assert "full-batch gradient flow" in html
-    assert "same-batch gradient flow" in html
-    assert "its error holds the batches’ noise" in html
-    assert "its error is the discretisation’s alone" in html
+def test_which_samples_a_flow_takes_is_told(problem, tmp_path: Path) -> None:
+    run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 10, batch_size=20)
+    flow = nm_ode.GradientFlow(problem)
+    flows = [flow, nm_ode.MinibatchFlow.beside(flow, run)]
+    tree = study_tree(run, [nm_ode.solve(one, run, rtol=1e-4) for one in flows])
+    assert {row.beside for row in summary(tree)} == {"full_batch", "same_batch"}
+    html = words(page(tree, tmp_path))
+    for text in (
+        "batches of 20",
+        "full-batch gradient flow",
+        "same-batch gradient flow",
+        "its error holds the noise of the batches",
+        "its error is the discretisation",
+    ):
+        assert text in html
 
 
-def test_adam_and_the_step_from_which_its_flow_holds_are_told(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.toml"
-    path.write_text(
-        TINY.replace("lr = 0.1", 'name = "adam"\nlr = 1e-3')
-        .replace("steps = 10", "steps = 40")
-        .replace("save_every = 5", "save_every = 1")
-        .replace(
-            '["gradient", { kind = "modified", order = 2, form = "hessian" }]',
-            '[{ kind = "modified", order = 4 }]',
-        )
-    )
-    tree = run_case(load_case(path), path, tmp_path / "out").tree
-    html = " ".join(write_report(tree, tmp_path / "r.html").read_text().split())
-    (row,) = summary(tree)
+def test_adam_and_the_step_from_which_its_flow_holds_are_told(problem, tmp_path: Path) -> None:
+    optimizer = nm_ode.Adam(lr=1e-3)
+    run = nm_ode.train(problem, optimizer, 40)
+    tree = study_tree(run, [nm_ode.solve(nm_ode.modified_flow(problem, optimizer, 4), run, rtol=1e-4)])
+    html = words(page(tree, tmp_path))
+    row: Row = summary(tree)[0]
+    assert row.holds_from > 0
     assert "40 steps of Adam, lr = 0.001," in html
-    assert f"leaves out more than a thousandth of an update in the steps before {row.holds_from}," in html
+    assert f"before step {row.holds_from}," in html
+
+
+def test_a_new_plot_is_in_the_report(with_flows, tmp_path: Path) -> None:
+    def draw(tree: xr.DataTree):
+        axes = panel("Norm of the gradient")
+        axes.plot(tree["discrete"].dataset["time"], tree["discrete"].dataset["grad_norm"])
+        return axes
+
+    PLOTS.register(
+        "grad_norm", Plot("How the gradient shrinks.", draw, lambda tree: "flows" in tree.children)
+    )
+    try:
+        html = page(with_flows, tmp_path)
+        other = page(study_tree(with_flows["discrete"].to_dataset()), tmp_path)
+    finally:
+        PLOTS.unregister("grad_norm")
+    assert "How the gradient shrinks." in html
+    assert "Norm of the gradient" in texts(drawings(html)[-1])
+    assert "How the gradient shrinks." not in other

@@ -9,11 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
-from nm_ode.results.store import StoreWriter, partial_path
-from nm_ode.studies import StoreError, open_store
+from nm_ode.results import Identity, StoreError, StudyInfo, open_store, study_info
+from nm_ode.results.store import StoreWriter, partial_path, unfinished_identity
 
 CASE = {"name": "x", "optimizer": {"lr": 0.1}}
+IDENTITY = Identity(CASE, {"my_net.py": "0" * 64})
+INFO = StudyInfo(
+    title="x",
+    case=CASE,
+    case_file="x.toml",
+    case_text="",
+    status="failed",
+    versions={},
+    git_commit="",
+    device="cpu",
+    dtype="float64",
+    seed=0,
+    started="",
+    ended="",
+    parameters=3,
+    samples=5,
+    failures=("one", "two"),
+    code=IDENTITY.code,
+)
 
 
 def dataset(value: float = 1.0) -> xr.Dataset:
@@ -26,17 +46,17 @@ def dataset(value: float = 1.0) -> xr.Dataset:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    writer = StoreWriter(tmp_path / "run.zarr", CASE)
+    writer = StoreWriter(tmp_path / "run.zarr", IDENTITY)
     writer.write("discrete", dataset())
     writer.write("flows/gradient", dataset(2.0))
-    return writer.finish({"title": "x"})
+    return writer.finish(INFO)
 
 
 def test_what_is_written_is_read(store: Path) -> None:
     tree = open_store(store)
     xr.testing.assert_equal(tree["discrete"].to_dataset(), dataset())
     xr.testing.assert_equal(tree["flows/gradient"].to_dataset(), dataset(2.0))
-    assert tree.attrs["title"] == "x"
+    assert study_info(tree) == INFO
     assert tree["discrete"].attrs == {"status": "success"}
 
 
@@ -53,7 +73,7 @@ def test_nothing_of_the_writing_is_left(store: Path) -> None:
 
 def test_an_unfinished_store_does_not_open(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    StoreWriter(path, CASE).write("discrete", dataset())
+    StoreWriter(path, IDENTITY).write("discrete", dataset())
     with pytest.raises(StoreError, match=r"is not finished.*run the same case again"):
         open_store(path)
     with pytest.raises(StoreError, match="not a Zarr v3 store"):
@@ -62,29 +82,69 @@ def test_an_unfinished_store_does_not_open(tmp_path: Path) -> None:
 
 def test_an_unfinished_store_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    StoreWriter(path, CASE).write("discrete", dataset())
-    writer = StoreWriter(path, CASE)
+    StoreWriter(path, IDENTITY).write("discrete", dataset())
+    writer = StoreWriter(path, IDENTITY)
     xr.testing.assert_equal(writer.read("discrete"), dataset())
     assert writer.read("flows/gradient") is None
 
 
 def test_groups_of_another_case_are_not_mixed_in(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    StoreWriter(path, CASE).write("discrete", dataset())
+    StoreWriter(path, IDENTITY).write("discrete", dataset())
+    other = Identity({"name": "x", "optimizer": {"lr": 0.2}}, IDENTITY.code)
     with pytest.raises(StoreError, match=r"another case \(it differs in optimizer.lr: 0.1 there, 0.2 here\)"):
-        StoreWriter(path, {"name": "x", "optimizer": {"lr": 0.2}})
+        StoreWriter(path, other)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ({"my_net.py": "1" * 64}, r"my_net.py, which has changed since"),
+        ({}, r"my_net.py, which is gone since"),
+    ],
+)
+def test_groups_of_other_code_are_not_mixed_in(tmp_path: Path, code, sentence: str) -> None:
+    path = tmp_path / "run.zarr"
+    StoreWriter(path, IDENTITY).write("discrete", dataset())
+    with pytest.raises(StoreError, match=sentence):
+        StoreWriter(path, Identity(CASE, code))
+
+
+def test_a_store_that_failed_is_gone_on_with(store: Path) -> None:
+    writer = StoreWriter(store, IDENTITY)
+    assert not store.exists()
+    assert unfinished_identity(store) == IDENTITY
+    xr.testing.assert_equal(writer.read("discrete"), dataset())
+
+
+def test_a_store_of_another_version_is_refused_and_kept(store: Path) -> None:
+    root = zarr.open_group(store, mode="a", zarr_format=3)
+    root.attrs["schema_version"] = 1
+    for attempt in (open_store, lambda path: StoreWriter(path, IDENTITY)):
+        with pytest.raises(StoreError, match=r"schema version 1, .*run the case again into another folder"):
+            attempt(store)
+    assert store.exists()
+
+
+def test_an_unfinished_store_of_version_1_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    partial_path(path).mkdir()
+    (partial_path(path) / "case.json").write_text('{"name": "x"}')
+    for attempt in (unfinished_identity, lambda path: StoreWriter(path, IDENTITY)):
+        with pytest.raises(StoreError, match="schema version 1"):
+            attempt(path)
 
 
 def test_a_half_written_group_is_not_there(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "run.zarr"
-    writer = StoreWriter(path, CASE)
+    writer = StoreWriter(path, IDENTITY)
     monkeypatch.setattr(
         Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError(28, "no space left"))
     )
     with pytest.raises(OSError, match="no space left"):
         writer.write("discrete", dataset())
     monkeypatch.undo()
-    again = StoreWriter(path, CASE)
+    again = StoreWriter(path, IDENTITY)
     assert again.read("discrete") is None
     assert list(partial_path(path).glob(".writing*")) == []
 

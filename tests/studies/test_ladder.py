@@ -1,4 +1,4 @@
-"""Cases with a ladder, a stability table, minibatch flows and warm starts, from file to tree."""
+"""Cases with a ladder, a stability table and warm starts, from file to tree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from nm_ode import SGD, TrainingDiverged, compare, modified_flow, solve, train
-from nm_ode.comparison import stability, summary
-from nm_ode.observers import sharpness
-from nm_ode.studies import ladder, load_case, run_case, runner
-from nm_ode.studies.build import prepare
+from nm_ode.comparison import Cause, LeftOut, Outcome, diagnoses, stability, summary
+from nm_ode.loss.spectrum import sharpness
+from nm_ode.results import run_info
+from nm_ode.studies import build_study, ladder, load_case, member, run_case
 
 FLOWS = '["gradient", { kind = "modified", order = 2, form = "hessian" }]'
 LADDER = "[stability]\npoints = 3\n[ladder]\nlr = [0.05, 0.2, 0.1]\n[solver]"
@@ -33,19 +33,19 @@ def test_orders_are_seen(with_ladder: Path, tmp_path: Path) -> None:
     assert found["expected_order"].values.tolist() == [1, 2]
     np.testing.assert_allclose(found["observed_order"], [1, 2], atol=0.15)
     np.testing.assert_allclose(found["layer_observed_order"], [[1, 1], [2, 2]], atol=0.2)
-    assert all("as theory has it" in words for words in found["verdict"].values)
+    assert [one.outcome for one in diagnoses(found)] == [Outcome.AS_EXPECTED] * 2
     assert np.isnan(found["crossing_share"]).all()
 
 
-def test_a_rung_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: Path) -> None:
+def test_a_point_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: Path) -> None:
     found = run_case(load_case(with_ladder), with_ladder, tmp_path / "out").tree["convergence"].dataset
-    problem = prepare(load_case(with_ladder), with_ladder).problem
+    problem = build_study(load_case(with_ladder), with_ladder).problem
     for i, (lr, steps) in enumerate(((0.2, 10), (0.1, 20), (0.05, 40))):
         optimizer = SGD(lr=lr)
         run = train(problem, optimizer, steps)
         flow = modified_flow(problem, optimizer, 2, "hessian")
         comparison = compare(run, solve(flow, run, rtol=1e-10))
-        last = comparison.isel(step=-1)
+        last = comparison.isel(saved_step=-1)
         np.testing.assert_allclose(found["error"][i, 1], last["error"], rtol=1e-4)
         np.testing.assert_allclose(found["layer_error"][i, 1], last["layer_error"], rtol=1e-4)
         sharpest = max(
@@ -56,26 +56,35 @@ def test_a_rung_is_the_study_at_its_learning_rate(with_ladder: Path, tmp_path: P
 
 def test_stability_is_measured_along_the_run(with_ladder: Path, tmp_path: Path) -> None:
     tree = run_case(load_case(with_ladder), with_ladder, tmp_path / "out").tree
-    curvature = tree["discrete/curvature"].dataset
+    curvature = tree["discrete/curvature"].to_dataset(inherit=False)
     assert curvature["curvature_step"].values.tolist() == [0, 10, 20]
+    assert curvature["curvature_time"].values.tolist() == [0, 1, 2]
+    assert set(curvature.data_vars) == {
+        "sharpness",
+        "normalised_sharpness",
+        "hvp_evaluations",
+        "series_limit",
+        "stability_limit",
+    }
+    assert not {*curvature.variables, "curvature_step"} & {*tree["discrete"].dataset.variables}
     assert stability(tree).unstable_from is None
 
 
-def test_a_finished_rung_is_not_computed_again(with_ladder: Path, tmp_path: Path, monkeypatch) -> None:
-    plain, done = runner.rung, []
+def test_a_finished_point_is_not_computed_again(with_ladder: Path, tmp_path: Path, monkeypatch) -> None:
+    plain, done = member.ladder_point, []
 
     def one_then_stop(*arguments):
         if done:
             raise KeyboardInterrupt
-        done.append(arguments[2])
+        done.append(arguments[1])
         return plain(*arguments)
 
-    monkeypatch.setattr(runner, "rung", one_then_stop)
+    monkeypatch.setattr(member, "ladder_point", one_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     later = []
-    monkeypatch.setattr(runner, "rung", lambda *a: later.append(a[2]) or plain(*a))
-    monkeypatch.setattr(runner, "train", None)  # the run itself was complete
+    monkeypatch.setattr(member, "ladder_point", lambda *a: later.append(a[1]) or plain(*a))
+    monkeypatch.setattr(member, "train", None)  # the run itself was complete
     outcome = run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     assert (done, later) == ([0.2], [0.1, 0.05])
     assert outcome.tree["convergence"].sizes["lr"] == 3
@@ -95,9 +104,9 @@ def test_a_learning_rate_that_diverges_is_left_out_and_named(
     monkeypatch.setattr(ladder, "train", diverging)
     outcome = run_case(load_case(with_ladder), with_ladder, tmp_path / "out")
     found = outcome.tree["convergence"].dataset
-    assert found["left_out"].values.tolist() == [["not solved"] * 2, ["", ""], ["", ""]]
+    assert found["left_out"].values.tolist() == [["not_solved"] * 2, ["", ""], ["", ""]]
     np.testing.assert_allclose(found["observed_order"], [1, 2], atol=0.15)
-    assert "of 1 learning rates the run or the flow has no end" in str(found["verdict"].values[0])
+    assert diagnoses(found)[0].evidence.left_out == {LeftOut.NOT_SOLVED: 1}
 
 
 def test_a_flow_that_the_solver_gives_up_is_left_out_and_named(edited, tmp_path: Path) -> None:
@@ -105,8 +114,9 @@ def test_a_flow_that_the_solver_gives_up_is_left_out_and_named(edited, tmp_path:
         ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"), ("rtol = 1e-5", "rtol = 1e-5\nmax_rhs = 3")
     )
     found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
-    assert (found["left_out"] == "not solved").all()
-    assert "No order: only 0 of 2 learning rates can be used." in str(found["verdict"].values[0])
+    assert (found["left_out"] == LeftOut.NOT_SOLVED).all()
+    diagnosis = diagnoses(found)[0]
+    assert (diagnosis.outcome, diagnosis.evidence.used) == (Outcome.TOO_FEW_POINTS, 0)
 
 
 def test_kinks_are_named_as_the_cause_with_their_share(edited, tmp_path: Path) -> None:
@@ -118,15 +128,13 @@ def test_kinks_are_named_as_the_cause_with_their_share(edited, tmp_path: Path) -
         ("rtol = 1e-5", 'engine = "scipy"\nmethod = "Midpoint"\nstep = 0.004'),
     )
     found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
-    assert found.attrs["kinks"] == "ReLU"
     assert (found["crossing_share"] > 0).all()
     assert float(found["observed_order"][1]) < 2.5
-    words = str(found["verdict"].values[1])
-    share = float(found["crossing_share"].max())
-    assert (
-        f"Kinks are the cause: the gradient jumps where a unit crosses zero (ReLU), and up to {share:.2%}"
-        in words
-    )
+    diagnosis = diagnoses(found)[1]
+    assert diagnosis.outcome is Outcome.SHORT
+    assert Cause.KINKS in diagnosis.causes
+    assert diagnosis.evidence.kinks == ("ReLU",)
+    assert diagnosis.evidence.crossing_share == float(found["crossing_share"].max())
 
 
 def test_adam_from_a_warm_start(edited, tmp_path: Path) -> None:
@@ -140,14 +148,14 @@ def test_adam_from_a_warm_start(edited, tmp_path: Path) -> None:
     outcome = run_case(load_case(path), path, tmp_path / "out")
     assert outcome.failures == ()
     tree = outcome.tree
-    assert tree["discrete"].attrs["warm_start"] == 1
-    assert tree["discrete"].attrs["optimizer_text"] == "Adam, lr = 0.001"
+    assert run_info(tree["discrete"].dataset).warm_start
+    assert run_info(tree["discrete"].dataset).optimizer_text == "Adam, lr = 0.001"
     two, four = summary(tree)
     assert four.relative_error < 5e-2 * two.relative_error
     assert (two.holds_from, four.holds_from) == (0, 0)
     found = tree["convergence"].dataset
     np.testing.assert_allclose(found["observed_order"], [2, 4], atol=0.4)
-    assert tree["discrete/curvature"].attrs["stability_limit"] == 3.8
+    assert tree["discrete/curvature"]["stability_limit"] == 3.8
 
 
 def test_a_cold_start_of_adam_says_from_where_on_a_flow_holds(edited, tmp_path: Path) -> None:
@@ -182,33 +190,16 @@ def test_flows_of_momentum(edited, tmp_path: Path) -> None:
     assert errors["modified_3_iterated_map"] < errors["second_order"] < errors["slow_manifold_1"]
 
 
-def test_minibatches_beside_both_kinds_of_flow(edited, tmp_path: Path) -> None:
-    path = edited(
-        (
-            FLOWS,
-            '[{ kind = "gradient", batches = "full" }, { kind = "modified", order = 3, batches = "same" }, '
-            '{ kind = "modified", order = 3, batches = "full" }]',
-        ),
-        ("lr = 0.1", "lr = 0.05"),
-        ("save_every = 5", "batch_size = 20"),
-    )
-    tree = run_case(load_case(path), path, tmp_path / "out").tree
-    rows = {row.name: row for row in summary(tree)}
-    same, full = rows["same_batch_modified_3_iterated_map"], rows["full_batch_modified_3_iterated_map"]
-    assert same.error < 0.1 * full.error
-    assert rows["full_batch_gradient"].title == "full-batch gradient flow"
-    assert same.method == "RK8"
-    assert not same.solver_limited
-
-
 def test_no_order_is_claimed_for_a_full_batch_flow_beside_minibatches(edited, tmp_path: Path) -> None:
     path = edited(
         (FLOWS, '[{ kind = "modified", order = 2, batches = "full" }]'),
         ("save_every = 5", "batch_size = 20"),
         ("[solver]", "[ladder]\nlr = [0.1, 0.05, 0.025]\n[solver]"),
     )
-    words = str(run_case(load_case(path), path, tmp_path / "out").tree["convergence"]["verdict"].values[0])
-    assert "their noise is in the error, and no order can show" in words
+    found = run_case(load_case(path), path, tmp_path / "out").tree["convergence"].dataset
+    (diagnosis,) = diagnoses(found)
+    assert diagnosis.outcome is Outcome.NOT_TO_BE_EXPECTED
+    assert Cause.BATCH_NOISE in diagnosis.causes
 
 
 def test_a_charge_of_adam_is_recorded_and_no_law_is_claimed(charges_case, tmp_path: Path) -> None:

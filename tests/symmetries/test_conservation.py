@@ -1,4 +1,4 @@
-"""Gradient flow conserves every charge; modified flow and SGD do not (THEORY.md §3)."""
+"""Gradient flow conserves every charge; modified flow and SGD do not (docs/theory.md §3)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 import nm_ode
 from nm_ode.data import digits
 from nm_ode.models import mlp, vit
+from nm_ode.observers import Charges
 from nm_ode.symmetries import ChargeMeter, symmetries_of
 
 TIGHT = {"rtol": 1e-9}
-# At kinks no tolerance is an error (THEORY.md §6), and at 1e-9 an adaptive method stands still where the flow slides
-# along one: a fixed step of second order.
+# At kinks no tolerance is an error (docs/theory.md §6), and at 1e-9 an adaptive method stands still where the flow
+# slides along one: a fixed step of second order.
 KINKED = {"engine": "scipy", "method": "Midpoint", "step": 0.01}
 
 
@@ -56,7 +57,7 @@ def test_gradient_flow_keeps_every_charge(network):
     solution = nm_ode.solve(
         nm_ode.GradientFlow(problem),
         times,
-        symmetries=symmetries_of(problem),
+        observe=[Charges(symmetries_of(problem))],
         check=False,
         **options,
     )
@@ -76,7 +77,11 @@ def test_gradient_flow_keeps_every_charge(network):
 def test_batch_norms_epsilon_breaks_the_scale_and_nothing_else():
     problem = problem_of(mlp([64, 32, 24, 10], "tanh", norm="batch"), False, epsilon=1e-5)
     solution = nm_ode.solve(
-        nm_ode.GradientFlow(problem), [0.0, 1.0, 2.0], symmetries=symmetries_of(problem), check=False, **TIGHT
+        nm_ode.GradientFlow(problem),
+        [0.0, 1.0, 2.0],
+        observe=[Charges(symmetries_of(problem))],
+        check=False,
+        **TIGHT,
     )
     found = drift(problem, solution)
     broken = found["kind"] == "scale"
@@ -87,14 +92,16 @@ def test_batch_norms_epsilon_breaks_the_scale_and_nothing_else():
 def test_a_modified_flow_moves_the_charges_as_sgd_does():
     problem = problem_of(mlp([64, 16, 10], "identity"), False, epsilon=0.0)
     symmetries, optimizer = symmetries_of(problem), nm_ode.SGD(lr=0.2)
-    run = nm_ode.train(problem, optimizer, 20, symmetries=symmetries)
+    run = nm_ode.train(problem, optimizer, 20, observe=[Charges(symmetries)])
     matrix = {}
     for order in (1, 2, 3):
         flow = nm_ode.modified_flow(problem, optimizer, order=order)
         comparison = nm_ode.compare(
-            run, nm_ode.solve(flow, run, symmetries=symmetries, rtol=1e-10, check=False)
+            run, nm_ode.solve(flow, run, observe=[Charges(symmetries)], rtol=1e-10, check=False)
         )
-        matrix[order] = float(comparison["family_relative_error"].sel(family="matrix linear1 → linear2")[-1])
+        matrix[order] = float(
+            comparison["symmetry_relative_error"].sel(symmetry="matrix linear1 → linear2")[-1]
+        )
     assert matrix[1] == pytest.approx(1.0, abs=1e-6)  # gradient flow misses all of the motion
     assert matrix[2] < 0.1
     assert matrix[3] < 0.2 * matrix[2]
@@ -103,7 +110,7 @@ def test_a_modified_flow_moves_the_charges_as_sgd_does():
 def test_charges_of_other_symmetries_are_not_compared():
     problem = problem_of(mlp([64, 16, 10], "relu"), False, epsilon=0.0)
     translation, rescale = symmetries_of(problem)
-    run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 3, symmetries=[translation])
-    solution = nm_ode.solve(nm_ode.GradientFlow(problem), run, symmetries=[rescale], check=False)
+    run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 3, observe=[Charges([translation])])
+    solution = nm_ode.solve(nm_ode.GradientFlow(problem), run, observe=[Charges([rescale])], check=False)
     with pytest.raises(nm_ode.comparison.AlignmentError, match="different symmetries"):
         nm_ode.compare(run, solution)

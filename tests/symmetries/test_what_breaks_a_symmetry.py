@@ -193,3 +193,19 @@ def test_dropout_breaks_a_mixing_and_not_a_rescale(table_of, normal):
     found = table_of(network(nn.Dropout(0.5)), normal(8, 6), "matrix", "rescale")
     assert found == {"rescale 0 → 2": 5}
     assert "matrix 0 → 2" in table_of(network(nn.Dropout(0.5)).eval(), normal(8, 6))
+
+
+class _QueryIsKey(nn.Module):
+    """One tensor is query and key: the key's shift would be the query's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.value, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        z = self.both(x)
+        return self.head(torch.tanh(F.scaled_dot_product_attention(z, z, self.value(x))).mean(1))
+
+
+def test_a_query_that_is_the_key_has_no_translation(table_of, normal):
+    assert table_of(_QueryIsKey(), normal(4, 5, 6), "translation") == {"translation head": 7}

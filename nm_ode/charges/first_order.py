@@ -1,0 +1,63 @@
+"""The first-order law of plain descent's charges: Q̇ = −2λQ + η|θ̇|² (docs/theory.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nm_ode.charges.continuous import decay_rate, force, forces
+from nm_ode.charges.driven import Driven
+from nm_ode.charges.equation import ChargeEquation
+from nm_ode.charges.errors import LawError
+from nm_ode.charges.law import Law
+
+Array = NDArray[np.float64]
+
+
+def first_order(run: Driven) -> Array:
+    """Q̇ = −2λQ + η|θ̇|² (translation: Q̇ = −λQ), at t = 0 … ; shape (N+1, C).
+
+    Integrated exactly over each step, on which the driver is constant.
+
+    Raises:
+        LawError: a run with momentum, which this law misses by as much as the charge moves.
+    """
+    require_no_momentum(run.hyperparameters)
+    rate = decay_rate(run)
+    charges = [run.start]
+    for k, h in enumerate(run.durations):
+        decay = np.exp(-rate * h)
+        # (1 − e^{−rt})/r, and t where r = 0.
+        held = np.where(rate > 0, -np.expm1(-rate * h) / np.where(rate > 0, rate, 1.0), h)
+        charges.append(decay * charges[-1] + held * force(run, k))
+    return np.stack(charges)
+
+
+def equation(run: Driven) -> ChargeEquation:
+    """The same for an engine."""
+    require_no_momentum(run.hyperparameters)
+    driving = forces(run)
+    return ChargeEquation(
+        order=1,
+        m=np.ones_like(driving),
+        b=np.zeros_like(driving),
+        force=driving,
+        kappa=decay_rate(run),
+        start=run.start.copy(),
+        times=run.times,
+    )
+
+
+def require_no_momentum(hyperparameters: Mapping[str, Any]) -> None:
+    """Raises LawError for a run with momentum."""
+    momentum = hyperparameters["momentum"]
+    if momentum:
+        raise LawError(
+            f"the first-order law is for momentum = 0; this run has {momentum}: use the second-order law"
+        )
+
+
+FIRST_ORDER = Law("first-order continuous law", first_order, equation, require_more=require_no_momentum)

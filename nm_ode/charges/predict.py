@@ -1,0 +1,56 @@
+"""predict_charges: a law from the recorded drivers, at the run's steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from nm_ode.charges.driven import driven
+from nm_ode.charges.errors import LawError
+from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.results import LawInfo, annotate, write
+
+
+def predict_charges(
+    run: xr.Dataset, law: str, *, with_residual: bool = False, from_rest: bool = False
+) -> xr.Dataset:
+    """Charges by a law from the recorded drivers, at the run's steps.
+
+    Args:
+        run: from `train`, with charges recorded.
+        law: a name in `LAWS`: "exact", "second_order", or "first_order" (without momentum).
+        with_residual: let the recorded ⟨g, ξ⟩ act, which a normalisation's ε makes other than zero ("exact" only).
+        from_rest: Q̇(0) = 0, as in the paper, in place of the rate that makes up for torch's first step
+            ("second_order" only).
+
+    Returns:
+        `charge` (step, charge_index), with the run's coordinates and a LawInfo.
+
+    Raises:
+        LawError: no charges, an unknown law, an option of another law, or a run that the law does not describe: of an
+            optimiser for which it does not exist, one that went on from another's velocity, or, for the first-order
+            law, one with momentum.
+    """
+    found = law_named(law)
+    if with_residual and not found.takes_residual:
+        raise LawError(_option("with_residual", law, [n for n, one in LAWS.items() if one.takes_residual]))
+    if from_rest and found.from_rest is None:
+        raise LawError(_option("from_rest", law, [n for n, one in LAWS.items() if one.from_rest is not None]))
+    what = driven(run, with_residual=with_residual)
+    require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
+    predict = found.from_rest if from_rest and found.from_rest is not None else found.predict
+    title = (
+        found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
+    )
+    return as_prediction(run, predict(what), LawInfo(law, title))
+
+
+def as_prediction(run: xr.Dataset, charges: NDArray[np.float64], info: LawInfo) -> xr.Dataset:
+    """Charges of shape (steps or more, C) as a dataset beside `run["charge"]`."""
+    predicted = run["charge"].copy(data=charges[: run.sizes["step"]])
+    return annotate(write(predicted.to_dataset(name="charge"), info))
+
+
+def _option(option: str, law: str, laws: list[str]) -> str:
+    return f"{option} goes with law {' or '.join(map(repr, laws))}; law {law!r} was given"

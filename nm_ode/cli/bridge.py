@@ -1,0 +1,91 @@
+"""nm-ode bridge: DifferentialEquations.jl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nm_ode.cli.console import FAILED, bare_table, err, out, print_dim, print_path, stop
+
+bridge = typer.Typer(
+    no_args_is_help=True, help="DifferentialEquations.jl: what is installed, installing it, trying it."
+)
+
+
+@bridge.command("install")
+def bridge_install(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing: from a Julia and a depot that have all already.")
+    ] = False,
+) -> None:
+    """Install Julia, if there is none, and DifferentialEquations.jl, with juliapkg.
+
+    About 1 GB to download and 10 to 30 minutes to compile. Nothing else here ever downloads.
+    """
+    from bridges import EngineError
+    from bridges.julia.installing import DECLARED, WHAT_TO_EXPECT, install, installation
+
+    out.print(
+        f"from {DECLARED}" + (", offline" if offline else f": {WHAT_TO_EXPECT}"), style="dim", soft_wrap=True
+    )
+    try:
+        install(
+            offline=offline,
+            on_line=lambda line: out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True),
+        )
+    except EngineError as error:
+        stop(str(error), FAILED)
+    print_path("julia  ", Path(str(installation().julia)))
+    print_path("project", Path(str(installation().project)))
+
+
+@bridge.command("status")
+def bridge_status() -> None:
+    """What there is of Julia, its project and the packages; nothing is started."""
+    from bridges.julia.installing import REMEDY, declared, installation
+
+    found = installation()
+    for label, path in (("julia  ", found.julia), ("project", found.project)):
+        out.print(f"[dim]{label}[/dim] {path or 'none'}", soft_wrap=True, highlight=False)
+    for package in declared():
+        there = found.project is not None and package not in found.missing
+        out.print(f"[dim]package[/dim] {package}: {'there' if there else 'missing'}", highlight=False)
+    if not found.ready:
+        stop(f"{found.lacks}; {REMEDY}", FAILED)
+    out.print("[green]ready[/green]")
+
+
+@bridge.command("test")
+def bridge_test() -> None:
+    """Solve three known problems with each method: its error, and what a right-hand side costs."""
+    from bridges import EngineError, get_engine
+    from bridges.trials import TOLERATED_ERROR, try_methods
+
+    engine = get_engine("diffeq")
+    table = bare_table()
+    for column in ("method", "problem"):
+        table.add_column(column, no_wrap=True)
+    for column in ("error", "right-hand sides", "µs each"):
+        table.add_column(column, justify="right", no_wrap=True)
+    wrong = 0
+    try:
+        engine.require_ready()
+        with err.status("starting Julia"):
+            version = engine.version
+        print_dim(version)
+        with err.status("solving") as status:
+            for tried in try_methods(engine):
+                status.update(f"{tried.method} on {tried.problem}")
+                wrong += not tried.right
+                error = (
+                    f"{tried.error:.1e}" if tried.right else f"[red]{tried.error:.1e}, {tried.status}[/red]"
+                )
+                count, each = f"{tried.rhs_evaluations}", f"{tried.microseconds:.0f}"
+                table.add_row(tried.method, tried.problem, error, count, each)
+    except EngineError as error_of_engine:
+        stop(str(error_of_engine), FAILED)
+    out.print(table)
+    if wrong:
+        stop(f"{wrong} of the solves above are wrong by more than {TOLERATED_ERROR:g}, or gave up", FAILED)

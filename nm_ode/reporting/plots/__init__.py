@@ -1,0 +1,24 @@
+"""Plots of a study: functions of its tree that return matplotlib's Axes or Figure.
+
+A new plot is a file with such a function and a `Plot`, and a line in PLOTS (or `PLOTS.register`); the report then shows
+it wherever its `applies` is true.
+"""
+
+from nm_ode.registry import Registry
+from nm_ode.reporting.plots.base import Plot
+
+PLOTS: Registry[Plot] = Registry(
+    "plot",
+    {
+        "loss": "nm_ode.reporting.plots.flows:LOSS",
+        "error": "nm_ode.reporting.plots.flows:ERROR",
+        "layers": "nm_ode.reporting.plots.layers:LAYERS",
+        "orders": "nm_ode.reporting.plots.orders:ORDERS",
+        "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
+        "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
+        "charges_by_symmetry": "nm_ode.reporting.plots.charges:BY_SYMMETRY",
+    },
+)
+"""In the order of the report."""
+
+__all__ = ["PLOTS", "Plot"]

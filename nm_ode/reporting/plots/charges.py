@@ -1,0 +1,173 @@
+"""Figures of the charges: recorded, and as their law predicts them."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nm_ode.comparison import SymmetryRow, law_titles, symmetry_summary
+from nm_ode.reporting.formats import exponent
+from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.style import WIDTH, styled, time_label
+from nm_ode.symmetries import KINDS
+
+_PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
+_PANEL_POINTS, _SMALL_POINTS = 300, 100
+_COLUMNS = 3
+_FEW = 8  # charges, with fewer of which another symmetry makes a better panel
+_WHAT = {
+    "translation": r"$\langle\theta_A, 1\rangle$",
+    "scale": r"$\|\theta_A\|^2$",
+    "rescale": r"$\|\theta_A\|^2 - \|\theta_B\|^2$",
+    "matrix": r"$W_A W_A^\top - W_B^\top W_B$, entries",
+}
+
+
+def plotted_law(tree: xr.DataTree) -> str | None:
+    """The law to draw beside the run: a continuous one if it was predicted."""
+    laws = law_titles(tree)
+    return next((law for law in ("second_order", "first_order", *laws) if law in laws), None)
+
+
+def charges_by_kind(tree: xr.DataTree) -> Figure:
+    """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
+
+    Of each kind the symmetry with the most charges to look at, and of those the one whose charges move most for their
+    size.
+    """
+    law, chosen = plotted_law(tree), _one_of_each_kind(tree)
+    assert law is not None
+    columns = 2 if len(chosen) == 4 else len(chosen)
+    lines = -(-len(chosen) // columns)
+    with styled():
+        figure = Figure(figsize=(WIDTH, 3.2 * lines + 0.4), layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+        for axes, row in zip(panels, chosen, strict=True):
+            channels = _moving(tree, law, row)
+            spread = (
+                np.linspace(0, len(channels) - 1, min(_PANEL_CHANNELS, len(channels))).round().astype(int)
+            )
+            _draw(axes, tree, law, channels[spread], _PANEL_POINTS, from_start=False)
+            names = _wrapped(row, 84 // columns)
+            axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
+            axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
+            units = "θ" if KINDS[row.kind].form.degree == 1 else "θ²"
+            axes.set_ylabel(f"charge {_WHAT.get(row.kind, '')}  (units of {units})", fontsize=9)
+        figure.supxlabel(time_label(tree), fontsize=10)
+        _legend(figure, tree, law)
+        return figure
+
+
+def charges_by_symmetry(tree: xr.DataTree) -> Figure:
+    """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
+    law, shown = plotted_law(tree), _that_move(tree)
+    assert law is not None
+    lines = -(-len(shown) // _COLUMNS)
+    with styled():
+        figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.9), layout="constrained")
+        grid = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1)
+        for axes, row in zip(grid, shown, strict=False):
+            channels = _moving(tree, law, row)[:_SMALL_CHANNELS]
+            _draw(axes, tree, law, channels, _SMALL_POINTS, from_start=True)
+            axes.set_title(_wrapped(row, 40, kind=True), fontsize=7, fontweight="normal")
+            axes.tick_params(labelsize=7)
+            axes.yaxis.get_offset_text().set_fontsize(7)
+            axes.text(
+                0.97,
+                0.05,
+                exponent(row.laws[law].together, figures=1),
+                transform=axes.transAxes,
+                ha="right",
+                fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+            )
+        for axes in grid[len(shown) :]:
+            axes.set_axis_off()
+        figure.supxlabel(time_label(tree), fontsize=10)
+        figure.supylabel("charge minus its start  Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
+        _legend(figure, tree, law)
+        return figure
+
+
+def _one_of_each_kind(tree: xr.DataTree) -> list[SymmetryRow]:
+    law = plotted_law(tree)
+    if law is None:
+        return []
+    chosen: dict[str, tuple[tuple[int, float], SymmetryRow]] = {}
+    for row in symmetry_summary(tree):
+        moved = min(len(_moving(tree, law, row)), _FEW), _relative_motion(tree, law, row)
+        if moved[1] > 0 and moved > chosen.get(row.kind, ((0, 0.0), row))[0]:
+            chosen[row.kind] = moved, row
+    return [row for _, row in chosen.values()]
+
+
+def _that_move(tree: xr.DataTree) -> list[SymmetryRow]:
+    law = plotted_law(tree)
+    return [] if law is None else [row for row in symmetry_summary(tree) if len(_moving(tree, law, row))]
+
+
+def _draw(
+    axes: Axes, tree: xr.DataTree, law: str, channels: np.ndarray, points: int, *, from_start: bool
+) -> None:
+    run, predicted = tree["discrete"].dataset, tree[f"laws/{law}"].dataset
+    every = slice(None, None, max(1, run.sizes["step"] // points))
+    colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(channels)))
+    for colour, channel in zip(colours, channels, strict=True):
+        recorded = run["charge"].values[:, channel]
+        start = recorded[0] if from_start else 0.0
+        axes.plot(run["time"].values[every], recorded[every] - start, color=colour, lw=2.4, alpha=0.7)
+        law_values = predicted["charge"].values[:, channel]
+        axes.plot(run["time"].values[every], law_values[every] - start, color="black", lw=0.8, ls=(0, (4, 3)))
+
+
+def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:
+    lines = [
+        Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
+        Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
+    ]
+    labels = ["recorded, a colour each channel", law_titles(tree)[law]]
+    figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
+
+
+def _moving(tree: xr.DataTree, law: str, row: SymmetryRow) -> np.ndarray:
+    """Places of the symmetry's charges that move, the farthest first."""
+    comparison = tree[f"comparison/{law}"].dataset
+    here = np.flatnonzero(
+        (comparison["charge_symmetry"].values == row.name) & (comparison["charge_motion"].values > 0)
+    )
+    return here[np.argsort(-comparison["charge_motion"].values[here])]
+
+
+def _relative_motion(tree: xr.DataTree, law: str, row: SymmetryRow) -> float:
+    moving = _moving(tree, law, row)
+    if not len(moving) or row.within:
+        return 0.0
+    size = np.abs(tree["discrete"].dataset["charge"].values[:, moving]).max(axis=0)
+    return float(np.median(tree[f"comparison/{law}"].dataset["charge_motion"].values[moving] / size))
+
+
+def _wrapped(row: SymmetryRow, width: int, *, kind: bool = False) -> str:
+    name = row.name if kind else row.name.removeprefix(f"{row.kind} ")
+    return "\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …"))
+
+
+BY_KIND = Plot(
+    "Charges of one symmetry of each kind, channel by channel, and what their law of motion predicts from the recorded "
+    "driver (as Kunin et al. 2021 draw them).",
+    charges_by_kind,
+    lambda tree: bool(_one_of_each_kind(tree)),
+    "symmetries",
+)
+BY_SYMMETRY = Plot(
+    "Every symmetry whose charges move: the channels that move farthest, and their law. In the corner: the law's "
+    "largest error over the run, relative to the motion.",
+    charges_by_symmetry,
+    lambda tree: bool(_that_move(tree)),
+    "symmetries",
+)

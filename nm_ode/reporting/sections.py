@@ -1,0 +1,114 @@
+"""What the report of a study says, section by section: tables, plots and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import xarray as xr
+
+from nm_ode.comparison import law_titles, stability, summary, symmetry_summary
+from nm_ode.reporting.plots import PLOTS
+from nm_ode.reporting.plots.base import Place
+from nm_ode.reporting.style import svg
+from nm_ode.reporting.tables import (
+    Table,
+    constraint_table,
+    cost_table,
+    flow_table,
+    law_table,
+    layer_order_table,
+    order_table,
+)
+from nm_ode.reporting.words import Sentence, flow_sentences, stability_sentence
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot as SVG text, and its caption."""
+
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under a title of its own.
+
+    Attributes:
+        drawings, table, sentences: what it shows, in this order; sentences belong to the table, if there is one.
+    """
+
+    title: str
+    drawings: Sequence[Drawing] = ()
+    table: Table | None = None
+    sentences: Sequence[Sentence] = ()
+
+
+def sections(tree: xr.DataTree) -> list[Section]:
+    """All sections, in order; what the tree does not have is left out."""
+    return [
+        *_flows(tree),
+        *_orders(tree),
+        *_stability(tree),
+        *_costs(tree),
+        *_plots(tree),
+        *_symmetries(tree),
+    ]
+
+
+def _flows(tree: xr.DataTree) -> Iterator[Section]:
+    rows = summary(tree)
+    if rows:
+        yield Section(
+            "Distance between the flows and the discrete run",
+            table=flow_table(rows),
+            sentences=flow_sentences(rows),
+        )
+
+
+def _orders(tree: xr.DataTree) -> Iterator[Section]:
+    if "convergence" in tree.children:
+        found = tree["convergence"].dataset
+        yield Section("Orders in the learning rate", drawings(tree, "orders"), order_table(found))
+        yield Section("Orders by layer", table=layer_order_table(found))
+
+
+def _stability(tree: xr.DataTree) -> Iterator[Section]:
+    seen = stability(tree)
+    if seen is not None:
+        yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
+
+
+def _costs(tree: xr.DataTree) -> Iterator[Section]:
+    rows = summary(tree)
+    if rows:
+        yield Section("Cost", table=cost_table(rows))
+
+
+def _plots(tree: xr.DataTree) -> Iterator[Section]:
+    drawn = drawings(tree, "plots")
+    if drawn:
+        yield Section("Plots", drawn)
+
+
+def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
+    if "symmetries" not in tree.children:
+        return
+    rows, laws = symmetry_summary(tree), law_titles(tree)
+    if not rows:
+        none = Sentence("No symmetry was found in the model's graph.")
+        yield Section("Symmetries and their charges", sentences=[none])
+        return
+    drawn = drawings(tree, "symmetries")
+    if drawn:
+        yield Section("Symmetries and their charges", drawn)
+    if laws:
+        yield Section("How well the laws of motion predict the charges", table=law_table(rows, laws))
+    yield Section("Constraints that the symmetries put on gradient and Hessian", table=constraint_table(rows))
+
+
+def drawings(tree: xr.DataTree, place: Place) -> list[Drawing]:
+    """The registered plots of one place that apply to the tree."""
+    chosen = [plot for plot in PLOTS.values() if plot.place == place and plot.applies(tree)]
+    return [Drawing(plot.caption, svg(plot.figure(tree))) for plot in chosen]

@@ -1,0 +1,95 @@
+"""Symmetries: how well the laws predict their charges, and how well their constraints hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from nm_ode.comparison import SymmetryRow
+from nm_ode.reporting.formats import NOT_MEASURED, count, exponent, power
+from nm_ode.reporting.tables.table import Cell, Column, Table
+
+_SYMMETRY = (Column(None, "kind", numeric=False), Column("symmetry", "symmetry", numeric=False))
+
+
+def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, str]) -> Table:
+    """How well each law predicts the charges of each symmetry."""
+    columns = [*_SYMMETRY, Column("charges", "charges")]
+    for law, title in laws.items():
+        columns += [
+            Column("together", law.replace("_epsilon", " + ε").replace("_", " "), group=title),
+            Column("worst", group=title),
+        ]
+    epsilon = (
+        " A normalisation's ε breaks its scale symmetry: the exact law alone misses by that much, and closes once what "
+        "was recorded of it, ⟨g, ξ⟩, is let in."
+    )
+    return Table(
+        columns,
+        [_law_cells(row, laws) for row in rows],
+        caption=(
+            "Largest error over the run, relative to how far the charges move: of a symmetry's charges together "
+            "(2-norm over channels), and of its worst single charge. The exact law is SGD's own arithmetic and closes "
+            "to rounding; a continuous law's error is that of taking steps for time. – : the charges do not move."
+            + (epsilon if "exact_epsilon" in laws else "")
+        ),
+        brief_caption=(
+            "largest error of each law over the run, relative to the motion of the symmetry's charges; –: they do not "
+            "move"
+            if laws
+            else ""
+        ),
+    )
+
+
+def _law_cells(row: SymmetryRow, laws: Iterable[str]) -> list[Cell]:
+    cells = [*_symmetry_cells(row), Cell(count(row.n_charges), f"{row.n_charges}")]
+    for law in laws:
+        error = row.laws[law]
+        cells += [Cell(power(error.together), exponent(error.together)), Cell(power(error.worst))]
+    return cells
+
+
+def constraint_table(rows: Sequence[SymmetryRow]) -> Table:
+    """How well each symmetry's constraints on gradient and Hessian hold."""
+    columns = (
+        *_SYMMETRY,
+        Column("charges", "charges"),
+        Column("gradient\n⟨g, ξ⟩ = 0", "gradient"),
+        Column("of which\nfrom ε", "of ε"),
+        Column("left", "left"),
+        Column("Hessian\nHξ = −∂_ξ g", "Hessian"),
+        Column("gradient,\nin the run"),
+    )
+    return Table(
+        columns,
+        [_constraint_cells(row) for row in rows],
+        caption=(
+            "Worst relative residuals at random parameters and batches in float64, and, last, over the run's own "
+            "steps. What a symmetry forces is zero but for rounding; what a normalisation's ε adds is known and taken "
+            "off."
+        ),
+        brief_caption=(
+            "(in brackets: the diagonal of a matrix symmetry, counted with it)"
+            if any(row.within for row in rows)
+            else ""
+        ),
+    )
+
+
+def _constraint_cells(row: SymmetryRow) -> list[Cell]:
+    def residual(value: float) -> Cell:
+        return Cell(power(value), exponent(value, 1))
+
+    return [
+        *_symmetry_cells(row, note=f"diagonal of {row.within}" if row.within else ""),
+        Cell(count(row.n_charges), f"({row.n_charges})" if row.within else f"{row.n_charges}"),
+        residual(row.gradient_residual),
+        residual(row.epsilon_share) if row.epsilon else Cell(NOT_MEASURED, ""),
+        residual(row.unexplained_residual),
+        residual(row.hessian_residual),
+        residual(row.recorded_residual),
+    ]
+
+
+def _symmetry_cells(row: SymmetryRow, note: str = "") -> list[Cell]:
+    return [Cell("", row.kind), Cell(row.name, row.name.removeprefix(f"{row.kind} "), note=note)]

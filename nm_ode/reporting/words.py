@@ -1,0 +1,208 @@
+"""Sentences made from the values of `comparison`, for the terminal and the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nm_ode.comparison import Cause, Diagnosis, Evidence, LeftOut, Outcome, Row, Stability
+from nm_ode.optimizers import SERIES_LIMIT
+from nm_ode.reporting.formats import order_with_error, power
+
+_FINEST_RTOL = 1e-12
+"""At this tolerance and below, what limits a solver is rounding."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence, and whether it warns."""
+
+    text: str
+    warns: bool = False
+
+
+def run_sentence(optimizer_text: str, steps: str, batch_size: int | str, *, warm_start: bool) -> str:
+    """What was run: "400 steps of SGD, lr = 0.1, full batch"."""
+    batches = "full batch" if batch_size == "full" else f"batches of {batch_size}"
+    start = ", from a warm start" if warm_start else ""
+    return f"{steps} steps of {optimizer_text}{start}, {batches}"
+
+
+def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
+    """What must be known to read the errors of the flows."""
+    found = []
+    kinks = sorted({kink for row in rows for kink in row.kinks})
+    if kinks:
+        found.append(
+            Sentence(
+                f"The loss is not smooth ({', '.join(kinks)}): the orders that theory gives for smooth losses are not "
+                "to be expected."
+            )
+        )
+    if any(row.beside == "full_batch" for row in rows):
+        found.append(
+            Sentence(
+                "The run used minibatches. A full-batch flow takes all samples, so its error holds the noise of the "
+                "batches as well as the discretisation."
+            )
+        )
+    if any(row.beside == "same_batch" for row in rows):
+        found.append(
+            Sentence(
+                "A same-batch flow takes, during each step, the samples of that step: its error is the "
+                "discretisation's alone."
+            )
+        )
+    for row in rows:
+        found += [Sentence(f"{_start(row.title)}: {text}.") for text in _solution_clauses(row)]
+    found += [solver_sentence(row) for row in rows if row.solver_limited]
+    return found
+
+
+def _solution_clauses(row: Row) -> Iterator[str]:
+    for method, distance in row.engine_distances:
+        yield f"solved by {method} too; the two solutions are at most {power(distance)} apart"
+    if row.holds_from is not None and row.holds_from < 0:
+        yield "its one-step defect is above a thousandth of the update up to the last step"
+    elif row.holds_from:
+        yield (
+            f"its one-step defect is above a thousandth of the update before step {row.holds_from}, while the "
+            "transient of the optimiser's start lasts"
+        )
+
+
+def solver_sentence(row: Row) -> Sentence:
+    """Of a flow whose error the solver's own limits: what to do."""
+    if row.rtol <= _FINEST_RTOL:
+        told = "as close to the run as the solver gets; what is left is rounding"
+    else:
+        told = (
+            "the solver's own error is above a tenth of what is measured; tighten solver.rtol (or, with kinks, use "
+            "method = 'Midpoint' and a smaller step)"
+        )
+    return Sentence(f"{_start(row.title)}: {told}.", warns=True)
+
+
+def diagnosis_sentence(diagnosis: Diagnosis) -> str:
+    """The observed order and how it stands to theory's; then why, and what was left out of the fit."""
+    seen = diagnosis.evidence
+    told = [_outcome(diagnosis), *(_cause(cause, seen) for cause in diagnosis.causes)]
+    if diagnosis.outcome is Outcome.SHORT and not diagnosis.causes:
+        told.append(f"No cause was found ({_local(seen)}).")
+    if seen.left_out:
+        told.append(f"Left out: {'; '.join(_left_out(seen))}.")
+    return " ".join(told)
+
+
+def _outcome(diagnosis: Diagnosis) -> str:
+    seen = diagnosis.evidence
+    if diagnosis.outcome is Outcome.TOO_FEW_POINTS:
+        return f"No order: only {seen.used} of {seen.points} learning rates can be used."
+    told = f"Order {order_with_error(seen.order.order, seen.order.standard_error)}"
+    match diagnosis.outcome:
+        case Outcome.AS_EXPECTED:
+            return f"{told}, as theory predicts ({seen.expected})."
+        case Outcome.ABOVE:
+            return f"{told}, above the {seen.expected} that theory predicts."
+        case Outcome.SHORT:
+            return f"{told}, short of the {seen.expected} that theory predicts for smooth losses."
+        case _:
+            return f"{told}; the {seen.expected} of theory is not to be expected here."
+
+
+def _cause(cause: Cause, seen: Evidence) -> str:
+    match cause:
+        case Cause.BATCH_NOISE:
+            return (
+                "This flow takes all samples and the run takes batches: the noise of the batches is in the error, and "
+                "hides the order."
+            )
+        case Cause.KINKS:
+            crossings = (
+                f", which up to {seen.crossing_share:.2%} of the units do in one step"
+                if np.isfinite(seen.crossing_share)
+                else ""
+            )
+            return (
+                "Kinks are the cause: the gradient jumps where a unit crosses its kink "
+                f"({', '.join(seen.kinks)}){crossings}."
+            )
+        case Cause.SHARPNESS:
+            return (
+                f"lr · λ_max reaches {seen.normalised_sharpness:.2g} along the path, and the series of a modified flow "
+                f"converges below {SERIES_LIMIT:g}: leave out the largest learning rates."
+            )
+        case Cause.BATCH_TRANSIENTS:
+            return (
+                "Each change of batch starts a transient of the optimiser's state, which the differences of the flow "
+                "do not follow to any order in lr."
+            )
+        case Cause.COLD_START:
+            share = (
+                f" ({seen.start_share:.0%} of the one-step defects fall in the first tenth of the run)"
+                if np.isfinite(seen.start_share)
+                else ""
+            )
+            return (
+                "The optimiser's state is empty at the start, and its first steps leave an error of order 1"
+                f"{share}: set training.warm_steps."
+            )
+        case Cause.LARGE_STEPS:
+            return f"These learning rates are not small enough to show the order ({_local(seen)})."
+
+
+def _local(seen: Evidence) -> str:
+    return "from each to the next smaller: " + ", ".join(f"{order:.2f}" for order in seen.local_orders)
+
+
+def _left_out(seen: Evidence) -> Iterator[str]:
+    told = {
+        LeftOut.NOT_SOLVED: "the run diverged, or the solve failed",
+        LeftOut.SOLVER_ERROR: "the solver's own error is above a tenth of what is measured ("
+        + ("take a smaller solver.step" if seen.fixed_step else "tighten solver.rtol")
+        + ")",
+        LeftOut.ROUNDING: "the error is at the rounding of the run itself",
+    }
+    for why, n in seen.left_out.items():
+        yield f"at {n} learning rate{'' if n == 1 else 's'} {told[why]}"
+
+
+def stability_sentence(seen: Stability) -> Sentence:
+    """lr · λ_max against its limits, and what that means for the flows."""
+    series = f"{seen.series_limit:g}"
+    limit = None if seen.stability_limit is None else f"{seen.stability_limit:.3g}"
+    if seen.unstable_from is not None:
+        told = (
+            f"From step {seen.unstable_from} on lr · λ_max is above the limit of stability, {limit} (it reaches "
+            f"{seen.largest:.3g}). A step there overshoots in the sharpest direction by more than it started with, "
+            "which no flow does: past this step no flow, of whatever order, is expected to follow the run."
+        )
+        errors = "; ".join(
+            f"{one.title} ({power(one.there)} there, {power(one.at_end)} at the end)" for one in seen.errors
+        )
+        return Sentence(f"{told} Errors over the motion: {errors}." if errors else told, warns=True)
+    if seen.series_from is not None:
+        passed = "" if limit is None else f" The limit of stability, {limit}, is not passed."
+        return Sentence(
+            f"lr · λ_max reaches {seen.largest:.3g}: from step {seen.series_from} on it is above {series}, where the "
+            "series of the modified flow does not converge in the sharpest directions, and a higher order need not be "
+            f"closer.{passed}"
+        )
+    stable = "" if limit is None else f", and the run is stable below {limit}"
+    return Sentence(
+        f"lr · λ_max stays below {_rounded_up(seen.largest)}: the series of a modified flow converges below {series}"
+        f"{stable}."
+    )
+
+
+def _rounded_up(value: float) -> str:
+    """Two figures, not below the value."""
+    scale = 10.0 ** (np.floor(np.log10(value)) - 1) if value > 0 else 1.0
+    return f"{np.ceil(value / scale) * scale:.2g}"
+
+
+def _start(title: str) -> str:
+    """As the start of a sentence."""
+    return title[:1].upper() + title[1:]

@@ -1,0 +1,201 @@
+"""Tables that name an entry of a registry; their other keys are the entry's options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+from torch import nn
+
+from nm_ode.data import DATA
+from nm_ode.errors import NmOdeError
+from nm_ode.flows import FLOWS
+from nm_ode.models import MODELS, Network
+from nm_ode.observers import OBSERVERS
+from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
+from nm_ode.registry import Registry
+from nm_ode.studies.options import Option, options_of, takes, validated
+from nm_ode.studies.tables import Table, at_key, combination, require_known_keys, unknown_name
+
+
+class EntryTable(Table):
+    """A table like `{ name = "cosine", final = 0.05 }`; a text alone is the name.
+
+    Attributes:
+        name: the entry's, under the key `key`.
+        options: all of the entry's, with defaults.
+    """
+
+    registry: ClassVar[Registry[Any]]
+    key: ClassVar[str] = "name"
+    default: ClassVar[str | None] = None
+    from_options_alone: ClassVar[bool] = False
+
+    name: str
+    options: dict[str, Any]
+
+    @classmethod
+    def options_of(cls, entry: Any) -> dict[str, Option]:
+        """What a case can set of an entry."""
+        return options_of(entry)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {cls.key: data}
+        if not isinstance(data, Mapping):
+            return data
+        name = data.get(cls.key, cls.default)
+        if name is None:
+            missing = PydanticCustomError(
+                "no_name", "says which {what} is meant", {"what": cls.registry.what}
+            )
+            raise at_key(cls.key, missing, None)
+        if name not in cls.registry:
+            raise at_key(cls.key, unknown_name(str(name), cls.registry), name)
+        own = {key: data[key] for key in cls._own_keys() if key in data}
+        rest = {key: value for key, value in data.items() if key not in own and key != cls.key}
+        options = cls.options_of(cls.registry[name])
+        require_known_keys(rest, [cls.key, *options, *cls._own_keys()])
+        return {"name": name, "options": validated(name, options, rest), **own}
+
+    @classmethod
+    def _own_keys(cls) -> list[str]:
+        return [key for key in cls.model_fields if key not in ("name", "options")]
+
+    @model_validator(mode="after")
+    def _can_be_made(self, info: ValidationInfo) -> EntryTable:
+        if self.from_options_alone:
+            try:
+                self.make(folder=(info.context or {}).get("folder", Path()))
+            except (NmOdeError, ValueError) as error:
+                raise combination(str(error)) from None
+        return self
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {self.key: self.name, **self.options, **{key: getattr(self, key) for key in self._own_keys()}}
+
+    def make(self, *given: Any, folder: Path, **changed: Any) -> Any:
+        """The thing itself.
+
+        Args:
+            given: the parameters in front, which are not options.
+            folder: of the case file, to which paths are relative.
+            changed: options at other values.
+        """
+        return self.registry[self.name](*given, **self.arguments(folder) | changed)
+
+    def arguments(self, folder: Path) -> dict[str, Any]:
+        """The options, with paths as they are from here."""
+        return {
+            key: folder / value if isinstance(value, Path) else value for key, value in self.options.items()
+        }
+
+
+class ScheduleTable(EntryTable):
+    """A learning-rate schedule."""
+
+    registry: ClassVar = SCHEDULES
+    from_options_alone: ClassVar = True
+
+
+class OptimizerTable(EntryTable):
+    """An optimiser; the registry's first if none is named."""
+
+    registry: ClassVar = OPTIMIZERS
+    default: ClassVar = next(iter(OPTIMIZERS))
+    from_options_alone: ClassVar = True
+
+    schedule: ScheduleTable | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate, which every optimiser has."""
+        return float(self.options["lr"])
+
+
+class FlowTable(EntryTable):
+    """A flow; beside a run on minibatches also over which samples its loss is."""
+
+    registry: ClassVar = FLOWS
+    key: ClassVar = "kind"
+
+    batches: Literal["same", "full"] | None = None
+
+    @classmethod
+    def options_of(cls, entry: Any) -> dict[str, Option]:
+        """What comes after problem and optimiser."""
+        return options_of(entry, skip=2)
+
+
+class ObserverTable(EntryTable):
+    """What else is looked at along the run and the flows."""
+
+    registry: ClassVar = OBSERVERS
+    from_options_alone: ClassVar = True
+
+
+class DataTable(EntryTable):
+    """A data set."""
+
+    registry: ClassVar = DATA
+
+
+class ModelTable(EntryTable):
+    """A network."""
+
+    registry: ClassVar = MODELS
+
+    @property
+    def network(self) -> Network:
+        """The registry's entry."""
+        return MODELS[self.name]
+
+    @classmethod
+    def options_of(cls, entry: Network) -> dict[str, Option]:
+        """What neither the case's seed nor the data's shape gives."""
+        given = ("seed", "image", "channels") if entry.takes_images else ("seed",)
+        said = [place.split("[")[0] for place in (entry.inputs, entry.outputs) if place is not None]
+        return options_of(entry.build, given=given, required=said)
+
+    def build(self, *, folder: Path, seed: int, **shape: int) -> nn.Module:
+        """The network; `seed` if it takes one.
+
+        Args:
+            shape: `image` and `channels`, for a network of images.
+        """
+        build = self.network.build
+        given: dict[str, Any] = {"seed": seed, **shape}
+        return build(**self.arguments(folder), **{key: given[key] for key in given if takes(build, key)})
+
+    def size(self, place: str) -> int:
+        """The value at a place such as "widths[0]"."""
+        key, _, index = place.partition("[")
+        value = self.options[key]
+        return int(value[int(index.rstrip("]"))] if index else value)
+
+
+class CodeTable(Table):
+    """The user's own Python: `python = "my_net.py:build"`; other keys are the function's keyword arguments."""
+
+    python: str = Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")
+    options: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        if "name" in data:
+            raise combination("name and python were given; give one of the two")
+        rest = {key: value for key, value in data.items() if key != "python"}
+        return {**({"python": data["python"]} if "python" in data else {}), "options": rest}
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"python": self.python, **self.options}

@@ -1,0 +1,9 @@
+"""What is wrong with a case."""
+
+from __future__ import annotations
+
+from nm_ode.errors import NmOdeError
+
+
+class CaseError(NmOdeError, ValueError):
+    """A mistake in a case file or in what it names, told in one sentence a line."""

@@ -1,0 +1,155 @@
+"""One study into its store: train, solve, compare; each group is kept as soon as it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import xarray as xr
+
+from bridges import EngineError
+from nm_ode.comparison import compare, convergence
+from nm_ode.flows import Flow
+from nm_ode.observers import Charges, Curvature
+from nm_ode.results import LadderPointInfo, RunInfo, decode, run_info, solve_info
+from nm_ode.results.store import StoreWriter
+from nm_ode.solving import SolveError, solve
+from nm_ode.studies.build import Study
+from nm_ode.studies.charges import prediction, wanted_symmetries
+from nm_ode.studies.cross_check import cross_checked
+from nm_ode.studies.ladder import ladder_info, ladder_point, warm_state
+from nm_ode.studies.progress import Progress
+from nm_ode.symmetries import Symmetry
+from nm_ode.training import TrainingDiverged, train
+
+CURVATURE_STEP = "curvature_step"
+CURVATURE_LIMITS = ("series_limit", "stability_limit")
+
+
+def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
+    """Compute what the store lacks, and write it.
+
+    Returns:
+        A sentence for each part that did not go well.
+
+    Raises:
+        SymmetryError: the model cannot be traced.
+        ArgumentError: an observer that does not go with the others.
+    """
+    failures: list[str] = []
+    wanted = wanted_symmetries(study.case, study.problem, study.optimizer)
+    if wanted is not None:
+        writer.write("symmetries", wanted.table)
+        failures += wanted.defects
+    chosen = wanted.chosen if wanted is not None else ()
+    run = _trained(study, writer, chosen, progress)
+    info = run_info(run)
+    if info.status != "success":
+        return [*failures, info.message]
+    for law in wanted.laws if wanted is not None else ():
+        predicted = prediction(run, law)
+        writer.write(f"laws/{law}", predicted)
+        writer.write(f"comparison/{law}", compare(run, predicted))
+    for flow in study.flows_beside(run, study.optimizer):
+        failures += _solved(study, writer, flow, run, chosen, progress)
+    if study.case.ladder is not None:
+        _climb(study, writer, study.case.ladder.lr, progress)
+    return failures
+
+
+def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], progress: Progress) -> xr.Dataset:
+    """The run, from the store if it is there."""
+    case = study.case
+    found = _complete(writer.read("discrete"), run_info)
+    if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
+        return found
+    curvature = [] if case.stability is None else [Curvature(case.stability.points)]
+    try:
+        run = train(
+            study.problem,
+            study.optimizer,
+            case.training.steps,
+            batch_size=case.training.batch_size,
+            seed=case.seed,
+            save_every=case.training.save_every,
+            state0=warm_state(study, study.optimizer),
+            schedule=study.schedule,
+            observe=[*curvature, Charges(chosen), *study.observers()],
+            on_step=progress("training", case.training.steps),
+        )
+    except TrainingDiverged as diverged:
+        run = diverged.run
+    run, measured = without_curvature(run)
+    writer.write("discrete", run)
+    if measured is not None:
+        writer.write("discrete/curvature", measured)
+    return run
+
+
+def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """A run's dataset, and the curvature in it as one of its own; None if there is none."""
+    if CURVATURE_STEP not in run.dims:
+        return run, None
+    limits = [name for name in CURVATURE_LIMITS if name in run.data_vars]
+    elsewhere = [
+        name
+        for name, found in run.variables.items()
+        if CURVATURE_STEP not in found.dims and name not in limits
+    ]
+    measured = run.drop_vars(elsewhere).drop_attrs(deep=False)
+    return run.drop_dims(CURVATURE_STEP).drop_vars(limits), measured
+
+
+def _solved(
+    study: Study,
+    writer: StoreWriter,
+    flow: Flow,
+    run: xr.Dataset,
+    chosen: Sequence[Symmetry],
+    progress: Progress,
+) -> list[str]:
+    """Solve a flow, or find it solved, and compare it with the run."""
+    case, failures = study.case, []
+    name, title, _ = study.told(flow)
+    group = f"flows/{name}"
+    solution = _complete(writer.read(group), solve_info)
+    if solution is not None and case.solver.engines[1:] and "engine_distance" not in solution:
+        solution = None  # the engine that was to check it had failed
+    if solution is None:
+        try:
+            solution = solve(
+                flow,
+                run,
+                **case.solver.options(),
+                check=case.solver.check,
+                observe=[Charges(chosen), *study.observers()],
+                on_sample=progress(title, run.sizes["saved_step"]),
+            )
+        except SolveError as error:
+            solution = error.solution
+            failures.append(str(error))
+        else:
+            try:
+                solution = cross_checked(solution, flow, run, case, progress)
+            except (SolveError, EngineError) as error:
+                failures.append(f"cross-check: {error}")
+        writer.write(group, solution)
+    if solution.sizes.get("time"):
+        writer.write(f"comparison/{name}", compare(run, solution))
+    return failures
+
+
+def _climb(study: Study, writer: StoreWriter, lrs: Sequence[float], progress: Progress) -> None:
+    points = []
+    for i, lr in enumerate(lrs):
+        group = f"ladder/{i}"
+        point = _complete(writer.read(group), lambda found: decode(LadderPointInfo, found.attrs))
+        if point is None:
+            point = ladder_point(study, lr, progress)
+            writer.write(group, point)
+        points.append(point)
+    writer.write("convergence", convergence(points, ladder_info(study)))
+
+
+def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:
+    return dataset if dataset is not None and info(dataset).status == "success" else None

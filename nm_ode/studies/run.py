@@ -1,0 +1,133 @@
+"""Run a case into its store, or go on with it, or find it done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import xarray as xr
+from filelock import FileLock, Timeout
+
+from bridges import EngineError, require_ready
+from nm_ode.errors import ArgumentError
+from nm_ode.results import Identity, StoreError, StudyInfo, open_store, study_info
+from nm_ode.results.identity import require_same
+from nm_ode.results.store import StoreWriter, unfinished_identity
+from nm_ode.studies.build import Study, build_study
+from nm_ode.studies.errors import CaseError
+from nm_ode.studies.member import compute
+from nm_ode.studies.own_code import hashes_now
+from nm_ode.studies.progress import Progress, silent
+from nm_ode.studies.schema import Case
+from nm_ode.studies.versions import git_commit, versions
+from nm_ode.symmetries import SymmetryError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the results are; `failures` has a sentence for each part that did not go well."""
+
+    store: Path
+    tree: xr.DataTree
+    failures: tuple[str, ...]
+    reused: bool
+
+
+def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None) -> Outcome:
+    """Run a case, or go on with it, or find it done.
+
+    Args:
+        case, path: from `load_case`, and its file.
+        out: the store becomes out/<name>/run.zarr.
+
+    Raises:
+        CaseError: what the case names is not there or does not go together, or the user's own code failed.
+        StoreError: the folder cannot be written, holds another case's results, or those of other code.
+    """
+    store = out / case.name / "run.zarr"
+    with _locked(store.parent):
+        resolved = case.model_dump(mode="json")
+        tree = open_store(store) if store.exists() else None
+        info = None if tree is None else study_info(tree)
+        there = unfinished_identity(store) if info is None else Identity(info.case, info.code)
+        if there is not None:
+            require_same(store, there, Identity(resolved, hashes_now(there.code, path.parent)))
+        if tree is not None and info is not None and info.status == "complete":
+            return Outcome(store, tree, (), reused=True)
+        if case.flows:
+            _require_ready(case, path)
+        study = build_study(case, path)
+        started = _now()
+        writer = StoreWriter(store, Identity(resolved, study.code.hashes))
+        try:
+            with study.code.explained():
+                failures = compute(study, writer, progress or silent)
+        except SymmetryError as error:
+            raise CaseError(f"{path}: symmetries: {error}") from None
+        except ArgumentError as error:
+            raise CaseError(f"{path}: {error}") from None
+        writer.finish(_info(study, failures, started))
+        return Outcome(store, open_store(store), tuple(failures), reused=False)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, there and for nobody else to write.
+
+    Raises:
+        StoreError: it cannot be, or another run has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            f"{folder} is being written by another run; wait for it, or choose another folder with --out"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be written ({error.strerror}): choose another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _require_ready(case: Case, path: Path) -> None:
+    """An engine that cannot start is told before anything is computed."""
+    try:
+        for engine in case.solver.engines:
+            require_ready(engine)
+    except EngineError as error:
+        raise CaseError(f"{path}: solver.engine: {error}") from None
+
+
+def _info(study: Study, failures: list[str], started: str) -> StudyInfo:
+    case, problem = study.case, study.problem
+    return StudyInfo(
+        title=case.title or case.name,
+        case=case.model_dump(mode="json"),
+        case_file=study.path.name,
+        case_text=study.path.read_text(encoding="utf-8"),
+        status="failed" if failures else "complete",
+        versions=versions(),
+        git_commit=git_commit(),
+        device=str(problem.device),
+        dtype=case.dtype,
+        seed=case.seed,
+        started=started,
+        ended=_now(),
+        parameters=problem.layout.size,
+        samples=problem.n_samples,
+        failures=tuple(failures),
+        code=study.code.hashes,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,182 @@
+"""The case file as a schema: what it may say, and what goes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from bridges import AUTO, engine_names
+from nm_ode.charges import LAWS
+from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
+from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.tables import Table, combination, not_allowed, unknown_name
+from nm_ode.symmetries import KINDS
+
+
+def _known(names: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise unknown_name(name, names)
+        return name
+
+    return AfterValidator(check)
+
+
+def _which(table: Any) -> str:
+    python = "python" in table if isinstance(table, Mapping) else isinstance(table, CodeTable)
+    return "<own code>" if python else "<entry>"
+
+
+OwnCode = Annotated[CodeTable, Tag("<own code>")]
+
+
+class Training(Table):
+    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it."""
+
+    steps: Annotated[int, Field(ge=1)]
+    batch_size: int | Literal["full"] = "full"
+    warm_steps: Annotated[int, Field(ge=0)] = 0
+    save_every: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _number_or_full(cls, value: Any) -> Any:
+        if value != "full" and not (type(value) is int and value >= 1):
+            raise not_allowed("'full' or a number of samples, at least 1")
+        return value
+
+
+class Solver(Table):
+    """Engine and tolerances for all flows of the case; further engines check the first."""
+
+    engine: str | list[str] = AUTO
+    method: str | None = None
+    rtol: Annotated[float, Field(gt=0, lt=1)] | None = None
+    atol: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
+    max_step: Annotated[float, Field(gt=0)] | None = None
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    max_rhs: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    check: bool = True
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _one_or_several(cls, engine: Any) -> Any:
+        names = [engine] if isinstance(engine, str) else engine
+        if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+            raise not_allowed("an engine's name, or a list of different ones")
+        known = (AUTO, *engine_names())
+        for name in names:
+            if name not in known:
+                raise unknown_name(str(name), known)
+        return engine
+
+    @property
+    def engines(self) -> list[str]:
+        """The engine that solves, and those that check it."""
+        return [self.engine] if isinstance(self.engine, str) else list(self.engine)
+
+    def options(self) -> dict[str, Any]:
+        """For `solve`, by the first engine."""
+        return {**self.model_dump(exclude={"check"}), "engine": self.engines[0]}
+
+
+class SymmetriesTable(Table):
+    """Symmetries to find and verify, whose charges are recorded and predicted."""
+
+    kinds: Annotated[list[Annotated[str, _known(KINDS)]], Field(min_length=1)] | None = None
+    laws: list[Annotated[str, _known(LAWS)]] | None = None
+
+
+class StabilityTable(Table):
+    """Sharpness along the run."""
+
+    points: Annotated[int, Field(ge=2)] = 20
+
+
+class LadderTable(Table):
+    """Learning rates at which the whole study is repeated, to the same final time, for the order of each flow."""
+
+    lr: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+
+    @field_validator("lr")
+    @classmethod
+    def _distinct(cls, lr: list[float]) -> list[float]:
+        if len(set(lr)) < len(lr):
+            raise not_allowed("learning rates that are all different")
+        return sorted(lr, reverse=True)
+
+
+class Case(Table):
+    """One study: model, data, objective, optimiser, and the flows to compare the run with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    title: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["float64", "float32"] = "float64"
+    device: str = "cpu"
+    chunk_size: Annotated[int, Field(ge=1)] | None = None
+    loss: Annotated[str, _known(LOSSES)] | None = None
+    objective: CodeTable | None = None
+    model: Annotated[Annotated[ModelTable, Tag("<entry>")] | OwnCode, Discriminator(_which)]
+    data: Annotated[Annotated[DataTable, Tag("<entry>")] | OwnCode, Discriminator(_which)]
+    optimizer: OptimizerTable
+    training: Training
+    flows: list[FlowTable] = Field(default_factory=list)
+    observe: list[ObserverTable] = Field(default_factory=list)
+    solver: Solver = Field(default_factory=Solver)
+    symmetries: SymmetriesTable | None = None
+    stability: StabilityTable | None = None
+    ladder: LadderTable | None = None
+
+    @property
+    def code(self) -> dict[str, CodeTable]:
+        """The user's own Python, by the key that names it."""
+        tables = {"model": self.model, "data": self.data, "objective": self.objective}
+        return {key: table for key, table in tables.items() if isinstance(table, CodeTable)}
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Case:
+        if (self.loss is None) == (self.objective is None):
+            given = "neither" if self.loss is None else "both"
+            raise combination(f"loss, or an objective of your own: {given} was given; one must be")
+        for i in range(len(self.flows)):
+            self._require_flow_fits(i)
+        self._require_ladder_fits()
+        return self
+
+    def _require_flow_fits(self, i: int) -> None:
+        flow, batches = self.flows[i], self.flows[i].batches
+        if flow in self.flows[:i]:
+            raise combination(f"flows[{i}] is there twice")
+        if self.training.batch_size == "full" and batches is not None:
+            raise combination(
+                f"flows[{i}]: batches = '{batches}' is for a run on minibatches; training.batch_size is 'full': leave "
+                "it out"
+            )
+        if self.training.batch_size != "full" and batches is None:
+            raise combination(
+                f"flows[{i}]: training.batch_size = {self.training.batch_size}: say which samples the flow's loss is "
+                "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
+                "batches = 'full' (all: the error holds the batches' noise too)"
+            )
+
+    def _require_ladder_fits(self) -> None:
+        if self.ladder is None:
+            return
+        if not self.flows:
+            raise combination("ladder: there is no flow whose order it could show; name some in flows")
+        if self.optimizer.schedule is not None:
+            raise combination("optimizer.schedule does not go with a ladder, whose lr is constant")
+        for lr in self.ladder.lr:
+            for key, steps in (("steps", self.training.steps), ("warm_steps", self.training.warm_steps)):
+                exact = steps * self.optimizer.lr / lr
+                if abs(round(exact) - exact) > 1e-6 * max(exact, 1):
+                    raise combination(
+                        f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
+                        f"{exact:g} of its steps, and must be a whole number for all runs of the ladder to end at the "
+                        "same time"
+                    )

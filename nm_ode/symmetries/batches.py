@@ -1,0 +1,64 @@
+"""The tensors of a batch of any structure (`nm_ode.data.trees`), and random ones like an example's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from nm_ode.data.trees import flatten, map_leaves
+
+Batch: TypeAlias = Any
+"""A tree whose leaves are tensors, and what else an objective needs (numbers, texts, None)."""
+
+
+def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
+    """The tensors of a batch, in the tree's order."""
+    return tuple(leaf for leaf in flatten(batch)[0] if isinstance(leaf, Tensor))
+
+
+def with_tensors(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
+    """The batch with other tensors in the place of its own."""
+    leaves, rebuild = flatten(batch)
+    given = iter(tensors)
+    return rebuild([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
+
+def float64_on_cpu(batch: Batch) -> Batch:
+    """Floating-point tensors as float64, all on the CPU."""
+    return map_leaves(lambda leaf: _float64_on_cpu(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:
+    """A random tensor of the example's shape, scale and range."""
+    if example.is_floating_point():
+        spread = float(example.std()) if example.numel() > 1 else 1.0
+        noise = torch.randn(example.shape, dtype=example.dtype, generator=generator)
+        return float(example.mean()) + (spread or 1.0) * noise
+    if example.dtype == torch.bool:
+        return torch.rand(example.shape, generator=generator) < 0.5
+    low, high = int(example.min()), int(example.max())
+    return torch.randint(low, high + 1, example.shape, generator=generator, dtype=example.dtype)
+
+
+def repeated(part: Tensor, count: int) -> Tensor:
+    """The first `count` samples, from the first again where there are fewer."""
+    return torch.cat([part] * -(-count // len(part)))[:count]
+
+
+def at_least(x: Tensor, count: int, seed: int) -> Tensor:
+    """Enough samples to tell one from another; more are drawn like those given."""
+    if len(x) >= count:
+        return x
+    more = repeated(x, count)
+    if not x.is_floating_point():
+        return more
+    noise = torch.randn(more.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+    return more + max(float(x.std()), 0.1) * noise if x.numel() > 1 else more + noise
+
+
+def _float64_on_cpu(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -1,0 +1,9 @@
+"""The error of this room."""
+
+from __future__ import annotations
+
+from nm_ode.errors import NmOdeError
+
+
+class SymmetryError(NmOdeError, ValueError):
+    """Symmetries cannot be found: the model cannot be traced, or the loss is not known; or they are another model's."""

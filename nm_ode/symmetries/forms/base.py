@@ -1,0 +1,78 @@
+"""What a form of generators offers: its sums over theta's slices, added to one vector of all charges."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nm_ode.parameters import Layout
+from nm_ode.symmetries.symmetry import Part, Symmetry
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A symmetry and the number of its first charge among all."""
+
+    symmetry: Symmetry
+    first: int
+
+
+class Form(ABC):
+    """The generators of some symmetries: ξ = Bθ with B symmetric, or constant.
+
+    With [u, v] = ⟨u, Bv⟩ the charge is [θ, θ] and the gradient's constraint [g, θ]. Each `add_…` adds what it
+    measures into its last arguments, vectors of shape (C,) with one number for each charge of the meter; u, v, theta
+    and grad have shape (P,), and are read where they lie.
+
+    Args:
+        layout: of theta.
+        placed: the symmetries of this form.
+        device: of the vectors that will be measured.
+    """
+
+    degree: ClassVar[Literal[1, 2]] = 2
+    """Of the charge as a polynomial in theta."""
+
+    @abstractmethod
+    def __init__(self, layout: Layout, placed: Sequence[Placed], device: torch.device | str) -> None: ...
+
+    @staticmethod
+    @abstractmethod
+    def count(parts: Sequence[Part]) -> int:
+        """Number of charges of a symmetry that is made of these parts."""
+
+    @abstractmethod
+    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+        """[u, v]; 0 for generators that are constant."""
+
+    @abstractmethod
+    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+        """‖ξ(θ)‖²."""
+
+    @abstractmethod
+    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+        """Σ_c r_c B_c v into `result`, shape (P,); nothing for generators that are constant."""
+
+    def add_shift(self, coefficients: Tensor, result: Tensor) -> None:  # noqa: B027 (nothing for most forms)
+        """Σ_c r_c ξ_c of generators that are constant into `result`, shape (P,)."""
+
+    def add_charge(self, theta: Tensor, charge: Tensor) -> None:
+        """Q."""
+        self.add_bracket(theta, theta, charge)
+
+    def add_constraint(self, grad: Tensor, theta: Tensor, constraint: Tensor) -> None:
+        """⟨g, ξ(θ)⟩."""
+        self.add_bracket(grad, theta, constraint)
+
+    def add_state(
+        self, theta: Tensor, grad: Tensor, charge: Tensor, squares: Tensor, constraint: Tensor
+    ) -> None:
+        """Q, ‖ξ(θ)‖² and ⟨g, ξ(θ)⟩; forms that can do so read theta once."""
+        self.add_charge(theta, charge)
+        self.add_squares(theta, squares)
+        self.add_constraint(grad, theta, constraint)

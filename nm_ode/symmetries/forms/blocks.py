@@ -1,0 +1,101 @@
+"""Generators that mix the rows of blocks: row i becomes Σ_j S_ij row j, S symmetric. Q = W Wᵀ, its distinct entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nm_ode.parameters import Layout
+from nm_ode.symmetries.forms.base import Form, Placed
+from nm_ode.symmetries.symmetry import Part, View
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """A view (blocks, d, rest) of one parameter, and where the charges of its symmetry begin."""
+
+    view: View
+    start: int
+    first: int
+    weight: float
+
+    def of(self, vector: Tensor) -> Tensor:
+        return self.view.of(vector, self.start)
+
+    def send(self, product: Tensor, result: Tensor) -> None:
+        """Add the distinct entries of the symmetric part."""
+        i, j = _upper(product)
+        upper = (0.5 * (product[:, i, j] + product[:, j, i])).reshape(-1)
+        result[self.first : self.first + upper.numel()] += self.weight * upper
+
+    def send_squares(self, product: Tensor, squares: Tensor) -> None:
+        """Add ‖ξ‖² of each charge, the product being W Wᵀ."""
+        i, j = _upper(product)
+        diagonal = product.diagonal(dim1=-2, dim2=-1)
+        both = torch.where(i == j, diagonal[:, i], 0.25 * (diagonal[:, i] + diagonal[:, j])).reshape(-1)
+        squares[self.first : self.first + both.numel()] += both
+
+
+class Blocks(Form):
+    """ξ = weight · S W on views W of shape (blocks, d, rest).
+
+    There is a charge for each block and each i ≤ j, with S = (e_i e_jᵀ + e_j e_iᵀ)/2.
+    """
+
+    def __init__(self, layout: Layout, placed: Sequence[Placed], device: torch.device | str) -> None:
+        self._blocks = [
+            _Block(part.view, layout[part.parameter].start, one.first, part.weight)
+            for one in placed
+            for part in one.symmetry.parts
+        ]
+
+    @staticmethod
+    def count(parts: Sequence[Part]) -> int:
+        """d(d+1)/2 for each block."""
+        blocks, d, _ = parts[0].view.shape
+        return blocks * d * (d + 1) // 2
+
+    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+        """The symmetric part of U Vᵀ."""
+        for block in self._blocks:
+            block.send(block.of(u) @ block.of(v).mT, result)
+
+    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+        """‖S W‖²."""
+        for block in self._blocks:
+            rows = block.of(theta)
+            block.send_squares(rows @ rows.mT, squares)
+
+    def add_state(
+        self, theta: Tensor, grad: Tensor, charge: Tensor, squares: Tensor, constraint: Tensor
+    ) -> None:
+        """All three, with W Wᵀ made once."""
+        for block in self._blocks:
+            rows, of_grad = block.of(theta), block.of(grad)
+            product = rows @ rows.mT
+            block.send(product, charge)
+            block.send(of_grad @ rows.mT, constraint)
+            block.send_squares(product, squares)
+
+    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+        """(Σ_c r_c S_c) V."""
+        for block in self._blocks:
+            blocks, d, _ = block.view.shape
+            number = d * (d + 1) // 2
+            upper = coefficients[block.first : block.first + blocks * number].reshape(blocks, number)
+            matrix = vector.new_zeros(blocks, d, d)
+            i, j = _upper(matrix)
+            matrix[:, i, j] = 0.5 * upper
+            matrix = matrix + matrix.mT
+            into = block.of(result)
+            into += block.weight * (matrix @ block.of(vector))
+
+
+def _upper(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the upper triangle of square matrices, diagonal included."""
+    d = matrices.shape[-1]
+    i, j = torch.triu_indices(d, d, device=matrices.device)
+    return i, j

@@ -1,0 +1,106 @@
+"""All that the rules of all kinds prove of a graph, put together and named, before anything is computed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from nm_ode.symmetries.findings import Absorption, Found
+from nm_ode.symmetries.graph import Graph
+from nm_ode.symmetries.kinds import KINDS
+from nm_ode.symmetries.names import names_of
+from nm_ode.symmetries.operations import value
+from nm_ode.symmetries.symmetry import Part, Symmetry
+
+
+@dataclass(frozen=True, eq=False)
+class EpsilonLink:
+    """Which charges multiply what one ε stands beside: entry groups[i] of the ε, charges[i], to the power powers[i]."""
+
+    node: Node
+    shape: tuple[int, ...]
+    epsilon: float
+    groups: Tensor
+    charges: Tensor
+    powers: Tensor
+
+
+def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...]]:
+    """The symmetries in the order of their kinds, and the ε's that break them."""
+    found: list[Found] = []
+    absorptions: list[tuple[int, Absorption]] = []  # with the place of its findings' first symmetry
+    for find in dict.fromkeys(kind.find for kind in KINDS.values()):
+        findings = find(graph)
+        absorptions += [(len(found), absorption) for absorption in findings.absorptions]
+        found += findings.symmetries
+    rank = {kind: i for i, kind in enumerate(KINDS)}
+    order = sorted(range(len(found)), key=lambda i: rank[found[i].kind])
+    shapes = {name: tuple(value(node).shape) for node, name in graph.parameters.items()}
+    names = dict(zip(order, names_of([found[i] for i in order], shapes), strict=True))
+    counts = [KINDS[one.kind].form.count(one.parts) for one in found]
+    starts = np.zeros(len(found), dtype=np.int64)
+    starts[order] = np.cumsum([0, *(counts[i] for i in order)])[:-1]
+    epsilons: dict[int, float] = defaultdict(float)
+    for first, absorption in absorptions:
+        for member in absorption.members.unique().tolist():
+            epsilons[first + member] = max(epsilons[first + member], absorption.epsilon)
+    within = _within(found, names)
+    symmetries = tuple(
+        Symmetry(
+            kind=found[i].kind,
+            name=names[i],
+            count=counts[i],
+            parts=found[i].parts,
+            shapes={part.parameter: shapes[part.parameter] for part in found[i].parts},
+            epsilon=epsilons.get(i, 0.0),
+            within=within.get(i),
+        )
+        for i in order
+    )
+    return symmetries, tuple(_link(absorption, starts[first:]) for first, absorption in absorptions)
+
+
+def _link(absorption: Absorption, starts: np.ndarray) -> EpsilonLink:
+    """With charges numbered over all symmetries; `starts` are the first ones of the findings' symmetries."""
+    charges = torch.from_numpy(starts)[absorption.members] + absorption.channels
+    return EpsilonLink(
+        absorption.node,
+        absorption.shape,
+        absorption.epsilon,
+        absorption.groups,
+        charges,
+        absorption.powers,
+    )
+
+
+def _within(found: Sequence[Found], names: Mapping[int, str]) -> dict[int, str]:
+    """Symmetries whose charges are the diagonal of another's: its name."""
+    wholes = [(i, one) for i, one in enumerate(found) if KINDS[one.kind].diagonal is not None]
+    within = {}
+    for i, one in enumerate(found):
+        for j, other in wholes:
+            if (
+                KINDS[other.kind].diagonal == one.kind
+                and _parameters(one) == _parameters(other)
+                and _entries(one.parts) == _entries(other.parts)
+            ):
+                within[i] = names[j]
+    return within
+
+
+def _parameters(found: Found) -> set[str]:
+    return {part.parameter for part in found.parts}
+
+
+def _entries(parts: tuple[Part, ...]) -> dict[str, bytes]:
+    """Which entries of which parameters, as something that can be compared."""
+    by_name: dict[str, list[Tensor]] = defaultdict(list)
+    for part in parts:
+        by_name[part.parameter].append(part.entries)
+    return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}

@@ -1,0 +1,1 @@
+"""One addition is one file and one registration: an example of each."""
