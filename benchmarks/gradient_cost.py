@@ -3,12 +3,15 @@
 `Problem.grad(theta)` takes any theta and gives one flat gradient; the plain pass has its parameters where they are
 and leaves its gradients in as many tensors. `into_out`: with `out=` given, as training does; `fresh`: without.
 Both in float64, on the same data, in turns.
+
+`sample_grads` and `ensemble`: the gradients of all samples, and of members on batches of their own, beside the same
+one at a time.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from measuring import keep_pages, paired_ratio, report
@@ -45,6 +48,7 @@ MODELS = {
 
 
 BUILDS, PAIRS = 9, 41
+MEMBERS, BATCH = 20, 8
 
 
 def compare(build: Callable[[], nn.Module], data: DataSet) -> dict[str, dict[str, float]]:
@@ -60,6 +64,29 @@ def compare(build: Callable[[], nn.Module], data: DataSet) -> dict[str, dict[str
     return {
         "into_out": paired_ratio(lambda: problem.loss_and_grad(theta, out=out), plain, PAIRS),
         "fresh": paired_ratio(lambda: problem.loss_and_grad(theta), plain, PAIRS),
+    }
+
+
+def at_once(build: Callable[[], nn.Module], data: DataSet) -> dict[str, dict[str, float]]:
+    """Ratios of many gradients at once to one at a time."""
+    problem = Problem(build(), F.cross_entropy, (data.x, data.y))
+    theta, each = problem.theta0, torch.arange(problem.n_samples)[:, None]
+    thetas = theta.repeat(MEMBERS, 1)
+    batches = torch.randint(problem.n_samples, (MEMBERS, BATCH), generator=torch.Generator().manual_seed(0))
+
+    def one_at_a_time(thetas: Sequence[torch.Tensor], batches: torch.Tensor) -> torch.Tensor:
+        pairs = zip(thetas, batches, strict=True)
+        return torch.stack([problem.grad(theta, batch) for theta, batch in pairs])
+
+    return {
+        "sample_grads": paired_ratio(
+            lambda: problem.sample_grads(theta), lambda: one_at_a_time([theta] * len(each), each), 5
+        ),
+        "ensemble": paired_ratio(
+            lambda: problem.ensemble_loss_and_grad(thetas, batches),
+            lambda: one_at_a_time(thetas, batches),
+            PAIRS,
+        ),
     }
 
 
@@ -84,8 +111,17 @@ def main() -> None:
                     "ratio_range": [ratios[0], ratios[-1]],
                 }
             found.append(row)
+    many = {
+        name: at_once(build, digits(sizes[0]))
+        for name, (build, sizes) in {
+            **MODELS,
+            "mlp 64-32-10": (lambda: mlp([64, 32, 10], "tanh"), (128,)),
+        }.items()
+    }
     report(
-        "gradient_cost", "Problem.loss_and_grad with loss.backward() of the plain model", {"results": found}
+        "gradient_cost",
+        "Problem.loss_and_grad with loss.backward() of the plain model, and many gradients at once with one by one",
+        {"results": found, "at_once": many},
     )
 
 
