@@ -25,8 +25,7 @@ from nm_ode import (
 )
 from nm_ode.comparison import summary
 from nm_ode.data import diabetes
-from nm_ode.studies import find_case, load_case, run_case
-from nm_ode.studies.build import prepare
+from nm_ode.studies import build_study, find_case, load_case, run_case
 from tests.oracles.linear import Quadratic
 
 CASE = Path("cases/diabetes_linear.toml")
@@ -35,7 +34,7 @@ CASE = Path("cases/diabetes_linear.toml")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("engine", ["auto", "sundials", "scipy"])
 def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str, weight_decay: float) -> None:
-    problem = prepare(load_case(CASE), CASE).problem
+    problem = build_study(load_case(CASE), CASE).problem
     data = diabetes()
     oracle = Quadratic(data.x.numpy(), data.y.numpy(), weight_decay)
     theta0, lr, times = problem.theta0.numpy(), 0.05, [0.0, 0.5, 5.0, 20.0]
@@ -54,8 +53,8 @@ def test_flows_of_the_linear_case_against_their_matrix_exponentials(engine: str,
 
 
 def test_descent_on_the_linear_case_against_powers_of_its_matrix() -> None:
-    prepared = prepare(load_case(CASE), CASE)
-    problem, optimizer = prepared.problem, prepared.optimizer
+    study = build_study(load_case(CASE), CASE)
+    problem, optimizer = study.problem, study.optimizer
     data = diabetes()
     run = train(problem, optimizer, steps=50)
     exact = Quadratic(data.x.numpy(), data.y.numpy()).descent(problem.theta0.numpy(), 50, optimizer.lr)

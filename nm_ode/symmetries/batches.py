@@ -1,36 +1,34 @@
-"""Batches of any shape: dicts, tuples and dataclasses of tensors (pytrees), and random ones like an example."""
+"""The tensors of a batch of any structure (`nm_ode.data.trees`), and random ones like an example's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch import Tensor
+
+from nm_ode.data.trees import flatten, map_leaves
 
 Batch: TypeAlias = Any
-"""A pytree whose leaves are tensors, and what else an objective needs (numbers, texts, None)."""
-
-Objective: TypeAlias = Callable[[nn.Module, Batch], Tensor]
-"""The loss, a scalar, of a model on a batch."""
+"""A tree whose leaves are tensors, and what else an objective needs (numbers, texts, None)."""
 
 
 def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
-    """The tensors of a batch, in the pytree's order."""
-    return tuple(leaf for leaf in tree_flatten(batch)[0] if isinstance(leaf, Tensor))
+    """The tensors of a batch, in the tree's order."""
+    return tuple(leaf for leaf in flatten(batch)[0] if isinstance(leaf, Tensor))
 
 
 def with_tensors(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
     """The batch with other tensors in the place of its own."""
-    leaves, spec = tree_flatten(batch)
+    leaves, rebuild = flatten(batch)
     given = iter(tensors)
-    return tree_unflatten([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+    return rebuild([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
 
 def float64_on_cpu(batch: Batch) -> Batch:
     """Floating-point tensors as float64, all on the CPU."""
-    return tree_map_only(Tensor, _float64_on_cpu, batch)
+    return map_leaves(lambda leaf: _float64_on_cpu(leaf) if isinstance(leaf, Tensor) else leaf, batch)
 
 
 def drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:

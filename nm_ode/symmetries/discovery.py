@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem
+from nm_ode.loss.objective import LossFunction
 from nm_ode.symmetries.kinds import Kind
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry, count_charges
-from nm_ode.symmetries.traced_loss import LossFunction, TracedLoss, loss_of_model, loss_of_problem
+from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
 from nm_ode.symmetries.verify import Check, verify
 
 

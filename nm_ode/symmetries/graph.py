@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from nm_ode.symmetries.batches import Batch, Objective, tensors_of, with_tensors
+from nm_ode.loss.objective import Objective
+from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
 
 MODEL = "model."

@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem
+from nm_ode.loss.objective import LossFunction
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.discovery import Symmetries, verified_symmetries
 from nm_ode.symmetries.errors import SymmetryError
@@ -26,7 +27,7 @@ from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
 from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry
-from nm_ode.symmetries.traced_loss import LossFunction, TracedLoss, loss_of_model, loss_of_problem
+from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
 
 Array = NDArray[np.float64]
 

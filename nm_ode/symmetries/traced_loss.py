@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.loss import Problem
-from nm_ode.loss.objective import on_device
+from nm_ode.loss.objective import LossFunction, Objective, on_device
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.batches import (
     Batch,
-    Objective,
     at_least,
     drawn_like,
     float64_on_cpu,
@@ -26,7 +23,6 @@ from nm_ode.symmetries.batches import (
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import Graph, trace
 
-LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _LEAST_SAMPLES = 4  # that tell a batch statistic from a constant
 
 

@@ -46,7 +46,13 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
         words=st.lists(st.text(), max_size=3).map(tuple),
         numbers=st.lists(finite, max_size=3).map(tuple),
         options=st.dictionaries(
-            st.text(), st.one_of(finite, st.booleans(), st.text(), st.lists(finite)), max_size=3
+            st.text(),
+            st.recursive(
+                st.one_of(finite, st.booleans(), st.text()),
+                lambda part: st.one_of(st.lists(part), st.dictionaries(st.text(), part, max_size=3)),
+                max_leaves=4,
+            ),
+            max_size=3,
         ),
         size=st.one_of(st.integers(1, 100), st.just("full")),
         maybe=st.one_of(st.none(), finite),

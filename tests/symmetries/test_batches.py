@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
 import nm_ode
 from nm_ode.models import mlp
 from nm_ode.symmetries import find_symmetries, scan_of, symmetries_of
 
 
-@dataclass
-class GeneralProblem:
-    """objective(model, batch) on a batch that is a pytree of tensors."""
-
-    model: nn.Module
-    objective: Callable[[nn.Module, Any], Tensor]
-    data: Any
-    n_samples: int
-    layout: nm_ode.parameters.Layout = field(init=False)
-    theta0: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.layout = nm_ode.parameters.Layout.of(self.model)
-        self.theta0 = torch.cat([p.detach().double().reshape(-1) for p in self.model.parameters()])
-
-    def batch(self, samples: Tensor) -> Any:
-        return tree_map(lambda leaf: leaf[samples], self.data)
-
-
-def table(problem: GeneralProblem) -> dict[str, int]:
+def table(problem: nm_ode.Problem) -> dict[str, int]:
     found = symmetries_of(problem)
     assert not found.defects
     return {s.name: s.count for s in found}
@@ -67,7 +45,7 @@ def test_a_dict_of_tokens_tags_and_a_mask():
         "tags": torch.randint(3, (12, 7), generator=random),
         "mask": torch.rand(12, 7, generator=random) < 0.8,
     }
-    problem = GeneralProblem(_Tagger(), _masked, data, 12)
+    problem = nm_ode.Problem.from_objective(_Tagger(), _masked, data)
     assert table(problem) == {"rescale hidden → logits": 5, "translation logits": 5 + 1}
     assert scan_of(problem).unexplained == ()
 
@@ -93,24 +71,24 @@ def test_two_inputs():
         inputs, target = batch
         return F.mse_loss(model(*inputs), target)
 
-    problem = GeneralProblem(_TwoTowers(), objective, ((users, items), wanted), 10)
+    problem = nm_ode.Problem.from_objective(_TwoTowers(), objective, ((users, items), wanted))
     assert table(problem) == {"rescale left → right": 4, "matrix left → right": 10}
     assert symmetries_of(problem).n_charges() == 10
 
 
-def test_what_is_no_tensor_stays_as_it_is():
-    def objective(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        assert batch["loss"] == "mse"
-        assert batch["nothing"] is None
-        return F.mse_loss(model(batch["x"]), batch["y"])
+@dataclass
+class _Pair:
+    x: Tensor
+    y: Tensor
 
-    class Fixed(GeneralProblem):
-        def batch(self, samples: Tensor) -> Any:
-            return {**super().batch(samples), "loss": "mse", "nothing": None}
 
+def test_a_dataclass():
     random = torch.Generator().manual_seed(0)
-    data = {"x": torch.randn(9, 6, generator=random), "y": torch.randn(9, 3, generator=random)}
-    assert table(Fixed(mlp([6, 5, 3], "relu"), objective, data, 9)) == {"rescale linear1 → linear2": 5}
+    pair = _Pair(torch.randn(9, 6, generator=random), torch.randn(9, 3, generator=random))
+    problem = nm_ode.Problem.from_objective(
+        mlp([6, 5, 3], "relu"), lambda model, batch: F.mse_loss(model(batch.x), batch.y), pair
+    )
+    assert table(problem) == {"rescale linear1 → linear2": 5}
 
 
 def test_few_samples_are_repeated(normal):
