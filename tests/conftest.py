@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tanh_digits() -> nm_ode.Problem:
-    """THEORY.md's digits problem: 512 samples, 64-32-10 tanh, cross-entropy, P = 2410."""
+    """docs/theory.md's digits problem: 512 samples, 64-32-10 tanh, cross-entropy, P = 2410."""
     data = digits(512)
     return nm_ode.Problem(mlp([64, 32, 10], "tanh"), nn.functional.cross_entropy, (data.x, data.y))
 

@@ -19,6 +19,7 @@ from nm_ode.observers import OBSERVERS
 from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
 from nm_ode.registry import Registry
 from nm_ode.reporting import PLOTS
+from nm_ode.studies.losses import LOSSES
 from nm_ode.symmetries import KINDS
 from nm_ode.symmetries.rules.scaling import RULES
 
@@ -32,6 +33,7 @@ REGISTRIES: dict[str, Registry] = {
     "FLOWS": FLOWS,
     "KINDS": KINDS,
     "LAWS": LAWS,
+    "LOSSES": LOSSES,
     "MODELS": MODELS,
     "OBSERVERS": OBSERVERS,
     "OPTIMIZERS": OPTIMIZERS,

@@ -55,3 +55,8 @@ def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", prose)
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_documents_are_cited_by_where_they_are() -> None:
+    old = re.compile(r"\b(THEORY|DESIGN|BRIDGE)\.md\b")
+    assert [str(path) for path in [*SOURCES, *PAGES] if old.search(path.read_text())] == []

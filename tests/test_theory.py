@@ -1,4 +1,4 @@
-"""THEORY.md's figures: closed forms on linear regression, orders on digits."""
+"""docs/theory.md's figures: closed forms on linear regression, orders on digits."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_descent_on_the_linear_case_against_powers_of_its_matrix() -> None:
     np.testing.assert_allclose(run["theta"][-1], exact, rtol=0, atol=1e-13)
 
 
-# Expected order, and the error at lr = 0.05 in THEORY.md §4 (another seed: the size, not the digits).
+# Expected order, and the error at lr = 0.05 in docs/theory.md §4.2 (another seed: the size, not the digits).
 ORDERS = {
     "gradient": (lambda p, o: GradientFlow(p, o), 1, 7.0e-3),
     "hessian 2": (lambda p, o: modified_flow(p, o, order=2, form="hessian"), 2, 3.3e-5),
@@ -92,7 +92,7 @@ def test_order_and_size_of_the_error_on_digits(tanh_digits, kind: str) -> None:
 
 
 def test_adam_from_a_warm_state_is_followed_to_any_order(tanh_digits) -> None:
-    """THEORY.md §4 B: lr = 1e-3, 50 steps from the state after 200."""
+    """docs/theory.md §4.2: lr = 1e-3, 50 steps from the state after 200."""
     optimizer = Adam(lr=1e-3)
     warm = train(tanh_digits, optimizer, 200, save_every=200)
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
@@ -189,7 +189,7 @@ def test_shipped_cases_show_what_they_are_for(tmp_path: Path, name: str, gain: f
 
 
 def test_heavy_ball_is_followed_to_any_order(tanh_digits) -> None:
-    # THEORY.md §4 B: β = 0.9, η = 0.02, T = 1 from v = 0.
+    # docs/theory.md §4.2: β = 0.9, η = 0.02, T = 1 from v = 0.
     optimizer = SGD(lr=0.02, momentum=0.9)
     run = train(tanh_digits, optimizer, steps=50, save_every=50)
     for order, size in ((2, 1.0e-3), (4, 1.1e-5), (6, 3.2e-7), (8, 1.9e-8)):

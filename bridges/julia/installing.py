@@ -15,7 +15,7 @@ from pathlib import Path
 from bridges.errors import EngineError
 
 DECLARED = Path(__file__).resolve().parents[1] / "juliapkg.json"
-"""Where juliapkg finds it: at the top of an importable package, not deeper (docs/bridge.md, rule 7)."""
+"""Where juliapkg finds it: at the top of an importable package, not deeper (docs/bridge.md rule 7)."""
 
 WHAT_TO_EXPECT = (
     "about 1 GB to download (Julia, if there is none, and the solvers) and 10 to 30 minutes to compile"

@@ -1,5 +1,5 @@
 # What runs in Julia: solves whose right-hand side is asked for across the process boundary, and the charge laws, which
-# need nothing from outside. Loaded by julia.py. BRIDGE.md's rules are named where they apply.
+# need nothing from outside. Loaded by julia.py. docs/bridge.md's rules are named where they apply.
 
 module NMBridge
 

@@ -1,7 +1,7 @@
 """What goes between caller and worker: frames of nine bytes, messages in JSON, vectors in shared memory.
 
 Control travels over a socket or pipe of its own, never over stdin or stdout: libuv makes descriptor 0 non-blocking, and
-Julia's packages print on 1 (docs/bridge.md, rule 1). Vectors lie in a temporary file that both sides map; the caller
+Julia's packages print on 1 (docs/bridge.md rule 1). Vectors lie in a temporary file that both sides map; the caller
 makes it and removes its name as soon as the worker has it open, so that no crash leaves it behind and no resource
 tracker unlinks it twice, as it does named shared memory (rule 2).
 """

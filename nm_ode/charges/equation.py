@@ -1,4 +1,4 @@
-"""A continuous law of motion as a differential equation, for an engine to solve (docs/theory.md §3)."""
+"""A continuous law of motion as a differential equation, for an engine to solve (docs/theory.md §3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exact law of SGD's charges, step by step (docs/theory.md §3).
+"""The exact law of SGD's charges, step by step (docs/theory.md §3.2).
 
 SGD is θ_{k+1} = θ_k − η w_k with w = v_{k+1} (heavy ball) or w = (1+β) v_{k+1} − β v_k (Nesterov), where
 v_{k+1} = β v_k + (1−τ)(g_k + λθ_k), undampened in the first step. On a quadratic charge Q = [θ, θ] the gradient drops

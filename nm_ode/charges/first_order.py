@@ -1,4 +1,4 @@
-"""The first-order law of plain descent's charges: Q̇ = −2λQ + η|θ̇|² (docs/theory.md §3)."""
+"""The first-order law of plain descent's charges: Q̇ = −2λQ + η|θ̇|² (docs/theory.md §3.3)."""
 
 from __future__ import annotations
 

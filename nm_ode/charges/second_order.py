@@ -1,4 +1,4 @@
-"""The second-order law of SGD's charges, with momentum: m Q̈ + b Q̇ + κQ = F (docs/theory.md §3).
+"""The second-order law of SGD's charges, with momentum: m Q̈ + b Q̇ + κQ = F (docs/theory.md §3.3).
 
 **Nesterov.** Eliminating c from the recursion of the exact law (`exact.py`) gives, with ΔQ_k = Q_{k+1} − Q_k,
     ΔQ_{k+1} − β ΔQ_k + 2ηλ[(1+β) Q_{k+1} − β Q_k] = η² ([w,w]_{k+1} − β [w,w]_k + 2β² [w,v]_k),

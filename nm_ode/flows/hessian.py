@@ -1,4 +1,4 @@
-"""Modified flow of plain descent in Hessian form (THEORY.md §4 A)."""
+"""Modified flow of plain descent in Hessian form (docs/theory.md §4.1)."""
 
 from __future__ import annotations
 

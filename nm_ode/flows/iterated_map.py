@@ -1,4 +1,4 @@
-"""Modified flow of any optimiser to any order, from its own update (THEORY.md §4 B)."""
+"""Modified flow of any optimiser to any order, from its own update (docs/theory.md §4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows beside a run on minibatches (docs/theory.md §4): of the loss over all samples, or of each step's own batch."""
+"""Flows beside minibatches (docs/theory.md §4.8): of the loss over all samples, or of each step's own batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nm_ode.results import Beside, TimeGrid, run_info
 class MinibatchFlow(Flow):
     """During step k the field is that of batch k's loss: its distance to the run is discretisation error alone.
 
-    docs/theory.md §4 (i). The field jumps from step to step, so that it is solved step by step: one step of an
+    docs/theory.md §4.8 (i). The field jumps from step to step, so that it is solved step by step: one step of an
     eighth-order method each, and the same at half the step beside it, whose distance is the solver's error. Any other
     flow is a full-batch flow (ii): beside a run on minibatches its distance holds the batches' noise too, does not
     shrink like lr^order, and says nothing about the flow's order.

@@ -1,4 +1,4 @@
-"""Modified gradient flow: the equation whose time-h map is the optimiser's step (THEORY.md §4 A, B).
+"""Modified gradient flow: the equation whose time-h map is the optimiser's step (docs/theory.md §4.1, §4.2).
 
 Backward error analysis: Hairer, Lubich, Wanner, "Geometric Numerical Integration", ch. IX.
 """

@@ -26,7 +26,7 @@ from nm_ode.loss import Problem
 
 @dataclass(frozen=True)
 class SecondOrderFlow(Flow):
-    """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; THEORY.md §4 C). State (θ, θ̇).
+    """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; docs/theory.md §4.3). State (θ, θ̇).
 
     The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
     θ + β(θ_k − θ_{k−1}), which adds aβHθ̇ on the left: one Hessian–vector product.
@@ -69,7 +69,7 @@ class SecondOrderFlow(Flow):
 
 @dataclass(frozen=True)
 class SlowManifoldFlow(Flow):
-    """θ̇ = −sg − ac s³Hg with s = 1/(1−β): where momentum leads after its transient (THEORY.md §4).
+    """θ̇ = −sg − ac s³Hg with s = 1/(1−β): where momentum leads after its transient (docs/theory.md §4.4).
 
     c = (1+β)/2 for heavy ball and (1−β+2β²)/2 for Nesterov: the x² term of log z, z the slow root of
     z² − (1+β−x)z + β = 0 (Nesterov: z² − (1+β)(1−x)z + β(1−x) = 0), x = aλ. Order 1 leaves the Hessian term out:

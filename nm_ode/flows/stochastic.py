@@ -1,4 +1,4 @@
-"""The stochastic modified equation: a diffusion that SGD's distribution follows (THEORY.md §4 iii)."""
+"""The stochastic modified equation: a diffusion that SGD's distribution follows (docs/theory.md §4.8 (iii))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification: the gradient's and the Hessian's constraint of each symmetry, measured (docs/theory.md §2).
+"""Verification: the gradient's and the Hessian's constraint of each symmetry, measured (docs/theory.md §2.1).
 
 A normalisation's ε breaks the scale symmetry of what enters it, by an amount that is known: multiplying the input by
 α and ε by α² leaves the loss as it is, so ⟨g, ξ⟩ = −2ε ∂L/∂ε exactly. With the ε's as further variables the

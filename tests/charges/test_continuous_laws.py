@@ -1,4 +1,4 @@
-"""The continuous laws of motion: as good as docs/theory.md §3 says."""
+"""The continuous laws of motion: as good as docs/theory.md §3.6 says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def relative_errors(run: xr.Dataset, law: str) -> dict[str, float]:
 
 def test_first_order_law_without_momentum(relu):
     run = trained(relu, 1000, lr=0.05, weight_decay=1e-3)
-    assert max(relative_errors(run, "first_order").values()) < 9e-5  # docs/theory.md §3
+    assert max(relative_errors(run, "first_order").values()) < 9e-5  # docs/theory.md §3.6
 
 
 @pytest.mark.parametrize(

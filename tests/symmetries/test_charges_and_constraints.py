@@ -145,7 +145,7 @@ def test_matrix_charges_are_those_of_the_matrices():
 
 @pytest.mark.parametrize("name", ["relu", "linear", "batch norm", "layer norm", "cnn", "vit"])
 def test_gradient_and_hessian_constraint_by_a_dense_hessian(name):
-    # docs/theory.md §2: ⟨g, ξ⟩ = 0 and H ξ = −∂_ξ g, with ξ = Bθ (or a constant): H B θ = −B g.
+    # docs/theory.md §2.1: ⟨g, ξ⟩ = 0 and H ξ = −∂_ξ g, with ξ = Bθ (or a constant): H B θ = −B g.
     problem = EXAMPLES[name]()
     theta, found = a_theta(problem), symmetries_of(problem)
     loss = dense_loss(problem.model, F.cross_entropy, problem.x, problem.y)

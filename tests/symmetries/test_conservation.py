@@ -1,4 +1,4 @@
-"""Gradient flow conserves every charge; modified flow and SGD do not (docs/theory.md §3)."""
+"""Gradient flow conserves every charge; modified flow and SGD do not (docs/theory.md §3.1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nm_ode.observers import Charges
 from nm_ode.symmetries import ChargeMeter, symmetries_of
 
 TIGHT = {"rtol": 1e-9}
-# At kinks no tolerance is an error (docs/theory.md §6), and at 1e-9 an adaptive method stands still where the flow
+# At kinks no tolerance is an error (docs/theory.md §6.2), and at 1e-9 an adaptive method stands still where the flow
 # slides along one: a fixed step of second order.
 KINKED = {"engine": "scipy", "method": "Midpoint", "step": 0.01}
 

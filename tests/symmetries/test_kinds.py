@@ -76,3 +76,5 @@ def test_a_kind_of_ones_own_is_found_verified_recorded_and_predicted(sums, norma
     torch.testing.assert_close(
         *(torch.from_numpy(part["charge"].values) for part in (predict_charges(run, "exact"), run))
     )
+    norms = run["generator_norm"][:, run["kind"].values == "sum"]
+    assert norms.values == pytest.approx(2**0.5)  # one entry up, one down

@@ -22,9 +22,9 @@ class Shift(Form):
     def __init__(self, layout: Layout, placed: Sequence[Placed], device: torch.device | str) -> None:
         self._regions = regions_of(layout, placed, device)
         last = max((one.first + one.symmetry.count for one in placed), default=0)
-        # ‖ξ‖²: the number of entries that it moves.
+        # ‖ξ‖²: the number of entries that it moves, up or down.
         self._entries = torch.zeros(last, dtype=torch.float64, device=device)
-        self._add_sums(torch.ones(layout.size, dtype=torch.float64, device=device), self._entries)
+        self._add_sums(torch.ones(layout.size, dtype=torch.float64, device=device), self._entries, power=2)
 
     @staticmethod
     def count(parts: Sequence[Part]) -> int:
@@ -55,8 +55,8 @@ class Shift(Form):
             for reduction in region.reductions:
                 region.of(result).add_(region.factor(reduction, coefficients))
 
-    def _add_sums(self, u: Tensor, result: Tensor) -> None:
+    def _add_sums(self, u: Tensor, result: Tensor, power: int = 1) -> None:
         for region in self._regions:
             view = region.of(u)
             for reduction in region.reductions:
-                reduction.send(sum_to(view, reduction.axes), result)
+                reduction.send(sum_to(view, reduction.axes), result, power)
