@@ -31,7 +31,8 @@ def solve_ensemble(
 
     Args:
         engine: "torch" (Euler–Maruyama, here) or "diffeq" (StochasticDiffEq.jl).
-        method: "EM", and with "diffeq" any of its methods for additive noise: "SOSRA", "SRA1", …
+        method: "EM", and with "diffeq" any of its methods for additive noise; adaptive ones ("SOSRA", "SRA1", …) were
+            seen with up to twice the true variance (docs/bridge.md rule 12).
         step: of a fixed-step method; lr/4 if None.
         seed: of the noise; member i has its own.
 
