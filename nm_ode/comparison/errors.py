@@ -10,7 +10,7 @@ from nm_ode.comparison.alignment import AlignmentError, run_at_times_of
 from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
 from nm_ode.comparison.ratio import ratio
-from nm_ode.results import ComparisonInfo, LawInfo, annotate, decode, run_info, solve_info, write
+from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, beyond which the solver's own error spoils the result
 
@@ -68,7 +68,7 @@ def _compare_law(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         raise _nothing_in_both("solution")
     if "charge" not in run.data_vars or run.sizes["step"] != solution["charge"].sizes["step"]:
         raise AlignmentError("the predicted charges are of another run")
-    about = decode(LawInfo, solution.attrs)
+    about = law_info(solution)
     result = charge_errors(run, run["charge"], solution["charge"]).assign_coords(
         step=run["step"].values, time=("step", run["time"].values)
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from nm_ode.results import LawInfo, decode
+from nm_ode.results import law_info
 from nm_ode.symmetries import Symmetries
 
 
@@ -52,7 +52,7 @@ def law_titles(tree: xr.DataTree) -> dict[str, str]:
     """Name of a law's group → title, of those that were predicted."""
     if "laws" not in tree.children:
         return {}
-    titles = {name: decode(LawInfo, node.attrs).title for name, node in tree["laws"].children.items()}
+    titles = {name: law_info(node.dataset).title for name, node in tree["laws"].children.items()}
     return dict(sorted(titles.items()))  # a store lists groups as they come
 
 

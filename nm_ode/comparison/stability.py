@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from nm_ode.results import ComparisonInfo, decode
+from nm_ode.results import comparison_info
 
 
 class ErrorPastStability(NamedTuple):
@@ -76,6 +76,6 @@ def _errors(tree: xr.DataTree, time: float) -> tuple[ErrorPastStability, ...]:
         if "relative_error" in node.dataset and node.dataset.sizes["saved_step"] > 1:
             errors = node.dataset["relative_error"].values
             at = int(np.abs(node.dataset["saved_time"].values - time).argmin())
-            title = decode(ComparisonInfo, node.attrs).title
+            title = comparison_info(node.dataset).title
             found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1])))
     return tuple(sorted(found, key=lambda one: -one.at_end))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from nm_ode.results import Beside, ComparisonInfo, SolveInfo, decode, solve_info
+from nm_ode.results import Beside, SolveInfo, comparison_info, solve_info
 
 
 class EngineDistance(NamedTuple):
@@ -93,5 +93,5 @@ def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
         last = comparison.isel(saved_step=-1)
         values |= {key: last[key].item() for key in last.data_vars if key in _NAMES}
         values |= {"step": int(last["saved_step"]), "time": float(last["saved_time"])}
-        values["holds_from"] = decode(ComparisonInfo, comparison.attrs).holds_from
+        values["holds_from"] = comparison_info(comparison).holds_from
     return Row(name=name, **values)

@@ -68,8 +68,8 @@ def _solution_clauses(row: Row) -> Iterator[str]:
         yield "its one-step defect is above a thousandth of the update up to the last step"
     elif row.holds_from:
         yield (
-            f"its one-step defect is above a thousandth of the update before step {row.holds_from}, while the "
-            "transient of the optimiser's start lasts"
+            f"its one-step defect is above a thousandth of the update before step {row.holds_from}, and below it from "
+            "there on"
         )
 
 

@@ -211,6 +211,15 @@ class LawInfo:
     status: str = "success"
 
 
+def law_info(predicted: xr.Dataset) -> LawInfo:
+    """Of charges that a law predicts.
+
+    Raises:
+        ResultError: the dataset is no prediction.
+    """
+    return decode(LawInfo, predicted.attrs)
+
+
 @dataclass(frozen=True)
 class ComparisonInfo:
     """A comparison: of which flow or law, and the first step from which on a flow's one-step defects are small.
@@ -223,6 +232,15 @@ class ComparisonInfo:
     law: str | None = None
     expected_order: int | None = None
     holds_from: int | None = None
+
+
+def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
+    """Of what `compare` gives.
+
+    Raises:
+        ResultError: the dataset is none.
+    """
+    return decode(ComparisonInfo, comparison.attrs)
 
 
 @dataclass(frozen=True)

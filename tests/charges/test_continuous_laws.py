@@ -15,7 +15,7 @@ from nm_ode.charges.first_order import first_order
 from nm_ode.charges.oscillation import translation_closed_form
 from nm_ode.charges.second_order import oscillator, second_order
 from nm_ode.optimizers import Cosine, Drop, Warmup
-from nm_ode.results import ComparisonInfo, decode
+from nm_ode.results import comparison_info
 from tests.oracles.charged import SIGNS, simulate
 from tests.oracles.charged_runs import trained
 
@@ -159,7 +159,7 @@ def test_a_law_is_compared_with_the_recorded_charges(relu):
     run = trained(relu, 100, lr=0.02, momentum=0.9, weight_decay=1e-3)
     prediction = predict_charges(run, "second_order")
     comparison = nm_ode.compare(run, prediction)
-    assert decode(ComparisonInfo, comparison.attrs).law == "second_order"
+    assert comparison_info(comparison).law == "second_order"
     error = prediction["charge"].values - run["charge"].values
     motion = np.abs(run["charge"].values - run["charge"].values[0]).max(axis=0)
     np.testing.assert_allclose(comparison["charge_error"], error)

@@ -10,7 +10,7 @@ from bridges import EngineError
 from bridges.julia.engine import using_backend
 from nm_ode.charges import predict_charges
 from nm_ode.optimizers import Drop
-from nm_ode.results import LawInfo, decode
+from nm_ode.results import law_info
 from tests.oracles.charged_runs import trained
 
 
@@ -25,7 +25,7 @@ def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum)
         expected = predict_charges(run, law)
         size = float(np.abs(expected["charge"] - expected["charge"][0]).max())
         np.testing.assert_allclose(solved["charge"], expected["charge"], rtol=0, atol=accuracy * size)
-        info = decode(LawInfo, solved.attrs)
+        info = law_info(solved)
         assert info.method == method
         assert info.rhs_evaluations > 40
 
@@ -40,12 +40,12 @@ def test_julia_is_given_the_whole_law_at_once(relu, momentum):
         expected = predict_charges(run, law)
         size = float(np.abs(expected["charge"] - expected["charge"][0]).max())
         np.testing.assert_allclose(solved["charge"], expected["charge"], rtol=0, atol=1e-7 * size)
-        info = decode(LawInfo, solved.attrs)
+        info = law_info(solved)
         assert (info.engine, info.method) == ("diffeq", "Vern7")
 
 
 def test_auto_takes_what_fits_an_equation_that_is_not_stiff(relu):
     run = trained(relu, 5, lr=0.02, momentum=0.9, weight_decay=1e-2)
-    assert decode(LawInfo, nm_ode.solve_charges(run).attrs).method == "DOP853"
+    assert law_info(nm_ode.solve_charges(run)).method == "DOP853"
     with pytest.raises(EngineError, match="method goes with a named engine"):
         nm_ode.solve_charges(run, method="BDF")

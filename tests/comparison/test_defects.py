@@ -9,7 +9,7 @@ import torch
 from nm_ode import SGD, Adam, compare, final_state, modified_flow, solve, train
 from nm_ode.comparison import defects, holds_from, share_at_start
 from nm_ode.comparison.defects import HOLDS
-from nm_ode.results import ComparisonInfo, decode
+from nm_ode.results import comparison_info
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
@@ -74,7 +74,7 @@ def test_compare_has_them_however_far_the_flow_was_solved(tanh_digits) -> None:
     comparison = compare(run, solve(flow, run["saved_time"].values[:4], check=False))
     assert comparison.sizes["saved_step"] == 4
     assert comparison.sizes["defect_step"] == 8
-    assert decode(ComparisonInfo, comparison.attrs).holds_from in range(-1, 8)
+    assert comparison_info(comparison).holds_from in range(-1, 8)
 
 
 def test_share_at_the_start() -> None:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from nm_ode import SGD, GradientFlow, Problem, SolveError, compare, modified_flow, solve, train
 from nm_ode.comparison import AlignmentError
-from nm_ode.results import ComparisonInfo, ResultError, decode
+from nm_ode.results import ResultError, comparison_info
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_errors_are_distances(run, solution) -> None:
     np.testing.assert_allclose(comparison["loss_gap"], solution["loss"].values - run["full_loss"].values)
     assert comparison["saved_step"].values.tolist() == [0, 2, 4, 6, 8, 10]
     np.testing.assert_array_equal(comparison["saved_time"], run["saved_time"])
-    info = decode(ComparisonInfo, comparison.attrs)
+    info = comparison_info(comparison)
     assert (info.flow, info.law, info.expected_order, info.holds_from) == ("gradient", None, 1, None)
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nm_ode import Problem
+
 
 def dense_loss(model: nn.Module, loss_fn, x: Tensor, y: Tensor):
     """theta -> loss, theta being the trainable parameters end to end in the model's order."""
@@ -44,3 +46,9 @@ def dense_hessian(loss, theta: Tensor, *, reverse_over_reverse: bool = False) ->
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")  # torch.func's own use of it
         return torch.func.hessian(loss)(theta)
+
+
+def regularised(problem: Problem, weight_decay: float):
+    """theta -> L(theta) + λ/2 ‖theta‖², on the problem's own data."""
+    loss = dense_loss(problem.model, problem.loss_fn, problem.x, problem.y)
+    return lambda theta: loss(theta) + weight_decay / 2 * theta @ theta

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.linalg import expm
+from torch import nn
+
+from nm_ode import Problem
 
 
 class Quadratic:
@@ -26,3 +30,11 @@ class Quadratic:
     def descent(self, theta0: np.ndarray, steps: int, lr: float) -> np.ndarray:
         step = np.eye(len(theta0)) - lr * self.hessian
         return self.minimum + np.linalg.matrix_power(step, steps) @ (theta0 - self.minimum)
+
+
+def regression(size: int = 3) -> Problem:
+    """Linear regression on noise: a quadratic loss."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, size, dtype=torch.float64, generator=generator)
+    y = torch.randn(30, 1, dtype=torch.float64, generator=generator)
+    return Problem(nn.Linear(size, 1), nn.functional.mse_loss, (x, y))

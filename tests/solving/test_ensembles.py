@@ -24,7 +24,6 @@ from nm_ode import (
 from nm_ode.comparison import AlignmentError
 from tests.oracles.dense import dense_hessian, dense_loss
 
-STAND_IN = "tests.bridges.stand_in:StandIn"
 NO_JULIA = installation().lacks
 needs_julia = [pytest.mark.julia, pytest.mark.skipif(bool(NO_JULIA), reason=f"no Julia: {NO_JULIA}")]
 
@@ -120,10 +119,10 @@ def ornstein_uhlenbeck(
     "engine", ["torch", pytest.param("stand-in"), pytest.param("diffeq", marks=needs_julia)]
 )
 def test_paths_have_the_mean_and_covariance_of_the_linear_diffusion(
-    quadratic: Problem, kind, order: int, engine: str, monkeypatch
+    quadratic: Problem, kind, order: int, engine: str, request
 ) -> None:
     if engine == "stand-in":
-        monkeypatch.setattr("bridges.julia.engine._default", STAND_IN)
+        request.getfixturevalue("stand_in")
         engine = "diffeq"
     noise = gradient_noise(quadratic, quadratic.theta0, 4, kind=kind)
     flow = StochasticModifiedFlow(quadratic, SGD(lr=0.1), noise.factor, order)
@@ -189,7 +188,7 @@ def test_sgd_members_are_runs_with_replacement(quadratic: Problem) -> None:
         np.testing.assert_allclose(found[member], theta.detach(), rtol=1e-12)
 
 
-def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Problem, monkeypatch) -> None:
+def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Problem, stand_in) -> None:
     optimizer = SGD(lr=0.1)
     few = sgd_ensemble(quadratic, optimizer, 1, batch_size=4, members=3)
     with pytest.raises(AlignmentError, match="at least four members"):
@@ -206,7 +205,6 @@ def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Pr
         StochasticModifiedFlow(quadratic, SGD(lr=0.1, momentum=0.9), noise)
     with pytest.raises(FlowError, match="built for orders 1 and 2, not 3"):
         StochasticModifiedFlow(quadratic, optimizer, noise, 3)
-    monkeypatch.setattr("bridges.julia.engine._default", STAND_IN)
     with pytest.raises(
         EngineError, match=r"StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
     ):

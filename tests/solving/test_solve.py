@@ -289,12 +289,6 @@ def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> 
     np.testing.assert_allclose(solution["time"], [0.0, 0.1, 0.2, 0.25, 0.3])
 
 
-@pytest.fixture
-def stand_in(monkeypatch) -> None:
-    """SciPy in the Julia engine's worker."""
-    monkeypatch.setattr("bridges.julia.engine._default", "tests.bridges.stand_in:StandIn")
-
-
 JULIA = [("stand-in", "FBDF"), ("stand-in", "ROCK4"), ("stand-in", "Vern7")]
 JULIA += [
     ("diffeq", method)
@@ -308,10 +302,10 @@ JULIA += [
 )
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
-    tiny: Problem, engine: str, method: str, weight_decay: float, monkeypatch
+    tiny: Problem, engine: str, method: str, weight_decay: float, request
 ) -> None:
     if engine == "stand-in":  # it holds the Jacobian's product against a difference quotient
-        monkeypatch.setattr("bridges.julia.engine._default", "tests.bridges.stand_in:StandIn")
+        request.getfixturevalue("stand_in")
     flow = GradientFlow(tiny, SGD(lr=0.1, weight_decay=weight_decay))
     exact = solve(flow, [0.0, 1.0, 3.0], engine="scipy", rtol=1e-11, check=False)
     found = solve(flow, [0.0, 1.0, 3.0], engine="diffeq", method=method, rtol=1e-7, check=False)
