@@ -32,7 +32,8 @@ def start_of(
 
     Raises:
         ArgumentError: a dataset that is no run.
-        FlowError: a flow of one learning rate beside a run whose learning rate changes.
+        FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
+            optimiser's state beside a run whose first steps were cut off.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
@@ -56,7 +57,14 @@ def start_of(
         if "initial_state" in t:
             memory = _placed(flow, torch.from_numpy(t["initial_state"].values.copy()))
     times = np.asarray(t["saved_time"], dtype=np.float64)
-    return Start(times, flow.state_from(_placed(flow, theta0), memory), info)
+    start = _placed(flow, theta0)
+    state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
+    if memory is not None and first > 0 and len(state) > len(start):
+        raise FlowError(
+            f"{flow.title} starts with the optimiser's state, which is kept of step 0, and this run begins at step "
+            f"{first}: solve from step 0, or train from there with state0"
+        )
+    return Start(times, state, info)
 
 
 def _placed(flow: Flow, part: Tensor) -> Tensor:

@@ -141,6 +141,16 @@ def test_a_run_gives_times_and_start(tiny: Problem) -> None:
     np.testing.assert_array_equal(solution["theta"][0], run["theta"][0])
 
 
+def test_a_run_without_its_first_steps_gives_no_start_to_a_flow_of_the_whole_state(tiny: Problem) -> None:
+    """The state of its first saved step is not kept: that of step 0 would be a wrong start."""
+    momentum = SGD(lr=0.05, momentum=0.5)
+    late = train(tiny, momentum, 8).isel(saved_step=slice(3, None))
+    with pytest.raises(FlowError, match="begins at step 3"):
+        solve(modified_flow(tiny, momentum, 2), t=late)
+    solution = solve(GradientFlow(tiny), t=late, check=False)  # its state is theta alone
+    np.testing.assert_array_equal(solution["theta"][0], late["theta"][0])
+
+
 def test_observables_are_those_of_the_states(tiny: Problem) -> None:
     solution = solve(GradientFlow(tiny), [0.0, 0.5, 1.0])
     for i in range(3):
