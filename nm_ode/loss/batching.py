@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, indices_of, place
+from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -84,13 +85,19 @@ class DeviceBatches:
             yield slice(some.start, some.stop, some.step)
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
-        """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are."""
+        """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are.
+
+        So do those whose batch cannot be taken apart again, for not every leaf has the samples along its first
+        dimension (texts, constants, sequences before samples).
+        """
         n = self.count(samples)
         made = copy.copy(self)
         if self.in_memory or n <= (self.chunk_size or n):
-            made.source, made.in_memory = TensorSource(self.batch(samples)), True
-        else:
-            made.source = Part(self.source, samples)
+            batch = self.batch(samples)
+            if self.in_memory or all(_has_samples(leaf, n) for leaf in flatten(batch)[0]):
+                made.source, made.in_memory = TensorSource(batch), True
+                return made
+        made.source = Part(self.source, samples)
         return made
 
     def measured_reduction(self, loss: Callable[[Any], Tensor], chunk_size: int) -> Reduction | None:
@@ -122,3 +129,7 @@ class DeviceBatches:
                 if not (value - whole).abs() <= tolerance:
                     possible.pop(name, None)
         return next(iter(possible)) if len(possible) == 1 else None
+
+
+def _has_samples(leaf: Any, n: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == n
