@@ -29,15 +29,13 @@ class MemorySink:
     def take(self, values: Mapping[str, Any]) -> None:
         """One observation: name → tensor or number."""
         for name, value in values.items():
-            tensor = (
-                value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            )
+            tensor = observed(value)
             if tensor.device.type == "cpu" or tensor.numel() > _LARGE:
                 self._fetch(name)
                 self._write(name, tensor[None])
             else:
                 pending = self._pending.setdefault(name, [])
-                pending.append(tensor)
+                pending.append(tensor.clone())  # it may be a view of what the next step writes to
                 if len(pending) >= _BLOCK:
                     self._fetch(name)
 
@@ -52,6 +50,9 @@ class MemorySink:
             # What is never written takes no memory.
             self._rows[name] = np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
             self._filled[name] = 0
+        rows = self._rows[name]
+        if rows.dtype != values.dtype:  # a whole number first, a fraction later
+            self._rows[name] = rows.astype(np.result_type(rows, values), copy=False)
         start = self._filled[name]
         self._rows[name][start : start + len(values)] = values
         self._filled[name] = start + len(values)
@@ -61,3 +62,13 @@ class MemorySink:
         for name in list(self._pending):
             self._fetch(name)
         return {name: rows[: min(count, self._filled[name])] for name, rows in self._rows.items()}
+
+
+def observed(value: Any) -> Tensor:
+    """What an observer returned as a tensor; numbers are float64.
+
+    Raises:
+        TypeError: it is neither a tensor nor a number nor an array.
+        ValueError: it is a list that is no array.
+    """
+    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
