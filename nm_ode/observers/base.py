@@ -94,7 +94,8 @@ class View:
 
     @update.setter
     def update(self, update: Tensor) -> None:
-        self._update = update
+        self._update, self._full_loss = update, None
+        self.__dict__.pop("full_loss", None)  # theta has moved
 
     @cached_property
     def _evaluated(self) -> tuple[Tensor, Tensor]:
@@ -104,17 +105,19 @@ class View:
 
     @property
     def loss(self) -> Tensor:
-        """Of the step's batch, a scalar on the device; of all samples along a flow and after the last step."""
+        """Of the step's batch before the step, a scalar on the device; of all samples along a flow and after the last
+        step.
+        """
         return self._evaluated[0]
 
     @property
     def gradient(self) -> Tensor:
-        """Of the step's batch, shape (P,); of all samples along a flow and after the last step."""
+        """Of the step's batch before the step, shape (P,); of all samples along a flow and after the last step."""
         return self._evaluated[1]
 
     @cached_property
     def full_loss(self) -> Tensor:
-        """Of all samples, a scalar."""
+        """Of all samples, at `theta`: in `observe_update` after the step. A scalar."""
         if self._full_loss is not None:
             return self._full_loss()
         evaluated = "_evaluated" in self.__dict__ and self._loss_and_gradient is None

@@ -193,6 +193,16 @@ def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
     assert counts[0] == counts[1]
 
 
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+def linear(device: str) -> Problem:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    data = torch.randn(8, 3), torch.randn(8, 1)
+    return Problem(nn.Linear(3, 1), nn.functional.mse_loss, data, device=device)
+
+
 class Plain(Observer):
     """Declares and returns what a test wants."""
 
@@ -219,8 +229,9 @@ def test_a_whole_number_first_does_not_round_what_comes_after(tiny: Problem) -> 
     np.testing.assert_array_equal(run["seen"], [3.0, *run["loss"].values[1:]])
 
 
-def test_what_is_returned_may_be_the_loops_own_vector(tiny: Problem) -> None:
-    run = train(tiny, SGD(lr=0.1), 4, observe=[Plain(lambda view: view.theta, dims=("param",))])
+@DEVICES
+def test_what_is_returned_may_be_the_loops_own_vector(device: str) -> None:
+    run = train(linear(device), SGD(lr=0.1), 4, observe=[Plain(lambda view: view.theta, dims=("param",))])
     np.testing.assert_array_equal(run["seen"], run["theta"][:-1])
 
 
@@ -287,3 +298,37 @@ class SavedUpdates(Observer):
 def test_updates_at_saved_steps_end_with_none(tiny: Problem) -> None:
     run = train(tiny, SGD(lr=0.1), 5, save_every=2, observe=[SavedUpdates()])
     np.testing.assert_allclose(run["moved"], [*run["update_norm"].values[::2], np.nan], rtol=1e-14)
+
+
+class AfterTheStep(Observer):
+    update_variables = {"loss_after": Variable((), "loss over all samples, after the step")}  # noqa: RUF012
+
+    def observe_update(self, view):
+        return {"loss_after": view.full_loss}
+
+
+@pytest.mark.parametrize("batch_size", ["full", 6])
+@pytest.mark.parametrize("save_every", [1, 2])  # where theta is saved, the loss before the step is known
+def test_the_loss_over_all_samples_after_a_step_is_that_of_the_new_theta(
+    tiny: Problem, batch_size, save_every: int
+) -> None:
+    run = train(tiny, SGD(lr=0.1), 6, batch_size=batch_size, save_every=save_every, observe=[AfterTheStep()])
+    every = train(tiny, SGD(lr=0.1), 6, batch_size=batch_size)
+    np.testing.assert_allclose(run["loss_after"], every["full_loss"][1:], rtol=1e-14)
+
+
+class GradientChange(Observer):
+    update_variables = {"change": Variable((), "change of the gradient through the step")}  # noqa: RUF012
+
+    def observe(self, view):
+        self.before = view.gradient.clone()
+        return {}
+
+    def observe_update(self, view):
+        return {"change": (view.gradient - self.before).abs().max()}
+
+
+@DEVICES
+def test_a_step_leaves_the_gradient_as_it_was(device: str) -> None:
+    sgd = SGD(lr=0.1, momentum=0.9, nesterov=True)
+    assert (train(linear(device), sgd, 4, observe=[GradientChange()])["change"] == 0).all()
