@@ -31,12 +31,14 @@ def start_of(
     """From a run of `train` (its saved times and start), or from times.
 
     Raises:
-        ArgumentError: a dataset that is no run.
+        ArgumentError: times that do not increase, a dataset that is no run, or a run without a saved step.
         FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
             optimiser's state beside a run whose first steps were cut off.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
+        if (np.diff(times, axis=0) <= 0).any():
+            raise ArgumentError("t: sample times must increase strictly, the first being the start")
         return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
     for name in ("saved_time", "theta"):
         if name not in t.variables:
@@ -45,6 +47,10 @@ def start_of(
         info = run_info(t)
     except ResultError as error:
         raise ArgumentError(f"t: {error}") from None
+    if not t.sizes["saved_step"]:
+        raise ArgumentError(
+            f"t: the run has no saved step to start from; {info.message or 'all were cut off'}"
+        )
     if flow.depends_on_lr and not info.grid.is_constant:
         lrs = info.grid.lr
         raise FlowError(

@@ -12,7 +12,18 @@ from torch import nn
 
 from bridges import EngineError
 from bridges.julia.installing import installation
-from nm_ode import SGD, Drop, FlowError, GradientFlow, Problem, SolveError, modified_flow, solve, train
+from nm_ode import (
+    SGD,
+    Drop,
+    FlowError,
+    GradientFlow,
+    NmOdeError,
+    Problem,
+    SolveError,
+    modified_flow,
+    solve,
+    train,
+)
 from nm_ode.data import digits
 from nm_ode.models import mlp
 from nm_ode.results import solve_info
@@ -149,6 +160,12 @@ def test_a_run_without_its_first_steps_gives_no_start_to_a_flow_of_the_whole_sta
         solve(modified_flow(tiny, momentum, 2), t=late)
     solution = solve(GradientFlow(tiny), t=late, check=False)  # its state is theta alone
     np.testing.assert_array_equal(solution["theta"][0], late["theta"][0])
+
+
+@pytest.mark.parametrize("times", [[1.0, 0.0], [0.0, 0.0, 1.0]])
+def test_times_that_do_not_increase_are_named(tiny: Problem, times: list[float]) -> None:
+    with pytest.raises(NmOdeError, match="must increase"):
+        solve(GradientFlow(tiny), times)
 
 
 def test_observables_are_those_of_the_states(tiny: Problem) -> None:
