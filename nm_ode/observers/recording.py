@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
-from nm_ode.observers.sinks import MemorySink, observed
+from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
 
 _TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
@@ -86,6 +86,7 @@ class _Track:
         )
         self.sink = MemorySink(len(self.steps))
         self._sizes = sizes
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._seen: list[int] = []
         self._times: list[float] = []
 
@@ -107,24 +108,37 @@ class _Track:
 
     def _take(self, values: Any, declared: Mapping[str, Variable]) -> None:
         """What is returned is what is declared, before the sink has it: later nobody knows whose it was."""
-        who = f"observe: {type(self.observer).__name__}"
         if not isinstance(values, Mapping) or values.keys() != declared.keys():
             got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
-            raise ArgumentError(f"{who} returned {got}; it declares the variables {sorted(declared)}")
-        tensors: dict[str, Tensor] = {}
+            raise ArgumentError(
+                f"observe: {type(self.observer).__name__} returned {got}; it declares the variables {sorted(declared)}"
+            )
         for name, value in values.items():
-            try:
-                tensors[name] = tensor = observed(value)
-            except (TypeError, ValueError, RuntimeError):
-                raise ArgumentError(
-                    f"{who}: {name!r} is {type(value).__name__}; return a tensor or a number"
-                ) from None
-            dims, shape = declared[name].dims, tuple(tensor.shape)
-            wanted = tuple(map(self._sizes.setdefault, dims, shape)) if len(dims) == len(shape) else None
-            if shape != wanted:
-                told = ", ".join(f"{dim} ({self._sizes.get(dim, 'of any size')})" for dim in dims) or "none"
-                raise ArgumentError(f"{who}: {name!r} has shape {shape}; its dimensions are {told}")
-        self.sink.take(tensors)
+            shape = value.shape if isinstance(value, Tensor) else self._shape_of(name, value)
+            if shape != self._shapes.get(name):
+                self._require_shape(name, tuple(shape), declared[name].dims)
+        self.sink.take(values)
+
+    def _shape_of(self, name: str, value: Any) -> tuple[int, ...]:
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError):  # a list of unequal lists, or of tensors
+            array = np.array(None)
+        if array.dtype.kind not in "biuf":
+            who = type(self.observer).__name__
+            raise ArgumentError(
+                f"observe: {who}: {name!r} is {type(value).__name__}; return a tensor or a number"
+            )
+        return array.shape
+
+    def _require_shape(self, name: str, shape: tuple[int, ...], dims: tuple[str, ...]) -> None:
+        """One size for each dimension, whoever has it."""
+        wanted = tuple(map(self._sizes.setdefault, dims, shape)) if len(dims) == len(shape) else None
+        if shape != wanted:
+            told = ", ".join(f"{dim} ({self._sizes.get(dim, 'of any size')})" for dim in dims) or "none"
+            who = type(self.observer).__name__
+            raise ArgumentError(f"observe: {who}: {name!r} has shape {shape}; its dimensions are {told}")
+        self._shapes[name] = shape
 
     def variables(self, before: int | None) -> dict[str, Any]:
         """Name → (dimensions, values), of observations at steps below `before`."""

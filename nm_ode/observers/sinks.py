@@ -27,48 +27,40 @@ class MemorySink:
         self._pending: dict[str, list[Tensor]] = {}
 
     def take(self, values: Mapping[str, Any]) -> None:
-        """One observation: name → tensor or number."""
+        """One observation: name → tensor or number. What is on the host or large is copied at once."""
         for name, value in values.items():
-            tensor = observed(value)
-            if tensor.device.type == "cpu" or tensor.numel() > _LARGE:
+            if not isinstance(value, Tensor):
+                self._add(name, np.asarray(value, dtype=np.float64))
+            elif value.device.type == "cpu":
+                self._add(name, value.detach().numpy())
+            elif value.numel() > _LARGE:
                 self._fetch(name)
-                self._write(name, tensor[None])
+                self._add(name, value.detach().cpu().numpy())
             else:
                 pending = self._pending.setdefault(name, [])
-                pending.append(tensor.clone())  # it may be a view of what the next step writes to
+                pending.append(value.detach().clone())  # it may be a view of what the next step writes to
                 if len(pending) >= _BLOCK:
                     self._fetch(name)
 
     def _fetch(self, name: str) -> None:
         pending = self._pending.pop(name, None)
         if pending:
-            self._write(name, torch.stack(pending))
+            for value in torch.stack(pending).cpu().numpy():
+                self._add(name, value)
 
-    def _write(self, name: str, block: Tensor) -> None:
-        values = block.cpu().numpy()
+    def _add(self, name: str, value: np.ndarray) -> None:
         if name not in self._rows:
             # What is never written takes no memory.
-            self._rows[name] = np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
+            self._rows[name] = np.empty((self._capacity, *value.shape), dtype=value.dtype)
             self._filled[name] = 0
-        rows = self._rows[name]
-        if rows.dtype != values.dtype:  # a whole number first, a fraction later
-            self._rows[name] = rows.astype(np.result_type(rows, values), copy=False)
-        start = self._filled[name]
-        self._rows[name][start : start + len(values)] = values
-        self._filled[name] = start + len(values)
+        rows, row = self._rows[name], self._filled[name]
+        if rows.dtype != value.dtype:  # a whole number first, a fraction later
+            self._rows[name] = rows = rows.astype(np.result_type(rows, value), copy=False)
+        rows[row] = value
+        self._filled[name] = row + 1
 
     def arrays(self, count: int) -> dict[str, np.ndarray]:
         """The first `count` observations of each name."""
         for name in list(self._pending):
             self._fetch(name)
         return {name: rows[: min(count, self._filled[name])] for name, rows in self._rows.items()}
-
-
-def observed(value: Any) -> Tensor:
-    """What an observer returned as a tensor; numbers are float64.
-
-    Raises:
-        TypeError: it is neither a tensor nor a number nor an array.
-        ValueError: it is a list that is no array.
-    """
-    return value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
