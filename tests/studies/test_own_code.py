@@ -368,3 +368,13 @@ def test_what_goes_wrong_in_a_file_of_several_keys_is_laid_to_none(own: Write, t
     )
     with pytest.raises(CaseError, match=r"own\.toml: my_net\.py, line 6: ValueError: enough"):
         run_case(load_case(path), path, tmp_path / "out")
+
+
+def test_a_loss_that_is_no_scalar_on_one_batch_is_told_in_one_sentence(own: Write, tmp_path: Path) -> None:
+    path = own(
+        ("own.toml", "steps = 6", "steps = 6\nbatch_size = 5"),
+        ("own.toml", 'flows = ["gradient"]\n', ""),
+        ("my_objective.py", "    return", "    if len(x) == 2: return (model(x) - y).pow(2)\n    return"),
+    )
+    with pytest.raises(CaseError, match=r"own\.toml: the objective returns shape \(2, 1\)"):
+        run_case(load_case(path), path, tmp_path / "out")
