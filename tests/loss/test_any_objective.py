@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 
 import nm_ode
 from nm_ode import Problem, ProblemError
-from nm_ode.data import DataError, DatasetSource
 from nm_ode.loss.noise import gradient_noise
 from nm_ode.loss.nonsmooth import kinks, sides
 
@@ -358,53 +356,3 @@ def test_chunks_of_sorted_data_are_refused_where_the_weights_of_chunks_differ() 
 
     with pytest.raises(ProblemError, match="chunk_size would change the loss"):
         Problem.from_objective(nn.Embedding(5, 5), objective, data, chunk_size=4)
-
-
-class _Labelled(torch.utils.data.Dataset):
-    """Items with a text and a constant beside the samples."""
-
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {"x": self.x[i], "y": self.y[i], "file": f"{i}.png"}
-
-
-def test_a_subset_of_batches_that_hold_more_than_samples_is_read_again() -> None:
-    x, y = torch.randn(10, 3), torch.randn(10, 1)
-    model = nn.Linear(3, 1)
-    plain = Problem(model, nn.functional.mse_loss, (x, y))
-    labelled = Problem.from_objective(
-        model, lambda model, b: nn.functional.mse_loss(model(b["x"]), b["y"]), _Labelled(x, y), chunk_size=5
-    )
-    few = torch.tensor([7, 1, 4])
-    torch.testing.assert_close(
-        labelled.subset(few).grad(plain.theta0), plain.subset(few).grad(plain.theta0), rtol=1e-14, atol=1e-15
-    )
-
-
-def test_batches_with_time_before_samples_keep_their_count_of_samples() -> None:
-    x = torch.randn(9, 4, 2)  # samples, time, features
-
-    def time_first(items: list[Tensor]) -> Tensor:
-        return torch.stack(items, dim=1)
-
-    model = nn.Linear(2, 1)
-    plain = Problem.from_objective(model, lambda model, b: model(b).square().mean(), x)
-    turned = Problem.from_objective(
-        model, lambda model, b: model(b).square().mean(), DatasetSource(list(x), time_first), chunk_size=3
-    )
-    few = torch.tensor([8, 0, 5])
-    assert turned.subset(few).n_samples == 3
-    torch.testing.assert_close(
-        turned.subset(few).grad(plain.theta0), plain.grad(plain.theta0, few), rtol=1e-14, atol=1e-15
-    )
-
-
-@pytest.mark.parametrize("samples", [[0, 1], np.arange(3), torch.ones(9, dtype=torch.bool), torch.tensor(2)])
-def test_samples_that_are_no_index_vector_or_mask_are_named(tiny: Problem, samples: Any) -> None:
-    with pytest.raises(DataError, match="samples: "):
-        tiny.loss(tiny.theta0, samples)
