@@ -103,6 +103,12 @@ class Flow(ABC):
     def depends_on_lr(self) -> bool: ...
 
     @property
+    def lr(self) -> float | None:
+        """The learning rate that the field is that of; None where it depends on none."""
+        optimizer: UpdateMap | None = getattr(self, "optimizer", None)
+        return optimizer.lr if self.depends_on_lr and optimizer is not None else None
+
+    @property
     def cost(self) -> Cost:
         return Cost()
 

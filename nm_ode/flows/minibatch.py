@@ -32,13 +32,15 @@ class MinibatchFlow(Flow):
         grid: of the run: when each batch is in force, and which samples it has.
 
     Raises:
-        FlowError: the run was on other data.
+        FlowError: the run was on other data, or the flow is one of each step's own samples already.
     """
 
     flow: Any  # a Flow that is a dataclass, whose problem can be replaced
     grid: TimeGrid
 
     def __post_init__(self) -> None:
+        if self.flow.jumps is not None:
+            raise FlowError(f"{self.flow.title} takes each step's own samples already: give the flow itself")
         if self.grid.n_samples != self.problem.n_samples:
             raise FlowError(
                 f"the run is on {self.grid.n_samples} samples and the flow's problem on {self.problem.n_samples}: "
@@ -70,6 +72,11 @@ class MinibatchFlow(Flow):
     @property
     def depends_on_lr(self) -> bool:
         return bool(self.flow.depends_on_lr)
+
+    @property
+    def lr(self) -> float | None:
+        lr: float | None = self.flow.lr
+        return lr
 
     @property
     def cost(self) -> Cost:

@@ -57,6 +57,11 @@ def start_of(
             f"{flow.title} is that of a constant lr; this run's lr goes from {lrs.max():g} to {lrs.min():g}: solve "
             "gradient flow, or train without a schedule"
         )
+    if flow.lr is not None and not np.allclose(info.grid.lr[:1], flow.lr, rtol=1e-9, atol=0):
+        raise FlowError(
+            f"{flow.title} is that of lr = {flow.lr:g}, and this run has lr = {info.grid.lr[0]:g}: give the flow the "
+            "run's own optimiser, or solve at times instead of beside the run"
+        )
     memory = None
     if theta0 is None:
         theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())

@@ -174,3 +174,9 @@ def test_a_run_on_other_data_is_refused(quadratic: Problem, network: Problem) ->
     run = train(quadratic, SGD(lr=0.1), 3, batch_size=5)
     with pytest.raises(FlowError, match="12 samples and the flow's problem on 60"):
         MinibatchFlow.beside(GradientFlow(network), run)
+
+
+def test_a_same_batch_flow_of_one_is_refused(quadratic: Problem) -> None:
+    run = train(quadratic, SGD(lr=0.1), 3, batch_size=5)
+    with pytest.raises(FlowError, match="own samples already"):
+        MinibatchFlow.beside(MinibatchFlow.beside(GradientFlow(quadratic), run), run)

@@ -17,6 +17,7 @@ from nm_ode import (
     Drop,
     FlowError,
     GradientFlow,
+    MinibatchFlow,
     NmOdeError,
     Problem,
     SolveError,
@@ -390,3 +391,14 @@ def test_julias_method_is_chosen_by_stiffness_and_kinks(
 def test_options_of_julia_that_do_not_go_together_are_named(tiny: Problem, options, sentence: str) -> None:
     with pytest.raises(EngineError, match=sentence):
         solve(GradientFlow(tiny), [0.0, 1.0], engine="diffeq", **options)
+
+
+@pytest.mark.parametrize("wrap", [lambda flow, run: flow, MinibatchFlow.beside], ids=["full", "same batch"])
+def test_a_flow_of_another_learning_rate_than_the_runs_is_refused(tiny: Problem, wrap) -> None:
+    run = train(tiny, SGD(lr=0.1), 4, batch_size=7)
+    other = modified_flow(tiny, SGD(lr=0.2), 2)
+    with pytest.raises(FlowError, match=r"lr = 0.2, and this run has lr = 0.1"):
+        solve(wrap(other, run), run)
+    solve(wrap(modified_flow(tiny, SGD(lr=0.1), 2), run), run, check=False)
+    solve(other, run["saved_time"].values, check=False)
+    solve(GradientFlow(tiny, SGD(lr=0.2)), run, check=False)  # gradient flow is of no learning rate
