@@ -58,13 +58,13 @@ def _print_stability(tree: xr.DataTree) -> None:
 
 
 def _print_charges(tree: xr.DataTree) -> None:
-    from nm_ode.comparison import law_titles, symmetry_summary
+    from nm_ode.comparison import law_infos, symmetry_summary
     from nm_ode.reporting.tables import law_table
 
     if "symmetries" not in tree.children:
         return
     rows = symmetry_summary(tree)
     if rows:
-        print_table(law_table(rows, law_titles(tree)))
+        print_table(law_table(rows, law_infos(tree)))
     else:
         print_dim("No symmetry was found.")

@@ -1,4 +1,4 @@
-"""From a valid case to the objects that it names; what they refuse is told with file and key."""
+"""From a valid case to the objects that it names; what they refuse is reported with file and key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Study:
             for flow, table in zip(made, self.case.flows, strict=True)
         )
 
-    def told(self, flow: Flow) -> tuple[str, str, Beside | None]:
+    def labels(self, flow: Flow) -> tuple[str, str, Beside | None]:
         """A flow's name in the tree, its title for a reader, and whose samples it takes beside a run on minibatches."""
         return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nm_ode.comparison import SymmetryRow, law_titles, symmetry_summary
+from nm_ode.charges import LAWS
+from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.style import WIDTH, styled, time_label
@@ -30,9 +31,10 @@ _WHAT = {
 
 
 def plotted_law(tree: xr.DataTree) -> str | None:
-    """The law to draw beside the run: a continuous one if it was predicted."""
-    laws = law_titles(tree)
-    return next((law for law in ("second_order", "first_order", *laws) if law in laws), None)
+    """The group of the law to draw with the recorded charges: a differential equation's, if one was predicted."""
+    infos = law_infos(tree)
+    continuous = [group for group, info in infos.items() if info.law in LAWS and LAWS[info.law].equation]
+    return next(iter([*reversed(continuous), *infos]), None)
 
 
 def charges_by_kind(tree: xr.DataTree) -> Figure:
@@ -131,7 +133,7 @@ def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:
         Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
         Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
     ]
-    labels = ["recorded, a colour each channel", law_titles(tree)[law]]
+    labels = ["recorded, a colour each channel", law_infos(tree)[law].title]
     figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
 
 
