@@ -96,7 +96,7 @@ class DeviceBatches:
     def measured_reduction(self, loss: Callable[[Any], Tensor], chunk_size: int) -> Reduction | None:
         """How the loss over a chunk comes from those over its parts; None if it is neither mean nor sum.
 
-        Every chunk is looked at, or eight from the first to the last where they must be read.
+        Every chunk is checked, or eight from the first to the last where they must be read.
         """
         if len(self) == 1:
             return "mean"

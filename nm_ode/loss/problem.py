@@ -20,7 +20,7 @@ from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.parameters import Layout
 
-_PROBE = 64  # samples looked at where one forward pass is enough to know
+_PROBE = 64  # samples that are evaluated where one forward pass is enough to know
 
 
 class Problem:

@@ -6,7 +6,7 @@ from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
-from nm_ode.observers.recording import Recording
+from nm_ode.observers.recording import Recording, require_observers
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
 
@@ -37,5 +37,6 @@ __all__ = [
     "Trajectory",
     "View",
     "charge_coordinates",
+    "require_observers",
     "spread_steps",
 ]

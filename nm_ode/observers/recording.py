@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,23 @@ from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
 from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
+
+
+def require_observers(observe: Any) -> list[Observer]:
+    """What a caller gives as `observe`.
+
+    Raises:
+        ArgumentError: no sequence of observers.
+    """
+    if isinstance(observe, Observer):
+        raise ArgumentError(f"observe must be a sequence of observers: write [{type(observe).__name__}(…)]")
+    for i, observer in enumerate(observe):
+        if not isinstance(observer, Observer):
+            what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
+            raise ArgumentError(
+                f"observe[{i}] must be an Observer, such as Charges(symmetries); {what} was given"
+            )
+    return list(observe)
 
 
 class Recording:
@@ -36,7 +53,7 @@ class Recording:
                 )
 
     def waits_at(self, step: int) -> bool:
-        """Does an observer with steps of its own look at this one? What it does may cost more than a step."""
+        """Does an observer with steps of its own observe this one? That may cost more than a step."""
         return any(step in track.steps for track in self._tracks if track.dim != STEP)
 
     def observe(self, view: View) -> None:
@@ -49,7 +66,7 @@ class Recording:
         """Hand a step that has been taken to whoever wants it."""
         for track in self._tracks:
             if track.observer.update_variables and view.step in track.steps:
-                track.sink.take(track.observer.observe_update(view))
+                track.observe_update(view)
 
     def dataset(self, before: int | None = None) -> xr.Dataset:
         """What was observed, at steps below `before` if it is given.
@@ -86,12 +103,30 @@ class _Track:
         if self.dim in (TIME, STEP, SAVED_STEP):
             return self.declared
         steps = Variable((), "optimiser step", "step")
-        return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "lr · step")}
+        return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
 
     def observe(self, view: View) -> None:
-        self.sink.take(self.observer.observe(view))
+        self._take("observe", self.observer.observe(view), self.observer.variables)
         self._seen.append(view.step)
         self._times.append(view.time)
+
+    def observe_update(self, view: View) -> None:
+        made = self.observer.observe_update(view)
+        self._take("observe_update", made, self.observer.update_variables)
+
+    def _take(self, method: str, made: Mapping[str, Any], declared: Mapping[str, Variable]) -> None:
+        if made.keys() != declared.keys():
+            raise ArgumentError(
+                f"{type(self.observer).__name__}.{method} returned {sorted(made)}; it must return what it declares: "
+                f"{sorted(declared)}"
+            )
+        for name, value in made.items():
+            if np.ndim(value) != len(declared[name].dims):
+                raise ArgumentError(
+                    f"{type(self.observer).__name__}.{method} returned {name!r} of shape {np.shape(value)}; it "
+                    f"declares the dimensions {declared[name].dims}"
+                )
+        self.sink.take(made)
 
     def variables(self, before: int | None) -> dict[str, Any]:
         """Name → (dimensions, values), of observations at steps below `before`."""

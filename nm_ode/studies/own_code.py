@@ -1,4 +1,4 @@
-"""The user's own Python that a case names: loaded, called, hashed; what goes wrong in it is told with its line."""
+"""The user's own Python that a case names: loaded, called, hashed; an error in it is reported with its line."""
 
 from __future__ import annotations
 

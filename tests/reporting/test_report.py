@@ -147,7 +147,7 @@ def test_orders_have_their_page(with_ladder, tmp_path: Path) -> None:
 
 def test_stability_has_its_page(with_ladder, tmp_path: Path) -> None:
     html = page(with_ladder, tmp_path)
-    assert "lr · λ_max stays below" in html
+    assert "lr · λ<sub>max</sub> stays below" in html
     assert "card fail" not in html
     unstable = with_ladder.copy(deep=True)
     unstable["discrete/curvature/normalised_sharpness"] *= 1000

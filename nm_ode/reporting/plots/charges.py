@@ -22,12 +22,6 @@ _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
 _COLUMNS = 3
 _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
-_WHAT = {
-    "translation": r"$\langle\theta_A, 1\rangle$",
-    "scale": r"$\|\theta_A\|^2$",
-    "rescale": r"$\|\theta_A\|^2 - \|\theta_B\|^2$",
-    "matrix": r"$W_A W_A^\top - W_B^\top W_B$, entries",
-}
 
 
 def plotted_law(tree: xr.DataTree) -> str | None:
@@ -59,8 +53,9 @@ def charges_by_kind(tree: xr.DataTree) -> Figure:
             names = _wrapped(row, 84 // columns)
             axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
             axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
-            units = "θ" if KINDS[row.kind].form.degree == 1 else "θ²"
-            axes.set_ylabel(f"charge {_WHAT.get(row.kind, '')}  (units of {units})", fontsize=9)
+            kind = KINDS[row.kind]
+            units = "θ" if kind.form.degree == 1 else "θ²"
+            axes.set_ylabel(f"charge {kind.formula}  (units of {units})", fontsize=9)
         figure.supxlabel(time_label(tree), fontsize=10)
         _legend(figure, tree, law)
         return figure
@@ -87,7 +82,8 @@ def charges_by_symmetry(tree: xr.DataTree) -> Figure:
                 transform=axes.transAxes,
                 ha="right",
                 fontsize=7,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+                zorder=10,
             )
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
