@@ -123,7 +123,7 @@ class _Track:
         for name, value in made.items():
             if np.ndim(value) != len(declared[name].dims):
                 raise ArgumentError(
-                    f"{type(self.observer).__name__}.{method} returned {name!r} of shape {np.shape(value)}; it "
+                    f"{type(self.observer).__name__}.{method} returned {name!r} of shape {tuple(np.shape(value))}; it "
                     f"declares the dimensions {declared[name].dims}"
                 )
         self.sink.take(made)
