@@ -13,7 +13,9 @@ from rich.table import Table
 from nm_ode.cli.console import out
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")] = False,
+) -> None:
     """Versions, devices, and each engine tried on a known equation; with a remedy where one does not work."""
     from nm_ode.studies.versions import versions
 

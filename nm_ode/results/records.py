@@ -197,6 +197,15 @@ class EnsembleInfo:
     step: float | None = None
 
 
+def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
+    """Of what `sgd_ensemble` or `solve_ensemble` gives.
+
+    Raises:
+        ResultError: the dataset is no ensemble.
+    """
+    return decode(EnsembleInfo, ensemble.attrs)
+
+
 def layout_of(dataset: xr.Dataset) -> Layout:
     """Where each parameter lies in the `theta` of a run, a solution or an ensemble.
 

@@ -52,7 +52,7 @@ def solve(
     Args:
         flow: the vector field.
         t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
-            optimiser's whole state, where the flow has use for it) are taken.
+            optimiser's whole state, where the flow's state contains it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
         engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; `choice` says why), or a
             registered engine: "sundials", "scipy", "diffeq" (DifferentialEquations.jl).

@@ -34,7 +34,7 @@ def plotted_law(tree: xr.DataTree) -> str | None:
 def charges_by_kind(tree: xr.DataTree) -> Figure:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
-    Of each kind the symmetry with the most charges to look at, and of those the one whose charges move most for their
+    Of each kind the symmetry with the most charges that move, and of those the one whose charges move most for their
     size.
     """
     law, chosen = plotted_law(tree), _one_of_each_kind(tree)
