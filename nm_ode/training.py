@@ -17,6 +17,9 @@ from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperpara
 from nm_ode.optimizers.steppers import start
 from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
 
+ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
+"""Observers of every run."""
+
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
     """The loss is no longer finite.
@@ -100,7 +103,7 @@ def train(
         dtype=problem.dtype,
         device=problem.device,
     )
-    recording = Recording([Losses(), Norms(), Trajectory(), *require_observers(observe)], context)
+    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *require_observers(observe)], context)
     states: dict[str, Tensor] = {}
     gradient = torch.empty_like(theta)
 

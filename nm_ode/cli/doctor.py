@@ -21,8 +21,8 @@ def doctor(
 
     found = {"devices": devices(), "engines": engines()}
     if as_json:
-        told = {kind: [asdict(finding) for finding in findings] for kind, findings in found.items()}
-        print(json.dumps({"versions": versions()} | told, indent=1))
+        report = {kind: [asdict(finding) for finding in findings] for kind, findings in found.items()}
+        print(json.dumps({"versions": versions()} | report, indent=1))
         return
     out.print(", ".join(f"{name} {version}" for name, version in versions().items()), style="dim")
     table = Table(box=None, header_style="dim")

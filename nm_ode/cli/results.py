@@ -43,8 +43,8 @@ def _print_orders(tree: xr.DataTree) -> None:
     if "convergence" in tree.children:
         convergence = tree["convergence"].dataset
         print_table(order_table(convergence))
-        for label, told in unexpected(convergence):
-            out.print(f"[yellow]{escape(label)}:[/yellow] {escape(told)}", highlight=False)
+        for label, sentence in unexpected(convergence):
+            out.print(f"[yellow]{escape(label)}:[/yellow] {escape(sentence)}", highlight=False)
 
 
 def _print_stability(tree: xr.DataTree) -> None:

@@ -229,5 +229,5 @@ def _require_equal_lengths(tree: Any, name: str) -> None:
     if not lengths:
         raise DataError(f"{name} has no tensor in it")
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        told = ", ".join(f"{place} has {length}" for place, length in lengths.items())
-        raise DataError(f"numbers of samples: {told}; every leaf must have as many, at least one")
+        found = ", ".join(f"{place} has {length}" for place, length in lengths.items())
+        raise DataError(f"numbers of samples: {found}; every leaf must have as many, at least one")

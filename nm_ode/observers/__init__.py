@@ -13,15 +13,11 @@ from nm_ode.registry import Registry
 OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
-        "charges": Charges,
         "curvature": Curvature,
         "kink_crossings": KinkCrossings,
-        "losses": Losses,
-        "norms": Norms,
-        "trajectory": Trajectory,
     },
 )
-"""Name in a case file → class; its fields are its options."""
+"""Name in a case file → class; its fields are its options. What every run records needs no name."""
 
 __all__ = [
     "CHARGES",

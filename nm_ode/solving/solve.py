@@ -159,8 +159,8 @@ def solve(
     result = dataset(solution)
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
-        told = failure(solution, flow.non_finite_remedy(warm_start=warm))
-        raise SolveError(f"{title}: {told}", result)
+        reason = failure(solution, flow.non_finite_remedy(warm_start=warm))
+        raise SolveError(f"{title}: {reason}", result)
     if not check:
         return result
     try:

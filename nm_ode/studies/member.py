@@ -11,7 +11,7 @@ from bridges import EngineError
 from nm_ode.charges import predict_charges
 from nm_ode.comparison import compare, convergence
 from nm_ode.flows import Flow
-from nm_ode.observers import Charges, Curvature
+from nm_ode.observers import Charges
 from nm_ode.results import RunInfo, ladder_point_info, run_info, solve_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.solving import SolveError, solve
@@ -64,7 +64,6 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
     found = _complete(writer.read("discrete"), run_info)
     if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
         return found
-    curvature = [] if case.stability is None else [Curvature(case.stability.points)]
     try:
         run = train(
             study.problem,
@@ -75,7 +74,7 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
             save_every=case.training.save_every,
             state0=warm_state(study, study.optimizer),
             schedule=study.schedule,
-            observe=[*curvature, Charges(chosen), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen), *study.observers()],
             on_step=progress("training", case.training.steps),
         )
     except TrainingDiverged as diverged:

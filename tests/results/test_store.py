@@ -96,6 +96,15 @@ def test_groups_of_another_case_are_not_mixed_in(tmp_path: Path) -> None:
         StoreWriter(path, other)
 
 
+def test_a_case_may_be_corrected_before_its_first_group(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    StoreWriter(path, IDENTITY)
+    assert unfinished_identity(path) is None
+    other = Identity({"name": "x", "optimizer": {"lr": 0.2}}, IDENTITY.code)
+    StoreWriter(path, other).write("flows/gradient", dataset())
+    assert unfinished_identity(path) == other
+
+
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
