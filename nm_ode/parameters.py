@@ -83,8 +83,24 @@ class Layout:
 
     def layer_norms(self, vectors: Tensor) -> Tensor:
         """2-norm of each layer's part; shape (..., P) to (..., layers), on the device of `vectors`."""
-        norms = [
-            torch.linalg.vector_norm(torch.cat([vectors[..., piece] for piece in pieces], dim=-1), dim=-1)
-            for pieces in self.layers.values()
-        ]
+        norms = []
+        for first, *others in self._layer_runs:
+            part = vectors[..., first]
+            if others:
+                part = torch.cat([part, *(vectors[..., other] for other in others)], dim=-1)
+            norms.append(torch.linalg.vector_norm(part, dim=-1))
         return torch.stack(norms, dim=-1)
+
+    @cached_property
+    def _layer_runs(self) -> list[list[slice]]:
+        """Each layer's pieces of theta, those that follow one another as one: a layer's weight and bias mostly do."""
+        runs: list[list[slice]] = []
+        for pieces in self.layers.values():
+            merged = [pieces[0]]
+            for piece in pieces[1:]:
+                if piece.start == merged[-1].stop:
+                    merged[-1] = slice(merged[-1].start, piece.stop)
+                else:
+                    merged.append(piece)
+            runs.append(merged)
+        return runs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -125,16 +125,14 @@ def train(
         return annotate(write_run_info(made.assign(kept), info))
 
     def require_finite(losses: dict[int, Tensor]) -> None:
-        if losses:
-            values = torch.stack(list(losses.values())).cpu().numpy()
-            for step, loss in zip(losses, values, strict=True):
-                if not np.isfinite(loss):
-                    message = (
-                        f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
-                        "choose a smaller learning rate"
-                    )
-                    raise TrainingDiverged(message, step, finish(step, message))
-            losses.clear()
+        for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
+            if not math.isfinite(loss):
+                message = (
+                    f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
+                    "choose a smaller learning rate"
+                )
+                raise TrainingDiverged(message, step, finish(step, message))
+        losses.clear()
 
     together = steps_between_checks(theta.device)
     unchecked: dict[int, Tensor] = {}
@@ -182,6 +180,14 @@ def final_state(run: xr.Dataset) -> Tensor:
     if "final_state" in run:
         return torch.from_numpy(run["final_state"].values.copy())
     return torch.from_numpy(run["theta"].values[-1].copy())
+
+
+def _fetched(losses: list[Tensor]) -> list[float]:
+    """Numbers from the device, all at once."""
+    if len(losses) == 1:
+        return [losses[0].item()]
+    found: list[float] = torch.stack(losses).tolist() if losses else []
+    return found
 
 
 def _start(

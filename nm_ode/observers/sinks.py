@@ -27,34 +27,35 @@ class MemorySink:
         self._pending: dict[str, list[Tensor]] = {}
 
     def take(self, values: Mapping[str, Any]) -> None:
-        """One observation: name → tensor or number."""
+        """One observation: name → tensor or number. What is on the host or large is copied at once."""
         for name, value in values.items():
-            tensor = (
-                value.detach() if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            )
-            if tensor.device.type == "cpu" or tensor.numel() > _LARGE:
+            if not isinstance(value, Tensor):
+                self._add(name, np.asarray(value, dtype=np.float64))
+            elif value.device.type == "cpu":
+                self._add(name, value.detach().numpy())
+            elif value.numel() > _LARGE:
                 self._fetch(name)
-                self._write(name, tensor[None])
+                self._add(name, value.detach().cpu().numpy())
             else:
                 pending = self._pending.setdefault(name, [])
-                pending.append(tensor)
+                pending.append(value.detach())
                 if len(pending) >= _BLOCK:
                     self._fetch(name)
 
     def _fetch(self, name: str) -> None:
         pending = self._pending.pop(name, None)
         if pending:
-            self._write(name, torch.stack(pending))
+            for value in torch.stack(pending).cpu().numpy():
+                self._add(name, value)
 
-    def _write(self, name: str, block: Tensor) -> None:
-        values = block.cpu().numpy()
+    def _add(self, name: str, value: np.ndarray) -> None:
         if name not in self._rows:
             # What is never written takes no memory.
-            self._rows[name] = np.empty((self._capacity, *values.shape[1:]), dtype=values.dtype)
+            self._rows[name] = np.empty((self._capacity, *value.shape), dtype=value.dtype)
             self._filled[name] = 0
-        start = self._filled[name]
-        self._rows[name][start : start + len(values)] = values
-        self._filled[name] = start + len(values)
+        row = self._filled[name]
+        self._rows[name][row] = value
+        self._filled[name] = row + 1
 
     def arrays(self, count: int) -> dict[str, np.ndarray]:
         """The first `count` observations of each name."""

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import xarray as xr
@@ -37,7 +38,7 @@ def decode(kind: type[R], attrs: Mapping[Any, Any]) -> R:
     Raises:
         ResultError: an attribute is missing or of another type.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in attrs:
@@ -70,6 +71,11 @@ def write(dataset: xr.Dataset, *records: Any) -> xr.Dataset:
     for record in records:
         dataset = dataset.assign_attrs(encode(record))
     return dataset
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _plain(value: Any) -> Any:
