@@ -74,13 +74,16 @@ def train(
         ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
             observer, or two observers with a variable of one name.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(
+            f"optimizer must be one of nm_ode, such as nm_ode.SGD(lr=0.1); {type(optimizer).__name__} of "
+            f"{type(optimizer).__module__} was given"
+        )
     if steps < 1:
         raise ArgumentError(f"steps must be at least 1; {steps} was given")
     if save_every < 1:
         raise ArgumentError(f"save_every must be at least 1; {save_every} was given")
-    if batch_size != "full" and not (
-        isinstance(batch_size, int | np.integer) and 1 <= batch_size <= problem.n_samples
-    ):
+    if batch_size != "full" and batch_size not in range(1, problem.n_samples + 1):
         raise ArgumentError(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
             f"{batch_size!r} was given"

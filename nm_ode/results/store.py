@@ -28,12 +28,13 @@ _IDENTITY_FILE = "identity.json"
 _REMEDY = "remove it and run the case again"
 
 
-def open_store(path: Path) -> xr.DataTree:
+def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
+    path = Path(path)
     if not path.exists():
         if partial_path(path).exists():
             raise StoreError(

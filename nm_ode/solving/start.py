@@ -31,11 +31,13 @@ def start_of(
     """From a run of `train` (its saved times and start), or from times.
 
     Raises:
-        ArgumentError: a dataset that is no run.
+        ArgumentError: a dataset that is no run, or no times.
         FlowError: a flow of one learning rate beside a run whose learning rate changes.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
+        if times.ndim != 1 or not times.size:
+            raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
         return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
     for name in ("saved_time", "theta"):
         if name not in t.variables:

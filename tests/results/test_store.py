@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(store: Path) -> None:
-    tree = open_store(store)
+    tree = open_store(str(store))
     xr.testing.assert_equal(tree["discrete"].to_dataset(), dataset())
     xr.testing.assert_equal(tree["flows/gradient"].to_dataset(), dataset(2.0))
     assert study_info(tree) == INFO

@@ -363,3 +363,9 @@ def test_julias_method_is_chosen_by_stiffness_and_kinks(
 def test_options_of_julia_that_do_not_go_together_are_named(tiny: Problem, options, sentence: str) -> None:
     with pytest.raises(EngineError, match=sentence):
         solve(GradientFlow(tiny), [0.0, 1.0], engine="diffeq", **options)
+
+
+@pytest.mark.parametrize("times", [[], 1.0, [[0.0, 1.0]]])
+def test_what_is_no_list_of_times_is_refused(tiny: Problem, times) -> None:
+    with pytest.raises(ValueError, match="t must be a run, or times in one dimension"):
+        solve(GradientFlow(tiny), times)
