@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bridges.engines import ENGINES
 from nm_ode.charges import LAWS
@@ -59,6 +60,7 @@ def _as_they_were() -> Iterator[None]:
 def test_each_how_to_runs_by_itself(how_to: str, tmp_path: Path) -> None:
     example = tmp_path / "how_to.py"
     example.write_text(HOW_TOS[how_to])
+    torch.manual_seed(0)  # no example depends on the tests before it
     runpy.run_path(str(example), run_name="how_to")
 
 
