@@ -15,7 +15,7 @@ from nm_ode.loss import Problem
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
 from nm_ode.optimizers.steppers import start
-from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
+from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
 """Observers of every run."""
@@ -179,9 +179,17 @@ def steps_between_checks(device: torch.device) -> int:
 
 
 def final_state(run: xr.Dataset) -> Tensor:
-    """The optimiser's whole state at the end of a run, to be another's `state0`."""
+    """The optimiser's whole state at the end of a run, to be another's `state0`.
+
+    Raises:
+        ArgumentError: the run's end is not in it, because it diverged or was cut.
+    """
     if "final_state" in run:
         return torch.from_numpy(run["final_state"].values.copy())
+    info, saved = run_info(run), run["saved_step"].values
+    if info.stateful or info.grid.steps not in saved[-1:]:
+        why = info.message or "its last saved steps were cut off"
+        raise ArgumentError(f"the state at the end of this run is not known: {why}")
     return torch.from_numpy(run["theta"].values[-1].copy())
 
 

@@ -60,7 +60,7 @@ def _as_they_were() -> Iterator[None]:
 def test_each_how_to_runs_by_itself(how_to: str, tmp_path: Path) -> None:
     example = tmp_path / "how_to.py"
     example.write_text(HOW_TOS[how_to])
-    torch.manual_seed(0)  # no example depends on the tests before it
+    torch.manual_seed(0)  # models that are not seeded are the same, whatever ran before
     runpy.run_path(str(example), run_name="how_to")
 
 

@@ -63,5 +63,5 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert blocks
     for block in blocks:
-        torch.manual_seed(0)  # no example depends on the tests before it
+        torch.manual_seed(0)  # models that are not seeded are the same, whatever ran before
         exec(compile(block, "README.md", "exec"), {})

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 
-from nm_ode import SGD, Adam, AdamW, Problem, TrainingDiverged, final_state, modified_flow, solve, train
+from nm_ode import (
+    SGD,
+    Adam,
+    AdamW,
+    GradientFlow,
+    Problem,
+    TrainingDiverged,
+    final_state,
+    modified_flow,
+    solve,
+    train,
+)
 from nm_ode.data import sample_batches
 from nm_ode.errors import ArgumentError
 from nm_ode.observers import Observer
@@ -231,3 +243,17 @@ def test_float32_goes_on_from_a_state_too(tiny: Problem, optimizer) -> None:
     straight = train(coarse, optimizer, 12)
     assert second["theta"].dtype == np.float32
     np.testing.assert_allclose(second["theta"], straight["theta"][6:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=1e6), SGD(lr=1e6, momentum=0.5)])
+def test_a_run_without_its_end_has_no_final_state(optimizer: SGD) -> None:
+    problem = Problem(nn.Linear(2, 1), nn.functional.mse_loss, (torch.randn(6, 2), torch.randn(6, 1)))
+    with pytest.raises(TrainingDiverged) as caught:
+        train(problem, optimizer, 500)
+    with pytest.raises(ArgumentError, match="training diverged"):
+        final_state(caught.value.run)
+    cut = train(problem, SGD(lr=0.1), 5).isel(saved_step=slice(3))
+    with pytest.raises(ArgumentError, match="cut off"):
+        final_state(cut)
+    with pytest.raises(ArgumentError, match="no saved step"):
+        solve(GradientFlow(problem), t=cut.isel(saved_step=slice(0)))

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from nm_ode.data.base import DataError
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
@@ -158,6 +158,11 @@ def source_of(data: Any) -> Source:
         return TensorSource(data.tensors)
     if isinstance(data, Dataset):
         return DatasetSource(data)
+    if isinstance(data, DataLoader):
+        raise DataError(
+            "data: a DataLoader shuffles and batches by itself; give its dataset (loader.dataset), or "
+            "DatasetSource(loader.dataset, loader.collate_fn)"
+        )
     if Source in type(data).__mro__ or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         source: Source = data  # a tensor and many a table have `take` too, but also `__getitem__`
         if len(source) == 0:
@@ -196,19 +201,34 @@ def collate(items: Sequence[Any]) -> Any:
 
 
 def count(samples: Samples, total: int) -> int:
-    """How many samples are asked for."""
+    """How many samples are asked for.
+
+    Raises:
+        DataError: neither an index vector, nor a mask of all samples, nor a slice, nor None.
+    """
     if samples is None:
         return total
     if isinstance(samples, slice):
         return len(range(total)[samples])
-    return int(samples.sum()) if samples.dtype == torch.bool else len(samples)
+    return len(indices_of(samples, total))
 
 
 def indices_of(samples: Samples, total: int) -> Tensor:
-    """An index vector of the samples."""
+    """An index vector of the samples.
+
+    Raises:
+        DataError: as `count`.
+    """
     if samples is None or isinstance(samples, slice):
         return torch.arange(total)[slice(None) if samples is None else samples]
-    return samples.nonzero().squeeze(1) if samples.dtype == torch.bool else samples
+    if not isinstance(samples, Tensor) or samples.ndim != 1:
+        what = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
+        raise DataError(f"samples: {what} was given; give an index tensor (one dimension), a slice, or None")
+    if samples.dtype != torch.bool:
+        return samples
+    if len(samples) != total:
+        raise DataError(f"samples: a mask of {len(samples)} was given for {total} samples")
+    return samples.nonzero().squeeze(1)
 
 
 def _is_array(leaf: Any) -> bool:
@@ -229,5 +249,7 @@ def _require_equal_lengths(tree: Any, name: str) -> None:
     if not lengths:
         raise DataError(f"{name} has no tensor in it")
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        found = ", ".join(f"{place} has {length}" for place, length in lengths.items())
-        raise DataError(f"numbers of samples: {found}; every leaf must have as many, at least one")
+        first = next(iter(lengths.values()))
+        others = [place for place, length in lengths.items() if length != first][:3]
+        listed = ", ".join(f"{place} has {lengths[place]}" for place in [next(iter(lengths)), *others])
+        raise DataError(f"numbers of samples: {listed}; every leaf must have as many, at least one")

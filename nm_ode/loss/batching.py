@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, indices_of, place
+from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -84,34 +85,43 @@ class DeviceBatches:
             yield slice(some.start, some.stop, some.step)
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
-        """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are."""
+        """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are.
+
+        So do those whose batch cannot be taken apart again, for not every leaf has the samples along its first
+        dimension (texts, constants, sequences before samples).
+        """
         n = self.count(samples)
         made = copy.copy(self)
         if self.in_memory or n <= (self.chunk_size or n):
-            made.source, made.in_memory = TensorSource(self.batch(samples)), True
-        else:
-            made.source = Part(self.source, samples)
+            batch = self.batch(samples)
+            if self.in_memory or all(_has_samples(leaf, n) for leaf in flatten(batch)[0]):
+                made.source, made.in_memory = TensorSource(batch), True
+                return made
+        made.source = Part(self.source, samples)
         return made
 
     def measured_reduction(self, loss: Callable[[Any], Tensor], chunk_size: int) -> Reduction | None:
         """How the loss over a chunk comes from those over its parts; None if it is neither mean nor sum.
 
-        Every chunk is checked, or eight from the first to the last where they must be read.
+        Every chunk is looked at, or eight from the first to the last where they must be read; and one of samples from
+        all over the data, for sorted data may have other weights in each chunk and equal ones within.
         """
-        if len(self) == 1:
+        n = len(self)
+        if n == 1:
             return "mean"
-        size = max(chunk_size, 2)
-        starts = list(range(0, len(self) - 1, size))
+        size = min(max(chunk_size, 2), n)
+        starts = list(range(0, n - 1, size))
         if not self.in_memory and len(starts) > _LOOKED_AT:
             starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
+        chunks = [torch.arange(start, min(start + size, n)) for start in starts]
+        if len(starts) > 1:
+            chunks.append(torch.linspace(0, n - 1, size).round().long())
         possible: dict[Reduction, None] = {"mean": None, "sum": None}
-        for start in starts:
-            stop = min(start + size, len(self))
-            n, cut = stop - start, (stop - start + 2) // 3
-            bounds = ((start, stop), (start, start + cut), (start + cut, stop))
-            whole, left, right = (loss(self.batch(slice(*ends))) for ends in bounds)
+        for samples in chunks:
+            cut = (len(samples) + 2) // 3
+            whole, left, right = (loss(self.batch(part)) for part in (samples, samples[:cut], samples[cut:]))
             together: dict[Reduction, Tensor] = {
-                "mean": (cut * left + (n - cut) * right) / n,
+                "mean": (cut * left + (len(samples) - cut) * right) / len(samples),
                 "sum": left + right,
             }
             tolerance = 1e4 * torch.finfo(self._dtype).eps * max(whole.abs(), left.abs(), right.abs())
@@ -119,3 +129,7 @@ class DeviceBatches:
                 if not (value - whole).abs() <= tolerance:
                     possible.pop(name, None)
         return next(iter(possible)) if len(possible) == 1 else None
+
+
+def _has_samples(leaf: Any, n: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == n

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout
@@ -60,7 +61,6 @@ class View:
         time: flow time.
         theta: shape (P,), before the step; in `observe_update` after it.
         lr: of the step; NaN along a flow and after the last step.
-        update: θ_{k+1} − θ_k, shape (P,); in `observe_update` alone.
     """
 
     def __init__(
@@ -77,9 +77,25 @@ class View:
         memory: Callable[[str], Tensor] | None = None,
     ) -> None:
         self.step, self.time, self.theta, self.lr = step, time, theta, lr
-        self.update = theta.new_empty(0)
+        self._update: Tensor | None = None
         self._problem, self._loss_and_gradient, self._full_loss = problem, loss_and_gradient, full_loss
         self._state, self._memory = state, memory
+
+    @property
+    def update(self) -> Tensor:
+        """θ_{k+1} − θ_k, shape (P,).
+
+        Raises:
+            ArgumentError: not in `observe_update`: no step has been taken.
+        """
+        if self._update is None:
+            raise ArgumentError("view.update is there in `observe_update` alone: along a run, after its step")
+        return self._update
+
+    @update.setter
+    def update(self, update: Tensor) -> None:
+        self._update, self._full_loss = update, None
+        self.__dict__.pop("full_loss", None)  # theta has moved
 
     @cached_property
     def _evaluated(self) -> tuple[Tensor, Tensor]:
@@ -89,17 +105,19 @@ class View:
 
     @property
     def loss(self) -> Tensor:
-        """Of the step's batch, a scalar on the device; of all samples along a flow and after the last step."""
+        """Of the step's batch before the step, a scalar on the device; of all samples along a flow and after the last
+        step.
+        """
         return self._evaluated[0]
 
     @property
     def gradient(self) -> Tensor:
-        """Of the step's batch, shape (P,); of all samples along a flow and after the last step."""
+        """Of the step's batch before the step, shape (P,); of all samples along a flow and after the last step."""
         return self._evaluated[1]
 
     @cached_property
     def full_loss(self) -> Tensor:
-        """Of all samples, a scalar."""
+        """Of all samples, at `theta`: in `observe_update` after the step. A scalar."""
         if self._full_loss is not None:
             return self._full_loss()
         evaluated = "_evaluated" in self.__dict__ and self._loss_and_gradient is None
@@ -136,8 +154,8 @@ class Observer:
             def observe(self, view):
                 return {"largest_weight": view.theta.abs().max()}
 
-    What it returns are tensors of its own, not views of the loop's vectors unless they are larger than a few
-    thousand entries (those are copied at once).
+    What it returns may be views of the loop's vectors: they are copied. It returns each of its variables every time
+    that it is asked, with the same shape.
 
     Attributes:
         dim: along which its observations lie in a run; a dimension of its own ends in "_step". Along a flow it is

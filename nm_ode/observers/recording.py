@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
 from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
+
+_TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
+"""What a run or a solution adds to what was observed."""
 
 
 def require_observers(observe: Any) -> list[Observer]:
@@ -38,19 +42,19 @@ class Recording:
         samples: how many samples a flow has; not read for a run.
 
     Raises:
-        ArgumentError: two observers with a variable of one name.
+        ArgumentError: two observers with a variable of one name, a name that is taken by a coordinate or by the run
+            itself, or steps that do not go with the dimension. From `observe` and `observe_update`: what an observer
+            returns is not what it declares.
     """
 
     def __init__(self, observers: Sequence[Observer], context: Context, samples: int = 0) -> None:
         live = [one for observer in observers for one in observer.begin(context)]
         self._context = context
-        self._tracks = [_Track(observer, context, samples) for observer in live]
-        names = [name for track in self._tracks for name in track.declared]
-        for name in names:
-            if names.count(name) > 1:
-                raise ArgumentError(
-                    f"observe: two observers have a variable {name!r}: leave one out, or rename it"
-                )
+        sizes = {dim: len(values) for one in live for dim, values in one.coordinates().values()}
+        self._tracks = [_Track(observer, context, samples, sizes) for observer in live]
+        _require_names(self._tracks)
+        if not context.along_flow:
+            _require_steps(self._tracks, context)
 
     def waits_at(self, step: int) -> bool:
         """Does an observer with steps of its own observe this one? That may cost more than a step."""
@@ -84,9 +88,13 @@ class Recording:
 
 
 class _Track:
-    """One observer, the steps that it wants, and what it has seen."""
+    """One observer, the steps that it wants, and what it has seen.
 
-    def __init__(self, observer: Observer, context: Context, samples: int) -> None:
+    Args:
+        sizes: of further dimensions, as far as they are known; all tracks have the same.
+    """
+
+    def __init__(self, observer: Observer, context: Context, samples: int, sizes: dict[str, int]) -> None:
         self.observer = observer
         self.declared = {**observer.variables, **({} if context.along_flow else observer.update_variables)}
         self.dim = TIME if context.along_flow else observer.dim
@@ -94,6 +102,8 @@ class _Track:
             range(samples) if context.along_flow else frozenset(observer.steps(context))
         )
         self.sink = MemorySink(len(self.steps))
+        self._sizes = sizes
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._seen: list[int] = []
         self._times: list[float] = []
 
@@ -106,31 +116,52 @@ class _Track:
         return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
 
     def observe(self, view: View) -> None:
-        self._take("observe", self.observer.observe(view), self.observer.variables)
+        self._take(self.observer.observe(view), self.observer.variables)
         self._seen.append(view.step)
         self._times.append(view.time)
 
     def observe_update(self, view: View) -> None:
-        made = self.observer.observe_update(view)
-        self._take("observe_update", made, self.observer.update_variables)
+        self._take(self.observer.observe_update(view), self.observer.update_variables)
 
-    def _take(self, method: str, made: Mapping[str, Any], declared: Mapping[str, Variable]) -> None:
-        if made.keys() != declared.keys():
+    def _take(self, values: Any, declared: Mapping[str, Variable]) -> None:
+        """What is returned is what is declared, before the sink has it: later nobody knows whose it was."""
+        if not isinstance(values, Mapping) or values.keys() != declared.keys():
+            got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise ArgumentError(
-                f"{type(self.observer).__name__}.{method} returned {sorted(made)}; it must return what it declares: "
-                f"{sorted(declared)}"
+                f"observe: {type(self.observer).__name__} returned {got}; it declares the variables {sorted(declared)}"
             )
-        for name, value in made.items():
-            if np.ndim(value) != len(declared[name].dims):
-                raise ArgumentError(
-                    f"{type(self.observer).__name__}.{method} returned {name!r} of shape {tuple(np.shape(value))}; it "
-                    f"declares the dimensions {declared[name].dims}"
-                )
-        self.sink.take(made)
+        for name, value in values.items():
+            shape = value.shape if isinstance(value, Tensor) else self._shape_of(name, value)
+            if shape != self._shapes.get(name):
+                self._require_shape(name, tuple(shape), declared[name].dims)
+        self.sink.take(values)
+
+    def _shape_of(self, name: str, value: Any) -> tuple[int, ...]:
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError):  # a list of unequal lists, or of tensors
+            array = np.array(None)
+        if array.dtype.kind not in "biuf":
+            who = type(self.observer).__name__
+            raise ArgumentError(
+                f"observe: {who}: {name!r} is {type(value).__name__}; return a tensor or a number"
+            )
+        return array.shape
+
+    def _require_shape(self, name: str, shape: tuple[int, ...], dims: tuple[str, ...]) -> None:
+        """One size for each dimension, whoever has it."""
+        wanted = tuple(map(self._sizes.setdefault, dims, shape)) if len(dims) == len(shape) else None
+        if shape != wanted:
+            told = ", ".join(f"{dim} ({self._sizes.get(dim, 'of any size')})" for dim in dims) or "none"
+            who = type(self.observer).__name__
+            raise ArgumentError(f"observe: {who}: {name!r} has shape {shape}; its dimensions are {told}")
+        self._shapes[name] = shape
 
     def variables(self, before: int | None) -> dict[str, Any]:
         """Name → (dimensions, values), of observations at steps below `before`."""
         arrays = {**self._nothing(), **self.sink.arrays(self._count(before))}
+        for name in self.observer.update_variables if self.dim != TIME else ():
+            arrays[name] = _filled(arrays[name], self._count(before))
         constants = {name: ((), value) for name, value in self.observer.constants().items()}
         return {
             name: ((self.dim, *self.declared[name].dims), values) for name, values in arrays.items()
@@ -149,11 +180,56 @@ class _Track:
 
     def _nothing(self) -> dict[str, np.ndarray]:
         """Each variable without an observation: a run may end before its first step."""
-        sizes = {dim: len(values) for dim, values in self.observer.coordinates().values()}
         return {
-            name: np.empty((0, *(sizes.get(dim, 0) for dim in declared.dims)))
+            name: np.empty((0, *(self._sizes.get(dim, 0) for dim in declared.dims)))
             for name, declared in self.declared.items()
         }
+
+
+def _require_names(tracks: Sequence[_Track]) -> None:
+    """Each name is one variable's or one coordinate's."""
+    names = [name for track in tracks for name in track.declared]
+    taken = set(_TAKEN)
+    known: dict[str, tuple[str, np.ndarray]] = {}
+    for track in tracks:
+        taken |= {track.dim, _time_of(track.dim)}
+        taken |= {dim for variable in track.declared.values() for dim in variable.dims}
+        for name, (dim, values) in track.observer.coordinates().items():
+            taken |= {name, dim}
+            other_dim, others = known.setdefault(name, (dim, values))
+            if dim != other_dim or not np.array_equal(values, others):
+                raise ArgumentError(f"observe: two observers have different coordinates {name!r}: rename one")
+    for name in names:
+        if names.count(name) > 1:
+            raise ArgumentError(
+                f"observe: two observers have a variable {name!r}: leave one out, or rename it"
+            )
+        if name in taken:
+            raise ArgumentError(
+                f"observe: the variable {name!r} has a name that is taken by a dimension, a coordinate or the run "
+                "itself: rename it"
+            )
+
+
+def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
+    """Along one dimension all look at the same steps."""
+    along = {STEP: frozenset(range(context.steps)), SAVED_STEP: frozenset(context.saved_steps)}
+    for track in tracks:
+        who = type(track.observer).__name__
+        if not track.dim.endswith("_step") and track.dim != STEP:
+            raise ArgumentError(
+                f"observe: {who} has the dimension {track.dim!r}: let its name end in '_step'"
+            )
+        if track.steps != along.setdefault(track.dim, frozenset(track.steps)):
+            raise ArgumentError(
+                f"observe: {who} looks at other steps than those of {track.dim!r}: give it a dimension of its own"
+            )
+
+
+def _filled(values: np.ndarray, count: int) -> np.ndarray:
+    """Who looks after the last step sees no update there: NaN."""
+    missing = np.full((count - len(values), *values.shape[1:]), np.nan)
+    return np.concatenate([values, missing]) if len(missing) else values
 
 
 def _time_of(dim: str) -> str:

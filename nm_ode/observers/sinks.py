@@ -38,7 +38,7 @@ class MemorySink:
                 self._add(name, value.detach().cpu().numpy())
             else:
                 pending = self._pending.setdefault(name, [])
-                pending.append(value.detach())
+                pending.append(value.detach().clone())  # it may be a view of what the next step writes to
                 if len(pending) >= _BLOCK:
                     self._fetch(name)
 
@@ -53,8 +53,10 @@ class MemorySink:
             # What is never written takes no memory.
             self._rows[name] = np.empty((self._capacity, *value.shape), dtype=value.dtype)
             self._filled[name] = 0
-        row = self._filled[name]
-        self._rows[name][row] = value
+        rows, row = self._rows[name], self._filled[name]
+        if rows.dtype != value.dtype:  # a whole number first, a fraction later
+            self._rows[name] = rows = rows.astype(np.result_type(rows, value), copy=False)
+        rows[row] = value
         self._filled[name] = row + 1
 
     def arrays(self, count: int) -> dict[str, np.ndarray]:

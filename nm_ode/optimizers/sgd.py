@@ -97,6 +97,7 @@ class SGD(Optimizer):
             dampening=self.dampening,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
+            foreach=False,  # torch's default on a GPU adds Nesterov's momentum to the gradient itself
         )
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def decode(kind: type[R], attrs: Mapping[Any, Any]) -> R:
     Raises:
         ResultError: an attribute is missing or of another type.
     """
-    hints = _hints(kind)  # type: ignore[arg-type]  # every class is hashable
+    hints = _hints(kind)  # type: ignore[arg-type]
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in attrs:

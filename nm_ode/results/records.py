@@ -89,7 +89,8 @@ def run_info(run: xr.Dataset) -> RunInfo:
     """What `write_run_info` wrote.
 
     Raises:
-        ResultError: the dataset is no run of `train`.
+        ResultError: the dataset is no run of `train`, or steps of it were left out along `step`, so that neither the
+            samples nor the time of each are known any more.
     """
     found = decode(_RunAttributes, run.attrs)
     for name in ("lr", "time"):
@@ -102,6 +103,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
         seed=found.seed,
         n_samples=found.n_samples,
     )
+    _require_all_steps(grid)
     return RunInfo(
         grid=grid,
         **{
@@ -110,6 +112,17 @@ def run_info(run: xr.Dataset) -> RunInfo:
             if name in _RunAttributes.__dataclass_fields__
         },
     )
+
+
+def _require_all_steps(grid: TimeGrid) -> None:
+    """A run's time starts at 0, and each step's share of it is that of its learning rate."""
+    durations = np.diff(grid.times)
+    shares = grid.lr * (grid.times[-1] / grid.lr.sum()) if grid.steps else durations
+    if grid.times[0] != 0 or not np.allclose(durations, shares, rtol=1e-6, atol=1e-9 * grid.times[-1]):
+        raise ResultError(
+            "steps of the run were left out along 'step', which has the learning rate, time and samples of each: "
+            "select along 'saved_step' alone"
+        )
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,16 @@ def start_of(
     """From a run of `train` (its saved times and start), or from times.
 
     Raises:
-        ArgumentError: a dataset that is no run, or no times.
-        FlowError: a flow of one learning rate beside a run whose learning rate changes.
+        ArgumentError: no times or times that do not increase, a dataset that is no run, or a run without a saved step.
+        FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
+            optimiser's state beside a run whose first steps were cut off.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
         if times.ndim != 1 or not times.size:
             raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
+        if (np.diff(times, axis=0) <= 0).any():
+            raise ArgumentError("t: sample times must increase strictly, the first being the start")
         return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
     for name in ("saved_time", "theta"):
         if name not in t.variables:
@@ -46,6 +49,10 @@ def start_of(
         info = run_info(t)
     except ResultError as error:
         raise ArgumentError(f"t: {error}") from None
+    if not t.sizes["saved_step"]:
+        raise ArgumentError(
+            f"t: the run has no saved step to start from; {info.message or 'all were cut off'}"
+        )
     if flow.depends_on_lr and not info.grid.is_constant:
         lrs = info.grid.lr
         raise FlowError(
@@ -58,7 +65,14 @@ def start_of(
         if "initial_state" in t:
             memory = _placed(flow, torch.from_numpy(t["initial_state"].values.copy()))
     times = np.asarray(t["saved_time"], dtype=np.float64)
-    return Start(times, flow.state_from(_placed(flow, theta0), memory), info)
+    start = _placed(flow, theta0)
+    state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
+    if memory is not None and first > 0 and len(state) > len(start):
+        raise FlowError(
+            f"{flow.title} starts with the optimiser's state, which is kept of step 0, and this run begins at step "
+            f"{first}: solve from step 0, or train from there with state0"
+        )
+    return Start(times, state, info)
 
 
 def _placed(flow: Flow, part: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def load_case(path: Path, *, engine: str | None = None) -> Case:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CaseError(f"{path} is not valid TOML: {error}") from None
-    if engine is not None:
+    if engine is not None and isinstance(raw.get("solver", {}), Mapping):
         raw["solver"] = {**raw.get("solver", {}), "engine": engine}
     try:
         return Case.model_validate(raw, context={"folder": path.parent})
@@ -64,6 +64,8 @@ def _sentence(path: Path, raw: Any, error: Any) -> str:
             else "a file name of letters, digits, '_', '-' and '.'"
         )
         return f"{where}: {given!r} was given; it must be {what}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: {given!r} was given; it must be a table"
     message = message.removeprefix("Input ").removeprefix("should ").replace("tuple", "list")
     return f"{where}: {given!r} was given; it must {'be ' if kind == 'not_allowed' else ''}{message}"
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -162,6 +163,8 @@ class OwnCode:
     def _module(self, key: str, name: str) -> ModuleType:
         file = (self._path.parent / name).resolve()
         if file in self._modules:
+            if self._keys.get(file) != key:
+                self._keys.pop(file, None)  # what goes wrong in it is no longer that of one key
             return self._modules[file]
         try:
             content = file.read_bytes()
@@ -188,8 +191,10 @@ class OwnCode:
     def _imported_beside(self, file: Path) -> Iterator[None]:
         """Modules in the file's folder can be imported.
 
-        They are forgotten afterwards, for another case may have others of the same names.
+        They are forgotten afterwards, for another case may have others of the same names; but not what is installed,
+        though the environment be a folder in this one.
         """
+        installed = _installed_in(file.parent)
         folder, known, writes = file.parent, set(sys.modules), sys.dont_write_bytecode
         sys.path.insert(0, str(folder))
         sys.dont_write_bytecode = True
@@ -200,6 +205,15 @@ class OwnCode:
             sys.dont_write_bytecode = writes
             for name in set(sys.modules) - known:
                 beside = getattr(sys.modules[name], "__file__", None)
-                if beside is not None and Path(beside).resolve().is_relative_to(folder):
-                    self._hashes[Path(beside).resolve()] = _sha256(Path(beside))
+                path = None if beside is None else Path(beside).resolve()
+                if path is None or any(map(path.is_relative_to, installed)):
+                    continue
+                if path.is_relative_to(folder):
+                    self._hashes[path] = _sha256(path)
                     del sys.modules[name]
+
+
+def _installed_in(folder: Path) -> list[Path]:
+    """Folders of Python's own and of installed packages that lie within this one."""
+    folders = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    return [path for path in folders if path != folder and path.is_relative_to(folder)]

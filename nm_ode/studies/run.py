@@ -12,7 +12,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from bridges import EngineError, require_ready
-from nm_ode.errors import ArgumentError
+from nm_ode.errors import NmOdeError
 from nm_ode.results import Identity, StoreError, StudyInfo, open_store, study_info
 from nm_ode.results.identity import require_same
 from nm_ode.results.store import StoreWriter, unfinished_identity
@@ -65,9 +65,11 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
         try:
             with study.code.explained():
                 failures = compute(study, writer, progress or silent)
+        except (CaseError, StoreError):
+            raise
         except SymmetryError as error:
             raise CaseError(f"{path}: symmetries: {error}") from None
-        except ArgumentError as error:
+        except NmOdeError as error:  # what a batch in the middle of a run brings up, say
             raise CaseError(f"{path}: {error}") from None
         writer.finish(_info(study, failures, started))
         return Outcome(store, open_store(store), tuple(failures), reused=False)

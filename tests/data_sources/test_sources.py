@@ -366,3 +366,9 @@ def test_arrays_on_disk_are_not_read_before_they_are_asked_for(tmp_path: Path) -
     assert batch["x"].tolist() == arrays()[0][2:4].tolist()
     batch["x"].zero_()  # memory of its own
     assert source.take(slice(2, 4))["x"].tolist() == arrays()[0][2:4].tolist()
+
+
+def test_a_dataloader_is_refused_with_the_remedy() -> None:
+    loader = DataLoader(TensorDataset(torch.ones(4, 2)), batch_size=2)
+    with pytest.raises(DataError, match=r"loader\.dataset"):
+        source_of(loader)

@@ -343,3 +343,16 @@ def test_a_nested_batch_gives_what_the_short_form_gives(data: st.DataObject, chu
         assert torch.equal(general.sample_grads(theta, samples), short.sample_grads(theta, samples))
     part = general.subset(torch.tensor([1, 3]))
     assert torch.equal(part.grad(theta), short.grad(theta, torch.tensor([1, 3])))
+
+
+def test_chunks_of_sorted_data_are_refused_where_the_weights_of_chunks_differ() -> None:
+    """Within each chunk all samples weigh the same, so that only samples of several chunks show it."""
+    tokens = torch.randint(0, 5, (16, 6), generator=torch.Generator().manual_seed(0))
+    data = {"token": tokens, "known": torch.arange(6) < torch.arange(1, 5).repeat_interleave(4)[:, None]}
+
+    def objective(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        losses = nn.functional.cross_entropy(model(batch["token"]).mT, batch["token"], reduction="none")
+        return (losses * batch["known"]).sum() / batch["known"].sum()
+
+    with pytest.raises(ProblemError, match="chunk_size would change the loss"):
+        Problem.from_objective(nn.Embedding(5, 5), objective, data, chunk_size=4)

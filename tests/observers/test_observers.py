@@ -193,25 +193,9 @@ def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
     assert counts[0] == counts[1]
 
 
-class _Undeclared(Observer):
-    variables = {"declared": Variable((), "a number")}  # noqa: RUF012
-
-    def observe(self, view) -> Mapping[str, object]:
-        return {"another": view.loss}
-
-
-class _WrongShape(Observer):
-    variables = {"several": Variable(("rank",), "numbers")}  # noqa: RUF012
-
-    def observe(self, view) -> Mapping[str, object]:
-        return {"several": view.loss}
-
-
 @pytest.mark.parametrize(
     ("observe", "fragment"),
     [
-        ([_Undeclared()], r"_Undeclared\.observe returned \['another'\]"),
-        ([_WrongShape()], r"'several' of shape \(\).*'rank'"),
         ([LargestWeights], r"observe\[0\].*the class LargestWeights"),
         ([Charges([]), "loss"], r"observe\[1\].*str"),
         (LargestWeights(), r"\[LargestWeights"),
@@ -222,3 +206,144 @@ def test_a_mistake_in_an_observer_is_named(tiny: Problem, observe, fragment: str
         train(tiny, SGD(lr=0.1), 2, observe=observe)
     with pytest.raises(ArgumentError, match=fragment):
         solve(GradientFlow(tiny), [0.0, 1.0], observe=observe)
+
+
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+def linear(device: str) -> Problem:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    data = torch.randn(8, 3), torch.randn(8, 1)
+    return Problem(nn.Linear(3, 1), nn.functional.mse_loss, data, device=device)
+
+
+class Plain(Observer):
+    """Declares and returns what a test wants."""
+
+    def __init__(self, returned, *, dims=(), dim="step", name="seen", looks_at=None, values=None) -> None:
+        self.variables = {name: Variable(dims, "what is seen")}
+        self.dim, self._returned, self._name = dim, returned, name
+        self._looks_at, self._values = looks_at, values
+
+    def steps(self, context):
+        return super().steps(context) if self._looks_at is None else self._looks_at
+
+    def coordinates(self):
+        return {} if self._values is None else {"rank": ("rank", np.array(self._values))}
+
+    def observe(self, view):
+        found = self._returned(view)
+        return found if isinstance(found, dict) else {self._name: found}
+
+
+def test_a_whole_number_first_does_not_round_what_comes_after(tiny: Problem) -> None:
+    run = train(
+        tiny, SGD(lr=0.1), 4, observe=[Plain(lambda view: view.loss if view.step else torch.tensor(3))]
+    )
+    np.testing.assert_array_equal(run["seen"], [3.0, *run["loss"].values[1:]])
+
+
+@DEVICES
+def test_what_is_returned_may_be_the_loops_own_vector(device: str) -> None:
+    run = train(linear(device), SGD(lr=0.1), 4, observe=[Plain(lambda view: view.theta, dims=("param",))])
+    np.testing.assert_array_equal(run["seen"], run["theta"][:-1])
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda view: torch.ones(3)[: 3 - view.step],  # another size at the second step
+        lambda view: torch.tensor(1.0) if view.step else torch.ones(3),  # would be spread over the row
+        lambda view: torch.ones(3, 1),
+        lambda view: {},
+        lambda view: {"seen": torch.ones(3), "more": 1.0},
+        lambda view: None,
+        lambda view: "a text",
+        lambda view: view.update,  # no step has been taken
+    ],
+)
+@pytest.mark.parametrize("along", ["run", "flow"])
+def test_what_is_not_as_declared_is_named_when_it_is_returned(tiny: Problem, along: str, returned) -> None:
+    observe, flow = [Plain(returned, dims=("rank",))], GradientFlow(tiny)
+    run = {
+        "run": lambda: train(tiny, SGD(lr=0.1), 4, observe=observe),
+        "flow": lambda: solve(flow, [0.0, 0.1, 0.2], observe=observe, check=False),
+    }[along]
+    with pytest.raises(ArgumentError, match=r"observe|view\.update"):
+        run()
+
+
+@pytest.mark.parametrize("name", ["step", "time", "saved_time", "layer", "param", "lr", "final_state"])
+def test_a_name_that_is_taken_is_refused(tiny: Problem, name: str) -> None:
+    with pytest.raises(ArgumentError, match=f"'{name}'"):
+        train(tiny, SGD(lr=0.1), 4, observe=[Plain(lambda view: view.loss, name=name)])
+
+
+@pytest.mark.parametrize(
+    "observers",
+    [
+        [Plain(lambda view: view.loss, looks_at=(0, 2))],
+        [Plain(lambda view: view.loss, dim="saved_step", looks_at=(0, 2))],
+        [Plain(lambda view: view.loss, dim="seldom")],
+        [
+            Plain(lambda view: view.loss, dim="my_step", looks_at=(0, 2)),
+            Plain(lambda view: view.loss, dim="my_step", looks_at=(1, 3), name="other"),
+        ],
+        [
+            Plain(lambda view: torch.ones(2), dims=("rank",), values=[1, 2]),
+            Plain(lambda view: torch.ones(2), dims=("rank",), values=[3, 4], name="other"),
+        ],
+        [Plain(lambda view: torch.ones(9), dims=("layer",))],
+    ],
+)
+def test_observers_that_would_lie_along_one_dimension_in_two_ways_are_refused(tiny, observers) -> None:
+    with pytest.raises(ArgumentError, match="observe"):
+        train(tiny, SGD(lr=0.1), 4, observe=observers)
+
+
+class SavedUpdates(Observer):
+    dim = "saved_step"
+    update_variables = {"moved": Variable((), "norm of the update")}  # noqa: RUF012
+
+    def observe_update(self, view):
+        return {"moved": view.update.norm()}
+
+
+def test_updates_at_saved_steps_end_with_none(tiny: Problem) -> None:
+    run = train(tiny, SGD(lr=0.1), 5, save_every=2, observe=[SavedUpdates()])
+    np.testing.assert_allclose(run["moved"], [*run["update_norm"].values[::2], np.nan], rtol=1e-14)
+
+
+class AfterTheStep(Observer):
+    update_variables = {"loss_after": Variable((), "loss over all samples, after the step")}  # noqa: RUF012
+
+    def observe_update(self, view):
+        return {"loss_after": view.full_loss}
+
+
+@pytest.mark.parametrize("batch_size", ["full", 6])
+@pytest.mark.parametrize("save_every", [1, 2])  # where theta is saved, the loss before the step is known
+def test_the_loss_over_all_samples_after_a_step_is_that_of_the_new_theta(
+    tiny: Problem, batch_size, save_every: int
+) -> None:
+    run = train(tiny, SGD(lr=0.1), 6, batch_size=batch_size, save_every=save_every, observe=[AfterTheStep()])
+    every = train(tiny, SGD(lr=0.1), 6, batch_size=batch_size)
+    np.testing.assert_allclose(run["loss_after"], every["full_loss"][1:], rtol=1e-14)
+
+
+class GradientChange(Observer):
+    update_variables = {"change": Variable((), "change of the gradient through the step")}  # noqa: RUF012
+
+    def observe(self, view):
+        self.before = view.gradient.clone()
+        return {}
+
+    def observe_update(self, view):
+        return {"change": (view.gradient - self.before).abs().max()}
+
+
+@DEVICES
+def test_a_step_leaves_the_gradient_as_it_was(device: str) -> None:
+    sgd = SGD(lr=0.1, momentum=0.9, nesterov=True)
+    assert (train(linear(device), sgd, 4, observe=[GradientChange()])["change"] == 0).all()

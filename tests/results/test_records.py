@@ -12,7 +12,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nm_ode import SGD, Adam, Drop, GradientFlow, NmOdeError, Problem, Warmup, solve, train
+from nm_ode import SGD, Adam, Cosine, Drop, GradientFlow, NmOdeError, Problem, Warmup, solve, train
 from nm_ode.parameters import Layout
 from nm_ode.results import ResultError, SolveInfo, TimeGrid, decode, encode, run_info, solve_info
 
@@ -153,3 +153,11 @@ def test_a_layout_comes_back() -> None:
 def test_adams_pair_of_betas_comes_back_as_numbers(tiny: Problem) -> None:
     info = run_info(train(tiny, Adam(lr=0.01, betas=(0.8, 0.99)), 2))
     assert list(info.hyperparameters["betas"]) == [0.8, 0.99]
+
+
+@pytest.mark.parametrize("kept", [slice(0, 4), slice(3, None), slice(None, None, 2), slice(0, 0)])
+def test_a_run_that_lost_steps_does_not_tell_wrong_times_or_samples(tiny: Problem, kept: slice) -> None:
+    run = train(tiny, SGD(lr=0.1), 8, batch_size=3, schedule=Cosine(final=1e-9))
+    assert run_info(run.isel(saved_step=[0, -1])).grid.steps == 8
+    with pytest.raises(ResultError, match="left out along 'step'"):
+        run_info(run.isel(step=kept))

@@ -12,7 +12,18 @@ from torch import nn
 
 from bridges import EngineError
 from bridges.julia.installing import installation
-from nm_ode import SGD, Drop, FlowError, GradientFlow, Problem, SolveError, modified_flow, solve, train
+from nm_ode import (
+    SGD,
+    Drop,
+    FlowError,
+    GradientFlow,
+    NmOdeError,
+    Problem,
+    SolveError,
+    modified_flow,
+    solve,
+    train,
+)
 from nm_ode.data import digits
 from nm_ode.models import mlp
 from nm_ode.results import solve_info
@@ -139,6 +150,22 @@ def test_a_run_gives_times_and_start(tiny: Problem) -> None:
     solution = solve(GradientFlow(tiny), run)
     np.testing.assert_array_equal(solution["time"], run["saved_time"])
     np.testing.assert_array_equal(solution["theta"][0], run["theta"][0])
+
+
+def test_a_run_without_its_first_steps_gives_no_start_to_a_flow_of_the_whole_state(tiny: Problem) -> None:
+    """The state of its first saved step is not kept: that of step 0 would be a wrong start."""
+    momentum = SGD(lr=0.05, momentum=0.5)
+    late = train(tiny, momentum, 8).isel(saved_step=slice(3, None))
+    with pytest.raises(FlowError, match="begins at step 3"):
+        solve(modified_flow(tiny, momentum, 2), t=late)
+    solution = solve(GradientFlow(tiny), t=late, check=False)  # its state is theta alone
+    np.testing.assert_array_equal(solution["theta"][0], late["theta"][0])
+
+
+@pytest.mark.parametrize("times", [[1.0, 0.0], [0.0, 0.0, 1.0]])
+def test_times_that_do_not_increase_are_named(tiny: Problem, times: list[float]) -> None:
+    with pytest.raises(NmOdeError, match="must increase"):
+        solve(GradientFlow(tiny), times)
 
 
 def test_observables_are_those_of_the_states(tiny: Problem) -> None:

@@ -42,6 +42,13 @@ def test_a_case_is_what_its_file_says(tiny_case: Path) -> None:
     assert case.solver.rtol == 1e-5
 
 
+@pytest.mark.parametrize("engine", [None, "scipy"])
+def test_a_value_in_the_place_of_a_table_is_named(edited, engine: str | None) -> None:
+    path = edited(("[solver]\nrtol = 1e-5", ""), ('name = "tiny"', 'name = "tiny"\nsolver = 3'))
+    with pytest.raises(CaseError, match="solver: 3 was given; it must be a table"):
+        load_case(path, engine=engine)
+
+
 def test_a_seed_fixes_the_start(edited) -> None:
     starts = []
     for seed in (1, 1, 2):

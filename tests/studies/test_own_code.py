@@ -219,6 +219,22 @@ def test_what_lies_beside_the_code_can_be_imported_and_counts_as_code(own: Write
         run_case(load_case(path), path, tmp_path / "out")
 
 
+def test_an_environment_beside_the_case_is_not_its_code(own: Write, tmp_path: Path, monkeypatch) -> None:
+    """A module of C that is forgotten could not be imported again."""
+    path = own(("my_net.py", "import torch\n", "import torch\nimport an_installed_package\n"))
+    packages = path.parent / ".venv" / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "an_installed_package.py").write_text("")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"purelib": str(packages)})
+    try:
+        code = build_study(load_case(path), path).code.hashes
+        assert sorted(code) == ["my_data.py", "my_net.py", "my_objective.py"]
+        assert "an_installed_package" in sys.modules
+    finally:
+        sys.modules.pop("an_installed_package", None)
+
+
 def test_a_finished_case_is_found_done_and_nothing_is_run(own: Write, tmp_path: Path, monkeypatch) -> None:
     path = own()
     first = run(path, tmp_path / "out")
@@ -342,4 +358,23 @@ def test_an_exception_in_the_middle_of_a_run_is_told_too(own: Write, tmp_path: P
         ),
     )
     with pytest.raises(CaseError, match=r"objective.python: my_objective.py, line 6: ValueError: enough"):
+        run_case(load_case(path), path, tmp_path / "out")
+
+
+def test_what_goes_wrong_in_a_file_of_several_keys_is_laid_to_none(own: Write, tmp_path: Path) -> None:
+    path = own(
+        ("own.toml", "my_objective.py:loss", "my_net.py:loss"),
+        ("my_net.py", "def build", "def loss(model, batch):\n    raise ValueError('enough')\n\ndef build"),
+    )
+    with pytest.raises(CaseError, match=r"own\.toml: my_net\.py, line 6: ValueError: enough"):
+        run_case(load_case(path), path, tmp_path / "out")
+
+
+def test_a_loss_that_is_no_scalar_on_one_batch_is_told_in_one_sentence(own: Write, tmp_path: Path) -> None:
+    path = own(
+        ("own.toml", "steps = 6", "steps = 6\nbatch_size = 5"),
+        ("own.toml", 'flows = ["gradient"]\n', ""),
+        ("my_objective.py", "    return", "    if len(x) == 2: return (model(x) - y).pow(2)\n    return"),
+    )
+    with pytest.raises(CaseError, match=r"own\.toml: the objective returns shape \(2, 1\)"):
         run_case(load_case(path), path, tmp_path / "out")
