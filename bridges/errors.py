@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NmOdeError(Exception):
-    """Something that nm_ode refuses or that failed, told in a sentence; each package has kinds of its own."""
+    """Something that nm_ode refuses or that failed, explained in one sentence; each package adds errors of its own."""
 
 
 class EngineError(NmOdeError, ValueError):

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nm_ode.charges import predict_charges, solve_charges
+    from nm_ode.charges import LawError, predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
     from nm_ode.ensembles import sgd_ensemble
-    from nm_ode.errors import NmOdeError
+    from nm_ode.errors import ArgumentError, NmOdeError
     from nm_ode.flows import (
         Flow,
         FlowError,
@@ -23,9 +23,20 @@ if TYPE_CHECKING:
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import Charges, Curvature, KinkCrossings, Observer, View
-    from nm_ode.optimizers import SGD, Adam, AdamW
+    from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
-    from nm_ode.results import Variable, open_store, run_info, solve_info
+    from nm_ode.results import (
+        ResultError,
+        StoreError,
+        Variable,
+        comparison_info,
+        ensemble_info,
+        law_info,
+        open_store,
+        run_info,
+        solve_info,
+        study_info,
+    )
     from nm_ode.solving import SolveError, solve, solve_ensemble
     from nm_ode.symmetries import (
         Symmetries,
@@ -44,6 +55,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adam": "nm_ode.optimizers",
     "AdamW": "nm_ode.optimizers",
+    "ArgumentError": "nm_ode.errors",
     "Charges": "nm_ode.observers",
     "Cosine": "nm_ode.optimizers.schedules",
     "Curvature": "nm_ode.observers",
@@ -52,16 +64,20 @@ _HOMES = {
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
     "KinkCrossings": "nm_ode.observers",
+    "LawError": "nm_ode.charges",
     "MinibatchFlow": "nm_ode.flows",
     "NmOdeError": "nm_ode.errors",
     "Observer": "nm_ode.observers",
+    "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
     "SecondOrderFlow": "nm_ode.flows",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
     "StochasticModifiedFlow": "nm_ode.flows",
+    "StoreError": "nm_ode.results",
     "Symmetries": "nm_ode.symmetries",
     "Symmetry": "nm_ode.symmetries",
     "SymmetryError": "nm_ode.symmetries",
@@ -71,9 +87,12 @@ _HOMES = {
     "Warmup": "nm_ode.optimizers.schedules",
     "compare": "nm_ode.comparison",
     "compare_ensembles": "nm_ode.comparison",
+    "comparison_info": "nm_ode.results",
+    "ensemble_info": "nm_ode.results",
     "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
     "gradient_noise": "nm_ode.loss.noise",
+    "law_info": "nm_ode.results",
     "modified_flow": "nm_ode.flows",
     "observed_order": "nm_ode.comparison",
     "open_store": "nm_ode.results",
@@ -86,6 +105,7 @@ _HOMES = {
     "solve_charges": "nm_ode.charges",
     "solve_ensemble": "nm_ode.solving",
     "solve_info": "nm_ode.results",
+    "study_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
 }
@@ -101,6 +121,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "ArgumentError",
     "Charges",
     "Cosine",
     "Curvature",
@@ -109,15 +130,19 @@ __all__ = [
     "FlowError",
     "GradientFlow",
     "KinkCrossings",
+    "LawError",
     "MinibatchFlow",
     "NmOdeError",
     "Observer",
+    "Optimizer",
     "Problem",
     "ProblemError",
+    "ResultError",
     "SecondOrderFlow",
     "SlowManifoldFlow",
     "SolveError",
     "StochasticModifiedFlow",
+    "StoreError",
     "Symmetries",
     "Symmetry",
     "SymmetryError",
@@ -127,9 +152,12 @@ __all__ = [
     "Warmup",
     "compare",
     "compare_ensembles",
+    "comparison_info",
+    "ensemble_info",
     "final_state",
     "find_symmetries",
     "gradient_noise",
+    "law_info",
     "modified_flow",
     "observed_order",
     "open_store",
@@ -142,6 +170,7 @@ __all__ = [
     "solve_charges",
     "solve_ensemble",
     "solve_info",
+    "study_info",
     "symmetries_of",
     "train",
 ]

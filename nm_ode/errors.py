@@ -1,4 +1,4 @@
-"""The root of all errors, and a wrong argument; every room has kinds of its own."""
+"""The root of all errors, and a wrong argument; each package adds errors of its own."""
 
 from __future__ import annotations
 

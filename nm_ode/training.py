@@ -1,4 +1,4 @@
-"""The discrete run: an optimiser takes the steps, and observers look on."""
+"""The discrete run: an optimiser takes the steps, observers record them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch import Tensor
 from nm_ode.data import BatchSize
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View
+from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
 from nm_ode.optimizers.steppers import start
 from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
+
+ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
+"""Observers of every run."""
 
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -56,7 +59,7 @@ def train(
         theta0: where to start, the optimiser at rest; the problem's own start if None.
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
-        observe: what else to look at, such as `Charges(find_symmetries(…))` or an observer of your own.
+        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
         on_step: called with the number of steps done, for a progress bar.
 
     Returns:
@@ -64,21 +67,26 @@ def train(
         `param`. Variables: `loss`, `grad_norm`, `update_norm` and `layer_grad_norm`, `layer_update_norm` on the step's
         batch; `lr`; `theta` and `full_loss` (all samples) at saved steps; `initial_state` and `final_state` (dimension
         `state_index`) of a stateful optimiser; and what the observers add. Coordinates `time`, `saved_time`: flow time.
-        `nm_ode.results.run_info` reads what it says of itself.
+        `nm_ode.run_info` gives the typed record of the run.
 
     Raises:
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
-        ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, or two observers
-            with a variable of one name.
+        ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
+            observer, or two observers with a variable of one name.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(
+            f"optimizer must be one of nm_ode, such as nm_ode.SGD(lr=0.1); {type(optimizer).__name__} of "
+            f"{type(optimizer).__module__} was given"
+        )
     if steps < 1:
         raise ArgumentError(f"steps must be at least 1; {steps} was given")
     if save_every < 1:
         raise ArgumentError(f"save_every must be at least 1; {save_every} was given")
-    if batch_size != "full" and not 1 <= batch_size <= problem.n_samples:
+    if batch_size != "full" and batch_size not in range(1, problem.n_samples + 1):
         raise ArgumentError(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
-            f"{batch_size} was given"
+            f"{batch_size!r} was given"
         )
     theta, state = _start(problem, optimizer, theta0, state0)
     grid = TimeGrid.planned(
@@ -98,7 +106,7 @@ def train(
         dtype=problem.dtype,
         device=problem.device,
     )
-    recording = Recording([Losses(), Norms(), Trajectory(), *observe], context)
+    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *require_observers(observe)], context)
     states: dict[str, Tensor] = {}
     gradient = torch.empty_like(theta)
 
@@ -129,7 +137,7 @@ def train(
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
 
-    together = steps_between_looks(theta.device)
+    together = steps_between_checks(theta.device)
     unchecked: dict[int, Tensor] = {}
     for step, batch in enumerate(grid.each_batch()):
         loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
@@ -165,8 +173,8 @@ def train(
     return finish(steps)
 
 
-def steps_between_looks(device: torch.device) -> int:
-    """After how many steps their losses are looked at: each look waits for the device, on a CPU it costs nothing."""
+def steps_between_checks(device: torch.device) -> int:
+    """How many steps are taken before their losses are checked: a check waits for a GPU, on a CPU it is free."""
     return 1 if device.type == "cpu" else 64
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nm_ode import SGD, Adam, AdamW
+from nm_ode import SGD, Adam, AdamW, ArgumentError
 from nm_ode.optimizers import SERIES_LIMIT, Optimizer, describe
 
 probabilities = st.one_of(st.just(0.0), st.floats(0.01, 0.99))
@@ -213,3 +213,15 @@ def test_what_a_reader_is_told() -> None:
         describe(SGD(lr=0.1, momentum=0.9, nesterov=True)) == "SGD, lr = 0.1, momentum = 0.9, nesterov = on"
     )
     assert describe(Adam(lr=1e-3, betas=(0.8, 0.99))) == "Adam, lr = 0.001, betas = (0.8, 0.99)"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: SGD(lr="0.1"), "lr must be a number; '0.1'"),
+        (lambda: Adam(lr=0.1, betas=(0.9,)), "betas must be 2 numbers"),
+    ],
+)
+def test_values_of_another_type_are_named(make, sentence: str) -> None:
+    with pytest.raises(ArgumentError, match=sentence):
+        make()

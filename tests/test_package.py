@@ -44,7 +44,13 @@ def test_bridges_know_neither_torch_nor_xarray() -> None:
     assert not loaded & {"torch", "xarray", "nm_ode"}
 
 
-def test_every_public_name_is_there_and_told_by_dir() -> None:
+def test_only_results_reads_the_attributes_of_a_dataset() -> None:
+    others = [path for path in (ROOT / "nm_ode").rglob("*.py") if "results" not in path.parts]
+    assert len(others) > 100
+    assert [path.name for path in others if ".attrs" in path.read_text(encoding="utf-8")] == []
+
+
+def test_every_public_name_is_there_and_in_dir() -> None:
     for name in nm_ode.__all__:
         assert getattr(nm_ode, name) is not None
     assert set(nm_ode.__all__) <= set(dir(nm_ode))

@@ -139,11 +139,18 @@ def test_progress_is_told_step_by_step(tiny: Problem) -> None:
         ({"steps": 1, "save_every": 0}, "save_every must be at least 1"),
         ({"steps": 1, "batch_size": 21}, "from 1 to 20, the number of samples; 21"),
         ({"steps": 1, "batch_size": 0}, "batch_size must be 'full' or from 1"),
+        ({"steps": 1, "batch_size": "ful"}, "batch_size must be 'full' or from 1 to 20.*'ful'"),
     ],
 )
 def test_values_out_of_range_are_named(tiny: Problem, options, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         train(tiny, SGD(lr=0.1), **options)
+
+
+def test_an_optimiser_of_torchs_is_refused(tiny: Problem) -> None:
+    theirs = torch.optim.SGD(tiny.model.parameters(), lr=0.1)
+    with pytest.raises(ArgumentError, match=r"SGD of torch.optim.* was given"):
+        train(tiny, theirs, steps=1)
 
 
 STATEFUL = [MOMENTUM, SGD(lr=0.05, momentum=0.9, nesterov=True), Adam(lr=0.01), AdamW(lr=0.01)]

@@ -32,7 +32,7 @@ class Driven:
         driver: shape (N, C), [w, w] of the update −ηw; not read for translations.
         cross: shape (N, C), [w, v_{k+1}]; needed with Nesterov only.
         residual: shape (N, C), [g, θ] where it is not zero (a normalisation's ε); None for zero.
-        at_rest: did the run start with no more than theta, not with what an earlier run remembered?
+        at_rest: did the optimiser start with an empty state, not with that of an earlier run?
     """
 
     lr: Array

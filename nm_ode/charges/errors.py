@@ -1,4 +1,4 @@
-"""The error of this room."""
+"""The error of nm_ode.charges."""
 
 from __future__ import annotations
 

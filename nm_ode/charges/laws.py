@@ -44,7 +44,7 @@ def require_described(
     Args:
         name: of the law.
         optimizer, hyperparameters: the class's name, and what it takes, as in RunInfo.
-        at_rest: do the runs start with no more than theta, not with what an earlier run remembered?
+        at_rest: does the optimiser start with an empty state, not with that of an earlier run?
     """
     law = law_named(name)
     if optimizer not in law.optimizers:

@@ -43,7 +43,7 @@ def predict_charges(
     title = (
         found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
     )
-    return as_prediction(run, predict(what), LawInfo(law, title))
+    return as_prediction(run, predict(what), LawInfo(law, title, with_residual))
 
 
 def as_prediction(run: xr.Dataset, charges: NDArray[np.float64], info: LawInfo) -> xr.Dataset:

@@ -6,6 +6,7 @@ import typer
 
 from nm_ode.cli.bridge import bridge
 from nm_ode.cli.cases import cases
+from nm_ode.cli.console import MISTAKE, complain
 from nm_ode.cli.doctor import doctor
 from nm_ode.cli.report import report
 from nm_ode.cli.run import run
@@ -37,5 +38,13 @@ app.add_typer(bridge, name="bridge")
 
 
 def main() -> None:
-    """Entry point of the command."""
-    app()
+    """Entry point of the command; an error of nm_ode that a command let through ends it with its sentence."""
+    try:
+        app()
+    except Exception as error:
+        from nm_ode.errors import NmOdeError  # not before: the help text needs no numerical library
+
+        if not isinstance(error, NmOdeError):
+            raise
+        complain(str(error))
+        raise SystemExit(MISTAKE) from None

@@ -13,14 +13,16 @@ from rich.table import Table
 from nm_ode.cli.console import out
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For a program to read.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")] = False,
+) -> None:
     """Versions, devices, and each engine tried on a known equation; with a remedy where one does not work."""
     from nm_ode.studies.versions import versions
 
     found = {"devices": devices(), "engines": engines()}
     if as_json:
-        told = {kind: [asdict(finding) for finding in findings] for kind, findings in found.items()}
-        print(json.dumps({"versions": versions()} | told, indent=1))
+        report = {kind: [asdict(finding) for finding in findings] for kind, findings in found.items()}
+        print(json.dumps({"versions": versions()} | report, indent=1))
         return
     out.print(", ".join(f"{name} {version}" for name, version in versions().items()), style="dim")
     table = Table(box=None, header_style="dim")

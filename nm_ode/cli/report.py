@@ -11,7 +11,9 @@ from nm_ode.cli.console import MISTAKE, print_path, stop
 from nm_ode.cli.results import print_results
 
 
-def report(store: Annotated[Path, typer.Argument(help="A run.zarr, or the folder that holds it.")]) -> None:
+def report(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A run.zarr, or the folder that holds it.")],
+) -> None:
     """Write report.html beside a store, and print the tables."""
     from nm_ode.reporting import write_report
     from nm_ode.results import ResultError, StoreError, open_store

@@ -43,8 +43,8 @@ def _print_orders(tree: xr.DataTree) -> None:
     if "convergence" in tree.children:
         convergence = tree["convergence"].dataset
         print_table(order_table(convergence))
-        for label, told in unexpected(convergence):
-            out.print(f"[yellow]{escape(label)}:[/yellow] {escape(told)}", highlight=False)
+        for label, sentence in unexpected(convergence):
+            out.print(f"[yellow]{escape(label)}:[/yellow] {escape(sentence)}", highlight=False)
 
 
 def _print_stability(tree: xr.DataTree) -> None:
@@ -58,13 +58,13 @@ def _print_stability(tree: xr.DataTree) -> None:
 
 
 def _print_charges(tree: xr.DataTree) -> None:
-    from nm_ode.comparison import law_titles, symmetry_summary
+    from nm_ode.comparison import law_infos, symmetry_summary
     from nm_ode.reporting.tables import law_table
 
     if "symmetries" not in tree.children:
         return
     rows = symmetry_summary(tree)
     if rows:
-        print_table(law_table(rows, law_titles(tree)))
+        print_table(law_table(rows, law_infos(tree)))
     else:
         print_dim("No symmetry was found.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run(
     cases: Annotated[
-        list[str], typer.Argument(metavar="CASE…", help="Case files, or names of shipped cases.")
+        list[str], typer.Argument(metavar="CASE", help="Case files, or names of shipped cases.")
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results; each case gets a folder of its name.")
@@ -47,7 +47,7 @@ def run(
       nm-ode run cases/digits_mlp.toml
       nm-ode run digits_mlp diabetes_linear --out elsewhere
     """
-    # What is wrong in a file itself is told for all of them before anything is computed.
+    # Mistakes in any of the files are reported before anything is computed.
     worst = DONE
     for case, path in _loaded(cases, engine):
         worst = max(worst, _run_one(case, path, out))

@@ -9,7 +9,7 @@ from nm_ode.comparison.errors import compare
 from nm_ode.comparison.law_summary import (
     LawAccuracy,
     SymmetryRow,
-    law_titles,
+    law_infos,
     symmetry_rows,
     symmetry_summary,
 )
@@ -40,7 +40,7 @@ __all__ = [
     "diagnose",
     "diagnoses",
     "holds_from",
-    "law_titles",
+    "law_infos",
     "observed_order",
     "share_at_start",
     "stability",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nm_ode.comparison.diagnosis import Cause, Diagnosis, Evidence, LeftOut, Outcome, diagnose
 from nm_ode.comparison.errors import SOLVER_LIMIT
 from nm_ode.comparison.order import ObservedOrder, observed_order
-from nm_ode.results import Beside, LadderInfo, annotate, decode, write
+from nm_ode.results import Beside, LadderInfo, annotate, ladder_info, write
 
 Array = NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def _layer_fit(ladder: xr.Dataset, lrs: Array, i: int, j: int) -> ObservedOrder:
 
 def _evidence(found: xr.Dataset) -> list[Evidence]:
     """Of each flow, from what `convergence` measured."""
-    info = decode(LadderInfo, found.attrs)
+    info = ladder_info(found)
     return [_evidence_of(found.isel(flow=i), info) for i in range(found.sizes["flow"])]
 
 

@@ -60,8 +60,8 @@ class Evidence:
         normalised_sharpness: largest lr · λ_max along the path, over the fit.
         start_share: largest over the fit of the share of the summed one-step defects in the first tenth of the run.
         beside: over whose samples the flow's loss is, where the runs are on minibatches.
-        stateful: does the optimiser remember more than theta?
-        warm_start: did the runs start with what an earlier run remembered?
+        stateful: has the optimiser a state beyond theta?
+        warm_start: did the runs start with the state of an earlier run?
         fixed_step: were the flows solved with a step of the user's?
     """
 

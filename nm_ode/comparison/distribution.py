@@ -11,8 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import permutation_test
 
 from nm_ode.comparison.alignment import AlignmentError
-from nm_ode.parameters import Layout
-from nm_ode.results import decode
+from nm_ode.results import layout_of
 
 Array = NDArray[np.float64]
 
@@ -53,7 +52,7 @@ def compare_ensembles(
     Raises:
         AlignmentError: other parameters, or fewer than four members in either.
     """
-    if decode(_Parameters, one.attrs).layout != decode(_Parameters, other.attrs).layout:
+    if layout_of(one) != layout_of(other):
         raise AlignmentError("the ensembles are of different models: their layouts differ")
     x, y = one["theta"].values.astype(np.float64), other["theta"].values.astype(np.float64)
     if min(len(x), len(y)) < 4:
@@ -118,10 +117,3 @@ class _EnergyDistance:
         b = (a == 0) / (len(self.distances) - size)
         to_a, to_b = a @ self.distances, b @ self.distances
         return np.asarray(2 * (to_a * b).sum(-1) - (to_a * a).sum(-1) - (to_b * b).sum(-1))
-
-
-@dataclass(frozen=True)
-class _Parameters:
-    """An ensemble of runs, or of paths of a flow."""
-
-    layout: Layout

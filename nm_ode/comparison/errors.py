@@ -12,7 +12,7 @@ from nm_ode.comparison.defects import defects, holds_from
 from nm_ode.comparison.ratio import ratio
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
-SOLVER_LIMIT = 0.1  # of the discretisation error, beyond which the solver's own error spoils the result
+SOLVER_LIMIT = 0.1  # of the discretisation error, above which the result is flagged as solver-limited
 
 
 def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from nm_ode.results import law_info
+from nm_ode.results import LawInfo, law_info
 from nm_ode.symmetries import Symmetries
 
 
@@ -48,12 +48,12 @@ class SymmetryRow:
     laws: Mapping[str, LawAccuracy] = field(default_factory=dict)
 
 
-def law_titles(tree: xr.DataTree) -> dict[str, str]:
-    """Name of a law's group → title, of those that were predicted."""
+def law_infos(tree: xr.DataTree) -> dict[str, LawInfo]:
+    """Name of a law's group → what the prediction is, of those that there are."""
     if "laws" not in tree.children:
         return {}
-    titles = {name: law_info(node.dataset).title for name, node in tree["laws"].children.items()}
-    return dict(sorted(titles.items()))  # a store lists groups as they come
+    infos = {name: law_info(node.dataset) for name, node in tree["laws"].children.items()}
+    return dict(sorted(infos.items()))  # a store lists groups as they come
 
 
 def symmetry_summary(tree: xr.DataTree) -> list[SymmetryRow]:
@@ -61,7 +61,7 @@ def symmetry_summary(tree: xr.DataTree) -> list[SymmetryRow]:
     if "symmetries" not in tree.children:
         return []
     table, run = tree["symmetries"].dataset, tree["discrete"].dataset
-    comparisons = {law: tree[f"comparison/{law}"].dataset for law in law_titles(tree)}
+    comparisons = {law: tree[f"comparison/{law}"].dataset for law in law_infos(tree)}
     rows = []
     for i, name in enumerate(table["symmetry"].values.tolist()):
         values = {

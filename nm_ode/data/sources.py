@@ -251,5 +251,5 @@ def _require_equal_lengths(tree: Any, name: str) -> None:
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         first = next(iter(lengths.values()))
         others = [place for place, length in lengths.items() if length != first][:3]
-        told = ", ".join(f"{place} has {lengths[place]}" for place in [next(iter(lengths)), *others])
-        raise DataError(f"numbers of samples: {told}; every leaf must have as many, at least one")
+        listed = ", ".join(f"{place} has {lengths[place]}" for place in [next(iter(lengths)), *others])
+        raise DataError(f"numbers of samples: {listed}; every leaf must have as many, at least one")

@@ -98,7 +98,7 @@ class MinibatchFlow(Flow):
         return self.during(self.grid.step_at(t)).rhs(t, state)
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
-        """At rest an optimiser looks at its first batch."""
+        """An optimiser at rest takes its initial state from the first batch's gradient."""
         return self.during(0).state_from(theta, memory)
 
     def theta_in(self, state: Tensor) -> Tensor:

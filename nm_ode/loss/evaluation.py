@@ -38,7 +38,7 @@ class Evaluation:
             ProblemError: another shape.
         """
         # The parameters keep the memory that they view alive, so the same address is the same memory: a theta
-        # that an optimiser moves in place needs to be looked at once.
+        # that an optimiser moves in place needs to be checked once.
         if theta.data_ptr() == self.parameters[0].data_ptr() and self._is_plain(theta):
             return
         for parameter, piece in zip(self.parameters, self.split(theta, "theta"), strict=True):

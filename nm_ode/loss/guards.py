@@ -17,8 +17,20 @@ class ProblemError(NmOdeError, ValueError):
     """Model, loss and data do not make a deterministic, differentiable function of theta."""
 
 
-def require_dtype(dtype: torch.dtype) -> None:
+def require_model_and_loss(model: Any, loss: Any) -> None:
+    """A module, and a function of what it gives."""
+    if not isinstance(model, nn.Module):
+        raise ProblemError(f"model must be a torch.nn.Module; {type(model).__name__} was given")
+    if not callable(loss):
+        raise ProblemError(
+            f"the loss must be a function, such as torch.nn.functional.cross_entropy; {loss!r} was given"
+        )
+
+
+def require_dtype(dtype: Any) -> None:
     """float64 or float32."""
+    if not isinstance(dtype, torch.dtype):
+        raise ProblemError(f"dtype must be torch.float64 or torch.float32; {dtype!r} was given")
     if dtype not in (torch.float64, torch.float32):
         raise ProblemError(
             f"dtype {str(dtype).removeprefix('torch.')} is too coarse: its rounding hides the errors that "

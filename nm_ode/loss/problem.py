@@ -20,7 +20,7 @@ from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.parameters import Layout
 
-_PROBE = 64  # samples looked at where one forward pass is enough to know
+_PROBE = 64  # samples that are evaluated where one forward pass is enough to know
 
 
 class Problem:
@@ -75,6 +75,7 @@ class Problem:
         device: torch.device | str | None = None,
         chunk_size: int | None = None,
     ) -> None:
+        guards.require_model_and_loss(model, loss_fn)
         loss_fn = on_device(loss_fn, _device_of(model, device))
         self._build(model, Supervised(loss_fn), lambda: supervised_source(data), dtype, device, chunk_size)
 
@@ -101,6 +102,7 @@ class Problem:
         Raises:
             ProblemError, DataError: as `Problem`.
         """
+        guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
         objective = on_device(objective, _device_of(model, device))
         problem._build(model, objective, lambda: source_of(data), dtype, device, chunk_size)

@@ -6,22 +6,18 @@ from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
-from nm_ode.observers.recording import Recording
+from nm_ode.observers.recording import Recording, require_observers
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
 
 OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
-        "charges": Charges,
         "curvature": Curvature,
         "kink_crossings": KinkCrossings,
-        "losses": Losses,
-        "norms": Norms,
-        "trajectory": Trajectory,
     },
 )
-"""Name in a case file → class; its fields are its options."""
+"""Name in a case file → class; its fields are its options. What every run records needs no name."""
 
 __all__ = [
     "CHARGES",
@@ -37,5 +33,6 @@ __all__ = [
     "Trajectory",
     "View",
     "charge_coordinates",
+    "require_observers",
     "spread_steps",
 ]

@@ -169,11 +169,11 @@ class Observer:
     update_variables: Mapping[str, Variable] = {}
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        """What looks on from here: itself, or observers made for this run or flow."""
+        """The observers that record this run or flow: itself, or others that it makes."""
         return [self]
 
     def steps(self, context: Context) -> Collection[int]:
-        """Before which steps of a run to look; N means after the last."""
+        """Before which steps of a run to observe; N means after the last."""
         return context.saved_steps if self.dim == SAVED_STEP else range(context.steps)
 
     def coordinates(self) -> Coordinates:

@@ -19,7 +19,7 @@ class KinkCrossings(Observer):
     """`crossing_share`: the share of units on another side of their kink after a step than before, at some steps.
 
     Args:
-        points: how many steps to look at, spread over the run. Nothing is observed along a flow.
+        points: how many steps to measure, spread over the run. Nothing is observed along a flow.
     """
 
     points: int = 6

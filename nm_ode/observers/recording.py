@@ -18,6 +18,23 @@ _TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
 """What a run or a solution adds to what was observed."""
 
 
+def require_observers(observe: Any) -> list[Observer]:
+    """What a caller gives as `observe`.
+
+    Raises:
+        ArgumentError: no sequence of observers.
+    """
+    if isinstance(observe, Observer):
+        raise ArgumentError(f"observe must be a sequence of observers: write [{type(observe).__name__}(…)]")
+    for i, observer in enumerate(observe):
+        if not isinstance(observer, Observer):
+            what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
+            raise ArgumentError(
+                f"observe[{i}] must be an Observer, such as Charges(symmetries); {what} was given"
+            )
+    return list(observe)
+
+
 class Recording:
     """Calls observers at their steps and keeps their numbers.
 
@@ -40,7 +57,7 @@ class Recording:
             _require_steps(self._tracks, context)
 
     def waits_at(self, step: int) -> bool:
-        """Does an observer with steps of its own look at this one? What it does may cost more than a step."""
+        """Does an observer with steps of its own observe this one? That may cost more than a step."""
         return any(step in track.steps for track in self._tracks if track.dim != STEP)
 
     def observe(self, view: View) -> None:
@@ -96,7 +113,7 @@ class _Track:
         if self.dim in (TIME, STEP, SAVED_STEP):
             return self.declared
         steps = Variable((), "optimiser step", "step")
-        return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "lr · step")}
+        return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
 
     def observe(self, view: View) -> None:
         self._take(self.observer.observe(view), self.observer.variables)

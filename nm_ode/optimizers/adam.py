@@ -68,7 +68,7 @@ class Adam(Optimizer):
         return StateLayout(tuple(zip(("theta", *_MEMORY), sizes, strict=True)))
 
     def init(self, theta: Tensor, grad: Tensor) -> Tensor:
-        """Nothing remembered: m = v = 0, k = 0."""
+        """The empty state: m = v = 0, k = 0."""
         return torch.cat([theta, theta.new_zeros(2 * len(theta) + 1)])
 
     def increment(self, state: Tensor, grad: Tensor) -> Tensor:

@@ -46,9 +46,9 @@ class StateLayout:
             ArgumentError: a vector of another length.
         """
         if state.shape != (self.size,):
-            told = " + ".join(f"{name} ({size})" for name, size in self.parts)
+            listed = " + ".join(f"{name} ({size})" for name, size in self.parts)
             raise ArgumentError(
-                f"the state has shape {tuple(state.shape)}; it must have ({self.size},): {told}"
+                f"the state has shape {tuple(state.shape)}; it must have ({self.size},): {listed}"
             )
         return torch.split(state, [size for _, size in self.parts])
 
@@ -151,12 +151,12 @@ def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
 
 def describe(optimizer: Optimizer) -> str:
     """'SGD, lr = 0.1, momentum = 0.9': what is not as by default."""
-    told = [type(optimizer).__name__]
+    words = [type(optimizer).__name__]
     for field in fields(optimizer):  # type: ignore[arg-type]
         value = getattr(optimizer, field.name)
         if field.default is MISSING or value != field.default:
-            told.append(f"{field.name.replace('_', ' ')} = {_text(value)}")
-    return ", ".join(told)
+            words.append(f"{field.name.replace('_', ' ')} = {_text(value)}")
+    return ", ".join(words)
 
 
 def _text(value: object) -> str:

@@ -34,10 +34,14 @@ def require_in_range(values: Any) -> None:
 
 def _require(name: str, hint: Any, value: Any) -> None:
     if get_origin(hint) is tuple:
+        if not isinstance(value, tuple | list) or len(value) != len(get_args(hint)):
+            raise ArgumentError(f"{name} must be {len(get_args(hint))} numbers; {value!r} was given")
         for i, (part, one) in enumerate(zip(get_args(hint), value, strict=True)):
             _require(f"{name}[{i}]", part, one)
         return
     limits = tuple(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Gt | Ge | Lt))
+    if limits and not isinstance(value, int | float):
+        raise ArgumentError(f"{name} must be a number; {value!r} was given")
     inside = math.isfinite(value) if limits else True
     for limit in limits:
         inside = inside and (

@@ -34,7 +34,7 @@ class Drop:
     """Multiply by `factor` from each of the steps `at` on, as torch's MultiStepLR.
 
     Raises:
-        ValueError: steps that do not increase, or a factor that is not positive.
+        ArgumentError: steps that do not increase, or a factor that is not positive.
     """
 
     at: tuple[int, ...]
@@ -55,7 +55,7 @@ class Warmup:
     """Linear from 1/steps to 1 over the first `steps` steps, then constant.
 
     Raises:
-        ValueError: fewer than one step.
+        ArgumentError: fewer than one step.
     """
 
     steps: int
@@ -73,7 +73,7 @@ class Cosine:
     """From 1 down to `final` along half a cosine over the whole run, after a linear warm-up.
 
     Raises:
-        ValueError: final outside (0, 1], or a negative warm-up.
+        ArgumentError: final outside (0, 1], or a negative warm-up.
     """
 
     final: float = 0.01

@@ -25,7 +25,7 @@ class Stepper(Protocol):
         ...
 
     def state(self, gradient: Tensor) -> Tensor:
-        """The whole state before a step; `gradient` is that of the first step, which a start from rest looks at."""
+        """The whole state before a step; `gradient`: of the first step, for the initial state."""
         ...
 
     def memory(self, name: str) -> Tensor:

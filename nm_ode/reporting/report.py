@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from pathlib import Path
 
 import jinja2
 import xarray as xr
+from markupsafe import Markup, escape
 
 from nm_ode.reporting.formats import count
 from nm_ode.reporting.sections import sections
@@ -28,7 +30,7 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(count=count, image=_image)
+    environment.filters.update(count=count, image=_image, typeset=_typeset)
     run = run_info(tree["discrete"].dataset)
     html = environment.get_template("report.html.jinja").render(
         study=study_info(tree),
@@ -41,6 +43,12 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
     writing.write_text(html, encoding="utf-8")
     writing.replace(path)
     return path
+
+
+def _typeset(text: str) -> Markup:
+    """The text as HTML, its subscripts and apostrophes typeset: the terminal has neither."""
+    escaped = str(escape(text.replace("'", "’")))
+    return Markup(re.sub(r"([λ∂])_(\w+)", r"\1<sub>\2</sub>", escaped))
 
 
 def _image(svg: str) -> str:

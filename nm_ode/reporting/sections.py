@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from nm_ode.comparison import law_titles, stability, summary, symmetry_summary
+from nm_ode.comparison import law_infos, stability, summary, symmetry_summary
 from nm_ode.reporting.plots import PLOTS
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.style import svg
@@ -95,7 +95,7 @@ def _plots(tree: xr.DataTree) -> Iterator[Section]:
 def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
     if "symmetries" not in tree.children:
         return
-    rows, laws = symmetry_summary(tree), law_titles(tree)
+    rows, laws = symmetry_summary(tree), law_infos(tree)
     if not rows:
         none = Sentence("No symmetry was found in the model's graph.")
         yield Section("Symmetries and their charges", sentences=[none])

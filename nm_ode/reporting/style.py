@@ -6,8 +6,10 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import matplotlib
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,6 +63,13 @@ def panel(title: str, height: float = 3.8) -> Axes:
     axes = Figure(figsize=(WIDTH, height), layout="constrained").subplots()
     axes.set_title(title)
     return axes
+
+
+def logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """A logarithmic scale; linear where nothing that was drawn is positive, for which matplotlib has no ticks."""
+    drawn = [np.asarray(getattr(line, f"get_{axis}data")(), dtype=float) for line in axes.lines]
+    if any((values > 0).any() for values in drawn):
+        axes.set(**{f"{axis}scale": "log"})
 
 
 def colour(i: int) -> str:

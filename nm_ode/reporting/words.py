@@ -76,40 +76,40 @@ def _solution_clauses(row: Row) -> Iterator[str]:
 def solver_sentence(row: Row) -> Sentence:
     """Of a flow whose error the solver's own limits: what to do."""
     if row.rtol <= _FINEST_RTOL:
-        told = "as close to the run as the solver gets; what is left is rounding"
+        sentence = "as close to the run as the solver gets; what is left is rounding"
     else:
-        told = (
+        sentence = (
             "the solver's own error is above a tenth of what is measured; tighten solver.rtol (or, with kinks, use "
             "method = 'Midpoint' and a smaller step)"
         )
-    return Sentence(f"{_start(row.title)}: {told}.", warns=True)
+    return Sentence(f"{_start(row.title)}: {sentence}.", warns=True)
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:
     """The observed order and how it stands to theory's; then why, and what was left out of the fit."""
     seen = diagnosis.evidence
-    told = [_outcome(diagnosis), *(_cause(cause, seen) for cause in diagnosis.causes)]
+    sentences = [_outcome(diagnosis), *(_cause(cause, seen) for cause in diagnosis.causes)]
     if diagnosis.outcome is Outcome.SHORT and not diagnosis.causes:
-        told.append(f"No cause was found ({_local(seen)}).")
+        sentences.append(f"No cause was found ({_local(seen)}).")
     if seen.left_out:
-        told.append(f"Left out: {'; '.join(_left_out(seen))}.")
-    return " ".join(told)
+        sentences.append(f"Left out: {'; '.join(_left_out(seen))}.")
+    return " ".join(sentences)
 
 
 def _outcome(diagnosis: Diagnosis) -> str:
     seen = diagnosis.evidence
     if diagnosis.outcome is Outcome.TOO_FEW_POINTS:
         return f"No order: only {seen.used} of {seen.points} learning rates can be used."
-    told = f"Order {order_with_error(seen.order.order, seen.order.standard_error)}"
+    observed = f"Order {order_with_error(seen.order.order, seen.order.standard_error)}"
     match diagnosis.outcome:
         case Outcome.AS_EXPECTED:
-            return f"{told}, as theory predicts ({seen.expected})."
+            return f"{observed}, as theory predicts ({seen.expected})."
         case Outcome.ABOVE:
-            return f"{told}, above the {seen.expected} that theory predicts."
+            return f"{observed}, above the {seen.expected} that theory predicts."
         case Outcome.SHORT:
-            return f"{told}, short of the {seen.expected} that theory predicts for smooth losses."
+            return f"{observed}, short of the {seen.expected} that theory predicts for smooth losses."
         case _:
-            return f"{told}; the {seen.expected} of theory is not to be expected here."
+            return f"{observed}; the {seen.expected} of theory is not to be expected here."
 
 
 def _cause(cause: Cause, seen: Evidence) -> str:
@@ -158,7 +158,7 @@ def _local(seen: Evidence) -> str:
 
 
 def _left_out(seen: Evidence) -> Iterator[str]:
-    told = {
+    reasons = {
         LeftOut.NOT_SOLVED: "the run diverged, or the solve failed",
         LeftOut.SOLVER_ERROR: "the solver's own error is above a tenth of what is measured ("
         + ("take a smaller solver.step" if seen.fixed_step else "tighten solver.rtol")
@@ -166,7 +166,7 @@ def _left_out(seen: Evidence) -> Iterator[str]:
         LeftOut.ROUNDING: "the error is at the rounding of the run itself",
     }
     for why, n in seen.left_out.items():
-        yield f"at {n} learning rate{'' if n == 1 else 's'} {told[why]}"
+        yield f"at {n} learning rate{'' if n == 1 else 's'} {reasons[why]}"
 
 
 def stability_sentence(seen: Stability) -> Sentence:
@@ -174,7 +174,7 @@ def stability_sentence(seen: Stability) -> Sentence:
     series = f"{seen.series_limit:g}"
     limit = None if seen.stability_limit is None else f"{seen.stability_limit:.3g}"
     if seen.unstable_from is not None:
-        told = (
+        sentence = (
             f"From step {seen.unstable_from} on lr · λ_max is above the limit of stability, {limit} (it reaches "
             f"{seen.largest:.3g}). A step there overshoots in the sharpest direction by more than it started with, "
             "which no flow does: past this step no flow, of whatever order, is expected to follow the run."
@@ -182,7 +182,7 @@ def stability_sentence(seen: Stability) -> Sentence:
         errors = "; ".join(
             f"{one.title} ({power(one.there)} there, {power(one.at_end)} at the end)" for one in seen.errors
         )
-        return Sentence(f"{told} Errors over the motion: {errors}." if errors else told, warns=True)
+        return Sentence(f"{sentence} Errors over the motion: {errors}." if errors else sentence, warns=True)
     if seen.series_from is not None:
         passed = "" if limit is None else f" The limit of stability, {limit}, is not passed."
         return Sentence(

@@ -26,8 +26,8 @@ class RunInfo:
         hyperparameters: by name, as its class takes them.
         optimizer_text: for a reader, "SGD, lr = 0.1, momentum = 0.9".
         time_per_step: flow time of a step at the optimiser's own learning rate.
-        stateful: does the optimiser remember more than theta?
-        warm_start: did it start with what an earlier run remembered?
+        stateful: has the optimiser a state beyond theta?
+        warm_start: did it start with the state of an earlier run?
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
         status: "success", or "diverged" with a message.
@@ -210,12 +210,42 @@ class EnsembleInfo:
     step: float | None = None
 
 
+def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
+    """Of what `sgd_ensemble` or `solve_ensemble` gives.
+
+    Raises:
+        ResultError: the dataset is no ensemble.
+    """
+    return decode(EnsembleInfo, ensemble.attrs)
+
+
+def layout_of(dataset: xr.Dataset) -> Layout:
+    """Where each parameter lies in the `theta` of a run, a solution or an ensemble.
+
+    Raises:
+        ResultError: the dataset does not say.
+    """
+    return decode(_Parameters, dataset.attrs).layout
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """Anything that has theta."""
+
+    layout: Layout
+
+
 @dataclass(frozen=True)
 class LawInfo:
-    """A prediction of charges: the law, and the engine that solved it if one did."""
+    """A prediction of charges: the law, and the engine that solved it if one did.
+
+    Attributes:
+        with_residual: did the recorded ⟨g, ξ⟩ of a normalisation's ε act?
+    """
 
     law: str
     title: str
+    with_residual: bool = False
     engine: str | None = None
     method: str | None = None
     rtol: float | None = None
@@ -258,11 +288,11 @@ def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
 
 @dataclass(frozen=True)
 class LadderInfo:
-    """A ladder of learning rates: what about the case could spoil an order (confounders of the fit).
+    """A ladder of learning rates: the confounders of the fit.
 
     Attributes:
         kinks: operations whose derivative jumps.
-        stateful: does the optimiser remember more than theta?
+        stateful: has the optimiser a state beyond theta?
         warm_start: did the runs start warm?
         fixed_step: were the flows solved with a step of the user's?
     """
@@ -274,6 +304,15 @@ class LadderInfo:
     status: str = "success"
 
 
+def ladder_info(convergence: xr.Dataset) -> LadderInfo:
+    """Of what `convergence` gives.
+
+    Raises:
+        ResultError: the dataset is no convergence study.
+    """
+    return decode(LadderInfo, convergence.attrs)
+
+
 @dataclass(frozen=True)
 class LadderPointInfo:
     """One learning rate of a ladder."""
@@ -281,6 +320,15 @@ class LadderPointInfo:
     steps: int
     diverged: bool
     status: str = "success"
+
+
+def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
+    """Of one learning rate of a ladder.
+
+    Raises:
+        ResultError: the dataset is none.
+    """
+    return decode(LadderPointInfo, point.attrs)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +28,13 @@ _IDENTITY_FILE = "identity.json"
 _REMEDY = "remove it and run the case again"
 
 
-def open_store(path: Path) -> xr.DataTree:
+def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
+    path = Path(path)
     if not path.exists():
         if partial_path(path).exists():
             raise StoreError(
@@ -172,8 +174,15 @@ def _identity_in(partial: Path) -> Identity | None:
         found = json.loads((partial / _IDENTITY_FILE).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None  # no store, or cut off before any group
+    if not any(_complete_groups(partial)):
+        return None  # nothing was computed yet: a mistake in the case may be corrected
     _require_version(partial, found["schema_version"])
     return Identity(found["case"], found["code"])
+
+
+def _complete_groups(partial: Path) -> Iterator[Path]:
+    for metadata in (*partial.glob("[!.]*/zarr.json"), *partial.glob("[!.]*/*/zarr.json")):
+        yield metadata.parent
 
 
 def _require_version(path: Path, version: Any) -> None:

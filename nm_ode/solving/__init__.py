@@ -1,4 +1,4 @@
-"""solve: a flow, sample times and tolerances to an xarray dataset. The door to the bridges."""
+"""solve: a flow, sample times and tolerances to an xarray dataset. The only package that calls the bridges."""
 
 from bridges import require_options, require_ready
 from nm_ode.solving.ensemble import solve_ensemble

@@ -1,4 +1,4 @@
-"""How a solve that did not come to its end is told."""
+"""The error of a solve that stopped early, and its remedy."""
 
 from __future__ import annotations
 

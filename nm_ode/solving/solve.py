@@ -15,7 +15,7 @@ from bridges import OdeProblem, OdeSolution, require_options
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View
+from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
@@ -52,7 +52,7 @@ def solve(
     Args:
         flow: the vector field.
         t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
-            optimiser's whole state, where the flow has use for it) are taken.
+            optimiser's whole state, where the flow's state contains it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
         engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; `choice` says why), or a
             registered engine: "sundials", "scipy", "diffeq" (DifferentialEquations.jl).
@@ -64,18 +64,19 @@ def solve(
         max_step: the longest step of an adaptive one.
         max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
-        observe: what else to look at, such as `Charges(find_symmetries(…))` or an observer of your own.
+        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
         check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
             the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
         Dimensions `time`, `param` and those of the observers; variables as recorded, and `solver_error` if checked.
-        What it says of itself is read by `nm_ode.results.solve_info`: `gradient_evaluations` counts the first solve,
+        `nm_ode.solve_info` gives the typed record of the solve: `gradient_evaluations` counts the first solve,
         `check_rhs_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness.
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
+        ArgumentError: an unknown name in `record`, or what is no observer.
         FlowError: a modified flow on a run whose learning rate changes.
         EngineError: unknown engine or method, or options that do not go together.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
@@ -89,6 +90,7 @@ def solve(
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
         )
+    observers = [*(kind() for key, kind in _RECORDABLE.items() if key in record), *require_observers(observe)]
     require_options(engine, method, step)
     beginning = start_of(flow, t, theta0)
     times, start = beginning.times, to_numpy(beginning.state)
@@ -139,9 +141,7 @@ def solve(
         probe_rhs_evaluations=probes,
         layout=flow.problem.layout,
     )
-    samples = _Samples(
-        field, times, [*(kind() for key, kind in _RECORDABLE.items() if key in record), *observe], on_sample
-    )
+    samples = _Samples(field, times, observers, on_sample)
 
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
@@ -159,8 +159,8 @@ def solve(
     result = dataset(solution)
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
-        told = failure(solution, flow.non_finite_remedy(warm_start=warm))
-        raise SolveError(f"{title}: {told}", result)
+        reason = failure(solution, flow.non_finite_remedy(warm_start=warm))
+        raise SolveError(f"{title}: {reason}", result)
     if not check:
         return result
     try:

@@ -31,12 +31,14 @@ def start_of(
     """From a run of `train` (its saved times and start), or from times.
 
     Raises:
-        ArgumentError: times that do not increase, a dataset that is no run, or a run without a saved step.
+        ArgumentError: no times or times that do not increase, a dataset that is no run, or a run without a saved step.
         FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
             optimiser's state beside a run whose first steps were cut off.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
+        if times.ndim != 1 or not times.size:
+            raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
         if (np.diff(times, axis=0) <= 0).any():
             raise ArgumentError("t: sample times must increase strictly, the first being the start")
         return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))

@@ -1,4 +1,4 @@
-"""From a valid case to the objects that it names; what they refuse is told with file and key."""
+"""From a valid case to the objects that it names; what they refuse is reported with file and key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import nn
 
 from bridges import EngineError, require_jumps, require_options
 from nm_ode.data import DataSet
-from nm_ode.errors import NmOdeError
+from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem
-from nm_ode.observers import Observer
+from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule
 from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
@@ -26,6 +26,7 @@ from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.own_code import OwnCode
 from nm_ode.studies.schema import Case
+from nm_ode.training import ALWAYS_RECORDED
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,12 @@ class Study:
         return optimizer
 
     def observers(self) -> list[Observer]:
-        """What the case observes beside symmetries and stability: new ones, for one run or flow."""
+        """What the case observes apart from symmetries and stability: new ones, for one run or flow."""
         return [table.make(folder=self.path.parent) for table in self.case.observe]
+
+    def curvature(self) -> list[Observer]:
+        """What measures the stability along the run; none if the case does not ask for it."""
+        return [] if self.case.stability is None else [Curvature(self.case.stability.points)]
 
     def flows_beside(self, run: xr.Dataset, optimizer: Optimizer) -> tuple[Flow, ...]:
         """The flows of an optimiser, to be solved beside its run."""
@@ -63,7 +68,7 @@ class Study:
             for flow, table in zip(made, self.case.flows, strict=True)
         )
 
-    def told(self, flow: Flow) -> tuple[str, str, Beside | None]:
+    def labels(self, flow: Flow) -> tuple[str, str, Beside | None]:
         """A flow's name in the tree, its title for a reader, and whose samples it takes beside a run on minibatches."""
         return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
@@ -95,7 +100,9 @@ def build_study(case: Case, path: Path) -> Study:
     if schedule is not None:
         _require_schedule_fits(flows, path)
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
-    return Study(case, path, problem, optimizer, made_schedule, flows, code)
+    study = Study(case, path, problem, optimizer, made_schedule, flows, code)
+    _require_observers_fit(study)
+    return study
 
 
 def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> tuple[Flow, ...]:
@@ -116,6 +123,16 @@ def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> 
                     f"{path}: flows[{i}] is {made[i].title}, as is flows[{j}]: leave one of them out"
                 )
     return tuple(made)
+
+
+def _require_observers_fit(study: Study) -> None:
+    """Raises CaseError for observers whose variables have one name: before anything is computed."""
+    steps, problem = study.case.training.steps, study.problem
+    context = Context(problem, study.optimizer, steps, (0, steps), problem.dtype, problem.device)
+    try:
+        Recording([*(kind() for kind in ALWAYS_RECORDED), *study.curvature(), *study.observers()], context)
+    except ArgumentError as error:
+        raise CaseError(f"{study.path}: {error}") from None
 
 
 def _require_solver(case: Case, path: Path) -> None:
@@ -197,8 +214,8 @@ def _problem(
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         if not case.code:
             raise
-        told = " ".join(str(error).split())
-        raise CaseError(f"{path}: model, data and loss do not go together: {told}") from error
+        message = " ".join(str(error).split())
+        raise CaseError(f"{path}: model, data and loss do not go together: {message}") from error
 
 
 def _device(case: Case, path: Path) -> torch.device:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from nm_ode.charges import LAWS, LawError, predict_charges, require_described
+from nm_ode.charges import LAWS, LawError, require_described
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, hyperparameters
 from nm_ode.results import SymmetriesInfo, annotate, write
@@ -16,8 +16,23 @@ from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
 from nm_ode.symmetries import Symmetries, Symmetry, symmetries_of
 
-WITH_EPSILON = "_epsilon"
-"""After the name of a law, in the name of its group."""
+
+@dataclass(frozen=True)
+class WantedLaw:
+    """A law that is to predict the charges.
+
+    Attributes:
+        name: in `LAWS`.
+        with_residual: with what a normalisation's ε adds.
+    """
+
+    name: str
+    with_residual: bool = False
+
+    @property
+    def group(self) -> str:
+        """Name of its group in `/laws`."""
+        return self.name + ("_epsilon" if self.with_residual else "")
 
 
 @dataclass(frozen=True)
@@ -26,13 +41,13 @@ class Wanted:
 
     Attributes:
         chosen: those of the wanted kinds, whose charges are recorded.
-        laws: names of their groups of predictions.
+        laws: that predict them.
         table: `/symmetries`, what the verification measured.
         defects: sentences on what the rules found and the numbers did not bear out.
     """
 
     chosen: tuple[Symmetry, ...]
-    laws: tuple[str, ...]
+    laws: tuple[WantedLaw, ...]
     table: xr.Dataset
     defects: tuple[str, ...]
 
@@ -47,22 +62,12 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
         return None
     kinds, found = case.symmetries.kinds, symmetries_of(problem)
     chosen = tuple(s for s in found if kinds is None or s.kind in kinds)
-    groups = []
+    laws = []
     for law in _laws(case, optimizer) if chosen else ():
-        groups.append(law)
+        laws.append(WantedLaw(law))
         if LAWS[law].takes_residual and any(s.epsilon for s in chosen):
-            groups.append(law + WITH_EPSILON)
-    return Wanted(chosen, tuple(groups), _table(found), found.defects)
-
-
-def prediction(run: xr.Dataset, group: str) -> xr.Dataset:
-    """A group of `/laws`: a law, or a law with what a normalisation's ε adds.
-
-    Raises:
-        LawError: the run has no step.
-    """
-    law = group.removesuffix(WITH_EPSILON)
-    return predict_charges(run, law, with_residual=law != group)
+            laws.append(WantedLaw(law, with_residual=True))
+    return Wanted(chosen, tuple(laws), _table(found), found.defects)
 
 
 def require_laws_fit(case: Case, path: Path, optimizer: Optimizer) -> None:

@@ -6,4 +6,4 @@ from nm_ode.errors import NmOdeError
 
 
 class CaseError(NmOdeError, ValueError):
-    """A mistake in a case file or in what it names, told in one sentence a line."""
+    """A mistake in a case file or in what it names, reported in one sentence a line."""

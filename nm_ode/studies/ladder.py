@@ -26,8 +26,8 @@ _KEEP = 2e7  # numbers of a path that are kept in memory, for the one-step defec
 _ROUNDINGS = 10.0
 
 
-def ladder_info(study: Study) -> LadderInfo:
-    """What about the case could spoil an order."""
+def confounders(study: Study) -> LadderInfo:
+    """What, apart from the flow, may change the observed order."""
     return LadderInfo(
         stateful=study.optimizer.stateful,
         warm_start=study.case.training.warm_steps > 0,
@@ -131,7 +131,7 @@ class _Point:
 
     @classmethod
     def unsolved(cls, study: Study, flow: Flow, run: xr.Dataset) -> _Point:
-        name, title, beside = study.told(flow)
+        name, title, beside = study.labels(flow)
         return cls(name, title, beside, flow.expected_order, np.full(run.sizes["layer"], math.nan))
 
 

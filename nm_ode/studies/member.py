@@ -8,16 +8,17 @@ from typing import Any
 import xarray as xr
 
 from bridges import EngineError
+from nm_ode.charges import predict_charges
 from nm_ode.comparison import compare, convergence
 from nm_ode.flows import Flow
-from nm_ode.observers import Charges, Curvature
-from nm_ode.results import LadderPointInfo, RunInfo, decode, run_info, solve_info
+from nm_ode.observers import Charges
+from nm_ode.results import RunInfo, ladder_point_info, run_info, solve_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
-from nm_ode.studies.charges import prediction, wanted_symmetries
+from nm_ode.studies.charges import wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
-from nm_ode.studies.ladder import ladder_info, ladder_point, warm_state
+from nm_ode.studies.ladder import confounders, ladder_point, warm_state
 from nm_ode.studies.progress import Progress
 from nm_ode.symmetries import Symmetry
 from nm_ode.training import TrainingDiverged, train
@@ -47,9 +48,9 @@ def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
     if info.status != "success":
         return [*failures, info.message]
     for law in wanted.laws if wanted is not None else ():
-        predicted = prediction(run, law)
-        writer.write(f"laws/{law}", predicted)
-        writer.write(f"comparison/{law}", compare(run, predicted))
+        predicted = predict_charges(run, law.name, with_residual=law.with_residual)
+        writer.write(f"laws/{law.group}", predicted)
+        writer.write(f"comparison/{law.group}", compare(run, predicted))
     for flow in study.flows_beside(run, study.optimizer):
         failures += _solved(study, writer, flow, run, chosen, progress)
     if study.case.ladder is not None:
@@ -63,7 +64,6 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
     found = _complete(writer.read("discrete"), run_info)
     if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
         return found
-    curvature = [] if case.stability is None else [Curvature(case.stability.points)]
     try:
         run = train(
             study.problem,
@@ -74,7 +74,7 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
             save_every=case.training.save_every,
             state0=warm_state(study, study.optimizer),
             schedule=study.schedule,
-            observe=[*curvature, Charges(chosen), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen), *study.observers()],
             on_step=progress("training", case.training.steps),
         )
     except TrainingDiverged as diverged:
@@ -110,7 +110,7 @@ def _solved(
 ) -> list[str]:
     """Solve a flow, or find it solved, and compare it with the run."""
     case, failures = study.case, []
-    name, title, _ = study.told(flow)
+    name, title, _ = study.labels(flow)
     group = f"flows/{name}"
     solution = _complete(writer.read(group), solve_info)
     if solution is not None and case.solver.engines[1:] and "engine_distance" not in solution:
@@ -143,12 +143,12 @@ def _climb(study: Study, writer: StoreWriter, lrs: Sequence[float], progress: Pr
     points = []
     for i, lr in enumerate(lrs):
         group = f"ladder/{i}"
-        point = _complete(writer.read(group), lambda found: decode(LadderPointInfo, found.attrs))
+        point = _complete(writer.read(group), ladder_point_info)
         if point is None:
             point = ladder_point(study, lr, progress)
             writer.write(group, point)
         points.append(point)
-    writer.write("convergence", convergence(points, ladder_info(study)))
+    writer.write("convergence", convergence(points, confounders(study)))
 
 
 def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:

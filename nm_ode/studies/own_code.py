@@ -1,4 +1,4 @@
-"""The user's own Python that a case names: loaded, called, hashed; what goes wrong in it is told with its line."""
+"""The user's own Python that a case names: loaded, called, hashed; an error in it is reported with its line."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ class OwnCode:
             for frame in reversed(traceback.extract_tb(error.__traceback__)):
                 file = Path(frame.filename)
                 if file in self._hashes:
-                    raise self._told(file, frame.lineno, error) from error
+                    raise self._error_at(file, frame.lineno, error) from error
             raise
 
-    def _told(self, file: Path, line: int | None, error: Exception) -> CaseError:
+    def _error_at(self, file: Path, line: int | None, error: Exception) -> CaseError:
         key = self._keys.get(file)
         where = f"{self._path}: {key}.python" if key is not None else f"{self._path}"
         message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
@@ -181,7 +181,7 @@ class OwnCode:
         try:
             code = compile(content, str(file), "exec", dont_inherit=True)
         except (SyntaxError, ValueError) as error:
-            raise self._told(file, getattr(error, "lineno", None), error) from None
+            raise self._error_at(file, getattr(error, "lineno", None), error) from None
         with self.explained(), self._imported_beside(file):
             exec(code, vars(module))
         self._modules[file] = module

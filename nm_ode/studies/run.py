@@ -101,7 +101,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _require_ready(case: Case, path: Path) -> None:
-    """An engine that cannot start is told before anything is computed."""
+    """An engine that cannot start is reported before anything is computed."""
     try:
         for engine in case.solver.engines:
             require_ready(engine)

@@ -1,4 +1,4 @@
-"""What all tables of a case file have in common, and the mistakes that they tell."""
+"""What all tables of a case file have in common, and the errors of their validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The error of this room."""
+"""The error of nm_ode.symmetries."""
 
 from __future__ import annotations
 

@@ -24,11 +24,13 @@ class SymmetryKind:
             together have the same function; it is called once.
         form: how the generators act on theta, and so what the charges are.
         diagonal: the kind whose charges, where both move the same entries, are the diagonal of this one's.
+        formula: a charge in matplotlib's TeX, for the axes of plots.
     """
 
     find: Callable[[Graph], Findings]
     form: type[Form]
     diagonal: Kind | None = None
+    formula: str = ""
 
 
 KINDS: Registry[SymmetryKind] = Registry(

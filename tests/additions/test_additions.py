@@ -20,7 +20,7 @@ from bridges.trials import try_engines
 from nm_ode.data import DATA, diabetes
 from nm_ode.flows import FLOWS
 from nm_ode.models import MODELS, Network
-from nm_ode.observers import OBSERVERS
+from nm_ode.observers import OBSERVERS, Charges, KinkCrossings, Norms, Observer
 from nm_ode.optimizers import OPTIMIZERS
 from nm_ode.registry import Registry
 from nm_ode.results import run_info, solve_info
@@ -231,13 +231,22 @@ def test_an_engine(edited: Write) -> None:
     assert (solve_info(flow).engine, solve_info(flow).method) == ("toy", "RK4")
 
 
-def test_what_a_case_file_cannot_say_is_told(edited: Write) -> None:
-    assert "observe[0]: 'charges' needs 'symmetries', which cannot be written in a case file" in mistake(
-        edited(("observe = []", 'observe = ["charges"]'))
-    )
+def test_an_option_that_no_case_file_can_give_is_named(edited: Write) -> None:
+    with registered(OBSERVERS, "charges", Charges):
+        assert "observe[0]: 'charges' needs 'symmetries'" in mistake(
+            edited(("observe = []", 'observe = ["charges"]'))
+        )
 
 
-def test_an_observer_twice_is_told_before_anything_is_computed(edited: Write) -> None:
-    path = edited(("observe = []", 'observe = ["norms"]'))
-    with pytest.raises(CaseError, match="observe: two observers have a variable 'grad_norm'"):
-        run_case(load_case(path), path, path.parent / "out")
+@pytest.mark.parametrize(
+    ("kind", "variable"), [(Norms, "grad_norm"), (KinkCrossings, "crossing_share")], ids=["built in", "twice"]
+)
+def test_two_observers_of_one_variable_are_refused_before_anything_is_computed(
+    edited: Write, kind: type[Observer], variable: str
+) -> None:
+    with registered(OBSERVERS, "another", kind):
+        path = edited(("observe = []", 'observe = ["kink_crossings", "another"]'))
+        with pytest.raises(CaseError, match=f"two observers have a variable '{variable}'"):
+            run_case(load_case(path), path, path.parent / "out")
+        corrected = edited(("observe = []", 'observe = ["kink_crossings"]'))
+        assert run_case(load_case(corrected), corrected, path.parent / "out").failures == ()

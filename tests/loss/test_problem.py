@@ -299,6 +299,7 @@ HALF = torch.float16
             "chunk_size would change the loss",
         ),
         (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": HALF}, "float16 is too coarse"),
+        (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": "float64"}, "dtype must be torch.float64"),
         (nn.Linear(3, 2), "mse", REGRESSION, {"chunk_size": 0}, "chunk_size must be at least 1"),
         (nn.Linear(3, 2).requires_grad_(False), "mse", REGRESSION, {}, "no trainable parameter"),
         (
@@ -311,6 +312,8 @@ HALF = torch.float16
         (nn.LazyLinear(2), "mse", REGRESSION, {}, "has no shape yet"),
         (nn.Linear(3, 2), "mse", (REGRESSION[0], REGRESSION[1][:5]), {}, "12 inputs and 5 targets"),
         (nn.Linear(3, 2), nn.MSELoss(reduction="none"), REGRESSION, {}, "must return a scalar"),
+        (nn.Linear(3, 2), "cross_entropy", REGRESSION, {}, "must be a function.*'cross_entropy'"),
+        ("a network", "mse", REGRESSION, {}, "must be a torch.nn.Module; str"),
     ],
 )
 def test_what_makes_no_flow_is_refused_with_the_reason(model, loss, data, options, reason: str) -> None:

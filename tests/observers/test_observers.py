@@ -129,7 +129,7 @@ def test_a_run_that_diverges_is_cut_where_it_does_however_seldom_one_looks(
     tiny: Problem, together: int, monkeypatch
 ) -> None:
     """On a GPU losses are looked at some steps later; what was recorded beyond is dropped."""
-    monkeypatch.setattr("nm_ode.training.steps_between_looks", lambda device: together)
+    monkeypatch.setattr("nm_ode.training.steps_between_checks", lambda device: together)
     with pytest.raises(TrainingDiverged) as caught:
         train(tiny, SGD(lr=1e4), 200, save_every=4, observe=[EveryThird(), LargestWeights()])
     run, step = caught.value.run, caught.value.step
@@ -176,7 +176,7 @@ class _Fetches(TorchDispatchMode):
 
 def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
     """As many numbers are fetched in twice as many steps."""
-    monkeypatch.setattr("nm_ode.training.steps_between_looks", lambda device: 64)
+    monkeypatch.setattr("nm_ode.training.steps_between_checks", lambda device: 64)
     symmetries = nm_ode.symmetries_of(tiny)
     counts = []
     for steps in (20, 40):
@@ -191,6 +191,21 @@ def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
             )
         counts.append(fetches.count)
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("observe", "fragment"),
+    [
+        ([LargestWeights], r"observe\[0\].*the class LargestWeights"),
+        ([Charges([]), "loss"], r"observe\[1\].*str"),
+        (LargestWeights(), r"\[LargestWeights"),
+    ],
+)
+def test_a_mistake_in_an_observer_is_named(tiny: Problem, observe, fragment: str) -> None:
+    with pytest.raises(ArgumentError, match=fragment):
+        train(tiny, SGD(lr=0.1), 2, observe=observe)
+    with pytest.raises(ArgumentError, match=fragment):
+        solve(GradientFlow(tiny), [0.0, 1.0], observe=observe)
 
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

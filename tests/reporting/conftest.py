@@ -52,7 +52,9 @@ def with_charges() -> xr.DataTree:
     )
     laws = {
         "exact": predicted(run, "exact", "exact discrete law", 1e-14),
-        "exact_epsilon": predicted(run, "exact", "exact discrete law, with what ε adds", 0.0),
+        "exact_epsilon": predicted(
+            run, "exact", "exact discrete law, with what ε adds", 0.0, with_residual=True
+        ),
         "second_order": predicted(run, "second_order", "second-order continuous law", 1e-2),
     }
     return study_tree(run, predictions=laws, symmetries=found)

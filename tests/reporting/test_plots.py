@@ -83,3 +83,19 @@ def test_a_point_out_of_the_fit_is_hollow(with_ladder) -> None:
 def test_the_time_axis_says_what_a_step_takes(problem, optimizer, schedule, label: str) -> None:
     run = nm_ode.train(problem, optimizer, 6, schedule=schedule)
     assert label in time_label(study_tree(run))
+
+
+def test_a_ladder_of_which_nothing_was_solved_is_drawn(with_ladder) -> None:
+    unsolved = with_ladder.copy(deep=True)
+    for name in ("error", "solver_error", "observed_order"):
+        unsolved[f"convergence/{name}"][:] = np.nan
+    unsolved["convergence/left_out"][:] = "not_solved"
+    assert "no order" in svg(PLOTS["orders"].figure(unsolved))
+
+
+def test_layers_that_do_not_move_are_drawn(with_flows) -> None:
+    still = with_flows.copy(deep=True)
+    for name in ("gradient", "modified_2_hessian"):
+        if name in still["comparison"].children:
+            still[f"comparison/{name}/layer_relative_error"][:] = np.nan
+    assert "<svg" in svg(PLOTS["layers"].figure(still))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nm_ode.comparison import law_titles, summary, symmetry_summary
+from nm_ode.comparison import law_infos, summary, symmetry_summary
 from nm_ode.reporting.tables import (
     Cell,
     Column,
@@ -21,7 +21,7 @@ from nm_ode.reporting.tables import (
 
 def every_table(tree) -> list[Table]:
     rows, found = summary(tree), symmetry_summary(tree)
-    tables = [flow_table(rows), cost_table(rows), law_table(found, law_titles(tree)), constraint_table(found)]
+    tables = [flow_table(rows), cost_table(rows), law_table(found, law_infos(tree)), constraint_table(found)]
     if "convergence" in tree.children:
         orders = tree["convergence"].dataset
         tables += [order_table(orders), layer_order_table(orders)]

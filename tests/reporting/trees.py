@@ -142,10 +142,11 @@ def ladder(
     return convergence(points, LadderInfo(stateful=False, warm_start=False, fixed_step=False, kinks=kinks))
 
 
-def predicted(run: xr.Dataset, law: str, title: str, error: float) -> xr.Dataset:
+def predicted(
+    run: xr.Dataset, law: str, title: str, error: float, *, with_residual: bool = False
+) -> xr.Dataset:
     """A prediction that misses the recorded charges by this share of their motion."""
     charges = run["charge"].values
     missed = charges + error * (charges - charges[:1])
-    return annotate(
-        write(run["charge"].copy(data=missed).to_dataset(name="charge"), LawInfo(law=law, title=title))
-    )
+    info = LawInfo(law=law, title=title, with_residual=with_residual)
+    return annotate(write(run["charge"].copy(data=missed).to_dataset(name="charge"), info))

@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(store: Path) -> None:
-    tree = open_store(store)
+    tree = open_store(str(store))
     xr.testing.assert_equal(tree["discrete"].to_dataset(), dataset())
     xr.testing.assert_equal(tree["flows/gradient"].to_dataset(), dataset(2.0))
     assert study_info(tree) == INFO
@@ -94,6 +94,15 @@ def test_groups_of_another_case_are_not_mixed_in(tmp_path: Path) -> None:
     other = Identity({"name": "x", "optimizer": {"lr": 0.2}}, IDENTITY.code)
     with pytest.raises(StoreError, match=r"another case \(it differs in optimizer.lr: 0.1 there, 0.2 here\)"):
         StoreWriter(path, other)
+
+
+def test_a_case_may_be_corrected_before_its_first_group(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    StoreWriter(path, IDENTITY)
+    assert unfinished_identity(path) is None
+    other = Identity({"name": "x", "optimizer": {"lr": 0.2}}, IDENTITY.code)
+    StoreWriter(path, other).write("flows/gradient", dataset())
+    assert unfinished_identity(path) == other
 
 
 @pytest.mark.parametrize(

@@ -402,3 +402,9 @@ def test_a_flow_of_another_learning_rate_than_the_runs_is_refused(tiny: Problem,
     solve(wrap(modified_flow(tiny, SGD(lr=0.1), 2), run), run, check=False)
     solve(other, run["saved_time"].values, check=False)
     solve(GradientFlow(tiny, SGD(lr=0.2)), run, check=False)  # gradient flow is of no learning rate
+
+
+@pytest.mark.parametrize("times", [[], 1.0, [[0.0, 1.0]]])
+def test_what_is_no_list_of_times_is_refused(tiny: Problem, times) -> None:
+    with pytest.raises(ValueError, match="t must be a run, or times in one dimension"):
+        solve(GradientFlow(tiny), times)

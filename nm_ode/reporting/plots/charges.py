@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nm_ode.comparison import SymmetryRow, law_titles, symmetry_summary
+from nm_ode.charges import LAWS
+from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.style import WIDTH, styled, time_label
@@ -21,24 +22,19 @@ _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
 _COLUMNS = 3
 _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
-_WHAT = {
-    "translation": r"$\langle\theta_A, 1\rangle$",
-    "scale": r"$\|\theta_A\|^2$",
-    "rescale": r"$\|\theta_A\|^2 - \|\theta_B\|^2$",
-    "matrix": r"$W_A W_A^\top - W_B^\top W_B$, entries",
-}
 
 
 def plotted_law(tree: xr.DataTree) -> str | None:
-    """The law to draw beside the run: a continuous one if it was predicted."""
-    laws = law_titles(tree)
-    return next((law for law in ("second_order", "first_order", *laws) if law in laws), None)
+    """The group of the law to draw with the recorded charges: a differential equation's, if one was predicted."""
+    infos = law_infos(tree)
+    continuous = [group for group, info in infos.items() if info.law in LAWS and LAWS[info.law].equation]
+    return next(iter([*reversed(continuous), *infos]), None)
 
 
 def charges_by_kind(tree: xr.DataTree) -> Figure:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
-    Of each kind the symmetry with the most charges to look at, and of those the one whose charges move most for their
+    Of each kind the symmetry with the most charges that move, and of those the one whose charges move most for their
     size.
     """
     law, chosen = plotted_law(tree), _one_of_each_kind(tree)
@@ -57,8 +53,9 @@ def charges_by_kind(tree: xr.DataTree) -> Figure:
             names = _wrapped(row, 84 // columns)
             axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
             axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
-            units = "θ" if KINDS[row.kind].form.degree == 1 else "θ²"
-            axes.set_ylabel(f"charge {_WHAT.get(row.kind, '')}  (units of {units})", fontsize=9)
+            kind = KINDS[row.kind]
+            units = "θ" if kind.form.degree == 1 else "θ²"
+            axes.set_ylabel(f"charge {kind.formula}  (units of {units})", fontsize=9)
         figure.supxlabel(time_label(tree), fontsize=10)
         _legend(figure, tree, law)
         return figure
@@ -85,7 +82,8 @@ def charges_by_symmetry(tree: xr.DataTree) -> Figure:
                 transform=axes.transAxes,
                 ha="right",
                 fontsize=7,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+                zorder=10,
             )
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
@@ -131,7 +129,7 @@ def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:
         Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
         Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
     ]
-    labels = ["recorded, a colour each channel", law_titles(tree)[law]]
+    labels = ["recorded, a colour each channel", law_infos(tree)[law].title]
     figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
 
 

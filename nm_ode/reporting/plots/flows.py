@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from nm_ode.comparison import Row, stability, summary
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, dash, panel, styled, time_label
+from nm_ode.reporting.style import DISCRETE, colour, dash, logarithmic, panel, styled, time_label
 
 
 def loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -45,7 +45,7 @@ def error_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     A line marks the time from which on the run is not stable.
     """
     with styled():
-        axes = panel("Error against time") if axes is None else axes
+        axes = panel("Error against time", 4.4) if axes is None else axes
         for i, row in enumerate(compared(tree)):
             comparison = tree[f"comparison/{row.name}"].dataset.isel(saved_step=slice(1, None))
             for name, style in (
@@ -59,11 +59,12 @@ def error_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
             axes.axvline(
                 seen.unstable_time, color=DISCRETE, lw=1, ls=(0, (1, 2)), label="limit of stability passed"
             )
-        axes.set_yscale("log")
+        logarithmic(axes, "y")
         axes.set_xlabel(time_label(tree))
         axes.plot([], [], color=DISCRETE, lw=1, alpha=0.55, label="solver's own error (thin, same colours)")
         axes.set_ylabel(r"error  $\|\theta(t_k) - \theta_k\|$  (units of θ)")
-        axes.legend()
+        # Below the axes: inside, there is no place without lines.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         return axes
 
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import compared, positive
-from nm_ode.reporting.style import colour, panel, styled
+from nm_ode.reporting.style import colour, logarithmic, panel, styled
 
 
 def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -31,12 +31,12 @@ def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 color=colour(i),
                 label=row.title,
             )
-        axes.set_xscale("log")
+        logarithmic(axes, "x")
         axes.set_yticks(places, layers)
         axes.set_ylim(-0.6, len(layers) - 0.4)
         axes.yaxis.set_minor_locator(NullLocator())
         low, high = axes.get_xlim()
-        if high < 30 * low:  # a decade or two to stand on, so that ticks have labels
+        if low > 0 and high < 30 * low:  # a decade or two to stand on, so that ticks have labels
             axes.set_xlim(low / 5, high * 5)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from nm_ode.comparison import USED
 from nm_ode.reporting.formats import order_with_error
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, panel, styled
+from nm_ode.reporting.style import DISCRETE, colour, logarithmic, panel, styled
 
 _MARKERS = "os^DvpX*"
 
@@ -51,7 +51,7 @@ def order_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         axes.plot([], [], marker="o", fillstyle="none", lw=0, color=DISCRETE, label="hollow: not in the fit")
         axes.plot([], [], lw=0.8, alpha=0.45, color=DISCRETE, label="thin: the solver's own error")
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        logarithmic(axes, "y")
         axes.set_xticks(lrs)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
         axes.xaxis.set_minor_locator(NullLocator())

@@ -36,8 +36,9 @@ def flow_table(rows: Sequence[Row]) -> Table:
             "tolerance (or half the step); above a tenth of the flow's error the row is marked solver-limited."
         ),
         brief_caption=(
-            f"at step {max((row.step for row in rows), default=0)}; relative: to the motion; solver: its own error "
-            "over the flow's; gradients + Hessian products"
+            f"at step {max((row.step for row in rows), default=0)}; relative: error over the motion; solver: the "
+            "solver's own error over the flow's; gradients: evaluations"
+            + (", + Hessian products" if any(row.hvp_evaluations for row in rows) else "")
         ),
     )
 

@@ -60,14 +60,14 @@ def _order_cells(one: Diagnosis, errors: list[float]) -> list[Cell]:
 def _confounders(convergence: xr.Dataset) -> str:
     """What was measured at each learning rate of the confounders of an order."""
     sharpness = ", ".join(map(number, convergence["largest_normalised_sharpness"].values.tolist()))
-    told = f" Largest lr · λ_max along the path, from the largest learning rate down: {sharpness}."
+    note = f" Largest lr · λ_max along the path, from the largest learning rate down: {sharpness}."
     kinks = diagnoses(convergence)[0].evidence.kinks if convergence.sizes["flow"] else ()
     if kinks:
         shares = ", ".join(
             f"{number(100 * share)} %" for share in convergence["crossing_share"].values.tolist()
         )
-        told += f" Units that cross a kink ({', '.join(kinks)}) in one step, mean over some steps: {shares}."
-    return told
+        note += f" Units that cross a kink ({', '.join(kinks)}) in one step, mean over some steps: {shares}."
+    return note
 
 
 def unexpected(convergence: xr.Dataset) -> list[tuple[str, str]]:

@@ -7,17 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from nm_ode.comparison import SymmetryRow
 from nm_ode.reporting.formats import NOT_MEASURED, count, exponent, power
 from nm_ode.reporting.tables.table import Cell, Column, Table
+from nm_ode.results import LawInfo
 
 _SYMMETRY = (Column(None, "kind", numeric=False), Column("symmetry", "symmetry", numeric=False))
 
 
-def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, str]) -> Table:
-    """How well each law predicts the charges of each symmetry."""
+def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, LawInfo]) -> Table:
+    """How well each law, by the name of its group, predicts the charges of each symmetry."""
     columns = [*_SYMMETRY, Column("charges", "charges")]
-    for law, title in laws.items():
+    for info in laws.values():
+        brief = info.law.replace("_", " ") + (" + ε" if info.with_residual else "")
         columns += [
-            Column("together", law.replace("_epsilon", " + ε").replace("_", " "), group=title),
-            Column("worst", group=title),
+            Column("together", brief, group=info.title),
+            Column("worst", group=info.title),
         ]
     epsilon = (
         " A normalisation's ε breaks its scale symmetry: the exact law alone misses by that much, and closes once what "
@@ -30,7 +32,7 @@ def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, str]) -> Table:
             "Largest error over the run, relative to how far the charges move: of a symmetry's charges together "
             "(2-norm over channels), and of its worst single charge. The exact law is SGD's own arithmetic and closes "
             "to rounding; a continuous law's error is that of taking steps for time. – : the charges do not move."
-            + (epsilon if "exact_epsilon" in laws else "")
+            + (epsilon if any(info.with_residual for info in laws.values()) else "")
         ),
         brief_caption=(
             "largest error of each law over the run, relative to the motion of the symmetry's charges; –: they do not "

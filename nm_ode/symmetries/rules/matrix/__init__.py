@@ -23,4 +23,4 @@ def find(graph: Graph) -> Findings:
     )
 
 
-MATRIX = SymmetryKind(find, Blocks, diagonal="rescale")
+MATRIX = SymmetryKind(find, Blocks, diagonal="rescale", formula=r"$W_A W_A^\top - W_B^\top W_B$, entries")

@@ -36,5 +36,5 @@ def find(graph: Graph) -> Findings:
     return gathered(traversal, traversal.run())
 
 
-SCALE = SymmetryKind(find, Diagonal)
-RESCALE = SymmetryKind(find, Diagonal)
+SCALE = SymmetryKind(find, Diagonal, formula=r"$\|\theta_A\|^2$")
+RESCALE = SymmetryKind(find, Diagonal, formula=r"$\|\theta_A\|^2 - \|\theta_B\|^2$")

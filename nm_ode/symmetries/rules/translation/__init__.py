@@ -57,4 +57,4 @@ def _part(name: str, labels: Tensor, first: int) -> Part:
     return Part(whole(name, labels.shape), varies, torch.where(index >= 0, index + first, -1), 1.0)
 
 
-TRANSLATION = SymmetryKind(find, Shift)
+TRANSLATION = SymmetryKind(find, Shift, formula=r"$\langle\theta_A, 1\rangle$")
