@@ -25,11 +25,9 @@ from nm_ode import (
     solve,
     train,
 )
-from nm_ode.data import digits
-from nm_ode.models import mlp
 from nm_ode.results import solve_info
 from nm_ode.solving.field import Field
-from nm_ode.solving.stiffness import SharpnessBound, spectral_radius
+from nm_ode.solving.stiffness import spectral_radius
 from tests.oracles.dense import dense_hessian, dense_loss
 
 DATA = Path(__file__).parents[1] / "data"
@@ -98,12 +96,6 @@ def test_auto_takes_bdf_for_a_long_smooth_flow(tanh_digits) -> None:
     solution = solve(GradientFlow(tanh_digits), [0.0, 150.0], rtol=1e-3, record=["theta"], check=False)
     assert (solution.attrs["engine"], solution.attrs["method"]) == ("sundials", "BDF")
     assert "smooth and stiff" in solution.attrs["choice"]
-
-
-@pytest.fixture(scope="module")
-def relu_digits() -> Problem:
-    data = digits(128)
-    return Problem(mlp([64, 16, 10], "relu"), nn.functional.cross_entropy, (data.x, data.y))
 
 
 def test_auto_takes_rk23_for_a_kinked_flow(relu_digits) -> None:
@@ -315,82 +307,6 @@ def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> 
         solve(modified_flow(tiny, SGD(lr=0.1, momentum=0.9), order=1), run)
     solution = solve(GradientFlow(tiny), run, rtol=1e-9)
     np.testing.assert_allclose(solution["time"], [0.0, 0.1, 0.2, 0.25, 0.3])
-
-
-JULIA = [("stand-in", "FBDF"), ("stand-in", "ROCK4"), ("stand-in", "Vern7")]
-JULIA += [
-    ("diffeq", method)
-    for method in ("FBDF", "QNDF", "KenCarp4", "TRBDF2", "Rodas5P", "ROCK2", "ROCK4", "RKC", "DP5")
-]
-
-
-@pytest.mark.parametrize(
-    ("engine", "method"),
-    [pytest.param(*pair, marks=needs_julia if pair[0] == "diffeq" else ()) for pair in JULIA],
-)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
-    tiny: Problem, engine: str, method: str, weight_decay: float, request
-) -> None:
-    if engine == "stand-in":  # it holds the Jacobian's product against a difference quotient
-        request.getfixturevalue("stand_in")
-    flow = GradientFlow(tiny, SGD(lr=0.1, weight_decay=weight_decay))
-    exact = solve(flow, [0.0, 1.0, 3.0], engine="scipy", rtol=1e-11, check=False)
-    found = solve(flow, [0.0, 1.0, 3.0], engine="diffeq", method=method, rtol=1e-7, check=False)
-    np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-4)
-    assert found.attrs["method"] == method
-    assert (found.attrs["probe_rhs_evaluations"] > 0) == (method.startswith("R") and method != "Rodas5P")
-
-
-def test_the_sharpness_that_stabilised_methods_are_given_is_a_bound(tiny: Problem) -> None:
-    loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
-    bound, theta = SharpnessBound(Field(GradientFlow(tiny)), None), tiny.theta0
-    for _ in range(5):
-        exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, theta).numpy())).max()
-        assert exact < bound(0.0, theta.numpy()) < 1.5 * exact
-        theta = theta - 0.2 * tiny.grad(theta)
-
-
-@pytest.mark.parametrize(
-    ("options", "method", "reason"),
-    [
-        ({"rtol": 1e-3}, "Tsit5", "not stiff"),
-        ({"rtol": 1e-8}, "Vern7", "tight"),
-        ({"rtol": 1e-10}, "Vern9", "a reference"),
-    ],
-)
-def test_julias_method_is_chosen_by_tolerance(
-    tiny: Problem, stand_in, options, method: str, reason: str
-) -> None:
-    for asked in (None, "auto"):
-        attrs = solve(
-            GradientFlow(tiny), [0.0, 1.0], engine="diffeq", method=asked, check=False, **options
-        ).attrs
-        assert attrs["method"] == method
-        assert reason in attrs["choice"]
-
-
-def test_julias_method_is_chosen_by_stiffness_and_kinks(
-    tiny: Problem, relu_digits: Problem, stand_in
-) -> None:
-    options = {"engine": "diffeq", "check": False, "record": ["theta"]}
-    assert solve(GradientFlow(tiny), [0.0, 60.0], rtol=1e-4, **options).attrs["method"] == "ROCK4"
-    assert solve(GradientFlow(tiny), [0.0, 60.0], rtol=1e-2, **options).attrs["method"] == "RKC"
-    assert solve(GradientFlow(relu_digits), [0.0, 0.2], **options).attrs["method"] == "BS3"
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"method": "Vern11"}, r"has no method 'Vern11'; did you mean 'Vern"),
-        ({"method": "FBDF", "step": 0.1}, "step goes with an explicit method of engine 'diffeq'"),
-        ({"step": 0.1}, "step goes with an explicit method of engine 'diffeq'"),
-        ({"method": "RK4"}, "method 'RK4' has a fixed step: give `step`"),
-    ],
-)
-def test_options_of_julia_that_do_not_go_together_are_named(tiny: Problem, options, sentence: str) -> None:
-    with pytest.raises(EngineError, match=sentence):
-        solve(GradientFlow(tiny), [0.0, 1.0], engine="diffeq", **options)
 
 
 @pytest.mark.parametrize("wrap", [lambda flow, run: flow, MinibatchFlow.beside], ids=["full", "same batch"])
