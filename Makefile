@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/nm-ode run cases/digits_mlp.toml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -75,7 +75,9 @@ def print_path(label: str, path: Path) -> None:
 def print_own_code(files: Sequence[Path]) -> None:
     """One line that says that the user's own code is run; nothing where the case names none."""
     if files:
-        print_dim(f"runs your own code: {', '.join(map(str, files))}")
+        # soft_wrap: a path is for copying, so it stays on one line.
+        told = f"runs your own code: {', '.join(map(str, files))}"
+        out.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
