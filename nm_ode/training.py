@@ -103,7 +103,6 @@ def train(
         optimizer=optimizer,
         steps=steps,
         saved_steps=(*range(0, steps, save_every), steps),
-        dtype=problem.dtype,
         device=problem.device,
     )
     recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *require_observers(observe)], context)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,13 +23,14 @@ LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, eq=False)
-class Supervised:
-    """The objective of a batch (x, y): loss_fn(model(x), y)."""
+class Supervised(nn.Module):
+    """The objective of a batch (x, y): loss_fn(model(x), y). A module, for the tensors that the loss may hold."""
 
-    loss_fn: LossFunction
+    def __init__(self, loss_fn: LossFunction) -> None:
+        super().__init__()
+        self.loss_fn = loss_fn
 
-    def __call__(self, model: Any, batch: Any) -> Tensor:
+    def forward(self, model: Any, batch: Any) -> Tensor:
         """The loss, a scalar."""
         x, y = batch
         return self.loss_fn(model(x), y)

@@ -33,14 +33,13 @@ class Context:
         optimizer: of a run; None along a flow.
         steps: N, how many steps the run will take; 0 along a flow.
         saved_steps: at which theta is kept, N the last.
-        dtype, device: of the vectors that it will see.
+        device: of the vectors that it will see.
     """
 
     problem: Problem
     optimizer: Optimizer | None
     steps: int
     saved_steps: tuple[int, ...]
-    dtype: torch.dtype
     device: torch.device
 
     @property

@@ -49,7 +49,6 @@ class Recording:
 
     def __init__(self, observers: Sequence[Observer], context: Context, samples: int = 0) -> None:
         live = [one for observer in observers for one in observer.begin(context)]
-        self._context = context
         sizes = {dim: len(values) for one in live for dim, values in one.coordinates().values()}
         self._tracks = [_Track(observer, context, samples, sizes) for observer in live]
         _require_names(self._tracks)

@@ -57,15 +57,6 @@ def decode(kind: type[R], attrs: Mapping[Any, Any]) -> R:
     return kind(**values)
 
 
-def has(kind: type[Any], dataset: xr.Dataset) -> bool:
-    """Has the dataset all that this record needs?"""
-    try:
-        decode(kind, dataset.attrs)
-    except ResultError:
-        return False
-    return True
-
-
 def write(dataset: xr.Dataset, *records: Any) -> xr.Dataset:
     """The dataset with the records among its attributes."""
     for record in records:

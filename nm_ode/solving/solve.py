@@ -194,8 +194,7 @@ class _Samples:
             optimizer=None,
             steps=0,
             saved_steps=(),
-            # A solution is kept in float64 on the CPU, whatever the problem computes in.
-            dtype=torch.float64,
+            # A solution is kept on the CPU (in float64), wherever the problem computes.
             device=torch.device("cpu"),
         )
         self._recording = Recording(observers, context, samples=times.size)

@@ -128,7 +128,7 @@ def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> 
 def _require_observers_fit(study: Study) -> None:
     """Raises CaseError for observers whose variables have one name: before anything is computed."""
     steps, problem = study.case.training.steps, study.problem
-    context = Context(problem, study.optimizer, steps, (0, steps), problem.dtype, problem.device)
+    context = Context(problem, study.optimizer, steps, (0, steps), problem.device)
     try:
         Recording([*(kind() for kind in ALWAYS_RECORDED), *study.curvature(), *study.observers()], context)
     except ArgumentError as error:

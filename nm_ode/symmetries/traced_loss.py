@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.loss import Problem
-from nm_ode.loss.objective import LossFunction, Objective, on_device
+from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.batches import (
     Batch,
@@ -74,7 +74,7 @@ def loss_of_model(
         )
     x = at_least(x, _LEAST_SAMPLES, seed)
     loss_fn, y = _loss_and_target(model, loss, x, target, seed)
-    return TracedLoss(model, _Supervised(loss_fn), (x, y))
+    return TracedLoss(model, Supervised(loss_fn), (x, y))
 
 
 def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
@@ -89,20 +89,9 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
     with torch.no_grad():  # its own parameters, whatever theta was evaluated last
         for slot in problem.layout.slots:
             model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
-    objective: Objective = problem.objective if problem.loss_fn is None else _Supervised(problem.loss_fn)
-    return TracedLoss(model, on_device(objective, torch.device("cpu")), float64_on_cpu(problem.batch(first)))
-
-
-class _Supervised(nn.Module):
-    """loss_fn(model(x), y) as an objective of the batch (x, y): a module, for what the loss function may hold."""
-
-    def __init__(self, loss_fn: LossFunction) -> None:
-        super().__init__()
-        self.loss_fn = loss_fn
-
-    def forward(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        x, y = batch
-        return self.loss_fn(model(x), y)
+    return TracedLoss(
+        model, on_device(problem.objective, torch.device("cpu")), float64_on_cpu(problem.batch(first))
+    )
 
 
 def _copied(model: nn.Module) -> nn.Module:
