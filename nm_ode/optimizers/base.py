@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nm_ode.arguments import as_number, no_optimizer
 from nm_ode.errors import ArgumentError
 
 SERIES_LIMIT = 1.0
@@ -142,6 +143,13 @@ class Optimizer(ABC):
         names = self.state_layout(parameter.numel()).names[1:]
         memory = [found[self.torch_memory[name]].reshape(-1).to(parameter) for name in names]
         return torch.cat([theta, *memory]) if memory else theta.clone()
+
+
+def require_optimizer(given: Any) -> None:
+    """Raises ArgumentError unless it is an optimiser of nm_ode with a positive learning rate."""
+    if not isinstance(given, Optimizer):
+        raise ArgumentError(no_optimizer(given))
+    as_number("lr", given.lr, above=0)
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
