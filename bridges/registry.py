@@ -55,7 +55,7 @@ class Registry(Mapping[str, T], Generic[T]):
         del self._entries[name]
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
+        if name not in self:
             raise UnknownNameError(f"no {self.what} is called {name!r}{did_you_mean(str(name), self)}")
         entry = self._entries[name]
         if isinstance(entry, str):
@@ -65,7 +65,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ def shown(given: Any) -> str:
     if given is not None and not isinstance(
         given, bool | numbers.Number | str | bytes | list | tuple | dict | set
     ):
-        return f"{type(given).__module__}.{type(given).__qualname__}"
+        kind, home = type(given).__qualname__, type(given).__module__
+        return kind if home == "builtins" else f"{kind} of {home}"
     try:
         text = " ".join(repr(given).split())
     except ValueError:  # Python writes out no more than some thousand digits
@@ -191,9 +191,13 @@ def no_optimizer(given: Any) -> str:
     names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "betas", "eps")
     options = {name: groups[0][name] for name in names if name in groups[0]}
     defaults = given.defaults
-    own = [f"{name}={value}" for name, value in options.items() if name == "lr" or value != defaults.get(name)]
+    own = [
+        f"{name}={value}" for name, value in options.items() if name == "lr" or value != defaults.get(name)
+    ]
     own += [
-        f"{name}={value}" for name, value in options.items() if name != "lr" and value == defaults.get(name) and value
+        f"{name}={value}"
+        for name, value in options.items()
+        if name != "lr" and value == defaults.get(name) and value
     ]
     return f"{sentence}: write nm_ode.{kind}({', '.join(own)})"
 

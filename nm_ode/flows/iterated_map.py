@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nm_ode.flows.base import Cost, Flow, StateLayout, UpdateMap
+from nm_ode.arguments import as_count
+from nm_ode.flows.base import Cost, Flow, FlowError, StateLayout, UpdateMap, require_update_map
 from nm_ode.loss import Problem
+
+HIGHEST_ORDER = 40
+"""Here the rounding is a thousandth of the field; it doubles with each order more."""
+
+
+def as_map_order(given: Any) -> int:
+    """K.
+
+    Raises:
+        FlowError: no whole number, or one from which on rounding is all that is left.
+    """
+    return as_count("order", given, most=HIGHEST_ORDER, error=FlowError)
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,11 @@ class IteratedMapFlow(Flow):
     optimizer: UpdateMap
     order: int
     depends_on_lr: ClassVar = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_update_map(self.optimizer)
+        object.__setattr__(self, "order", as_map_order(self.order))
 
     @property
     def name(self) -> str:

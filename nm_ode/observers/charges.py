@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from nm_ode.arguments import shown
+from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -36,6 +38,19 @@ class Charges(Observer):
     """
 
     symmetries: Sequence[Symmetry]
+
+    def __post_init__(self) -> None:
+        given: Any = self.symmetries
+        whole = isinstance(given, Iterable) and not isinstance(given, str)
+        listed = list(given) if whole else [given]
+        for symmetry in listed:
+            if not whole or not isinstance(symmetry, Symmetry):
+                raise ArgumentError(
+                    "Charges takes a sequence of symmetries, as nm_ode.symmetries_of(problem) gives them; "
+                    f"{shown(symmetry)} was given"
+                )
+        if not isinstance(given, Sequence):
+            object.__setattr__(self, "symmetries", listed)
 
     def begin(self, context: Context) -> Sequence[Observer]:
         if not self.symmetries:

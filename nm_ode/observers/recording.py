@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from nm_ode.arguments import shown
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
 from nm_ode.observers.sinks import MemorySink
@@ -26,13 +27,18 @@ def require_observers(observe: Any) -> list[Observer]:
     """
     if isinstance(observe, Observer):
         raise ArgumentError(f"observe must be a sequence of observers: write [{type(observe).__name__}(…)]")
-    for i, observer in enumerate(observe):
+    if observe is None:
+        return []
+    if isinstance(observe, str | dict) or not isinstance(observe, Iterable):
+        raise ArgumentError(f"observe must be a sequence of observers; {shown(observe)} was given")
+    listed = list(observe)  # a generator gives them once
+    for i, observer in enumerate(listed):
         if not isinstance(observer, Observer):
             what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
             raise ArgumentError(
                 f"observe[{i}] must be an Observer, such as Charges(symmetries); {what} was given"
             )
-    return list(observe)
+    return listed
 
 
 class Recording:

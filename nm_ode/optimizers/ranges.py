@@ -42,12 +42,13 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         if not hasattr(value, "__len__") or isinstance(value, str | dict) or len(value) != len(parts):
             raise ArgumentError(f"{name} must be {len(parts)} numbers; {shown(value)} was given")
         return tuple(
-            _checked(f"{name}[{i}]", part, one) for i, (part, one) in enumerate(zip(parts, value, strict=True))
+            _checked(f"{name}[{i}]", part, one)
+            for i, (part, one) in enumerate(zip(parts, value, strict=True))
         )
     limits = tuple(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Gt | Ge | Lt))
     if not limits:
         return value
-    number = as_number(name, value, finite=False)
+    number: Any = as_number(name, value, finite=False)
     inside = math.isfinite(number) and all(
         number > limit.gt
         if isinstance(limit, Gt)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.parameters import Layout
-from nm_ode.results.codec import ResultError, decode, encode
+from nm_ode.results.codec import ResultError, attributes, decode, encode
 from nm_ode.results.grid import TimeGrid
 
 Beside = Literal["full_batch", "same_batch"]
@@ -92,7 +92,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
         ResultError: the dataset is no run of `train`, or steps of it were left out along `step`, so that neither the
             samples nor the time of each are known any more.
     """
-    found = decode(_RunAttributes, run.attrs)
+    found = decode(_RunAttributes, attributes(run))
     for name in ("lr", "time"):
         if name not in run.variables:
             raise ResultError(f"the dataset has no variable {name!r}, so it is no run of nm_ode.train")
@@ -183,7 +183,7 @@ def solve_info(solution: xr.Dataset) -> SolveInfo:
     Raises:
         ResultError: the dataset is none.
     """
-    return decode(SolveInfo, solution.attrs)
+    return decode(SolveInfo, attributes(solution))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
     Raises:
         ResultError: the dataset is no ensemble.
     """
-    return decode(EnsembleInfo, ensemble.attrs)
+    return decode(EnsembleInfo, attributes(ensemble))
 
 
 def layout_of(dataset: xr.Dataset) -> Layout:
@@ -225,7 +225,7 @@ def layout_of(dataset: xr.Dataset) -> Layout:
     Raises:
         ResultError: the dataset does not say.
     """
-    return decode(_Parameters, dataset.attrs).layout
+    return decode(_Parameters, attributes(dataset)).layout
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def law_info(predicted: xr.Dataset) -> LawInfo:
     Raises:
         ResultError: the dataset is no prediction.
     """
-    return decode(LawInfo, predicted.attrs)
+    return decode(LawInfo, attributes(predicted))
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
     Raises:
         ResultError: the dataset is none.
     """
-    return decode(ComparisonInfo, comparison.attrs)
+    return decode(ComparisonInfo, attributes(comparison))
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ def ladder_info(convergence: xr.Dataset) -> LadderInfo:
     Raises:
         ResultError: the dataset is no convergence study.
     """
-    return decode(LadderInfo, convergence.attrs)
+    return decode(LadderInfo, attributes(convergence))
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
     Raises:
         ResultError: the dataset is none.
     """
-    return decode(LadderPointInfo, point.attrs)
+    return decode(LadderPointInfo, attributes(point))
 
 
 @dataclass(frozen=True)
@@ -375,4 +375,4 @@ def study_info(tree: xr.DataTree) -> StudyInfo:
     Raises:
         ResultError: the tree is none.
     """
-    return decode(StudyInfo, tree.attrs)
+    return decode(StudyInfo, attributes(tree))
