@@ -27,7 +27,7 @@ def as_count(
         ArgumentError: another kind (True, 2.5 and "4" are no counts), or out of range.
     """
     try:
-        if _is_boolean(value) or getattr(value, "ndim", 0):
+        if _is_boolean(value) or getattr(value, "ndim", None):
             raise TypeError
         count = operator.index(value)
     except (TypeError, ValueError, RuntimeError):
@@ -71,7 +71,7 @@ def as_vector(
     Raises:
         ArgumentError: another shape, complex numbers, or what is no vector of numbers.
     """
-    tensor = value if isinstance(value, Tensor) else _tensor_of(value, name, error)
+    tensor = as_tensor(value, name, error=error)
     if tensor.layout is not torch.strided or tensor.is_meta:
         raise error(f"{name} must be a dense vector with values; {said(value)} was given")
     if tensor.is_complex() or tensor.dtype == torch.bool:
@@ -149,36 +149,14 @@ def as_device(device: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.
     return found
 
 
-def outside_inference(tensor: Tensor) -> Tensor:
-    """The tensor; a copy that autograd takes, if it was made under `torch.inference_mode`."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()
+def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Tensor:
+    """A tensor of numbers: a tensor as it is, arrays of any library, lists.
 
-
-def said(value: Any) -> str:
-    """What was given, in a few words."""
-    if isinstance(value, Tensor | np.ndarray):
-        kind = "a tensor" if isinstance(value, Tensor) else "an array"
-        layout = (
-            f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
-        )
-        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
-    if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
-        text = repr(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__name__} of {kind.__module__}"
-
-
-def _is_boolean(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
-
-
-def _tensor_of(value: Any, name: str, error: type[NmOdeError]) -> Tensor:
+    Raises:
+        ArgumentError: what is no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
     refusal = error(
         f"{name} must be a vector of numbers (a tensor, an array, a list); {said(value)} was given"
     )
@@ -214,6 +192,35 @@ def tensor_of(array: np.ndarray) -> Tensor:
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
+
+
+def outside_inference(tensor: Tensor) -> Tensor:
+    """The tensor; a copy that autograd takes, if it was made under `torch.inference_mode`."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def said(value: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(value, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        layout = (
+            f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
+        )
+        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
+    if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name, module = type(value).__name__, type(value).__module__
+    return name if module == "builtins" else f"{name} of {module}"
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
 def _named_dtype(dtype: Any) -> torch.dtype | None:
