@@ -1,225 +1,238 @@
-"""What a caller gives, as what the code works with; all else is refused in one sentence."""
+"""Arguments of a plain meaning in any of the usual kinds: NumPy's numbers and arrays, 0-d tensors, names of dtypes."""
 
 from __future__ import annotations
 
 import math
-import numbers
-from pathlib import Path
+import operator
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError, NmOdeError
 
-LARGEST = 2**63 - 1
-"""The largest whole number that torch, NumPy and the store hold."""
 
-_SHOWN = 60  # letters of a value in a sentence
-
-
-def shown(given: Any) -> str:
-    """A value for a sentence: short, and on one line."""
-    if isinstance(given, Tensor):
-        return f"a tensor of shape {tuple(given.shape)} and {given.dtype}"
-    if isinstance(given, np.ndarray | xr.DataArray):
-        return f"an array of shape {given.shape} and dtype {given.dtype}"
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    if given is not None and not isinstance(
-        given, bool | numbers.Number | str | bytes | list | tuple | dict | set
-    ):
-        kind, home = type(given).__qualname__, type(given).__module__
-        return kind if home == "builtins" else f"{kind} of {home}"
-    try:
-        text = " ".join(repr(given).split())
-    except ValueError:  # Python writes out no more than some thousand digits
-        return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]} …"
-
-
-def as_number(
-    name: str,
-    given: Any,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    finite: bool = True,
-    error: type[NmOdeError] = ArgumentError,
-) -> float:
-    """A number; NumPy's and tensors without a dimension count.
+def as_count(
+    value: Any, name: str, *, least: int = 1, most: int | None = None, error: type[NmOdeError] = ArgumentError
+) -> int:
+    """A whole number from `least` to `most`: an int, one of NumPy's, or a 0-d tensor of integers.
 
     Args:
-        name: of the argument, for the sentence.
-        above, least: it must be larger than the one, and at least the other.
-        finite: must it be finite?
+        name: for the message.
+        error: what is raised.
 
     Raises:
-        ArgumentError: anything else; or the error that is given.
+        ArgumentError: another kind (True, 2.5 and "4" are no counts), or out of range.
     """
-    found = _plain(given)
-    if found is None:
-        raise error(f"{name} must be a number; {shown(given)} was given")
     try:
-        number = float(found)
-    except OverflowError:
-        number = math.inf
-    if (finite and not math.isfinite(number)) or not (number > above or above == -math.inf) or number < least:
-        words = (
-            "a positive number"
-            if above == 0
-            else f"a finite number above {above:g}"
-            if above > -math.inf
-            else f"a finite number, at least {least:g}"
-            if least > -math.inf
-            else "a finite number"
-        )
-        raise error(f"{name} must be {words}; {shown(given)} was given")
+        if _is_boolean(value) or getattr(value, "ndim", None):
+            raise TypeError
+        count = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise error(f"{name} must be a whole number; {said(value)} was given") from None
+    if count < least or (most is not None and count > most):
+        within = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise error(f"{name} must be {within}; {count} was given")
+    return count
+
+
+def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> float:
+    """A finite real number: a float or int, one of NumPy's, or a 0-d tensor.
+
+    Raises:
+        ArgumentError: another kind (True and "0.1" are no numbers), or not finite.
+    """
+    try:
+        if _is_boolean(value) or isinstance(value, str | bytes):
+            raise TypeError
+        if isinstance(value, Tensor | np.ndarray) and (value.ndim or np.iscomplexobj(value)):
+            raise TypeError
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise error(f"{name} must be a number; {said(value)} was given") from None
+    if not math.isfinite(number):
+        raise error(f"{name} must be finite; {number} was given")
     return number
 
 
-def as_count(
-    name: str,
-    given: Any,
-    *,
-    least: int = 1,
-    most: int = LARGEST,
-    error: type[NmOdeError] = ArgumentError,
-) -> int:
-    """A whole number from `least` to `most`; NumPy's, tensors without a dimension and 4.0 count.
+def as_vector(
+    value: Any, name: str, like: Tensor, *, finite: bool = False, error: type[NmOdeError] = ArgumentError
+) -> Tensor:
+    """A vector of the shape, dtype and device of `like`, contiguous and without a graph.
 
-    Raises:
-        ArgumentError: anything else; or the error that is given.
-    """
-    found = _plain(given)
-    if isinstance(found, float) and found.is_integer():
-        found = int(found)
-    if not isinstance(found, int):
-        raise error(f"{name} must be a whole number; {shown(given)} was given")
-    if found < least:
-        raise error(f"{name} must be at least {least}; {shown(found)} was given")
-    if found > most:
-        raise error(f"{name} must be at most {most}; {shown(found)} was given")
-    return found
-
-
-def as_seed(given: Any) -> int:
-    """A seed of torch's generators.
-
-    Raises:
-        ArgumentError: no whole number, one below 0, or above 2⁶³ − 1.
-    """
-    return as_count("seed", given, least=0)
-
-
-def as_flag(name: str, given: Any) -> bool:
-    """True or False, NumPy's too.
-
-    Raises:
-        ArgumentError: anything else.
-    """
-    if not isinstance(given, bool | np.bool_):
-        raise ArgumentError(f"{name} must be True or False; {shown(given)} was given")
-    return bool(given)
-
-
-def as_vector(name: str, given: Any, size: int | None = None) -> Tensor:
-    """A vector of finite real numbers: a tensor, an array, an xarray variable, or a list of numbers.
+    A tensor of those properties is not copied. Others are converted, and so are arrays (NumPy, xarray, pandas) and
+    lists of numbers.
 
     Args:
-        size: of the vector; any if None.
+        finite: refuse values that are not finite (reads all of them).
 
     Raises:
-        ArgumentError: anything else.
+        ArgumentError: another shape, complex numbers, or what is no vector of numbers.
     """
-    if isinstance(given, Tensor):
-        vector = given.detach()
-    else:
-        values = given.values if isinstance(given, xr.DataArray) else given
-        if not isinstance(values, np.ndarray | list | tuple):
-            raise ArgumentError(f"{name} must be a vector of numbers; {shown(given)} was given")
-        try:
-            array = np.asarray(values)
-        except ValueError:  # lists of unequal lengths
-            array = np.array(None)
-        if array.dtype.kind not in "iufbc":
-            raise ArgumentError(f"{name} must be a vector of numbers; {shown(given)} was given")
-        if array.dtype.kind == "f" and array.dtype.itemsize not in (2, 4, 8):
-            array = array.astype(np.float64)
-        vector = torch.from_numpy(np.array(array.astype(array.dtype.newbyteorder("="))))
-    if vector.is_complex() or vector.dtype == torch.bool:
-        raise ArgumentError(f"{name} must be a vector of real numbers; {shown(given)} was given")
-    if vector.ndim != 1 or (size is not None and len(vector) != size):
-        wanted = f"({size},)" if size is not None else "one dimension"
-        raise ArgumentError(f"{name} has shape {tuple(vector.shape)}; it must have {wanted}")
-    if not bool(torch.isfinite(vector).all()):
-        raise ArgumentError(f"{name} has entries that are not finite")
+    tensor = as_tensor(value, name, error=error)
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise error(f"{name} must be a dense vector with values; {said(value)} was given")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise error(f"{name} must be real numbers; {said(value)} was given")
+    if tensor.shape != like.shape:
+        raise error(f"{name} has shape {tuple(tensor.shape)}; this problem's theta has {tuple(like.shape)}")
+    vector = outside_inference(tensor.detach()).to(like).contiguous()
+    if finite:
+        require_finite(vector, name, error=error)
     return vector
 
 
-def as_path(name: str, given: Any) -> Path:
-    """A path, or the text of one.
+def require_finite(tensor: Tensor, name: str, *, error: type[NmOdeError] = ArgumentError) -> None:
+    """Raises `error`, with their number, if some values are NaN or infinite."""
+    if not all_finite(tensor):
+        raise error(f"{name} has {not_finite(tensor)}")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Are all values finite? Takes no memory but where they are not, or where their sum overflows."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def not_finite(tensor: Tensor) -> str:
+    """How many values are NaN, and how many infinite: "3 values that are NaN (of 40)"."""
+    nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    parts = [(nan, "NaN"), (infinite, "infinite")]
+    found = " and ".join(
+        f"{n} {'values that are' if n > 1 else 'value that is'} {what}" for n, what in parts if n
+    )
+    return f"{found} (of {tensor.numel()})"
+
+
+def as_dtype(dtype: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.dtype:
+    """float64 or float32: torch's, NumPy's or by name.
 
     Raises:
-        ArgumentError: anything else.
+        ArgumentError: no dtype, or a coarser one.
     """
-    if not isinstance(given, str | Path) or "\0" in str(given):
-        raise ArgumentError(f"{name} must be a path; {shown(given)} was given")
-    return Path(given)
+    given = _named_dtype(dtype)
+    if given is None:
+        raise error(f"dtype must be torch.float64 or torch.float32; {said(dtype)} was given")
+    if given in (torch.float64, torch.float32):
+        return given
+    name = str(given).removeprefix("torch.")
+    if given.is_floating_point:
+        raise error(
+            f"dtype {name} is too coarse: its rounding hides the errors that are to be measured; use float64 (or "
+            "float32)"
+        )
+    raise error(f"dtype must be torch.float64 or torch.float32; {name} was given")
 
 
-def require_callable(name: str, given: Any, example: str) -> None:
-    """Raises ArgumentError unless it is a function or None."""
-    if given is not None and (isinstance(given, type) or not callable(given)):
-        raise ArgumentError(f"{name} must be a function, such as {example}; {shown(given)} was given")
+def as_device(device: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.device:
+    """A device that is there: torch's, or by name.
+
+    Raises:
+        ArgumentError: no device, or not on this machine.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise error(
+            f"device must be a torch device such as 'cpu' or 'cuda'; {said(device)} was given"
+        ) from None
+    if found.type == "meta":
+        raise error("device 'meta' has no values: give one that computes, such as 'cpu' or 'cuda'")
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as reason:
+        first = (str(reason).splitlines() or ["no reason given"])[0].partition(". ")[0]
+        raise error(f"device {str(found)!r} cannot be used on this machine ({first})") from None
+    return found
 
 
-def require_dataset(name: str, given: Any, example: str) -> None:
-    """Raises ArgumentError unless it is an xarray.Dataset."""
-    if not isinstance(given, xr.Dataset):
-        raise ArgumentError(f"{name} must be a dataset, such as {example} gives; {shown(given)} was given")
+def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Tensor:
+    """A tensor of numbers: a tensor as it is, arrays of any library, lists.
+
+    Raises:
+        ArgumentError: what is no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    refusal = error(
+        f"{name} must be a vector of numbers (a tensor, an array, a list); {said(value)} was given"
+    )
+    if not hasattr(value, "__array__") and not isinstance(value, list | tuple | range):
+        raise refusal
+    if isinstance(value, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in value):
+        raise error(
+            f"{name} is a list of tensors; give one vector, such as "
+            "torch.nn.utils.parameters_to_vector(model.parameters())"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise refusal from None
+    if array.dtype.kind not in "fiubc":
+        raise refusal
+    return tensor_of(array)
 
 
-def no_optimizer(given: Any) -> str:
-    """The sentence for what is given in the place of an optimiser of nm_ode."""
-    sentence = f"optimizer must be one of nm_ode, such as nm_ode.SGD(lr=0.1); {shown(given)} was given"
-    kind, groups = type(given).__name__, getattr(given, "param_groups", None)
-    if not isinstance(given, torch.optim.Optimizer) or not groups or kind not in ("SGD", "Adam", "AdamW"):
-        return sentence
-    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "betas", "eps")
-    options = {name: groups[0][name] for name in names if name in groups[0]}
-    defaults = given.defaults
-    own = [
-        f"{name}={value}" for name, value in options.items() if name == "lr" or value != defaults.get(name)
-    ]
-    own += [
-        f"{name}={value}"
-        for name, value in options.items()
-        if name != "lr" and value == defaults.get(name) and value
-    ]
-    return f"{sentence}: write nm_ode.{kind}({', '.join(own)})"
+def tensor_of(array: np.ndarray) -> Tensor:
+    """A tensor over an array of numbers, over a copy where torch cannot share it.
+
+    That is so for another byte order, negative strides, memory that is read-only, and `np.longdouble`.
+    """
+    native = array.dtype.newbyteorder("=")
+    if native.kind == "f" and native.itemsize > 8:
+        native = np.dtype(np.float64)
+    elif native.kind == "c" and native.itemsize > 16:
+        native = np.dtype(np.complex128)
+    array = array.astype(native, copy=False)
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array)
 
 
-def _plain(given: Any) -> int | float | None:
-    """Python's own number; None for what is no real number."""
-    if isinstance(given, Tensor | np.ndarray | np.generic | xr.DataArray):
-        if given.ndim != 0:
-            return None
-        try:
-            given = given.item()
-        except RuntimeError:  # a tensor without values
-            return None
-        if isinstance(given, np.floating):  # of more digits than Python's
-            given = float(given)
-    if isinstance(given, bool):
+def outside_inference(tensor: Tensor) -> Tensor:
+    """The tensor; a copy that autograd takes, if it was made under `torch.inference_mode`."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def said(value: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(value, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        layout = (
+            f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
+        )
+        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
+    if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name, module = type(value).__name__, type(value).__module__
+    return name if module == "builtins" else f"{name} of {module}"
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
+
+
+def _named_dtype(dtype: Any) -> torch.dtype | None:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None or isinstance(dtype, bool):
         return None
-    if isinstance(given, numbers.Integral):
-        return int(given)
-    if isinstance(given, numbers.Real):
-        try:
-            return float(given)
-        except OverflowError:
-            return math.inf
-    return None
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype.removeprefix("torch."), None)
+        if isinstance(found, torch.dtype):
+            return found
+    try:
+        return torch.from_numpy(np.empty(0, dtype=np.dtype(dtype))).dtype
+    except (TypeError, ValueError):
+        return None
