@@ -9,11 +9,12 @@ import xarray as xr
 from torch import Tensor
 from torch.func import vmap
 
-from nm_ode.arguments import as_count, as_seed, as_vector
+from nm_ode.arguments import as_count, as_vector
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
 from nm_ode.optimizers import Optimizer, describe, require_optimizer
+from nm_ode.required import as_seed
 from nm_ode.results import EnsembleInfo, annotate, write
 
 _NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
@@ -41,10 +42,10 @@ def sgd_ensemble(
     """
     require_problem(problem)
     require_optimizer(optimizer)
-    steps, members, seed = as_count("steps", steps), as_count("members", members), as_seed(seed)
-    batch_size = as_count("batch_size", batch_size)
+    steps, members, seed = as_count(steps, "steps"), as_count(members, "members"), as_seed(seed)
+    batch_size = as_count(batch_size, "batch_size")
     if theta0 is not None:
-        theta0 = as_vector("theta0", theta0, problem.layout.size).to(problem.device, problem.dtype)
+        theta0 = as_vector(theta0, "theta0", problem.theta0)
     start = (problem.theta0 if theta0 is None else theta0).detach()
     require_memory(
         members * len(start) * start.itemsize, f"an ensemble of {members} members", "take fewer members"

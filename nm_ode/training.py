@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from nm_ode.arguments import as_count, as_seed, as_vector, require_callable, require_dataset
+from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data import BatchSize
 from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
@@ -26,6 +26,7 @@ from nm_ode.optimizers import (
     require_optimizer,
 )
 from nm_ode.optimizers.steppers import start
+from nm_ode.required import as_seed, require_callable, require_dataset
 from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
@@ -87,9 +88,9 @@ def train(
     """
     require_problem(problem)
     require_optimizer(optimizer)
-    steps, save_every, seed = as_count("steps", steps), as_count("save_every", save_every), as_seed(seed)
+    steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
     batch_size = as_batch_size(batch_size, problem.n_samples)
-    require_callable("on_step", on_step, "lambda done: print(done)")
+    require_callable(on_step, "on_step", "lambda done: print(done)")
     observers = require_observers(observe)
     theta, state = _start(problem, optimizer, theta0, state0)
     require_room(problem, steps, save_every)
@@ -191,7 +192,7 @@ def final_state(run: xr.Dataset) -> Tensor:
     Raises:
         ArgumentError: the run's end is not in it, because it diverged or was cut.
     """
-    require_dataset("run", run, "nm_ode.train")
+    require_dataset(run, "run", "nm_ode.train")
     if "final_state" in run:
         return torch.from_numpy(run["final_state"].values.copy())
     info, saved = run_info(run), run["saved_step"].values
@@ -218,9 +219,11 @@ def _start(
         return part.detach().to(device=problem.device, dtype=problem.dtype)
 
     if state0 is None:
-        size = problem.layout.size
-        return placed(problem.theta0 if theta0 is None else as_vector("theta0", theta0, size)), None
+        return placed(problem.theta0 if theta0 is None else as_vector(theta0, "theta0", problem.theta0)), None
     if theta0 is not None:
         raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
-    state = placed(as_vector("state0", state0))
-    return optimizer.state_layout(problem.layout.size).split(state)[0], state
+    layout = optimizer.state_layout(problem.layout.size)
+    whole = as_tensor(state0, "state0")
+    layout.split(whole)  # of this optimiser, or an error
+    state = as_vector(whole, "state0", problem.theta0.new_empty(layout.size))
+    return layout.split(state)[0], state

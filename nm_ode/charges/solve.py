@@ -9,12 +9,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from bridges import Engine, OdeProblem, choose, get_engine
-from nm_ode.arguments import require_dataset
 from nm_ode.charges.driven import driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.predict import as_prediction
+from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo
 from nm_ode.solving import require_options
 
@@ -54,7 +54,7 @@ def solve_charges(
             `predict_charges`), or an engine that gave up.
         EngineError: unknown engine or method.
     """
-    require_dataset("run", run, "nm_ode.train")
+    require_dataset(run, "run", "nm_ode.train")
     title = law_named(law).title
     equation = _equation(run, law)
     require_options(engine, method, None)

@@ -6,8 +6,9 @@ from typing import Any
 
 import xarray as xr
 
-from nm_ode.arguments import require_dataset
 from nm_ode.errors import ArgumentError
+from nm_ode.required import require_dataset
+from nm_ode.results import ResultError, run_info
 
 
 def require_run_and_solution(run: Any, solution: Any) -> None:
@@ -16,11 +17,15 @@ def require_run_and_solution(run: Any, solution: Any) -> None:
     Raises:
         ArgumentError: one is no dataset, or they are the wrong way round.
     """
-    require_dataset("run", run, "nm_ode.train")
-    require_dataset("solution", solution, "nm_ode.solve")
+    require_dataset(run, "run", "nm_ode.train")
+    require_dataset(solution, "solution", "nm_ode.solve")
     if _is_run(solution) and not _is_run(run):
         raise ArgumentError("compare(run, solution): the run comes first; a run was given as the solution")
 
 
 def _is_run(dataset: xr.Dataset) -> bool:
-    return "optimizer" in dataset.attrs and "saved_step" in dataset.dims
+    try:
+        run_info(dataset)
+    except ResultError:
+        return False
+    return True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
-from nm_ode.arguments import as_count, shown
+from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 
 BatchSize: TypeAlias = int | Literal["full"]
@@ -24,10 +24,10 @@ def as_batch_size(given: Any, n_samples: int) -> BatchSize:
     if isinstance(given, str) and given == "full":
         return "full"
     try:
-        return as_count("batch_size", given, most=n_samples)
+        return as_count(given, "batch_size", most=n_samples)
     except ArgumentError:
         raise ArgumentError(
-            f"batch_size must be 'full' or from 1 to {n_samples}, the number of samples; {shown(given)} was given"
+            f"batch_size must be 'full' or from 1 to {n_samples}, the number of samples; {said(given)} was given"
         ) from None
 
 

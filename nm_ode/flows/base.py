@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.arguments import LARGEST, as_count, no_optimizer, shown
+from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
+from nm_ode.required import LARGEST, no_optimizer
 
 JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 """(t, state, v) → the field's Jacobian times v."""
@@ -169,7 +170,7 @@ def require_flow(given: Any) -> None:
     """Raises ArgumentError unless it is a flow."""
     if not isinstance(given, Flow):
         raise ArgumentError(
-            f"flow must be a flow, such as nm_ode.GradientFlow(problem); {shown(given)} was given"
+            f"flow must be a flow, such as nm_ode.GradientFlow(problem); {said(given)} was given"
         )
 
 
@@ -191,7 +192,7 @@ def as_order(given: Any, flow: str, built: tuple[int, ...]) -> int:
     Raises:
         FlowError: another.
     """
-    order = as_count("order", given, error=FlowError, least=-LARGEST)
+    order = as_count(given, "order", error=FlowError, least=-LARGEST)
     if order not in built:
         raise FlowError(f"{flow} is built for orders {' and '.join(map(str, built))}, not {order}")
     return order

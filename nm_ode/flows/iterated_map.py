@@ -14,7 +14,7 @@ from nm_ode.flows.base import Cost, Flow, FlowError, StateLayout, UpdateMap, req
 from nm_ode.loss import Problem
 
 HIGHEST_ORDER = 40
-"""Here the rounding is a thousandth of the field; it doubles with each order more."""
+"""Here rounding is 6e-6 of the field (`rounding`), and doubles with each order more."""
 
 
 def as_map_order(given: Any) -> int:
@@ -23,7 +23,13 @@ def as_map_order(given: Any) -> int:
     Raises:
         FlowError: no whole number, or one from which on rounding is all that is left.
     """
-    return as_count("order", given, most=HIGHEST_ORDER, error=FlowError)
+    order = as_count(given, "order", error=FlowError)
+    if order > HIGHEST_ORDER:
+        raise FlowError(
+            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; {order} was "
+            "given"
+        )
+    return order
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.arguments import require_dataset, shown
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows.base import Cost, Flow, FlowError, require_flow
 from nm_ode.loss import Problem
+from nm_ode.required import require_dataset
 from nm_ode.results import Beside, TimeGrid, run_info
 
 
@@ -44,7 +45,7 @@ class MinibatchFlow(Flow):
         require_flow(self.flow)
         if not isinstance(self.grid, TimeGrid):
             raise ArgumentError(
-                f"grid must be a run's, as MinibatchFlow.beside(flow, run) takes it; {shown(self.grid)} was given"
+                f"grid must be a run's, as MinibatchFlow.beside(flow, run) takes it; {said(self.grid)} was given"
             )
         if self.flow.jumps is not None:
             raise FlowError(f"{self.flow.title} takes each step's own samples already: give the flow itself")
@@ -57,7 +58,7 @@ class MinibatchFlow(Flow):
     @classmethod
     def beside(cls, flow: Flow, run: xr.Dataset) -> MinibatchFlow:
         """For a run of `train`."""
-        require_dataset("run", run, "nm_ode.train")
+        require_dataset(run, "run", "nm_ode.train")
         return cls(flow, run_info(run).grid)
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nm_ode.arguments import shown
+from nm_ode.arguments import said
 from nm_ode.flows.base import Flow, FlowError, UpdateMap, require_descent, require_plain, require_update_map
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
@@ -33,7 +33,7 @@ def modified_flow(
         FlowError: an order or optimiser for which this form is not built.
     """
     if not isinstance(form, str) or form not in ("iterated_map", "hessian"):
-        raise FlowError(f"form must be 'iterated_map' or 'hessian'; {shown(form)} was given")
+        raise FlowError(f"form must be 'iterated_map' or 'hessian'; {said(form)} was given")
     require_update_map(optimizer)
     order = as_map_order(order)
     if form == "hessian":

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from nm_ode.arguments import shown
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss.problem import Problem
 
@@ -17,4 +17,4 @@ def require_problem(given: Any) -> None:
         remedy = (
             ": make one with nm_ode.Problem(model, loss_fn, (x, y))" if isinstance(given, nn.Module) else ""
         )
-        raise ArgumentError(f"problem must be a nm_ode.Problem; {shown(given)} was given{remedy}")
+        raise ArgumentError(f"problem must be a nm_ode.Problem; {said(given)} was given{remedy}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nm_ode.arguments import shown
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.results import Variable, variable
@@ -47,7 +47,7 @@ class Charges(Observer):
             if not whole or not isinstance(symmetry, Symmetry):
                 raise ArgumentError(
                     "Charges takes a sequence of symmetries, as nm_ode.symmetries_of(problem) gives them; "
-                    f"{shown(symmetry)} was given"
+                    f"{said(symmetry)} was given"
                 )
         if not isinstance(given, Sequence):
             object.__setattr__(self, "symmetries", listed)

@@ -26,7 +26,7 @@ class KinkCrossings(Observer):
     points: int = 6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", as_count("points", self.points))
+        object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
         if context.along_flow:

@@ -30,7 +30,7 @@ class Curvature(Observer):
     points: int = 20
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "points", as_count("points", self.points))
+        object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
         return [] if context.optimizer is None else [_Sharpnesses(context, context.optimizer, self.points)]

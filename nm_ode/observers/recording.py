@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from nm_ode.arguments import shown
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
 from nm_ode.observers.sinks import MemorySink
@@ -30,7 +30,7 @@ def require_observers(observe: Any) -> list[Observer]:
     if observe is None:
         return []
     if isinstance(observe, str | dict) or not isinstance(observe, Iterable):
-        raise ArgumentError(f"observe must be a sequence of observers; {shown(observe)} was given")
+        raise ArgumentError(f"observe must be a sequence of observers; {said(observe)} was given")
     listed = list(observe)  # a generator gives them once
     for i, observer in enumerate(listed):
         if not isinstance(observer, Observer):

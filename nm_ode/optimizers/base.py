@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.arguments import as_number, no_optimizer
 from nm_ode.errors import ArgumentError
+from nm_ode.required import as_positive, no_optimizer
 
 SERIES_LIMIT = 1.0
 """Largest `StabilityLimit.step` · λ_max for which log E = Σ (−1)^{j+1} Δ^j/j converges along a mode of curvature λ.
@@ -149,7 +149,7 @@ def require_optimizer(given: Any) -> None:
     """Raises ArgumentError unless it is an optimiser of nm_ode with a positive learning rate."""
     if not isinstance(given, Optimizer):
         raise ArgumentError(no_optimizer(given))
-    as_number("lr", given.lr, above=0)
+    as_positive(given.lr, "lr")
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hin
 
 from annotated_types import Ge, Gt, Lt
 
-from nm_ode.arguments import as_flag, as_number, shown
+from nm_ode.arguments import as_number, said
 from nm_ode.errors import ArgumentError
+from nm_ode.required import as_flag
 
 Positive: TypeAlias = Annotated[float, Gt(0)]
 NotNegative: TypeAlias = Annotated[float, Ge(0)]
@@ -36,11 +37,11 @@ def require_in_range(values: Any) -> None:
 
 def _checked(name: str, hint: Any, value: Any) -> Any:
     if hint is bool:
-        return as_flag(name, value)
+        return as_flag(value, name)
     if get_origin(hint) is tuple:
         parts = get_args(hint)
         if not hasattr(value, "__len__") or isinstance(value, str | dict) or len(value) != len(parts):
-            raise ArgumentError(f"{name} must be {len(parts)} numbers; {shown(value)} was given")
+            raise ArgumentError(f"{name} must be {len(parts)} numbers; {said(value)} was given")
         return tuple(
             _checked(f"{name}[{i}]", part, one)
             for i, (part, one) in enumerate(zip(parts, value, strict=True))
@@ -48,8 +49,10 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     limits = tuple(part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Gt | Ge | Lt))
     if not limits:
         return value
-    number: Any = as_number(name, value, finite=False)
-    inside = math.isfinite(number) and all(
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ArgumentError(f"{name} must {_WORDS[limits]}; {value} was given")
+    number: Any = as_number(value, name)
+    inside = all(
         number > limit.gt
         if isinstance(limit, Gt)
         else number >= limit.ge
@@ -58,5 +61,5 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         for limit in limits
     )
     if not inside:
-        raise ArgumentError(f"{name} must {_WORDS[limits]}; {shown(value)} was given")
+        raise ArgumentError(f"{name} must {_WORDS[limits]}; {said(value)} was given")
     return number

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nm_ode.arguments import LARGEST, as_count, as_number, shown
+from nm_ode.arguments import as_count, as_number, said
 from nm_ode.errors import ArgumentError
 from nm_ode.registry import Registry
+from nm_ode.required import LARGEST, as_positive
 
 
 class Schedule(Protocol):
@@ -42,13 +43,15 @@ class Drop:
 
     def __post_init__(self) -> None:
         given: Any = self.at
-        if not isinstance(given, list | tuple | range | np.ndarray) or np.ndim(given) == 0:
+        if not isinstance(given, list | tuple | range | np.ndarray) or getattr(given, "ndim", 1) == 0:
             given = (given,)  # one step
-        at = tuple(as_count(f"a drop's step at[{i}]", step, least=0) for i, step in enumerate(given))
+        at = tuple(
+            as_count(step, f"a drop's step at[{i}]", least=0, most=LARGEST) for i, step in enumerate(given)
+        )
         if list(at) != sorted(set(at)) or (at and at[0] < 1):
-            raise ArgumentError(f"a drop's steps must be positive and increase; {shown(list(at))} was given")
+            raise ArgumentError(f"a drop's steps must be positive and increase; {list(at)} was given")
         object.__setattr__(self, "at", at)
-        object.__setattr__(self, "factor", as_number("a drop's factor", self.factor, above=0))
+        object.__setattr__(self, "factor", as_positive(self.factor, "a drop's factor"))
 
     def factors(self, steps: int) -> NDArray[np.float64]:
         return self.factor ** np.searchsorted(np.array(self.at), np.arange(steps), side="right").astype(float)
@@ -65,7 +68,7 @@ class Warmup:
     steps: int
 
     def __post_init__(self) -> None:
-        steps = as_count("a warm-up's steps", self.steps, least=-LARGEST)
+        steps = as_count(self.steps, "a warm-up's steps", least=-LARGEST, most=LARGEST)
         if steps < 1:
             raise ArgumentError(f"a warm-up needs at least one step; {steps} was given")
         object.__setattr__(self, "steps", steps)
@@ -86,11 +89,11 @@ class Cosine:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        final = as_number("a cosine's final factor", self.final)
+        final = as_number(self.final, "a cosine's final factor")
         if not 0 < final <= 1:
-            raise ArgumentError(f"a cosine's final factor must lie in (0, 1]; {shown(self.final)} was given")
+            raise ArgumentError(f"a cosine's final factor must lie in (0, 1]; {said(self.final)} was given")
         object.__setattr__(self, "final", final)
-        warmup = as_count("warmup", self.warmup, least=-LARGEST)
+        warmup = as_count(self.warmup, "warmup", least=-LARGEST, most=LARGEST)
         if warmup < 0:
             raise ArgumentError(f"warmup must be 0 or more; {warmup} was given")
         object.__setattr__(self, "warmup", warmup)
@@ -117,13 +120,13 @@ def factors_of(schedule: Any, lr: float, steps: int) -> NDArray[np.float64]:
     if isinstance(schedule, type) or not callable(getattr(schedule, "factors", None)):
         raise ArgumentError(
             "schedule must be one of nm_ode, such as nm_ode.Cosine(), or an object whose factors(steps) gives the "
-            f"factor on lr at each step; {shown(schedule)} was given"
+            f"factor on lr at each step; {said(schedule)} was given"
         )
     given = schedule.factors(steps)
     try:
         factors = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"schedule: factors(steps) gave {shown(given)}; it must give numbers") from None
+        raise ArgumentError(f"schedule: factors(steps) gave {said(given)}; it must give numbers") from None
     if factors.shape != (steps,):
         raise ArgumentError(f"schedule: factors({steps}) has shape {factors.shape}; it must have ({steps},)")
     with np.errstate(over="ignore", under="ignore"):

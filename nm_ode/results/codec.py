@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import xarray as xr
 
-from nm_ode.arguments import shown
+from nm_ode.arguments import said
 from nm_ode.errors import NmOdeError
 from nm_ode.parameters import Layout, Slot
 
@@ -40,7 +40,7 @@ def attributes(given: Any) -> Mapping[Any, Any]:
         ResultError: it is neither.
     """
     if not isinstance(given, xr.Dataset | xr.DataTree):
-        raise ResultError(f"a dataset of nm_ode is asked for; {shown(given)} was given")
+        raise ResultError(f"a dataset of nm_ode is asked for; {said(given)} was given")
     return given.attrs
 
 

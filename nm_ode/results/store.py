@@ -19,7 +19,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from nm_ode.arguments import as_path
+from nm_ode.required import as_path
 from nm_ode.results.codec import encode
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
@@ -35,7 +35,7 @@ def open_store(path: Path | str) -> xr.DataTree:
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
-    path = as_path("path", path)
+    path = as_path(path, "path")
     if not path.exists():
         if partial_path(path).exists():
             raise StoreError(
