@@ -26,8 +26,8 @@ def as_map_order(given: Any) -> int:
     order = as_count(given, "order", error=FlowError)
     if order > HIGHEST_ORDER:
         raise FlowError(
-            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; {order} was "
-            "given"
+            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; {order} "
+            "was given"
         )
     return order
 
