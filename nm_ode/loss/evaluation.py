@@ -16,7 +16,20 @@ from nm_ode.loss.finite import close
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import Objective, Supervised
 from nm_ode.loss.purity import Cell, Watch, cells_of, reads_what_it_writes
+from nm_ode.loss.reachable import code_names
 from nm_ode.parameters import Layout
+
+_WRITES_UNCOUNTED = {
+    "data",
+    "numpy",
+    "untyped_storage",
+    "storage",
+    "data_ptr",
+    "set_",
+    "from_dlpack",
+    "to_dlpack",
+}
+"""What torch does not count as a write to a tensor."""
 
 
 class Evaluation:
@@ -37,13 +50,14 @@ class Evaluation:
         if isinstance(objective, nn.Module):
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
         self._model, self._objective = model, objective
-        self.watch()
+        self._watch = Watch((), self.parameters)
 
-    def watch(self, unread: Sequence[Cell] = ()) -> None:
-        """Hold what is in the model now for what forward passes must leave as it is, but for what none reads."""
+    def watch(self, unread: Sequence[Cell]) -> None:
+        """From now on hold what is in the model for what passes must leave as it is, but for what none reads."""
         left_out = {(id(cell.owner), cell.key) for cell in unread}
         cells = [cell for cell in cells_of(self.roots) if (id(cell.owner), cell.key) not in left_out]
-        self._watch = Watch(cells, self.parameters)
+        names = code_names([*(module for _, module in self.roots), self._objective])
+        self._watch = Watch(cells, self.parameters, values=not names.isdisjoint(_WRITES_UNCOUNTED))
 
     def set(self, theta: Any) -> None:
         """Evaluate at theta from now on, shape (P,).

@@ -54,8 +54,9 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
         at.set(at.theta)
         with torch.no_grad():
             losses.append(at.loss(batches.batch(few)))
+        unread = passes.unread(lambda: list(at.loss_and_grad(batch)))
         _refuse_differences(losses)
-        at.watch(passes.unread(lambda: list(at.loss_and_grad(batch))))
+        at.watch(unread)
         if batches.in_memory:
             require_finite_data(
                 batches.batch(None), len(batches), lambda some: _sum_of_all(at, batches.batch(some)), few.stop

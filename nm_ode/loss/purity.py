@@ -73,9 +73,13 @@ class Watch:
     Args:
         cells: what is watched.
         trainable: those of the parameters that view theta.
+        values: look at the values after every pass.
     """
 
-    def __init__(self, cells: Sequence[Cell], trainable: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, cells: Sequence[Cell], trainable: Sequence[nn.Parameter], *, values: bool = False
+    ) -> None:
+        self._always = values
         self._cells = [cell for cell in cells if cell.kind != "attribute" and _dense(cell.value)]
         self._trainable = {id(parameter) for parameter in trainable}
         self._passes = 0
@@ -103,7 +107,7 @@ class Watch:
         """Call before a forward pass."""
         self._versions = [tensor._version for tensor in self._tensors]
         self._passes += 1
-        looks_at_values = self._passes & (self._passes - 1) == 0
+        looks_at_values = self._always or self._passes & (self._passes - 1) == 0
         self._sums = [_sums(tensor) for tensor in self._tensors] if looks_at_values else None
 
     def intact(self) -> bool:
@@ -183,8 +187,14 @@ class Passes:
         """
         before = [_Kept.of(cell) for cell in cells_of(self._roots)]
         yield
+        there = {id(parameter) for _, root in self._roots for parameter in root.parameters()}
         for kept in before:
             changed = kept.changed()
+            if id(kept.value) in self._trainable - there:
+                raise ProblemError(
+                    f"a forward pass puts another in the place of {kept.cell}, so the loss is no "
+                    "function of theta: make all modules and parameters when the model is made"
+                )
             if changed and id(kept.value) in self._trainable:
                 raise ProblemError(writes_theta(kept.cell))
             if changed and settled and (repeated or kept.cell.kind != "attribute"):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import random
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_AT_MOST = 2000  # objects that are looked through
-_DEEP = 4  # from a module to a generator: an attribute, a dict in it, an object in that …
+from nm_ode.loss.reachable import reachable
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ def generators(*held_by: Any) -> list[Generator]:
                     functools.partial(torch.cuda.set_rng_state, device=i),
                 )
             )
-    return found + list(_held(held_by))
+    held = (_generator(place, thing) for place, thing in reachable(held_by))
+    return found + [generator for generator in held if generator is not None]
 
 
 @contextmanager
@@ -118,65 +117,6 @@ class _Drawn(TorchDispatchMode):
             if not torch.equal(generator.get_state(), state):
                 self.found.add("a torch.Generator of its own")
         return made
-
-
-def _held(roots: Iterable[Any]) -> Iterator[Generator]:
-    """Generators among the attributes of modules and other objects, in what functions close over or name."""
-    waiting: list[tuple[str, Any, int]] = [("", root, 0) for root in roots]
-    seen: set[int] = set()
-    while waiting and len(seen) < _AT_MOST:
-        place, thing, depth = waiting.pop(0)
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        generator = _generator(place, thing)
-        if generator is not None:
-            yield generator
-        elif depth <= _DEEP or isinstance(thing, nn.Module):
-            inside = 0 if isinstance(thing, nn.Module) else depth + 1
-            waiting.extend((f"{place}.{name}".lstrip("."), part, inside) for name, part in _parts(thing))
-
-
-def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(
-        thing, Tensor | np.ndarray | str | bytes | int | float | complex | types.ModuleType | type(None)
-    ):
-        return
-    if isinstance(thing, Mapping):
-        yield from ((str(key), value) for key, value in list(thing.items())[:100])
-    elif isinstance(thing, list | tuple | set | frozenset):
-        yield from ((str(i), value) for i, value in enumerate(list(thing)[:100]))
-    elif isinstance(thing, functools.partial):
-        yield from (("func", thing.func), ("args", thing.args), ("keywords", thing.keywords))
-    elif isinstance(thing, types.MethodType):
-        yield from (("", thing.__self__), ("", thing.__func__))
-    elif isinstance(thing, types.FunctionType):
-        yield from zip(thing.__code__.co_freevars, map(_content, thing.__closure__ or ()), strict=False)
-        named = (name for name in _names(thing.__code__) if name in thing.__globals__)
-        yield from ((name, thing.__globals__[name]) for name in named)
-        yield from (("", value) for value in thing.__defaults__ or ())
-    elif not isinstance(thing, type):
-        yield from getattr(thing, "__dict__", {}).items()
-        if isinstance(thing, nn.Module):
-            yield from ((name, part) for name, part in thing._modules.items())
-        for method in ("forward", "__call__"):
-            function = getattr(type(thing), method, None)
-            if isinstance(function, types.FunctionType) and not function.__module__.startswith("torch."):
-                yield "", function
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _names(inner)
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is empty yet
-        return None
 
 
 def _generator(place: str, thing: Any) -> Generator | None:
