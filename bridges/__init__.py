@@ -7,6 +7,7 @@
     choosing.py        what engine "auto" takes
     limits.py          the values of options and times that engines take
     problem.py         what an engine is given and gives back
+    solving.py         the one way to an engine: times from the start, and answers looked at
     stepping.py        the loop over the steps of an embedded method
     trials.py          does an engine work here?
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
@@ -31,6 +32,7 @@ from bridges.options import (
 )
 from bridges.problem import OdeProblem, OdeSolution, Statistics
 from bridges.registry import Registry, did_you_mean
+from bridges.solving import solve_with
 
 __all__ = [
     "AUTO",
@@ -66,4 +68,5 @@ __all__ = [
     "require_ready",
     "require_times",
     "resolve_method",
+    "solve_with",
 ]

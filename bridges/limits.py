@@ -144,6 +144,10 @@ def require_times(times: Any) -> NDArray[np.float64]:
             f"sample times must increase strictly, the first being the start; times[{back[0]}] = {before!r} is "
             f"followed by {after!r}"
         )
+    if (np.diff(found - found[0]) <= 0).any():
+        raise EngineError(
+            "sample times must increase strictly from the start too: so far from it, some cannot be told apart"
+        )
     return found
 
 

@@ -45,6 +45,7 @@ class OdeProblem:
         max_steps: at most this many accepted steps.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time; the clock is read before every right-hand side.
+        origin: what the caller's times are ahead of `times`; for messages and for `OdeSolution.time`.
 
     Raises:
         EngineError: a value that no engine could work with.
@@ -64,6 +65,7 @@ class OdeProblem:
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
+    origin: float = 0.0
 
     def __post_init__(self) -> None:
         times = require_times(self.times)
@@ -91,6 +93,12 @@ class OdeProblem:
             max_rhs=self.max_rhs,
             max_seconds=self.max_seconds,
         )
+
+    def clock(self, t: float) -> str:
+        """A time of this problem's as the caller counts, for a message."""
+        if abs(self.origin) > 1e4 * abs(float(self.times[-1] - self.times[0])):
+            return f"{self.origin:.6g} + {t:.6g}"
+        return f"{self.origin + t:.6g}"
 
 
 @dataclass(frozen=True)

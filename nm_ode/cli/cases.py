@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nm_ode.cli.console import complain, out
+from nm_ode.cli.stopping import heed
 
 if TYPE_CHECKING:
     from nm_ode.studies import Case
@@ -19,6 +20,7 @@ def cases() -> None:
     from nm_ode.studies import CaseError, load_case, shipped_cases
     from nm_ode.studies.find import absolute, cases_in
 
+    heed()
     table = Table("case", "title", "compares", box=None, header_style="dim")
     table.add_column("file", overflow="fold")
     try:

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from nm_ode.cli.stopping import heed
+
 if TYPE_CHECKING:
     from nm_ode.reporting.tables import Table
     from nm_ode.reporting.tables.table import Cell
@@ -157,6 +159,11 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
         def start(what: str, total: int) -> Callable[[int], None]:
             task = bars.add_task(escape(what), total=total)
-            return lambda done: bars.update(task, completed=done)
+
+            def report(done: int) -> None:
+                heed()
+                bars.update(task, completed=done)
+
+            return report
 
         yield start

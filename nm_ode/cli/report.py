@@ -9,7 +9,7 @@ import typer
 
 from nm_ode.cli.console import stop
 from nm_ode.cli.results import present
-from nm_ode.cli.stopping import DONE, FAILED, MISTAKE
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 
 def report(
@@ -18,6 +18,7 @@ def report(
     """Write report.html beside a store, and print the tables."""
     from nm_ode.results import StoreError, open_store
 
+    heed()
     if store.is_file() and store.suffix == ".toml":
         stop(
             f"{store} is a case, not a Zarr v3 store: `nm-ode run {store}` runs it, and a report is of the folder that "

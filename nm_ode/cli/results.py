@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from nm_ode.cli.console import complain, out, print_dim, print_path, print_sentence, print_table
+from nm_ode.cli.stopping import heed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,6 +25,7 @@ def present(tree: xr.DataTree, store: Path) -> bool:
     from nm_ode.errors import NmOdeError
     from nm_ode.reporting import write_report
 
+    heed()
     path, kept = (
         store.parent / REPORT,
         f"the results in {store} are kept, `nm-ode report {store}` tries again",

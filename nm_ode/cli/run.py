@@ -10,7 +10,7 @@ import typer
 
 from nm_ode.cli.console import complain, print_dim, print_own_code, print_path, progress_bars
 from nm_ode.cli.results import present
-from nm_ode.cli.stopping import DONE, FAILED, MISTAKE
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
     from nm_ode.studies import Case
@@ -49,6 +49,7 @@ def _ready(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]:
     """The cases, if there is no mistake in any; else all mistakes are told, and it is the end."""
     from nm_ode.studies import CaseError, find_case, load_case
 
+    heed()
     ready: list[tuple[Case, Path]] = []
     wrong = 0
     for name in dict.fromkeys(names):
@@ -81,6 +82,7 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     """The exit code."""
     from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
+    heed()
     print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress:

@@ -43,16 +43,24 @@ def stop_sentence(error: KeyboardInterrupt, command: str | None) -> tuple[str, i
     return f"{how}; {kept(command)}", TERMINATED if terminated else INTERRUPTED
 
 
+def heed() -> None:
+    """Raise a KeyboardInterrupt again that did not arrive: a library has swallowed it, in an import say."""
+    if _of_the_command is not None and _of_the_command.last is not None:
+        raise _of_the_command.last
+
+
 @contextmanager
 def stopped_tidily() -> Iterator[None]:
     """Whatever ends the block, the process ends without a traceback, and with an exit code of its own."""
-    signals = _Signals()
+    global _of_the_command
+    signals = _of_the_command = _Signals()
     try:
         signals.install()
         code = 1
         try:
             _forgive_characters()
             yield
+            heed()
             code = DONE
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else DONE if ended.code is None else FAILED
@@ -108,6 +116,9 @@ class _Signals:
             _thread.interrupt_main()
         else:
             sys.__unraisablehook__(unraisable)
+
+
+_of_the_command: _Signals | None = None
 
 
 def _stopped(signals: _Signals, error: KeyboardInterrupt) -> int:

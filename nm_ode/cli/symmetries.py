@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from nm_ode.cli.console import complain, err, out, print_own_code, print_table, stop
-from nm_ode.cli.stopping import DONE, FAILED, MISTAKE
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
     from nm_ode.symmetries import Symmetries
@@ -37,6 +37,7 @@ def symmetries(
     from nm_ode.studies import CaseError, build_study, code_files, find_case, load_case
     from nm_ode.symmetries import SymmetryError, scan_of, symmetries_of
 
+    heed()
     scanned = None
     try:
         path = find_case(case)

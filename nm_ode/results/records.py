@@ -126,67 +126,6 @@ def _require_all_steps(grid: TimeGrid) -> None:
 
 
 @dataclass(frozen=True)
-class SolveInfo:
-    """A solution of a flow: which flow, how it was solved, what it cost, and how its own error was checked.
-
-    Attributes:
-        flow, title: its name in the tree, and for a reader.
-        beside: over whose samples its loss is, where the run is on minibatches.
-        expected_order: in lr, by theory, for smooth losses.
-        map_order: of the iterated-map form, whose truncation can be read off a run.
-        choice: why this engine and method.
-        kinks: operations whose derivative jumps.
-        rtol_requested: where another was used.
-        step: of a fixed-step method.
-        status, message: "success", or what stopped the solver.
-        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
-        probe_rhs_evaluations: spent on measuring the stiffness.
-        check: how the solver's own error was measured; None if it was not.
-    """
-
-    flow: str
-    title: str
-    expected_order: int
-    engine: str
-    engine_version: str
-    method: str
-    choice: str
-    rtol: float
-    atol: float
-    layout: Layout
-    kinks: tuple[str, ...] = ()
-    beside: Beside | None = None
-    map_order: int | None = None
-    rtol_requested: float | None = None
-    step: float | None = None
-    status: str = "success"
-    message: str = ""
-    gradients_per_rhs: int = 1
-    hvps_per_rhs: int = 0
-    third_derivatives_per_rhs: int = 0
-    rhs_evaluations: int = 0
-    gradient_evaluations: int = 0
-    hvp_evaluations: int = 0
-    third_derivative_evaluations: int = 0
-    probe_rhs_evaluations: int = 0
-    steps: int = 0
-    rejected_steps: int = 0
-    wall_seconds: float = 0.0
-    check: str | None = None
-    check_status: str | None = None
-    check_rhs_evaluations: int | None = None
-
-
-def solve_info(solution: xr.Dataset) -> SolveInfo:
-    """Of a solution of `solve`.
-
-    Raises:
-        ResultError: the dataset is none.
-    """
-    return decode(SolveInfo, attributes(solution))
-
-
-@dataclass(frozen=True)
 class EnsembleInfo:
     """An ensemble: of runs of an optimiser, or of paths of a stochastic flow.
 
