@@ -56,7 +56,8 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self:
-            raise UnknownNameError(f"no {self.what} is called {name!r}{did_you_mean(str(name), self)}")
+            called = name if isinstance(name, str) else type(name).__name__
+            raise UnknownNameError(f"no {self.what} is called {called!r}{did_you_mean(called, self)}")
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")

@@ -34,7 +34,7 @@ def as_count(
         raise error(f"{name} must be a whole number; {said(value)} was given") from None
     if count < least or (most is not None and count > most):
         within = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise error(f"{name} must be {within}; {count} was given")
+        raise error(f"{name} must be {within}; {said(count)} was given")
     return count
 
 
@@ -48,6 +48,8 @@ def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
         if _is_boolean(value) or isinstance(value, str | bytes):
             raise TypeError
         if isinstance(value, Tensor | np.ndarray) and (value.ndim or np.iscomplexobj(value)):
+            raise TypeError
+        if isinstance(value, np.complexfloating):
             raise TypeError
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -211,7 +213,10 @@ def said(value: Any) -> str:
         )
         return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
     if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # Python writes out no more than some thousand digits
+            return "a number of thousands of digits"
         return text if len(text) <= 60 else f"{text[:57]}..."
     if isinstance(value, type):
         return f"the class {value.__name__}"

@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 from torch.func import vmap
 
-from nm_ode.arguments import as_count, as_vector
+from nm_ode.arguments import as_count, as_vector, said
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
@@ -48,7 +48,7 @@ def sgd_ensemble(
         theta0 = as_vector(theta0, "theta0", problem.theta0)
     start = (problem.theta0 if theta0 is None else theta0).detach()
     require_memory(
-        members * len(start) * start.itemsize, f"an ensemble of {members} members", "take fewer members"
+        members * len(start) * start.itemsize, f"an ensemble of {said(members)} members", "take fewer members"
     )
     draws = _generators(problem.n_samples, (steps, batch_size), members, seed)
     at_once = max(1, _NUMBERS // len(start))

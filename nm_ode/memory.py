@@ -36,7 +36,7 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
 def in_words(size: int) -> str:
     """Bytes for a reader: "3.2 GB"; beyond any machine a power of ten."""
     if size >= 10**18:
-        return f"10^{len(str(size // 10**9)) - 1} GB"
+        return f"10^{(size // 10**9).bit_length() * 3 // 10} GB"
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"

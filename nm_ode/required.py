@@ -61,7 +61,7 @@ def as_path(value: Any, name: str) -> Path:
 
 def require_callable(value: Any, name: str, example: str) -> None:
     """Raises ArgumentError unless it is a function, or None."""
-    if value is not None and (isinstance(value, type) or not callable(value)):
+    if value is not None and (isinstance(value, type | torch.nn.Module) or not callable(value)):
         raise ArgumentError(f"{name} must be a function, such as {example}; {said(value)} was given")
 
 

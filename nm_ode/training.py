@@ -195,7 +195,11 @@ def final_state(run: xr.Dataset) -> Tensor:
     require_dataset(run, "run", "nm_ode.train")
     if "final_state" in run:
         return torch.from_numpy(run["final_state"].values.copy())
-    info, saved = run_info(run), run["saved_step"].values
+    info = run_info(run)
+    for name in ("saved_step", "theta"):
+        if name not in run.variables:
+            raise ArgumentError(f"the state at the end of this run is not known: it has no {name!r}")
+    saved = run["saved_step"].values
     if info.stateful or info.grid.steps not in saved[-1:]:
         why = info.message or "its last saved steps were cut off"
         raise ArgumentError(f"the state at the end of this run is not known: {why}")

@@ -64,6 +64,8 @@ def stopped_tidily() -> Iterator[None]:
             code = DONE
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else DONE if ended.code is None else FAILED
+            if signals.last is not None and code not in (INTERRUPTED, TERMINATED):
+                code = _stopped(signals, signals.last)
         except KeyboardInterrupt as error:
             code = _stopped(signals, error)
         except BaseException as error:
@@ -106,9 +108,11 @@ class _Signals:
         raise self.last
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
-        # By way of SIGINT, which is held back where an exception must not come.
         self._terminated = True
-        signal.raise_signal(signal.SIGINT)
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)  # whose handler is held back where an exception must not come
+        else:  # in the background, where the shell has SIGINT ignored
+            self._interrupted(number, frame)
 
     def _unraisable(self, unraisable: Any) -> None:
         """An exception where none can be raised, in a destructor say: Ctrl-C must not be lost there."""

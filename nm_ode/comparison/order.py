@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import linregress
 
+from nm_ode.arguments import as_tensor
 from nm_ode.errors import ArgumentError
 
 
@@ -25,10 +26,13 @@ def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrd
     Raises:
         ArgumentError: fewer than two learning rates, or values that are not positive.
     """
-    try:
-        lr, error = np.asarray(lrs, dtype=float), np.asarray(errors, dtype=float)
-    except (TypeError, ValueError):
-        raise ArgumentError("an order needs learning rates and errors that are numbers") from None
+    lr, error = (
+        as_tensor(given, name).detach().to_dense().cpu().numpy()
+        for given, name in ((lrs, "learning rates"), (errors, "errors"))
+    )
+    if np.iscomplexobj(lr) or np.iscomplexobj(error):
+        raise ArgumentError("an order needs real learning rates and errors")
+    lr, error = lr.astype(float), error.astype(float)
     if lr.ndim != 1 or lr.shape != error.shape or lr.size < 2:
         raise ArgumentError("an order needs at least two learning rates and as many errors")
     if not ((lr > 0) & (error > 0) & np.isfinite(lr) & np.isfinite(error)).all():

@@ -97,7 +97,7 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> dict[str, NDArray
             if missing:
                 there = ", ".join(map(repr, arrays.files[:10])) or "none"
                 raise DataError(
-                    f"{path} has no array {missing[0]!r}; it must have 'x' and 'y', and has {there}"
+                    f"{path} has no array {missing[0]}; it must have 'x' and 'y', and has {there}"
                 )
             return {name: _array(arrays, name, path) for name in wanted}
     except DataError:

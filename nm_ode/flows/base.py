@@ -199,7 +199,7 @@ def as_order(given: Any, flow: str, built: tuple[int, ...]) -> int:
     """
     order = as_count(given, "order", error=FlowError, least=-LARGEST)
     if order not in built:
-        raise FlowError(f"{flow} is built for orders {' and '.join(map(str, built))}, not {order}")
+        raise FlowError(f"{flow} is built for orders {' and '.join(map(str, built))}, not {said(order)}")
     return order
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.arguments import as_count
+from nm_ode.arguments import as_count, said
 from nm_ode.flows.base import Cost, Flow, FlowError, StateLayout, UpdateMap, require_update_map
 from nm_ode.loss import Problem
 
@@ -26,8 +26,8 @@ def as_map_order(given: Any) -> int:
     order = as_count(given, "order", error=FlowError)
     if order > HIGHEST_ORDER:
         raise FlowError(
-            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; {order} "
-            "was given"
+            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; "
+            f"{said(order)} was given"
         )
     return order
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer
@@ -135,12 +136,14 @@ class View:
         """
         if self._memory is None:
             raise UnknownNameError(
-                f"view.memory({name!r}): there is an optimiser's memory before and after a step of a run alone"
+                f"view.memory({said(name)}): there is an optimiser's memory before and after a step of a run alone"
             )
         try:
             return self._memory(name)
         except (KeyError, ValueError, TypeError) as error:
-            raise UnknownNameError(f"view.memory: this optimiser has no {name!r} in its memory") from error
+            raise UnknownNameError(
+                f"view.memory: this optimiser has no {said(name)} in its memory"
+            ) from error
 
     def parameters(self, vector: Tensor | None = None) -> dict[str, Tensor]:
         """Name → that parameter's part of theta, or of another vector of its shape; views."""

@@ -41,7 +41,7 @@ class Charges(Observer):
 
     def __post_init__(self) -> None:
         given: Any = self.symmetries
-        whole = isinstance(given, Iterable) and not isinstance(given, str)
+        whole = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
         listed = list(given) if whole else [given]
         for symmetry in listed:
             if not whole or not isinstance(symmetry, Symmetry):

@@ -31,7 +31,10 @@ def require_observers(observe: Any) -> list[Observer]:
         return []
     if isinstance(observe, str | dict) or not isinstance(observe, Iterable):
         raise ArgumentError(f"observe must be a sequence of observers; {said(observe)} was given")
-    listed = list(observe)  # a generator gives them once
+    try:
+        listed = list(observe)  # a generator gives them once
+    except TypeError:  # an array or tensor without a dimension
+        raise ArgumentError(f"observe must be a sequence of observers; {said(observe)} was given") from None
     for i, observer in enumerate(listed):
         if not isinstance(observer, Observer):
             what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__

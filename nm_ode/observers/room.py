@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nm_ode.arguments import said
 from nm_ode.loss import Problem
 from nm_ode.memory import require_memory
 
@@ -23,8 +24,8 @@ def require_room(problem: Problem, steps: int, save_every: int, charges: int = 0
     thetas = saved * (layout.size * number + _WHOLE)
     series = steps * (8 * _PER_STEP + 2 * number * len(layout.layers) + 4 * 8 * charges)
     remedy = (
-        f"raise save_every (theta is kept {saved} times), or take fewer steps"
+        f"raise save_every (theta is kept {said(saved)} times), or take fewer steps"
         if thetas > series
         else "take fewer steps"
     )
-    require_memory(thetas + series, f"a run of {steps} steps", remedy)
+    require_memory(thetas + series, f"a run of {said(steps)} steps", remedy)

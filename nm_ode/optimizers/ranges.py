@@ -40,7 +40,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         return as_flag(value, name)
     if get_origin(hint) is tuple:
         parts = get_args(hint)
-        if not hasattr(value, "__len__") or isinstance(value, str | dict) or len(value) != len(parts):
+        listed = hasattr(value, "__len__") and not isinstance(value, str | bytes | dict | set)
+        if not listed or getattr(value, "ndim", 1) != 1 or len(value) != len(parts):
             raise ArgumentError(f"{name} must be {len(parts)} numbers; {said(value)} was given")
         return tuple(
             _checked(f"{name}[{i}]", part, one)
