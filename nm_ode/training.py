@@ -12,6 +12,7 @@ from torch import Tensor
 from nm_ode.data import BatchSize
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
+from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
 from nm_ode.optimizers.steppers import start
@@ -35,6 +36,7 @@ class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, 
         self.run = run
 
 
+@in_own_modes
 def train(
     problem: Problem,
     optimizer: Optimizer,

@@ -129,9 +129,9 @@ class DeviceBatches:
         starts = list(range(0, n - 1, size))
         if not self.in_memory and len(starts) > _LOOKED_AT:
             starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
-        chunks = [torch.arange(start, min(start + size, n)) for start in starts]
+        chunks = [torch.arange(start, min(start + size, n), device="cpu") for start in starts]
         if len(starts) > 1:
-            chunks.append(torch.linspace(0, n - 1, size).round().long())
+            chunks.append(torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long())
         possible: dict[Reduction, None] = {"mean": None, "sum": None}
         for samples in chunks:
             cut = (len(samples) + 2) // 3
