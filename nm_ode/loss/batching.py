@@ -50,7 +50,8 @@ class DeviceBatches:
         Raises:
             ProblemError: none.
         """
-        n = count(self._wanted(samples), len(self))
+        wanted = self._wanted(samples)
+        n = len(wanted) if isinstance(wanted, Tensor) else count(wanted, len(self))
         if n == 0:
             raise ProblemError("the loss over no samples is not defined: `samples` is empty")
         return n
@@ -77,7 +78,7 @@ class DeviceBatches:
             yield self.batch(samples), 1.0
             return
         for part in self.pieces(samples, self.chunk_size):
-            weight = count(part, len(self)) / n if self.reduction == "mean" else 1.0
+            weight = self.count(part) / n if self.reduction == "mean" else 1.0
             yield self.batch(part), weight
 
     def pieces(self, samples: Samples, size: int) -> Iterator[Tensor | slice]:

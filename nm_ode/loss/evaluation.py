@@ -95,9 +95,11 @@ class Evaluation:
 
     def require_out(self, out: Tensor | None) -> None:
         """Raises ProblemError if a gradient cannot be written there."""
-        if out is not None and not (isinstance(out, Tensor) and self._is_plain(out)):
+        if out is not None and not (
+            isinstance(out, Tensor) and out.shape == self.theta.shape and out.dtype == self.theta.dtype
+        ):
             raise ProblemError(
-                f"out must be a contiguous tensor of theta's shape ({self.layout.size},), dtype and device"
+                f"out must be a tensor of theta's shape ({self.layout.size},), dtype and device"
             )
 
     def loss(self, batch: Any) -> Tensor:
