@@ -45,9 +45,9 @@ class Precision:
     own: bool = True
 
     def words(self) -> str:
-        """ "the gradient is good to 4e-08 of its size (float32 in '1' (RMSNorm))"."""
+        """ "the gradient's rounding noise is 9e-09 of its size (float32 in '1' (RMSNorm))"."""
         where = f" ({', '.join(self.coarse)})" if self.coarse else ""
-        return f"the gradient is good to {self.noise:.0e} of its size{where}"
+        return f"the gradient's rounding noise is {self.noise:.0e} of its size{where}"
 
 
 _MEASURED: WeakKeyDictionary[Problem, Precision] = WeakKeyDictionary()
