@@ -6,6 +6,7 @@ Only Python's own library is imported here, and little of it, so that it is ther
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ def stop_sentence(error: KeyboardInterrupt, command: str | None) -> tuple[str, i
     terminated = isinstance(error, Terminated)
     how = "stopped by SIGTERM" if terminated else "interrupted"
     return f"{how}; {kept(command)}", TERMINATED if terminated else INTERRUPTED
+
+
+def _ignore(number: int) -> None:
+    signal.signal(number, signal.SIG_IGN)
 
 
 def heed() -> None:
@@ -95,8 +100,10 @@ class _Signals:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupted)
             sys.unraisablehook = self._unraisable
+            atexit.register(_ignore, signal.SIGINT)  # the last of all: later Python has no handlers any more
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._asked_to_end)
+            atexit.register(_ignore, signal.SIGTERM)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self.ending:

@@ -175,6 +175,7 @@ def solve(
         coarse=floor.precision.coarse,
         start_time=float(times[0]),
         lr=flow.lr,
+        stateful=len(start) > flow.problem.layout.size,
         warm_start=beginning.warm,
     )
     samples = _Samples(field, times, observers, on_sample)
