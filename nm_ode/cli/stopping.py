@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -78,7 +79,9 @@ def stopped_tidily() -> Iterator[None]:
             code = _stopped(signals, signals.last) if signals.last is not None else _failed(error)
         signals.ending = True
         code = code if _flushed() else code or FAILED
-    except KeyboardInterrupt:  # once more, while the first was being told
+    except KeyboardInterrupt as again:  # while the first was being told
+        with suppress(KeyboardInterrupt):
+            _stopped(signals, again)
         os._exit(INTERRUPTED)
     raise SystemExit(code)
 
@@ -124,9 +127,16 @@ class _Signals:
     def _unraisable(self, unraisable: Any) -> None:
         """An exception where none can be raised, in a destructor say: Ctrl-C must not be lost there."""
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            _thread.interrupt_main()
+            # Once more, but not here, where it would be lost again.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(self._raise_soon, ())
         else:
             sys.__unraisablehook__(unraisable)
+
+    @staticmethod
+    def _raise_soon() -> None:
+        time.sleep(0.01)
+        _thread.interrupt_main()
 
 
 _of_the_command: _Signals | None = None
