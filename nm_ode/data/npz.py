@@ -88,23 +88,24 @@ def _read(path: Path, names: tuple[str, ...] | None = None) -> dict[str, NDArray
         what = "is a folder, not a data file" if path.is_dir() else "is no ordinary file"
         raise DataError(f"{path} {what}" if path.exists() else f"no data file {path}")
     try:
-        file = np.load(path)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds one array; save x and y together with numpy.savez")
-        with file as arrays:
-            wanted = arrays.files if names is None else names
-            missing = [name for name in wanted if name not in arrays.files]
-            if missing:
-                there = ", ".join(map(repr, arrays.files[:10])) or "none"
-                raise DataError(
-                    f"{path} has no array {missing[0]}; it must have 'x' and 'y', and has {there}"
-                )
-            return {name: _array(arrays, name, path) for name in wanted}
+        with path.open("rb") as stream:  # NumPy leaves one open that it cannot read
+            return _arrays(np.load(stream), path, names)
     except DataError:
         raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path} is not a NumPy .npz file of plain arrays ({reason})") from None
+
+
+def _arrays(loaded: Any, path: Path, names: tuple[str, ...] | None) -> dict[str, NDArray[Any]]:
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise DataError(f"{path} holds one array; save x and y together with numpy.savez")
+    wanted = loaded.files if names is None else names
+    missing = [name for name in wanted if name not in loaded.files]
+    if missing:
+        there = ", ".join(map(repr, loaded.files[:10])) or "none"
+        raise DataError(f"{path} has no array {missing[0]}; it must have 'x' and 'y', and has {there}")
+    return {name: _array(loaded, name, path) for name in wanted}
 
 
 def _array(arrays: Any, name: str, path: Path) -> NDArray[Any]:

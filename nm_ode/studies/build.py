@@ -170,7 +170,7 @@ def _require_times_fit(case: Case, path: Path, optimizer: Optimizer, schedule: S
         factors = factors_of(schedule, optimizer.lr, case.training.steps)
     except ArgumentError as error:
         raise CaseError(f"{path}: optimizer.{error}") from None
-    span = float(optimizer.time_per_step * factors.sum())
+    span = float(optimizer.time_per_step) * float(factors.sum())
     try:
         if not math.isfinite(span):
             raise EngineError(
