@@ -27,8 +27,8 @@ from tests.studies.conftest import CHARGES, TINY
 LINEAR = """
 name = "linear"
 loss = "mse"
-flows = ["gradient", { kind = "modified", order = 3 }]
-observe = [{ name = "curvature", points = 2 }]
+flows = ["second_order", { kind = "modified", order = 3 }]
+observe = [{ name = "kink_crossings", points = 2 }]
 
 [model]
 name = "linear"
