@@ -116,7 +116,7 @@ def factors_of(schedule: Any, lr: float, steps: int) -> NDArray[np.float64]:
         ArgumentError: no schedule, or one whose learning rates are not as many positive numbers as there are steps.
     """
     if schedule is None:
-        return Constant().factors(steps)
+        schedule = Constant()
     if isinstance(schedule, type) or not callable(getattr(schedule, "factors", None)):
         raise ArgumentError(
             "schedule must be one of nm_ode, such as nm_ode.Cosine(), or an object whose factors(steps) gives the "
@@ -129,15 +129,24 @@ def factors_of(schedule: Any, lr: float, steps: int) -> NDArray[np.float64]:
         raise ArgumentError(f"schedule: factors(steps) gave {said(given)}; it must give numbers") from None
     if factors.shape != (steps,):
         raise ArgumentError(f"schedule: factors({steps}) has shape {factors.shape}; it must have ({steps},)")
-    with np.errstate(over="ignore", under="ignore"):
-        right = np.isfinite(lr * factors) & (lr * factors > 0)
+    require_rates(lr, factors)
+    return factors
+
+
+def require_rates(lr: float, factors: NDArray[np.float64]) -> None:
+    """Raises ArgumentError for a learning rate whose square is no positive number of float64."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rates = lr * factors
+    right = (rates >= _SMALLEST) & (rates <= _LARGEST)
     if not right.all():
         step = int(np.argmin(right))
+        times = "" if (factors == 1).all() else f" ({lr:g} times the schedule's {factors[step]:g})"
         raise ArgumentError(
-            f"schedule: the learning rate of step {step} would be {lr:g} times {factors[step]:g}, which is no positive "
-            "number"
+            f"lr is {rates[step]:g} in step {step}{times}; it must lie between {_SMALLEST:g} and {_LARGEST:g}"
         )
-    return factors
+
+
+_SMALLEST, _LARGEST = 1e-100, 1e100
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule", {"drop": Drop, "warmup": Warmup, "cosine": Cosine})

@@ -203,9 +203,9 @@ class Case(Table):
                         f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
                         f"{exact:g} of its steps: take a larger one"
                     )
-                if abs(round(exact) - exact) > 1e-6 * max(exact, 1):
+                if abs(round(exact) - exact) > 1e-6 * max(exact, 1) or (steps and round(exact) < 1):
                     raise combination(
                         f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
-                        f"{exact:g} of its steps, and must be a whole number for all runs of the ladder to end at the "
-                        "same time"
+                        f"{exact:g} of its steps, and must be a whole number, above 0, for all runs of the ladder to "
+                        "end at the same time"
                     )

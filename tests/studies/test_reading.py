@@ -88,7 +88,9 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         (("seed = 1", 'seed = 1\ndevice = "tpu"'), "it must be 'cpu' or 'cuda'"),
         (('name = "tiny"', 'name = "Con.x"'), "device of Windows"),
         (('name = "tiny"', f'name = "{"x" * 101}"'), "name: .*at most 100"),
-        (("lr = 0.1", "lr = 1e308"), "no finite time"),
+        (("lr = 0.1", "lr = 1e308"), "lr is 1e.308"),
+        (("lr = 0.1", "lr = 1e-300"), "lr is 1e-300"),
+        (("lr = 0.1", "lr = 0.1\n[ladder]\nlr = [1e90, 0.1]"), "ladder.lr"),
     ],
 )
 def test_values_that_nothing_takes_are_refused_before_anything_is_computed(edited, edit, fragment) -> None:
@@ -104,7 +106,7 @@ def test_a_schedule_that_leaves_the_positive_numbers_is_refused(edited) -> None:
     steep = 'lr = 0.1\nschedule = { name = "drop", at = [2, 4], factor = 1e-200 }'
     alone = (', { kind = "modified", order = 2, form = "hessian" }', "")
     path = edited(("lr = 0.1", steep), alone)
-    with pytest.raises(CaseError, match="step 4"):
+    with pytest.raises(CaseError, match=r"1e-201 in step 2"):
         build_study(load_case(path), path)
 
 
