@@ -134,7 +134,7 @@ def factors_of(schedule: Any, lr: float, steps: int) -> NDArray[np.float64]:
 
 
 def require_rates(lr: float, factors: NDArray[np.float64]) -> None:
-    """Raises ArgumentError for a learning rate whose square is no positive number of float64."""
+    """Raises ArgumentError for a learning rate that is no number to compute with: charges divide by its square."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         rates = lr * factors
     right = (rates >= _SMALLEST) & (rates <= _LARGEST)
@@ -146,7 +146,7 @@ def require_rates(lr: float, factors: NDArray[np.float64]) -> None:
         )
 
 
-_SMALLEST, _LARGEST = 1e-100, 1e100
+_SMALLEST, _LARGEST = 1e-150, 1e300
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule", {"drop": Drop, "warmup": Warmup, "cosine": Cosine})
