@@ -43,7 +43,8 @@ class SolveInfo:
         check_status: how the second solve ended.
         dtype: in which the field was computed.
         rtol_floor: the smallest rtol that the rounding of the field admits, dimensionless.
-        gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless.
+        gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless; None where it is
+            that of the dtype.
         coarse: where the model computes in a coarser dtype, which the noise comes from.
         start_time: flow time of the start.
         lr: the learning rate that the field is that of; None where it depends on none.

@@ -169,7 +169,7 @@ def solve(
         layout=flow.problem.layout,
         dtype=dtype_name(flow.problem.dtype),
         rtol_floor=floor.rtol,
-        gradient_noise=floor.precision.noise,
+        gradient_noise=None if floor.precision.own else floor.precision.noise,
         coarse=floor.precision.coarse,
         start_time=float(times[0]),
         lr=flow.lr,
