@@ -27,7 +27,7 @@ def as_count(
         ArgumentError: another kind (True, 2.5 and "4" are no counts), or out of range.
     """
     try:
-        if _is_boolean(value) or getattr(value, "ndim", 0):
+        if _is_boolean(value) or getattr(value, "ndim", None):
             raise TypeError
         count = operator.index(value)
     except (TypeError, ValueError, RuntimeError):
@@ -47,7 +47,7 @@ def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     try:
         if _is_boolean(value) or isinstance(value, str | bytes):
             raise TypeError
-        if isinstance(value, Tensor | np.ndarray) and (value.ndim or np.iscomplexobj(value)):
+        if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and value.is_complex()):
             raise TypeError
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -71,17 +71,27 @@ def as_vector(
     Raises:
         ArgumentError: another shape, complex numbers, or what is no vector of numbers.
     """
-    tensor = value if isinstance(value, Tensor) else _tensor_of(value, name, error)
-    if tensor.layout is not torch.strided or tensor.is_meta:
-        raise error(f"{name} must be a dense vector with values; {said(value)} was given")
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise error(f"{name} must be real numbers; {said(value)} was given")
+    tensor = as_real(value, name, error=error)
     if tensor.shape != like.shape:
         raise error(f"{name} has shape {tuple(tensor.shape)}; this problem's theta has {tuple(like.shape)}")
-    vector = outside_inference(tensor.detach()).to(like).contiguous()
+    vector = tensor.to(like).contiguous()
     if finite:
         require_finite(vector, name, error=error)
     return vector
+
+
+def as_real(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Tensor:
+    """A dense tensor of real numbers without a graph, of any shape: `value` itself, or made of an array or a list.
+
+    Raises:
+        ArgumentError: complex numbers, truth values, or no numbers at all.
+    """
+    tensor = as_tensor(value, name, error=error)
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise error(f"{name} must be a dense tensor with values; {said(value)} was given")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise error(f"{name} must be real numbers; {said(value)} was given")
+    return outside_inference(tensor.detach())
 
 
 def require_finite(tensor: Tensor, name: str, *, error: type[NmOdeError] = ArgumentError) -> None:
@@ -149,45 +159,21 @@ def as_device(device: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.
     return found
 
 
-def outside_inference(tensor: Tensor) -> Tensor:
-    """The tensor; a copy that autograd takes, if it was made under `torch.inference_mode`."""
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()
+def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Tensor:
+    """A tensor of numbers: a tensor as it is, arrays of any library, lists.
 
-
-def said(value: Any) -> str:
-    """What was given, in a few words."""
-    if isinstance(value, Tensor | np.ndarray):
-        kind = "a tensor" if isinstance(value, Tensor) else "an array"
-        layout = (
-            f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
-        )
-        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
-    if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
-        text = repr(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__name__} of {kind.__module__}"
-
-
-def _is_boolean(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
-
-
-def _tensor_of(value: Any, name: str, error: type[NmOdeError]) -> Tensor:
-    refusal = error(
-        f"{name} must be a vector of numbers (a tensor, an array, a list); {said(value)} was given"
-    )
+    Raises:
+        ArgumentError: what is no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    refusal = error(f"{name} must be numbers (a tensor, an array, a list); {said(value)} was given")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple | range):
         raise refusal
     if isinstance(value, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in value):
         raise error(
-            f"{name} is a list of tensors; give one vector, such as "
-            "torch.nn.utils.parameters_to_vector(model.parameters())"
+            f"{name} is a list of tensors; give one tensor (torch.stack, or of a model's parameters "
+            "torch.nn.utils.parameters_to_vector)"
         )
     try:
         with warnings.catch_warnings():
@@ -214,6 +200,35 @@ def tensor_of(array: np.ndarray) -> Tensor:
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)
+
+
+def outside_inference(tensor: Tensor) -> Tensor:
+    """The tensor; a copy that autograd takes, if it was made under `torch.inference_mode`."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def said(value: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(value, Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(value, Tensor) else "an array"
+        layout = (
+            f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
+        )
+        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
+    if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name, module = type(value).__name__, type(value).__module__
+    return name if module == "builtins" else f"{name} of {module}"
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
 def _named_dtype(dtype: Any) -> torch.dtype | None:
