@@ -14,7 +14,11 @@ from nm_ode.loss.guards import ProblemError
 
 _LOOKED_AT = 8  # chunks of data that are not in memory
 _FEW = 64  # samples on which gradients are looked at
-_AWAY = (0.1, 0.01, 0.001)  # of an entry and the root mean square: how far to look, as long as the loss is finite
+_AWAY = (
+    0.1,
+    0.01,
+    0.001,
+)  # of an entry and the root mean square: how far to look, as long as the loss is finite
 _ROUNDINGS = 1e4  # that a loss's agreement may miss
 _GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # that a gradient's may, over the largest norm
 

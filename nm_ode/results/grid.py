@@ -85,6 +85,16 @@ class TimeGrid:
         """Which samples each step took, at any step; None for all."""
         return tuple(self.each_batch())
 
+    @property
+    def mean_batch_size(self) -> float:
+        """Samples of a step, the mean over the run's time: the last batch of an epoch may be smaller."""
+        if self.batch_size == "full" or not self.steps:
+            return float(self.n_samples if self.batch_size == "full" else self.batch_size)
+        last = self.n_samples - self.batch_size * ((self.n_samples - 1) // self.batch_size)
+        per_epoch = -(-self.n_samples // self.batch_size)
+        sizes = np.where(np.arange(self.steps) % per_epoch == per_epoch - 1, last, self.batch_size)
+        return float(np.average(sizes, weights=self.lr if self.lr.any() else None))
+
     def step_at(self, time: float) -> int:
         """The step that is under way at a flow time; the first or last outside the run."""
         return int(np.clip(np.searchsorted(self.times, time, side="right") - 1, 0, self.steps - 1))
