@@ -56,18 +56,26 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
     Raises:
         ProblemError: a sum over other samples than the run's.
     """
-    reduction = "mean" if grid.is_full_batch else problem.reduction
-    if reduction is None:
-        return ExpectedLoss(problem, bias=batch_bias(problem, theta, int(grid.batch_size), grid.seed))
-    if reduction == "mean":
-        return ExpectedLoss(problem)
+    if grid.batch_size != "full" and problem.reduction is None:
+        return ExpectedLoss(problem, bias=batch_bias(problem, theta, grid.batch_size, grid.seed))
+    return ExpectedLoss(*share_of_batches(problem, grid))
+
+
+def share_of_batches(problem: Problem, grid: TimeGrid) -> tuple[Problem, float]:
+    """The part of the loss that a run's batches have on average, and how large it is: all of it, unless it is a sum.
+
+    Raises:
+        ProblemError: a sum over other samples than the run's.
+    """
+    if grid.is_full_batch or problem.reduction != "sum":
+        return problem, 1.0
     if grid.n_samples != problem.n_samples:
         raise ProblemError(
             f"the loss sums over its samples, {problem.n_samples}, and the run on batches has {grid.n_samples}: which "
             "share of the loss a step takes is not known; give the run's own problem"
         )
     share = grid.mean_batch_size / grid.n_samples
-    return ExpectedLoss(problem.scaled(share) if share != 1 else problem, share)
+    return (problem, share) if share == 1 else (problem.scaled(share), share)
 
 
 def batch_bias(problem: Problem, theta: Tensor, batch_size: int, seed: int) -> BatchBias:

@@ -107,14 +107,15 @@ class _Measurement:
         self._keep(cut.together(left, right), whole, max(map(_size, (whole, left, right))), self._tolerance)
 
     def look_closely(self, theta: Tensor, samples: Tensor) -> None:
-        """At losses and gradients, in either order of the samples."""
+        """At losses and gradients, and at those of the samples in another order."""
         cut = _Cut.of(samples)
-        whole, left, right, turned = (
-            self._loss_and_grad(theta, part) for part in (cut.whole, cut.left, cut.right, samples.flip(0))
+        mixed = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(1))]
+        whole, left, right, again = (
+            self._loss_and_grad(theta, part) for part in (cut.whole, cut.left, cut.right, mixed)
         )
         self._loose = max(self._loose, self._rounding(theta, samples, *whole))
         bounds = (self._tolerance, _GRADIENT[theta.dtype])
-        for a, b, c, d, bound in zip(whole, left, right, turned, bounds, strict=True):
+        for a, b, c, d, bound in zip(whole, left, right, again, bounds, strict=True):
             size = max(map(_size, (a, b, c)))
             self._keep(cut.together(b, c), a, size, bound)
             if not _size(d - a) <= bound * size:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nm_ode.data import BatchSize, sample_batches
+from nm_ode.errors import ArgumentError
 
 Array = NDArray[np.float64]
 
@@ -50,7 +51,16 @@ class TimeGrid:
         Args:
             lr, time_per_step: of the optimiser: a step of `lr` takes so much flow time.
             factors: shape (N,), of the schedule.
+
+        Raises:
+            ArgumentError: a factor that is not positive and finite.
         """
+        bad = np.flatnonzero(~(np.isfinite(factors) & (np.asarray(factors) > 0)))
+        if bad.size:
+            raise ArgumentError(
+                f"the schedule's factor at step {bad[0]} is {factors[bad[0]]:g}: a step takes as much flow time as its "
+                "learning rate, so factors must be positive and finite; begin or end at a small one instead"
+            )
         lrs = lr * np.asarray(factors, dtype=np.float64)
         if (factors == 1).all():  # to the last digit the times that a user would write
             times = np.arange(len(lrs) + 1) * time_per_step

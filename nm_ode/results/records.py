@@ -316,11 +316,14 @@ class LadderInfo:
         stateful: has the optimiser a state beyond theta?
         warm_start: did the runs start warm?
         fixed_step: were the flows solved with a step of the user's?
+        batch_bias, batch_bias_error: as of `SolveInfo`, where the runs are on minibatches.
     """
 
     stateful: bool
     warm_start: bool
     fixed_step: bool
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     kinks: tuple[str, ...] = ()
     status: str = "success"
 
