@@ -102,8 +102,8 @@ class TimeGrid:
             return float(self.n_samples if self.batch_size == "full" else self.batch_size)
         last = self.n_samples - self.batch_size * ((self.n_samples - 1) // self.batch_size)
         per_epoch = -(-self.n_samples // self.batch_size)
-        sizes = np.where(np.arange(self.steps) % per_epoch == per_epoch - 1, last, self.batch_size)
-        return float(np.average(sizes, weights=self.lr if self.lr.any() else None))
+        smaller = float(self.lr[per_epoch - 1 :: per_epoch].sum() / self.lr.sum())
+        return self.batch_size - smaller * (self.batch_size - last)
 
     def step_at(self, time: float) -> int:
         """The step that is under way at a flow time; the first or last outside the run."""
