@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 class Cause(StrEnum):
     """What explains an order that is not theory's."""
 
-    BATCH_LOSS = "batch_loss"  # over a batch the loss is neither the mean nor the sum of its samples'
+    BATCH_LOSS = "batch_loss"  # whose mean gradient over batches is not that over all samples
     BATCH_NOISE = "batch_noise"
     KINKS = "kinks"
     SHARPNESS = "sharpness"  # beyond what the modified flow's series converges for
@@ -137,7 +137,7 @@ def _outcome(seen: Evidence) -> Outcome:
 
 
 def _causes(seen: Evidence) -> Iterator[Cause]:
-    if seen.batch_noise and not math.isnan(seen.batch_bias):
+    if seen.batch_noise and seen.batch_bias > 2 * seen.batch_bias_error:
         yield Cause.BATCH_LOSS
     if seen.batch_noise:
         yield Cause.BATCH_NOISE
