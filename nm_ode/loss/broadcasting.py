@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nm_ode.loss.guards import ProblemError
 
-_OF_TORCH = r"Using a target size \(torch\.Size\((.*?)\)\) that is different to the input size \(torch\.Size\((.*?)\)\)"
+_OF_TORCH = "Using a target size"
+_SHAPES = r"target size \(torch\.Size\(\[(.*?)\]\)\) that is different to the input size \(torch\.Size\(\[(.*?)\]\)\)"
 
 
 def refuse_broadcast_targets(loss: Callable[[], Tensor]) -> None:
@@ -19,17 +20,17 @@ def refuse_broadcast_targets(loss: Callable[[], Tensor]) -> None:
     Raises:
         ProblemError: it does.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Using a target size")
-        try:
-            loss()
-        except UserWarning as warning:
-            shapes = re.match(_OF_TORCH, str(warning))
-            if shapes is None:
-                raise
-            target, output = (shape.strip("[]") for shape in shapes.groups())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message=_OF_TORCH)
+        loss()
+    for warning in caught:
+        text = str(warning.message)
+        if text.startswith(_OF_TORCH):
+            shapes = re.search(_SHAPES, text)
+            target, output = shapes.groups() if shapes else ("?", "?")
             raise ProblemError(
                 f"the targets have shape ({target}) and the model gives ({output}): the loss broadcasts them against "
                 "each other, which makes it one over pairs of samples; give both one shape (y.reshape(…), or squeeze "
                 "the model's output)"
-            ) from None
+            )
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -204,11 +204,8 @@ class EnsembleInfo:
         steps, batch_size: of runs.
         lr: of the optimiser, or of the flow's.
         step: of a fixed-step method.
-        noise_kind, noise_batch_size: of a flow's noise, constant in theta; None for a factor of the user's own. Where
-            it was measured is the dataset's `noise_theta`.
-        noise_captured: the share of the trace of Σ that its factor has.
-        noise_estimator, noise_draws, noise_standard_error: from all samples' gradients, or from those of so many drawn
-            batches, with the standard error of its trace. Both are for batches drawn with replacement.
+        noise_kind, …: of a flow's noise, as of `GradientNoise`; None for a factor of the user's own. Where it was measured
+            is the dataset's `noise_theta`. It is constant in theta, and for batches drawn with replacement.
     """
 
     title: str
