@@ -204,8 +204,8 @@ class EnsembleInfo:
         steps, batch_size: of runs.
         lr: of the optimiser, or of the flow's.
         step: of a fixed-step method.
-        noise_kind, …: of a flow's noise, as of `GradientNoise`; None for a factor of the user's own. Where it was measured
-            is the dataset's `noise_theta`. It is constant in theta, and for batches drawn with replacement.
+        noise_kind, …: of a flow's noise, as of `GradientNoise`; None for a factor of the user's own. Where it was
+            measured is the dataset's `noise_theta`. It is constant in theta, and for batches drawn with replacement.
     """
 
     title: str
