@@ -76,7 +76,7 @@ def test_numbers_and_vectors_of_any_kind(linear: Problem) -> None:
         ({"record": 3, "check": False}, "record must be a list of names; 3 was given"),
         ({"record": [3], "check": False}, "record: unknown 3"),
         ({"theta0": [1.0]}, r"theta0 has shape \(1,\)"),
-        ({"theta0": "x"}, "theta0 must be a vector"),
+        ({"theta0": "x"}, "theta0 must be .*; .x. was given"),
         ({"theta0": np.full(10, np.nan)}, "theta0 has 10 values that are NaN"),
     ],
 )
