@@ -136,7 +136,8 @@ class _Measurement:
 
     def _loss_and_grad(self, theta: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         self._at.set(theta)
-        return self._at.loss_and_grad(self._batches.batch(samples))
+        with torch.enable_grad():  # whatever the caller's mode
+            return self._at.loss_and_grad(self._batches.batch(samples))
 
     def _rounding(self, theta: Tensor, samples: Tensor, loss: Tensor, gradient: Tensor) -> float:
         """Of a loss that is computed in a lower precision than its dtype's, relative; at most 1e-5.
