@@ -69,8 +69,9 @@ def solve(
         max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
-        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
-            the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
+        check: solve once more with rtol and atol ten times tighter (rtol no finer than rounding lets it be) and record
+            the distance as `solver_error` (docs/theory.md §5), NaN where that says nothing (`check_verdict` of the
+            record). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
@@ -82,7 +83,8 @@ def solve(
         SolveError: not solved to the end; its attribute `solution` has what was.
         ArgumentError: an unknown name in `record`, or what is no observer.
         FlowError: a modified flow on a run whose learning rate changes.
-        EngineError: unknown engine or method, or options that do not go together.
+        EngineError: unknown engine or method, options that do not go together, values or times that no engine takes,
+            or an rtol below what the rounding of the field holds.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
     require_flow(flow)
