@@ -274,7 +274,10 @@ def _filled(cells: Sequence[Cell], fill: float) -> Iterator[None]:
 def _other(value: Any, fill: float) -> Any:
     whole = 7 if math.isnan(fill) else int(fill)
     if isinstance(value, Tensor):
-        number = fill if value.is_floating_point() or value.is_complex() else whole % 2**7
+        number = fill
+        if not (value.is_floating_point() or value.is_complex()):
+            within = None if value.dtype == torch.bool else torch.iinfo(value.dtype)
+            number = bool(whole) if within is None else min(max(whole, within.min), within.max)
         other = torch.full_like(value.detach(), number)
         return nn.Parameter(other, requires_grad=False) if isinstance(value, nn.Parameter) else other
     if isinstance(value, bool):
