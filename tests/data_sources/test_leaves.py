@@ -13,7 +13,8 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nm_ode import NmOdeError, Problem, ProblemError
+import nm_ode
+from nm_ode import NmOdeError, Problem, ProblemError, TrainingDiverged
 from nm_ode.data import DataError, DatasetSource, TensorSource
 
 X = np.linspace(-1, 1, 24).reshape(12, 2)
@@ -245,3 +246,25 @@ def test_what_fails_in_a_loss_is_told_when_the_problem_is_made() -> None:
 def test_scripted_modules_are_refused_by_name() -> None:
     with pytest.raises(ProblemError, match=r"module '0' is scripted"):
         Problem(nn.Sequential(torch.jit.script(nn.Linear(2, 1))), F.mse_loss, (X, Y))
+
+
+class Gap(torch.utils.data.Dataset[Any]):
+    """One sample, not among the first 64, has no value."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.full((2,), torch.nan if i == 90 else 1.0), torch.ones(1)
+
+
+def test_a_loss_that_is_not_finite_for_its_data_is_not_blamed_on_the_learning_rate() -> None:
+    problem = Problem(nn.Linear(2, 1), F.mse_loss, Gap(), chunk_size=100)
+    with pytest.raises(TrainingDiverged, match=r"step 0: its batch\[0\] has 2 values that are NaN"):
+        nm_ode.train(problem, nm_ode.SGD(lr=0.01), steps=3)
+
+
+def test_a_start_at_which_the_loss_is_not_finite_is_not_blamed_on_the_learning_rate() -> None:
+    problem = Problem(nn.Linear(2, 1), lambda out, y: F.mse_loss(out.exp(), y), (X, Y))
+    with pytest.raises(TrainingDiverged, match="before any update"):
+        nm_ode.train(problem, nm_ode.SGD(lr=0.01), steps=3, theta0=problem.theta0 + 1e4)
