@@ -34,7 +34,7 @@ def why_not_finite(loss: float, step: int, lr: float, batches: Iterable[Any]) ->
         found = not_finite_in(batch, "its batch")
         if found:
             return (
-                f"the loss is {loss} at step {step}: {found}; leave these values out of the data, or fill them in; or, if "
+                f"the loss is {loss} at step {step}: {found}; leave these values out, or fill them in; or, if "
                 f"the loss does not read them, {smaller}"
             )
     if step == 0:
