@@ -31,8 +31,9 @@ class Problem:
 
     The model is copied, so the caller's stays as it is. In the copy the trainable parameters are views into
     the theta that is being evaluated: nothing is copied in, whatever the number of tensors (a theta of another
-    dtype, device or stride is converted first). Tied parameters appear once; frozen ones
-    (`requires_grad=False`) are constants. One thread at a time.
+    dtype, device or stride, an array or a list is converted first). Tied parameters appear once; frozen ones
+    (`requires_grad=False`) are constants. The caller's `no_grad`, `inference_mode` and autocast change nothing.
+    One thread at a time.
 
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
@@ -53,9 +54,10 @@ class Problem:
         loss_fn: of the short form; None for a general objective.
 
     Raises:
-        ProblemError: active dropout or another source of randomness, chunks that would change the loss
-            (BatchNorm in train mode), a dtype too coarse, nothing to train, parameters that overlap.
-        DataError: data from which no samples can be taken.
+        ProblemError: active dropout or another source of randomness, a forward pass that writes a parameter or reads
+            what an earlier one wrote, chunks that would change the loss (BatchNorm in train mode), a dtype too coarse,
+            nothing to train, parameters that overlap, a loss with parameters of its own.
+        DataError: data from which no samples can be taken; labels of no class, values that are not finite.
     """
 
     model: nn.Module
