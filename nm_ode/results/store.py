@@ -9,10 +9,10 @@ when it is read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -239,7 +239,7 @@ class StoreWriter:
             root = replace(found, attributes={})
         else:
             root = Root(identity)
-            if _groups_in(self._partial) or _checkpoints_in(self._partial):
+            if found is None and (_groups_in(self._partial) or _checkpoints_in(self._partial)):
                 self.discarded.append(
                     f"{self._partial}: nothing says any more of which case its results are ({ROOT_FILE} is missing "
                     "or damaged); they were thrown away and are computed again"
@@ -255,18 +255,20 @@ class StoreWriter:
         for name in (f"{_WRITING}*", f"{_REMOVING}*"):
             for leftover in self._partial.glob(name):
                 shutil.rmtree(leftover)
+        for folder in (self._partial, *self._partial.glob("[!.]*/")):
+            remove_leftovers(folder / ROOT_FILE)
         for checkpoint in (self._partial / _CHECKPOINTS).glob(".*"):
             checkpoint.unlink(missing_ok=True)
-        remove_leftovers(self._partial / ROOT_FILE)
         files = {f"{group}/{name}" for group, found in self._root.digests.items() for name in found}
         for metadata in sorted(self._partial.glob("[!.]*/**/" + ROOT_FILE)):
-            folder = metadata.parent
-            remove_leftovers(metadata)
-            name = folder.relative_to(self._partial).as_posix()
+            name = metadata.parent.relative_to(self._partial).as_posix()
             if not any(file.startswith(f"{name}/") for file in files):
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(metadata.parent, ignore_errors=True)
             elif f"{name}/{ROOT_FILE}" not in files:
                 metadata.unlink(missing_ok=True)
+        for folder in self._partial.glob("[!.]*/"):
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def _set_digests(self, digests: Mapping[str, Mapping[str, str]]) -> None:
         root = replace(self._root, digests=digests)
@@ -298,7 +300,7 @@ class StoreWriter:
                 made[above.as_posix()] = {ROOT_FILE: sha256(EMPTY_GROUP)}
         return made
 
-    @contextmanager
+    @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
