@@ -81,7 +81,7 @@ def read_root(folder: Path) -> tuple[Root, str]:
     try:
         content = (folder / ROOT_FILE).read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise _no_root(folder, "has no zarr.json", "zarr.json is missing") from None
+        raise _no_root(folder, "it has no zarr.json", "zarr.json is missing") from None
     except OSError as error:
         raise StoreError(f"{folder} cannot be read ({error.strerror})") from None
     try:

@@ -54,13 +54,21 @@ def open_store(path: Path | str) -> xr.DataTree:
     """
     path = Path(path)
     _require_folder(path)
+    try:
+        return _verified_tree(path)
+    except DamageError:
+        _require_folder(path)  # has a run taken it up meanwhile?
+        raise
+
+
+def _verified_tree(path: Path) -> xr.DataTree:
     root, digest = read_root(path)
     if not root.is_finished:
         raise StoreError(f"{path} is not finished: run the same case again and it goes on")
     files = {
-        f"{group}/{name}": digest for group, found in root.digests.items() for name, digest in found.items()
+        f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
     }
-    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, str(path), REMEDY)
+    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
     try:
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
@@ -70,8 +78,10 @@ def open_store(path: Path | str) -> xr.DataTree:
                     variable.load()
     except (StoreError, MemoryError):
         raise
-    except Exception as error:  # written by libraries that these do not understand
-        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
+    except Exception as error:  # each file is what was written
+        raise StoreError(
+            f"{path} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
+        ) from None
     for name in ("digests", "digest"):
         del tree.attrs[name]
     return tree
@@ -126,7 +136,8 @@ class StoreWriter:
             self._remove_strays()
         except OSError as error:
             raise StoreError(
-                f"{path.parent} cannot be written ({error.strerror}): choose another folder with --out"
+                f"{error.filename or path.parent} cannot be written ({error.strerror}): choose another folder with "
+                "--out"
             ) from None
 
     def read(self, group: str) -> xr.Dataset | None:
@@ -138,7 +149,7 @@ class StoreWriter:
         digests = self._root.digests.get(group)
         if digests is None:
             return None
-        store = VerifiedStore(self._partial / group, digests, f"{self._partial / group}")
+        store = VerifiedStore(self._partial / group, digests)
         try:
             store.require_all()
             found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]

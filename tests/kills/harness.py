@@ -52,9 +52,11 @@ def kill_at(action: Action, folder: Path, n: int, *, torn: bool = False) -> None
     def deadly(what: str, path: str) -> None:
         nonlocal seen
         if seen == n:
-            if torn:
-                Path(path).write_bytes(b'{"zarr')
-            os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                if torn:
+                    Path(path).write_bytes(b'{"zarr')
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)
         seen += 1
 
     code = wait(start(action, lambda: _watch(folder, deadly)))

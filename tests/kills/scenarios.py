@@ -8,6 +8,7 @@ It prints what was wrong, one sentence a line, and at the end how many kills the
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,26 @@ class Scenarios:
         self._run()
         yield from self._wrong("at once", self.case)
         self._clear()
+
+    def no_room(self) -> Iterator[str]:
+        """Files may be no longer than so many bytes: what was complete is kept, and the run goes on with room."""
+
+        def cramped() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                self._run()
+            except StoreError as error:
+                if "what was complete is kept" in str(error) or "cannot be written" in str(error):
+                    return
+                raise
+            raise RuntimeError("a run without room goes well")
+
+        for limit in (100, 2000, 4000, 6000):
+            if wait(start(cramped)) != 0:
+                yield f"files of at most {limit} bytes: not a sentence"
+            self._run()
+            yield from self._wrong(f"files of at most {limit} bytes", self.case)
+            self._clear()
 
     def _killed_everywhere(self, name: str, before: Path | None) -> Iterator[str]:
         self._restore(before)
@@ -198,7 +219,13 @@ def stray(folder: Path) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     scenarios = Scenarios(Path(sys.argv[1]), every=sys.argv[2:] == ["every"])
-    for scenario in (scenarios.fresh, scenarios.resumed, scenarios.failed, scenarios.at_once):
+    for scenario in (
+        scenarios.fresh,
+        scenarios.resumed,
+        scenarios.failed,
+        scenarios.at_once,
+        scenarios.no_room,
+    ):
         for sentence in scenario():
             print(sentence, flush=True)
     print(f"{scenarios.kills} kills")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,14 @@ def test_damage_to_theta_is_found_at_first_use(store: Path) -> None:
         _ = tree["discrete/theta"].values
     with pytest.raises(StoreError, match="discrete/theta/c/0/0"):
         tree["discrete/theta"].isel(step=-1).load()
+
+
+def test_theta_is_read_wherever_the_process_has_gone(store: Path, monkeypatch) -> None:
+    monkeypatch.chdir(store.parent)
+    tree = open_store(store.name)
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(tree))["discrete/theta"], np.zeros((5, 3)))
+    np.testing.assert_array_equal(tree["discrete/theta"], np.zeros((5, 3)))
 
 
 def test_files_that_changed_places_are_damage(store: Path) -> None:

@@ -213,12 +213,14 @@ def test_unfinished_results_that_are_damaged_are_computed_again(
         with pytest.raises(KeyboardInterrupt):
             run(tiny_case, tmp_path / "out")
     folder = partial_path(tmp_path / "out/tiny/run.zarr") / group
+    (tmp_path / "out/tiny/.report.html-dead").touch()
     os.truncate(folder / "zarr.json", 10)
     done = []
     for name in ("train", "solve"):
         monkeypatch.setattr(member, name, counted(getattr(member, name), name, done))
     outcome = run(tiny_case, tmp_path / "out")
     assert done == again
+    assert {path.name for path in (tmp_path / "out/tiny").iterdir()} == {".lock", "run.zarr"}
     assert len(outcome.discarded) == len(again)  # comparisons are always computed
     assert all(f"{folder} is damaged: zarr.json" in sentence for sentence in outcome.discarded)
     for name in ("discrete", "comparison/gradient", "comparison/modified_2_hessian"):
