@@ -80,6 +80,7 @@ def _require_buildable(case: Case, path: Path) -> None:
 
 def _run_one(case: Case, path: Path, out: Path) -> int:
     """The exit code."""
+    from nm_ode.results.store import WriteError
     from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
     heed()
@@ -87,6 +88,9 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     try:
         with progress_bars() as progress:
             outcome = run_case(case, path, out, progress)
+    except WriteError as error:
+        complain(f"{case.name}: {error}")
+        return FAILED
     except (CaseError, StoreError) as error:
         complain(str(error))
         return MISTAKE
@@ -102,6 +106,8 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
             "more, or a smaller case"
         )
         return FAILED
+    for discarded in outcome.discarded:
+        print_dim(discarded)
     presented = present(outcome.tree, outcome.store)
     if outcome.reused:
         print_dim("Done before; nothing was computed again.")
