@@ -1,4 +1,4 @@
-"""The graph of model and loss as plain tensor operations, and the values that do not depend on parameters.
+"""The graph of model and loss as plain tensor operations, and the integers that are the same for every batch.
 
 torch.export is used for it: unlike torch.fx's symbolic trace it follows a module's own Python, knows shapes and
 strides, and makes no difference between `nn.Linear`, `F.linear` and `x @ w.T`.
@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,8 @@ from torch.fx import GraphModule, Node
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.sizes import fix_sizes, other_sizes, unknown_sizes
+from nm_ode.symmetries.stops import keep_stops
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
@@ -34,7 +35,9 @@ class Graph:
         operations: the calls, each with its shape and dtype in `meta["val"]`.
         parameters: placeholder → name in the model, of trainable parameters; tied ones have one placeholder.
         frozen: placeholders of parameters that are not trained.
-        known: values of integer tensors that depend on no parameter (indices, masks, shapes).
+        known: integer tensors that are the same for every batch: of buffers and constants, never of data or sizes.
+        sized: operations with an argument that was made of the batch's sizes.
+        other_sizes: numbers of samples at which the model may do something else.
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
@@ -45,6 +48,8 @@ class Graph:
     parameters: dict[Node, str]
     frozen: frozenset[Node]
     known: dict[Node, Tensor]
+    sized: frozenset[Node]
+    other_sizes: tuple[int, ...]
     loss: Node
     module: GraphModule = field(repr=False)
     inputs: tuple[str | int, ...]
@@ -64,15 +69,22 @@ class LossModule(nn.Module):
         return self.objective(self.model, with_tensors(self._like, tensors))
 
 
-def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
+def trace(model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool = True) -> Graph:
     """Trace objective(model, batch), the tensors of the batch being inputs.
+
+    Args:
+        sizes: tell what is made of the batch's sizes from constants; False for a graph of this size alone.
 
     Raises:
         SymmetryError: the model's Python depends on the values of tensors, or it does what cannot be exported.
     """
     whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
-    exported = _exported(whole, tensors)
+    exported = _exported(whole, tensors, sizes)
     signature = exported.graph_signature
+    data = [node for node in exported.graph.nodes if node.name in signature.user_inputs]
+    elsewhere = other_sizes([node.meta["val"] for node in data]) if sizes else ()
+    sized = fix_sizes(exported.graph)
+    exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
     loss = output.args[0][-1]
     live = _ancestors(loss)
@@ -80,7 +92,7 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
     parameters: dict[Node, str] = {}
     frozen: set[Node] = set()
     inputs: list[str | int] = []
-    data: dict[Node, Tensor] = {}
+    constants: dict[Node, Tensor] = {}
     for node in exported.graph.nodes:
         if node.op != "placeholder":
             continue
@@ -94,23 +106,27 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
                 else:
                     frozen.add(node)
         elif node.name in signature.inputs_to_buffers:
-            inputs.append(signature.inputs_to_buffers[node.name])
+            name = signature.inputs_to_buffers[node.name]
+            inputs.append(name)
+            # A buffer that the forward pass changes (a counter) is another one at the next batch.
+            if name not in signature.buffers_to_mutate.values():
+                constants[node] = whole.get_buffer(name)
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             name = signature.inputs_to_lifted_tensor_constants[node.name]
             inputs.append(_constant(name))
             constant = exported.constants[name]
             assert isinstance(constant, Tensor)
-            data[node] = constant
+            constants[node] = constant
         else:
-            number = signature.user_inputs.index(node.name)
-            inputs.append(number)
-            data[node] = tensors[number]
+            inputs.append(signature.user_inputs.index(node.name))
     operations = tuple(node for node in exported.graph.nodes if node.op == "call_function" and node in live)
     return Graph(
         operations=operations,
         parameters=parameters,
         frozen=frozenset(frozen),
-        known=_known(operations, data, exported),
+        known=_known(operations, constants, sized),
+        sized=sized,
+        other_sizes=elsewhere,
         loss=loss,
         module=exported.graph_module,
         inputs=tuple(inputs),
@@ -118,19 +134,23 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
     )
 
 
-def _exported(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram:
-    try:
-        with _quiet():
-            exported = torch.export.export(whole, tensors, strict=False)
-            # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
-            plain: ExportedProgram = exported.run_decompositions({})
-            return plain
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SymmetryError(
-            f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
-            "models whose operations do not depend on the values of tensors"
-        ) from error
+def _exported(whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool) -> ExportedProgram:
+    for unknown in (unknown_sizes(tensors), None) if sizes else (None,):
+        try:
+            with _quiet():
+                shapes = None if unknown is None else {"tensors": unknown}
+                exported = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
+                keep_stops(exported.graph_module)
+                # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
+                plain: ExportedProgram = exported.run_decompositions({})
+                return plain
+        except Exception as error:
+            reason = error
+    first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+    raise SymmetryError(
+        f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
+        "models whose operations do not depend on the values of tensors"
+    ) from reason
 
 
 def _constant(name: str) -> str:
@@ -164,24 +184,26 @@ def _ancestors(node: Node) -> set[Node]:
 
 
 def _known(
-    operations: tuple[Node, ...], data: dict[Node, Tensor], exported: ExportedProgram
+    operations: tuple[Node, ...], constants: dict[Node, Tensor], sized: frozenset[Node]
 ) -> dict[Node, Tensor]:
-    buffers = {}
-    for node in exported.graph.nodes:
-        if node.op == "placeholder" and node.name in exported.graph_signature.inputs_to_buffers:
-            name = exported.graph_signature.inputs_to_buffers[node.name]
-            buffer: Any = exported.state_dict.get(name, exported.constants.get(name))
-            if isinstance(buffer, Tensor) and not buffer.is_floating_point():
-                buffers[node] = buffer
-    known = {**data, **buffers}
+    """What is computed of constants alone: neither of data nor of its sizes, nor drawn at random."""
+    known = {node: tensor for node, tensor in constants.items() if not _real(tensor)}
     for node in operations:
         result = node.meta.get("val")
-        if not isinstance(result, Tensor) or result.is_floating_point() or result.is_complex():
+        if not isinstance(result, Tensor) or _real(result) or node in sized or _random(node):
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])
             known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
     return known
+
+
+def _real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""Sizes of a batch as unknowns: what an operation reads of them, and where a model asks how large its batch is.
+
+torch.export keeps sizes as symbols where it can. The proof runs on the sizes of the example, which are put in their
+place; but a number that was made of a size is data: what is picked by it is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torch.fx import Graph, Node
+
+from nm_ode.symmetries.errors import SymmetryError
+
+_MOST = 1024  # samples of a batch that is tried because a model asks for its size
+_MANY = 4  # other sizes that are looked at
+
+_Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
+
+
+def unknown_sizes(tensors: Sequence[Tensor]) -> tuple[dict[int, Any], ...]:
+    """For torch.export: the number of samples, and of the tokens of what is no image, may be any."""
+    return tuple(
+        dict.fromkeys(range(tensor.ndim if tensor.ndim <= 3 else 1), Dim.AUTO) for tensor in tensors
+    )
+
+
+def fix_sizes(graph: Graph) -> frozenset[Node]:
+    """Put the example's sizes in the place of symbols; the operations with an argument that was made of one.
+
+    Raises:
+        SymmetryError: a size depends on the values of tensors.
+    """
+    numbers = {
+        node: _hint(node.meta["val"])
+        for node in graph.nodes
+        if isinstance(node.meta.get("val"), _Symbolic)
+    }
+    sized = set()
+    for node in graph.nodes:
+        if "val" in node.meta:
+            node.meta["val"] = _fixed(node.meta["val"])
+        if any(needed in numbers for needed in node.all_input_nodes):
+            node.args, node.kwargs = torch.fx.map_arg(
+                (node.args, node.kwargs), lambda needed: numbers.get(needed, needed)
+            )
+            sized.add(node)
+    return frozenset(sized)
+
+
+def other_sizes(inputs: Iterable[Tensor]) -> tuple[int, ...]:
+    """Numbers of samples at which the traced model may do something else than at the example's.
+
+    Args:
+        inputs: the data's tensors as torch.export keeps them, with symbols.
+    """
+    first = [tensor.shape[0] for tensor in inputs if tensor.ndim]
+    symbols = {size.node.expr for size in first if isinstance(size, torch.SymInt)}
+    symbols = {symbol for symbol in symbols if isinstance(symbol, sympy.Symbol)}
+    if not symbols:  # it is read as a number: a loop over the samples, or a question
+        return tuple({int(size) + 1: None for size in first})[:1]
+    environment = next(size for size in first if isinstance(size, torch.SymInt)).node.shape_env
+    asked = [guard.expr.xreplace(dict(environment.replacements)) for guard in environment.guards]
+    asked = [guard for guard in asked if guard.free_symbols and guard.free_symbols <= symbols]
+    near = {int(number) + step for guard in asked for number in guard.atoms(sympy.Integer) for step in (-1, 0, 1)}
+    near |= {_hint(size) + 1 for size in first}
+    found = [
+        n
+        for n in sorted(near)
+        if 2 <= n <= _MOST
+        and any(guard.xreplace(dict.fromkeys(symbols, sympy.Integer(n))) == sympy.false for guard in asked)
+    ]
+    return tuple(found[:_MANY])
+
+
+def _hint(number: Any) -> Any:
+    if not isinstance(number, _Symbolic):
+        return number
+    if not number.node.has_hint():
+        raise SymmetryError(
+            "the model's sizes depend on the values of tensors (x[mask], nonzero, unique), so that one graph does not "
+            "hold for all batches; write it with torch.where or a product with the mask"
+        )
+    return number.node.hint
+
+
+def _fixed(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_fixed(part) for part in value)
+    if not isinstance(value, Tensor) or not any(
+        isinstance(size, torch.SymInt) for size in (*value.shape, *value.stride())
+    ):
+        return value
+    sizes, strides = ([_hint(n) for n in numbers] for numbers in (value.shape, value.stride()))
+    return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
