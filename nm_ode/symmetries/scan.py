@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
 from nm_ode.parameters import Layout
+from nm_ode.symmetries.alone import alone
 from nm_ode.symmetries.discovery import Symmetries, verified_symmetries
+from nm_ode.symmetries.draws import WIDE
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
 from nm_ode.symmetries.kinds import KINDS
@@ -73,10 +75,11 @@ class Scan:
     unexplained: tuple[Unexplained, ...]
 
 
+@alone
 def scan_symmetries(
     model: nn.Module,
     example_input: Tensor,
-    loss: str | LossFunction = "cross_entropy",
+    loss: str | LossFunction | None = None,
     *,
     target: Tensor | None = None,
     seed: int = 0,
@@ -90,6 +93,7 @@ def scan_symmetries(
     return _scan(traced, verified_symmetries(traced, seed=seed), seed)
 
 
+@alone
 def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int = 8, seed: int = 0) -> Scan:
     """The same for a problem; `found` are its symmetries, if they are known already.
 
@@ -153,7 +157,7 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
     sums, squares = np.empty((draws, 2 * blocks.shape[1])), np.zeros(2 * blocks.shape[1])
     for draw in range(draws):
         theta = traced.drawn_theta(generator)
-        tensors = traced.drawn_tensors(generator)
+        tensors = traced.drawn_tensors(WIDE, generator)
         parameters = leaves(layout, theta)
         loss = extended(parameters, epsilons, tensors, draw)
         pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor
 from torch.export import Dim
@@ -25,9 +24,7 @@ _Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
 
 def unknown_sizes(tensors: Sequence[Tensor]) -> tuple[dict[int, Any], ...]:
     """For torch.export: the number of samples, and of the tokens of what is no image, may be any."""
-    return tuple(
-        dict.fromkeys(range(tensor.ndim if tensor.ndim <= 3 else 1), Dim.AUTO) for tensor in tensors
-    )
+    return tuple(dict.fromkeys(range(tensor.ndim if tensor.ndim <= 3 else 1), Dim.AUTO) for tensor in tensors)
 
 
 def fix_sizes(graph: Graph) -> frozenset[Node]:
@@ -37,9 +34,7 @@ def fix_sizes(graph: Graph) -> frozenset[Node]:
         SymmetryError: a size depends on the values of tensors.
     """
     numbers = {
-        node: _hint(node.meta["val"])
-        for node in graph.nodes
-        if isinstance(node.meta.get("val"), _Symbolic)
+        node: _hint(node.meta["val"]) for node in graph.nodes if isinstance(node.meta.get("val"), _Symbolic)
     }
     sized = set()
     for node in graph.nodes:
@@ -59,23 +54,21 @@ def other_sizes(inputs: Iterable[Tensor]) -> tuple[int, ...]:
     Args:
         inputs: the data's tensors as torch.export keeps them, with symbols.
     """
-    first = [tensor.shape[0] for tensor in inputs if tensor.ndim]
-    symbols = {size.node.expr for size in first if isinstance(size, torch.SymInt)}
-    symbols = {symbol for symbol in symbols if isinstance(symbol, sympy.Symbol)}
+    first: list[Any] = [tensor.shape[0] for tensor in inputs if tensor.ndim]
+    unknown = [size.node for size in first if isinstance(size, torch.SymInt)]
+    symbols = {node.expr for node in unknown if node.expr.is_Symbol}
     if not symbols:  # it is read as a number: a loop over the samples, or a question
         return tuple({int(size) + 1: None for size in first})[:1]
-    environment = next(size for size in first if isinstance(size, torch.SymInt)).node.shape_env
+    environment = unknown[0].shape_env
     asked = [guard.expr.xreplace(dict(environment.replacements)) for guard in environment.guards]
     asked = [guard for guard in asked if guard.free_symbols and guard.free_symbols <= symbols]
-    near = {int(number) + step for guard in asked for number in guard.atoms(sympy.Integer) for step in (-1, 0, 1)}
-    near |= {_hint(size) + 1 for size in first}
-    found = [
-        n
-        for n in sorted(near)
-        if 2 <= n <= _MOST
-        and any(guard.xreplace(dict.fromkeys(symbols, sympy.Integer(n))) == sympy.false for guard in asked)
-    ]
-    return tuple(found[:_MANY])
+    numbers = {int(number) for guard in asked for number in guard.atoms() if number.is_Integer}
+    near = {number + step for number in numbers for step in (-1, 0, 1)} | {_hint(size) + 1 for size in first}
+
+    def violated(n: int) -> bool:
+        return any(str(guard.subs(dict.fromkeys(symbols, n))) == "False" for guard in asked)
+
+    return tuple([n for n in sorted(near) if 2 <= n <= _MOST and violated(n)][:_MANY])
 
 
 def _hint(number: Any) -> Any:
