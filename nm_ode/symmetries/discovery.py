@@ -120,6 +120,15 @@ def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: i
 
 def verified_symmetries(loss: TracedLoss, *, draws: int = 2, seed: int = 0) -> Symmetries:
     """What the rules prove of a traced model, and the numbers bear out."""
+    found = _verified(loss, draws, seed)
+    if found.left_out and loss.graph.has_stops:
+        # No gradient comes out of the model's blocks under no_grad, then; out of a checkpoint's it does.
+        stopped = _verified(replace(loss, stops=True), draws, seed)
+        return found if stopped.left_out else stopped
+    return found
+
+
+def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
     symmetries, links = discover(loss.graph)
     seen = verify(loss, symmetries, links, draws=draws, seed=seed)
     elsewhere = lost_elsewhere(loss, symmetries)

@@ -54,7 +54,7 @@ def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int =
     whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
     buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             loss = functional_call(whole, buffers, tensors)
     except SymmetryError:
@@ -64,6 +64,7 @@ def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int =
         raise SymmetryError(
             f"the loss of the example cannot be evaluated ({type(error).__name__}: {first})"
         ) from error
+    loss = loss.detach() if isinstance(loss, Tensor) else loss
     if not isinstance(loss, Tensor) or loss.ndim:
         raise SymmetryError(f"the loss {no_scalar(loss)}")
     if not math.isfinite(float(loss)):

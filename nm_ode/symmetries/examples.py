@@ -79,7 +79,7 @@ def loss_and_target(
 
 def _drawn_target(model: nn.Module, loss: str, x: Tensor, seed: int) -> Tensor:
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             output = copy.deepcopy(model)(x)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

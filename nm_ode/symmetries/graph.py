@@ -21,7 +21,7 @@ from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.sizes import fix_sizes, other_sizes, unknown_sizes
-from nm_ode.symmetries.stops import keep_stops
+from nm_ode.symmetries.stops import find_stops
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
@@ -38,6 +38,7 @@ class Graph:
         known: integer tensors that are the same for every batch: of buffers and constants, never of data or sizes.
         sized: operations with an argument that was made of the batch's sizes.
         other_sizes: numbers of samples at which the model may do something else.
+        has_stops: there are blocks under `torch.no_grad` in the model.
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
@@ -50,6 +51,7 @@ class Graph:
     known: dict[Node, Tensor]
     sized: frozenset[Node]
     other_sizes: tuple[int, ...]
+    has_stops: bool
     loss: Node
     module: GraphModule = field(repr=False)
     inputs: tuple[str | int, ...]
@@ -69,17 +71,20 @@ class LossModule(nn.Module):
         return self.objective(self.model, with_tensors(self._like, tensors))
 
 
-def trace(model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool = True) -> Graph:
+def trace(
+    model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool = True, stops: bool = False
+) -> Graph:
     """Trace objective(model, batch), the tensors of the batch being inputs.
 
     Args:
         sizes: tell what is made of the batch's sizes from constants; False for a graph of this size alone.
+        stops: no gradient comes out of blocks under `torch.no_grad`.
 
     Raises:
         SymmetryError: the model's Python depends on the values of tensors, or it does what cannot be exported.
     """
     whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
-    exported = _exported(whole, tensors, sizes)
+    exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
     data = [node for node in exported.graph.nodes if node.name in signature.user_inputs]
     elsewhere = other_sizes([node.meta["val"] for node in data]) if sizes else ()
@@ -127,6 +132,7 @@ def trace(model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool =
         known=_known(operations, constants, sized),
         sized=sized,
         other_sizes=elsewhere,
+        has_stops=has_stops,
         loss=loss,
         module=exported.graph_module,
         inputs=tuple(inputs),
@@ -134,16 +140,18 @@ def trace(model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool =
     )
 
 
-def _exported(whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool) -> ExportedProgram:
+def _exported(
+    whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
+) -> tuple[ExportedProgram, bool]:
     for unknown in (unknown_sizes(tensors), None) if sizes else (None,):
         try:
             with _quiet():
                 shapes = None if unknown is None else {"tensors": unknown}
                 exported = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
-                keep_stops(exported.graph_module)
+                has_stops = find_stops(exported.graph_module, keep=stops)
                 # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
                 plain: ExportedProgram = exported.run_decompositions({})
-                return plain
+                return plain, has_stops
         except Exception as error:
             reason = error
     first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__

@@ -33,12 +33,12 @@ def _of_size(loss: TracedLoss, size: int) -> TracedLoss | None:
     whole = LossModule(loss.model, loss.objective, batch)
     buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             functional_call(whole, buffers, tensors)
     except Exception:  # whatever a model says of a batch that it does not take
         return None
     try:
-        return TracedLoss(loss.model, loss.objective, batch, sizes=False)
+        return TracedLoss(loss.model, loss.objective, batch, sizes=False, stops=loss.stops)
     except SymmetryError as error:
         raise SymmetryError(f"for a batch of {size} samples {error}") from error
 

@@ -7,23 +7,25 @@ else, and of that nothing is proved.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.func import functional_call
 
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.graph import MODEL, LossModule
+from nm_ode.symmetries.graph import LossModule
 from nm_ode.symmetries.layers import faint_scale
 from nm_ode.symmetries.traced_loss import TracedLoss
 
 SAME = 1e-8
 """Gradients of a parameter that differ by less, relative to its layer's, are the same but for rounding."""
 
+_TORCHS_OWN = ("BackwardHookFunction", "CheckpointFunction")
 _LARGE = 2.0**20  # times the loss: a backward that is not linear (a clipped gradient) then shows itself
 
 
@@ -49,16 +51,14 @@ def own_gradient(loss: TracedLoss, theta: Tensor, tensors: tuple[Tensor, ...], s
         SymmetryError: autograd does not go through the model.
     """
     whole = LossModule(loss.model, loss.objective, loss.batch)
-    leaf = {
-        slot.name: theta[slot.slice].view(slot.shape).detach().clone().requires_grad_()
-        for slot in loss.layout.slots
-    }
-    given = {MODEL + name: parameter for name, parameter in leaf.items()}
-    given |= {name: buffer.clone() for name, buffer in whole.named_buffers()}  # running statistics stay
+    parameters = {slot.name: loss.model.get_parameter(slot.name) for slot in loss.layout.slots}
     factor = _LARGE if seed == 0 else 1.0
-    with torch.random.fork_rng(devices=[]):
+    # In the model itself: what a checkpoint computes again in the backward pass must see the same parameters.
+    with _kept(whole, parameters.values()), torch.random.fork_rng(devices=[]):
+        for slot, piece in zip(loss.layout.slots, loss.layout.split(theta), strict=True):
+            parameters[slot.name].data = piece.clone()
         torch.manual_seed(seed)
-        made = functional_call(whole, given, tensors)
+        made = whole(*tensors)
         functions = _functions(made)
         try:
             # As training does it, and not by autograd.grad, which some checkpoints refuse.
@@ -68,8 +68,30 @@ def own_gradient(loss: TracedLoss, theta: Tensor, tensors: tuple[Tensor, ...], s
                 f"autograd does not go through {type(loss.model).__name__} ({_first_line(error)}), so it has no "
                 "gradient of which anything could be proved"
             ) from error
-    pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in leaf.values()]
+        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters.values()]
     return OwnGradient(float(made.detach()), torch.cat([p.reshape(-1) for p in pieces]) / factor, functions)
+
+
+@contextmanager
+def _kept(whole: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Parameters and buffers (running statistics, counters) are afterwards as they were."""
+    values = [(parameter, parameter.data) for parameter in parameters]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in whole.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for parameter in whole.parameters():
+            parameter.grad = None
+        for parameter, value in values:
+            parameter.data = value
+        for module, name, buffer, value in buffers:
+            with torch.no_grad():
+                buffer.copy_(value)
+            module._buffers[name] = buffer
 
 
 def differing(layout: Layout, own: Tensor, graph: Tensor) -> tuple[str, ...]:
@@ -97,8 +119,9 @@ def _functions(made: Tensor) -> tuple[str, ...]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = None
+        name = type(node).__name__.removesuffix("Backward")
+        if isinstance(node, BackwardCFunction) and name not in _TORCHS_OWN:
+            found[name] = None
         waiting.extend(following for following, _ in node.next_functions)
     return tuple(found)
 

@@ -10,19 +10,22 @@ from torch.fx import GraphModule, Node
 _WITH_GRADIENTS_SET = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
-def keep_stops(module: GraphModule) -> None:
-    """Detach what comes out of blocks without gradients, so that the graph says so when the blocks are inlined.
+def find_stops(module: GraphModule, *, keep: bool) -> bool:
+    """Are there blocks without gradients? To `keep` them, what comes out is detached, since blocks are inlined.
 
     Nothing that moves may enter a `detach` (no rule knows it), which is what makes the proof hold: the gradient that
     trains is then the derivative along all that the symmetry moves.
     """
+    found = False
     for inner in list(module.modules()):
         if isinstance(inner, GraphModule):
             for node in list(inner.graph.nodes):
                 if node.target is _WITH_GRADIENTS_SET and node.args[0] is False:
-                    for result in list(node.users):
+                    found = True
+                    for result in list(node.users) if keep else ():
                         _detached(inner, result)
             inner.recompile()
+    return found
 
 
 def _detached(module: GraphModule, node: Node) -> None:

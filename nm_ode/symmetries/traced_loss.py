@@ -28,6 +28,7 @@ class TracedLoss:
 
     Attributes:
         hooked: parameters whose gradients a hook of the caller's may change.
+        sizes, stops: as of `trace`.
 
     Raises:
         SymmetryError: the model cannot be traced.
@@ -38,12 +39,13 @@ class TracedLoss:
     batch: Batch
     hooked: tuple[str, ...] = ()
     sizes: bool = True
+    stops: bool = False
     graph: Graph = field(init=False)
     layout: Layout = field(init=False)
     within: dict[int, Range] = field(init=False)
 
     def __post_init__(self) -> None:
-        graph = trace(self.model, self.objective, self.batch, sizes=self.sizes)
+        graph = trace(self.model, self.objective, self.batch, sizes=self.sizes, stops=self.stops)
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "layout", Layout.of(self.model))
         object.__setattr__(self, "within", ranges(graph))

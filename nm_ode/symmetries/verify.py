@@ -117,6 +117,9 @@ def _gradient(extended: ExtendedLoss, at: _Point) -> tuple[float, Tensor, tuple[
     parameters = leaves(extended.layout, at.theta)
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
     loss = extended(parameters, epsilons, at.tensors, at.seed)
+    if not loss.requires_grad:  # gradients stop before the parameters
+        zero = loss.new_zeros(extended.layout.size)
+        return float(loss), zero, tuple(torch.zeros_like(e) for e in extended.epsilons)
     found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
     return float(loss.detach()), flat(found[: len(parameters)]), found[len(parameters) :]
 
@@ -159,6 +162,8 @@ def _hessian_residuals(
     leaf = list(parameters.values())
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
     loss = extended(parameters, epsilons, at.tensors, at.seed)
+    if not loss.requires_grad:
+        return dict.fromkeys((s.name for s in meter.symmetries), 0.0)
     first = torch.autograd.grad(loss, [*leaf, *epsilons], create_graph=True, materialize_grads=True)
     gradients, by_epsilon = first[: len(leaf)], first[len(leaf) :]
     gradient = flat([g.detach() for g in gradients])
