@@ -129,4 +129,4 @@ def _table(found: Symmetries) -> xr.Dataset:
         },
         coords={"symmetry": words([s.name for s in found])},
     )
-    return annotate(write(table, SymmetriesInfo(found.n_charges())))
+    return annotate(write(table, SymmetriesInfo(found.n_charges(), remarks=(*found.left_out, *found.notes))))

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,10 @@ from torch.fx import GraphModule, Node
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.sizes import fix_sizes, other_sizes, unknown_sizes
+from nm_ode.symmetries.sizes import fix_sizes, other_sizes, read_as_number, symbolic_len, unknown_sizes
 from nm_ode.symmetries.stops import find_stops
+
+_log = logging.getLogger(__name__)
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
@@ -86,8 +89,7 @@ def trace(
     whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
     exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
-    data = [node for node in exported.graph.nodes if node.name in signature.user_inputs]
-    elsewhere = other_sizes([node.meta["val"] for node in data]) if sizes else ()
+    elsewhere = other_sizes(_data(exported)) if sizes else ()
     sized = fix_sizes(exported.graph)
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
@@ -143,22 +145,42 @@ def trace(
 def _exported(
     whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
 ) -> tuple[ExportedProgram, bool]:
-    for unknown in (unknown_sizes(tensors), None) if sizes else (None,):
+    if sizes:
         try:
-            with _quiet():
-                shapes = None if unknown is None else {"tensors": unknown}
-                exported = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
-                has_stops = find_stops(exported.graph_module, keep=stops)
-                # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
-                plain: ExportedProgram = exported.run_decompositions({})
-                return plain, has_stops
-        except Exception as error:
-            reason = error
-    first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
-    raise SymmetryError(
-        f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
-        "models whose operations do not depend on the values of tensors"
-    ) from reason
+            made = _export(whole, tensors, unknown_sizes(tensors), stops)
+            if read_as_number(_data(made[0])):
+                with symbolic_len():
+                    again = _export(whole, tensors, unknown_sizes(tensors), stops)
+                made = made if read_as_number(_data(again[0])) else again
+            return made
+        except Exception:  # what cannot be exported at all says so below
+            _log.debug("the graph of %s has the example's sizes alone", type(whole.model).__name__)
+    try:
+        return _export(whole, tensors, None, stops)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SymmetryError(
+            f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
+            "models whose operations do not depend on the values of tensors"
+        ) from error
+
+
+def _export(
+    whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any, stops: bool
+) -> tuple[ExportedProgram, bool]:
+    with _quiet():
+        shapes = None if unknown is None else {"tensors": unknown}
+        exported = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
+        has_stops = find_stops(exported.graph_module, keep=stops)
+        # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
+        plain: ExportedProgram = exported.run_decompositions({})
+        return plain, has_stops
+
+
+def _data(exported: ExportedProgram) -> list[Tensor]:
+    """The batch's tensors as the graph has them, with symbols for sizes."""
+    names = exported.graph_signature.user_inputs
+    return [node.meta["val"] for node in exported.graph.nodes if node.name in names]
 
 
 def _constant(name: str) -> str:

@@ -6,7 +6,9 @@ place; but a number that was made of a size is data: what is picked by it is not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import builtins
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +27,31 @@ _Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
 def unknown_sizes(tensors: Sequence[Tensor]) -> tuple[dict[int, Any], ...]:
     """For torch.export: the number of samples, and of the tokens of what is no image, may be any."""
     return tuple(dict.fromkeys(range(tensor.ndim if tensor.ndim <= 3 else 1), Dim.AUTO) for tensor in tensors)
+
+
+@contextmanager
+def symbolic_len() -> Iterator[None]:
+    """`len(x)` of a tensor is its first size as the symbol that it is, not the number that Python makes of it.
+
+    Python's `len` itself is another function meanwhile, which gives the same of all else: nothing but a size that has
+    become a number would be left to see in a model that writes `torch.arange(len(x))`.
+    """
+    plain = builtins.len
+
+    def length(of: Any) -> Any:
+        return of.shape[0] if isinstance(of, Tensor) and of.ndim else plain(of)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain
+
+
+def read_as_number(inputs: Iterable[Tensor]) -> bool:
+    """Has the number of samples, a symbol at first, become a number on the way?"""
+    first: list[Any] = [tensor.shape[0] for tensor in inputs if tensor.ndim]
+    return not any(isinstance(size, torch.SymInt) and size.node.expr.is_Symbol for size in first)
 
 
 def fix_sizes(graph: Graph) -> frozenset[Node]:
