@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,6 @@ from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.sizes import fix_sizes, other_sizes, read_as_number, symbolic_len, unknown_sizes
 from nm_ode.symmetries.stops import find_stops
-
-_log = logging.getLogger(__name__)
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
@@ -145,18 +143,13 @@ def trace(
 def _exported(
     whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
 ) -> tuple[ExportedProgram, bool]:
-    if sizes:
-        try:
-            made = _export(whole, tensors, unknown_sizes(tensors), stops)
-            if read_as_number(_data(made[0])):
-                with symbolic_len():
-                    again = _export(whole, tensors, unknown_sizes(tensors), stops)
-                made = made if read_as_number(_data(again[0])) else again
-            return made
-        except Exception:  # what cannot be exported at all says so below
-            _log.debug("the graph of %s has the example's sizes alone", type(whole.model).__name__)
+    """Plain operations, and whether there are blocks without gradients."""
     try:
-        return _export(whole, tensors, None, stops)
+        exported = _with_sizes(whole, tensors) if sizes else None
+        if exported is not None:
+            with suppress(Exception):  # then of the example's sizes alone
+                return _plain(exported, stops)
+        return _plain(_export(whole, tensors, None), stops)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SymmetryError(
@@ -165,16 +158,32 @@ def _exported(
         ) from error
 
 
-def _export(
-    whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any, stops: bool
-) -> tuple[ExportedProgram, bool]:
+def _plain(exported: ExportedProgram, stops: bool) -> tuple[ExportedProgram, bool]:
     with _quiet():
-        shapes = None if unknown is None else {"tensors": unknown}
-        exported = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
         has_stops = find_stops(exported.graph_module, keep=stops)
         # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
         plain: ExportedProgram = exported.run_decompositions({})
-        return plain, has_stops
+    return plain, has_stops
+
+
+def _with_sizes(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram | None:
+    """With symbols for the sizes that may be any; None where torch cannot."""
+    try:
+        exported = _export(whole, tensors, unknown_sizes(tensors))
+        if read_as_number(_data(exported)):
+            with symbolic_len():
+                again = _export(whole, tensors, unknown_sizes(tensors))
+            return exported if read_as_number(_data(again)) else again
+        return exported
+    except Exception:
+        return None
+
+
+def _export(whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any) -> ExportedProgram:
+    with _quiet():
+        shapes = None if unknown is None else {"tensors": unknown}
+        exported: ExportedProgram = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
+        return exported
 
 
 def _data(exported: ExportedProgram) -> list[Tensor]:

@@ -233,7 +233,7 @@ def test_targets_that_a_loss_does_not_take_are_not_drawn(loss, target, normal):
     assert found.defects == ()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     look=st.sampled_from(sorted(LOOKUPS)),
     loss=st.sampled_from(sorted(LOSSES)),
