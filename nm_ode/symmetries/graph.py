@@ -21,7 +21,14 @@ from torch.fx import GraphModule, Node
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.sizes import fix_sizes, other_sizes, read_as_number, symbolic_len, unknown_sizes
+from nm_ode.symmetries.sizes import (
+    fix_sizes,
+    other_sizes,
+    read_as_number,
+    reads_part_of_a_parameter,
+    symbolic_len,
+    unknown_sizes,
+)
 from nm_ode.symmetries.stops import find_stops
 
 MODEL = "model."
@@ -170,6 +177,10 @@ def _with_sizes(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgr
     """With symbols for the sizes that may be any; None where torch cannot."""
     try:
         exported = _export(whole, tensors, unknown_sizes(tensors))
+        if any(tensor.ndim > 3 for tensor in tensors) and reads_part_of_a_parameter(
+            exported.graph, exported.graph_signature.inputs_to_parameters
+        ):
+            return _export(whole, tensors, unknown_sizes(tensors, images=True))
         if read_as_number(_data(exported)):
             with symbolic_len():
                 again = _export(whole, tensors, unknown_sizes(tensors))

@@ -7,7 +7,7 @@ place; but a number that was made of a size is data: what is picked by it is not
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,41 @@ from nm_ode.symmetries.errors import SymmetryError
 _MOST = 1024  # samples of a batch that is tried because a model asks for its size
 _MANY = 4  # other sizes that are looked at
 
+_PICKS = {"slice", "narrow", "select", "index", "index_select", "split", "split_with_sizes", "embedding"}
+
 _Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
 
 
-def unknown_sizes(tensors: Sequence[Tensor]) -> tuple[dict[int, Any], ...]:
-    """For torch.export: the number of samples, and of the tokens of what is no image, may be any."""
-    return tuple(dict.fromkeys(range(tensor.ndim if tensor.ndim <= 3 else 1), Dim.AUTO) for tensor in tensors)
+def unknown_sizes(tensors: Sequence[Tensor], *, images: bool = False) -> tuple[dict[int, Any], ...]:
+    """For torch.export: the number of samples, and of the tokens of what is no image, may be any.
+
+    Args:
+        images: those of images too, which takes several times as long where there are convolutions.
+    """
+    return tuple(
+        {
+            dim: Dim.AUTO
+            for dim, size in enumerate(tensor.shape)
+            if size > 1 and (dim == 0 or tensor.ndim <= 3 or images)  # torch keeps a 1 as it is
+        }
+        for tensor in tensors
+    )
+
+
+def reads_part_of_a_parameter(graph: Graph, parameters: Collection[str]) -> bool:
+    """Is a place in a parameter picked, which may be by the example's size (positions up to the number of patches)?"""
+    still: set[Node] = set()
+    for node in graph.nodes:
+        needed = node.all_input_nodes
+        if node.op == "placeholder" and node.name in parameters:
+            still.add(node)
+        elif needed and needed[0] in still:
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.name.rpartition("::")[2] in _PICKS:
+                return True
+            if all(n in still for n in needed):
+                still.add(node)
+    return False
 
 
 @contextmanager

@@ -146,6 +146,24 @@ def test_positions_up_to_the_length_of_the_text():
     assert worst_constraint(model, F.cross_entropy, found, batches) < 1e-12
 
 
+def test_positions_up_to_the_number_of_patches(normal):
+    # An example may be a small image: larger ones read further rows of the table.
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cut, self.out = nn.Conv2d(1, 6, 4, stride=4).double(), nn.Linear(6, 3).double()
+            self.position = nn.Parameter(normal(16, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            patches = self.cut(x).flatten(2).mT
+            return self.out(F.relu(patches + self.position[: patches.shape[1]]).mean(1))
+
+    model = Patches()
+    found = find_symmetries(model, normal(8, 1, 8, 8), F.cross_entropy, target=integers(3, 8))
+    assert {s.name for s in found} == {"rescale position, cut → out", "translation out"}
+    assert worst_constraint(model, F.cross_entropy, found, [(normal(8, 1, 16, 16), integers(3, 8))]) < 1e-12
+
+
 def test_a_draw_of_the_models_own_is_no_constant(normal):
     model = _Model(lambda m, x: m.out(F.relu(x + m.table[torch.randint(0, 3, (8,))])))
     found = find_symmetries(model, normal(8, 4), F.cross_entropy, target=integers(3, 8))
