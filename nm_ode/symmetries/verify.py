@@ -80,20 +80,32 @@ def verify(
     return Verification(checks, frozenset(untrue), tuple(functions))
 
 
+def first_look(loss: TracedLoss, extended: ExtendedLoss, generator: torch.Generator) -> tuple[str, list[str]]:
+    """How batches can be drawn, and the parameters that are not trained by the graph's gradient.
+
+    Raises:
+        SymmetryError: the loss cannot be evaluated.
+    """
+    at, own = _point(loss, 0, generator)
+    _, gradient, _ = _gradient(extended, at)
+    return at.how, sorted({*loss.hooked, *differing(loss.layout, own.gradient, gradient)})
+
+
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """Random parameters and batch, and the seed of the dropout."""
+    """Random parameters and batch, the seed of the dropout, and how the batch was drawn."""
 
     theta: Tensor
     tensors: tuple[Tensor, ...]
     seed: int
+    how: str
 
 
 def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[_Point, OwnGradient]:
     """The first batch of those that can be drawn at which the model has a finite loss."""
     theta = loss.drawn_theta(generator)
     for how in (WIDE, MIXED, GIVEN):
-        at = _Point(theta, loss.drawn_tensors(how, generator), draw)
+        at = _Point(theta, loss.drawn_tensors(how, generator), draw, how)
         try:
             own = own_gradient(loss, at.theta, at.tensors, at.seed)
         except SymmetryError:

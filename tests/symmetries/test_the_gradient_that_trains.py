@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import nm_ode
 from nm_ode.charges import LawError
-from nm_ode.symmetries import find_symmetries, symmetries_of
+from nm_ode.symmetries import SymmetryError, find_symmetries, scan_symmetries, symmetries_of
 from tests.symmetries.other_batches import worst_constraint
 
 
@@ -156,7 +156,10 @@ def test_the_same_gradient_in_another_way(name, normal):
 
 
 def test_what_is_left_out_is_named(normal):
-    (sentence,) = find_symmetries(_Model(CHANGED["reversed"]), normal(8, 4)).left_out
+    model = _Model(CHANGED["reversed"])
+    (sentence,) = find_symmetries(model, normal(8, 4)).left_out
+    with pytest.raises(SymmetryError, match="another one"):  # nothing is searched for either
+        scan_symmetries(model, normal(8, 4))
     for part in ("rescale a → b", "a.weight", "_Reversed"):
         assert part in sentence
 
