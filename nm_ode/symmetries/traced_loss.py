@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem, guards
-from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device
+from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.parameters import Layout
 from nm_ode.symmetries import examples
 from nm_ode.symmetries.batches import Batch, float64_on_cpu, tensors_of
@@ -138,5 +139,6 @@ def _is_hooked(parameter: nn.Parameter) -> bool:
 
 def _of_float64(objective: Objective) -> Objective:
     """A copy of an objective with tensors of its own (class weights) on the CPU in float64."""
-    copied = on_device(objective, torch.device("cpu"))
-    return copied.to(torch.float64) if isinstance(copied, nn.Module) else copied
+    if not isinstance(objective, nn.Module):
+        return objective
+    return copy.deepcopy(objective).to(torch.device("cpu"), torch.float64)
