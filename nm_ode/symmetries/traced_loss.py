@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nm_ode.loss import Problem, guards
+from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.parameters import Layout
 from nm_ode.symmetries import examples
@@ -116,11 +116,16 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
     try:
-        guards.require_initialised(model)
-        model = guards.copied(model).to(device="cpu")
-    except guards.ProblemError as error:
-        raise SymmetryError(str(error)) from error
+        model = copy.deepcopy(model).to(device="cpu")
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise SymmetryError(
+            f"the model cannot be copied ({error}): a module keeps as an attribute what copy.deepcopy does not take, "
+            "such as a computed tensor (old torch.nn.utils.weight_norm; torch.nn.utils.parametrizations has its kin)"
+        ) from error
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             module.sparse = False
