@@ -47,6 +47,9 @@ class Row:
     hvp_evaluations: int
     third_derivative_evaluations: int
     wall_seconds: float
+    batch_share: float | None = None
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     step: int = 0
     time: float = 0.0
     error: float = math.nan

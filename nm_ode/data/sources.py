@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from nm_ode.arguments import as_tensor, said
-from nm_ode.data.base import DataError
+from nm_ode.data.base import DataError, NoSuchSampleError
 from nm_ode.data.leaves import as_leaf, in_dtype, is_array, numbers
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
 
@@ -123,7 +123,7 @@ class DatasetSource:
         """These samples, read now.
 
         Raises:
-            IndexError: an index out of range.
+            NoSuchSampleError: an index out of range.
         """
         everywhere = range(len(self))  # counts negative indices from the end, as tensors do
         wanted = [everywhere[i] for i in indices_of(indices, len(self)).tolist()]
@@ -155,6 +155,10 @@ def source_of(data: Any) -> Source:
     Raises:
         DataError: nothing that samples could be taken from.
     """
+    if isinstance(data, str | bytes):
+        raise DataError(
+            f"data is the text {said(data)}: give the arrays themselves (nm_ode.data.npz reads a file)"
+        )
     if type(data) is TensorDataset:
         return TensorSource(data.tensors)
     if isinstance(data, Dataset):
@@ -205,7 +209,7 @@ def samples_of(samples: Any, total: int) -> Samples:
     Given as such, or as a list, a range, a NumPy array or a mask of all samples.
 
     Raises:
-        DataError: anything else, or an index out of range.
+        DataError: anything else; NoSuchSampleError, which is one: an index out of range.
     """
     if samples is None:
         return None
@@ -229,7 +233,9 @@ def samples_of(samples: Any, total: int) -> Samples:
         least, most = (int(end) for end in indices.aminmax())
         if least < -total or most >= total:
             wrong = most if most >= total else least
-            raise DataError(f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}")
+            raise NoSuchSampleError(
+                f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}"
+            )
     return indices
 
 
