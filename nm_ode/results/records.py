@@ -286,10 +286,16 @@ def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
 
 @dataclass(frozen=True)
 class SymmetriesInfo:
-    """The symmetries of a model: how many charges they have, those of a matrix's diagonal not counted twice."""
+    """The symmetries of a model.
+
+    Attributes:
+        n_charges: how many charges they have, those of a matrix's diagonal not counted twice.
+        remarks: sentences on what was left out, and on what could not be checked.
+    """
 
     n_charges: int
     status: str = "success"
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
