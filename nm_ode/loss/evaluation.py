@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nm_ode.loss import guards
+from nm_ode.loss import guards, no_hessian
+from nm_ode.loss.derivatives import Differentiable
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import Objective, Supervised
 from nm_ode.parameters import Layout
@@ -25,11 +27,13 @@ class Evaluation:
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.layout = Layout.of(model)
-        named = {name: model.get_parameter(name) for name in self.layout.names}
+        everything = dict(model.named_parameters(remove_duplicate=False))  # scripted modules have no get_parameter
+        named = {name: everything[name] for name in self.layout.names}
         guards.require_real_and_trainable(named)
         self.parameters = list(named.values())
         self.theta = _flat([parameter.detach() for parameter in self.parameters])
         self._model, self._objective = model, objective
+        self._differentiable = Differentiable()
 
     def set(self, theta: Tensor) -> None:
         """Evaluate at theta from now on, shape (P,).
@@ -78,23 +82,34 @@ class Evaluation:
         return loss.detach(), _flat(self._derivatives(loss), out)
 
     def grad_and_hvp(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """∇L and Hv."""
-        gradients = self._derivatives(self.loss(batch), create_graph=True)
-        along = self._along(gradients, direction)
-        flat = _flat([g.detach() for g in gradients])
-        if not along.requires_grad:  # the loss is linear in theta
-            return flat, torch.zeros_like(flat)
-        return flat, _flat(self._derivatives(along))
+        """∇L and Hv.
+
+        Raises:
+            NoSecondDerivative: of an operation.
+        """
+        loss = self._differentiable.loss(2, partial(self.loss, batch))
+        with no_hessian.explained(self._model, partial(self.loss, batch)):
+            gradients = self._derivatives(loss, create_graph=True)
+            along = self._along(gradients, direction)
+            flat = _flat([g.detach() for g in gradients])
+            if not along.requires_grad:  # the loss is linear in theta
+                return flat, torch.zeros_like(flat)
+            return flat, _flat(self._derivatives(along))
 
     def loss_and_third_derivative(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """L and ∇³L[v, v]."""
-        loss = quantity = self.loss(batch)
-        for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
-            if quantity.requires_grad:
-                quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
-        if not quantity.requires_grad:  # the loss is quadratic in theta
-            return loss.detach(), torch.zeros_like(self.theta)
-        return loss.detach(), _flat(self._derivatives(quantity))
+        """L and ∇³L[v, v].
+
+        Raises:
+            NoSecondDerivative: of an operation.
+        """
+        loss = quantity = self._differentiable.loss(3, partial(self.loss, batch))
+        with no_hessian.explained(self._model, partial(self.loss, batch)):
+            for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
+                if quantity.requires_grad:
+                    quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
+            if not quantity.requires_grad:  # the loss is quadratic in theta
+                return loss.detach(), torch.zeros_like(self.theta)
+            return loss.detach(), _flat(self._derivatives(quantity))
 
     def _along(self, derivatives: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
         """Inner product with a direction, of the derivatives that depend on theta."""

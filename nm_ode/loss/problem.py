@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
-from nm_ode.loss.derivatives import thrice_differentiable, twice_differentiable
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device, supervised_source
@@ -199,17 +198,15 @@ class Problem:
         """∇L(theta) and H(theta) v from one forward and two backward passes."""
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with twice_differentiable():
-            return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
+        return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
 
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed."""
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with thrice_differentiable():
-            return self._accumulate(
-                lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
-            )[1]
+        return self._accumulate(
+            lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
+        )[1]
 
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
         """∇L(theta) over each sample alone, shape (B, P): row i is `grad` with the i-th of `samples` as the batch.
