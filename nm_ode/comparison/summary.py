@@ -39,6 +39,7 @@ class Row:
     method: str
     choice: str
     kinks: tuple[str, ...]
+    foreign_gradient: str
     rtol: float
     status: str
     message: str

@@ -1,13 +1,14 @@
 """Second and third derivatives of what torch fuses: where its own are missing or wrong, elementary operations.
 
-They are put in the place of the fused ones in torch's dispatcher, which every call passes: of a module or a function, of
-`torch.ops`, of an exported or a scripted module, inside `torch.func`.
+They are put in the place of the fused ones in torch's dispatcher, which every call passes: of a module, a function or
+`torch.ops`, of an exported or a traced module, inside `torch.func`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal
@@ -65,8 +66,9 @@ class Differentiable:
 @contextmanager
 def _in_eager_mode() -> Iterator[None]:
     """No compiled code, no fused attention, no recurrence of cuDNN's: none of these has a second derivative."""
+    compiler = "torch._dynamo" in sys.modules  # which takes seconds to import
     with (
-        torch.compiler.set_stance("force_eager"),
+        torch.compiler.set_stance("force_eager") if compiler else nullcontext(),
         sdpa_kernel(SDPBackend.MATH),
         torch.backends.cudnn.flags(enabled=False),
     ):
@@ -91,7 +93,9 @@ class _WrittenOut:
     @property
     def node(self) -> str:
         """What autograd calls it, but for a number."""
-        return "".join(part.capitalize() for part in self.name.removesuffix("_forward").split("_")) + "Backward"
+        return (
+            "".join(part.capitalize() for part in self.name.removesuffix("_forward").split("_")) + "Backward"
+        )
 
 
 def _needs(loss: Tensor, order: Order) -> bool:
@@ -104,7 +108,7 @@ def _needs(loss: Tensor, order: Order) -> bool:
 
 
 def nodes(loss: Tensor, seen: set[Any] | None = None) -> Iterator[Any]:
-    """The operations between the loss and its leaves, as autograd has them; those `seen` end the walk, and are added."""
+    """The operations between the loss and its leaves, as autograd has them; those `seen` end the walk and are added."""
     seen = set() if seen is None else seen
     waiting = [loss.grad_fn]
     while waiting:
@@ -129,7 +133,7 @@ def _written_out(order: Order) -> Iterator[None]:
             if entry.order <= order and operation is not None:
                 _install(operation, entry.instead)
                 stack.callback(_remove, operation)
-        with torch._C._EnablePythonDispatcher():  # type: ignore[attr-defined]
+        with torch._C._EnablePythonDispatcher():
             yield
 
 
@@ -205,8 +209,8 @@ def _hardsigmoid_in_place(_: Any, *, self: Tensor) -> Tensor:
 
 def _embedding_bag(operation: Any, **named: Any) -> Any:
     _, *others = _own(operation, named)
-    asked = ("weight", "indices", "offsets", "mode", "per_sample_weights", "include_last_offset", "padding_idx")
-    return elementary.embedding_bag(*(named[name] for name in asked), largest=others[2]), *others
+    asked = {name: value for name, value in named.items() if name not in ("scale_grad_by_freq", "sparse")}
+    return elementary.embedding_bag(**asked, largest=others[2]), *others
 
 
 def _cdist(_: Any, *, x1: Tensor, x2: Tensor, p: float, compute_mode: Any) -> Tensor:
@@ -229,8 +233,8 @@ def _multilabel_margin_loss(operation: Any, **named: Any) -> Any:
 def _attention(operation: Any, **named: Any) -> Any:
     _, *others = _own(operation, named)
     mask = named.get("attn_mask", named.get("attn_bias"))
-    parts = (named[name] for name in ("query", "key", "value"))
-    return elementary.attention(*parts, mask, named["is_causal"], named["scale"]), *others
+    query, key, value = (named[name] for name in ("query", "key", "value"))
+    return elementary.attention(query, key, value, mask, named["is_causal"], named["scale"]), *others
 
 
 def _convolution(operation: Any, **named: Any) -> Tensor:
@@ -240,7 +244,7 @@ def _convolution(operation: Any, **named: Any) -> Tensor:
     if widens:
         named |= {"padding": [0] * len(padding), "output_padding": [0] * len(more)}
     bias = named["bias"]
-    with torch._C._DisablePythonDispatcher():  # type: ignore[attr-defined]
+    with torch._C._DisablePythonDispatcher():
         made: Tensor = operation(**named | ({"bias": None} if widens else {}))
     return elementary.widened(made, bias, padding, more) if widens else made
 

@@ -64,13 +64,15 @@ def hardsigmoid(x: Tensor) -> Tensor:
 
 def cdist(x1: Tensor, x2: Tensor, p: float) -> Tensor:
     """`torch.cdist`: p-norms between rows, shapes (…, P, D) and (…, R, D) to (…, P, R); no gradient where it is 0."""
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
+    return distances
 
 
 def pdist(x: Tensor, p: float) -> Tensor:
     """`F.pdist`: p-norms between the rows of x, shape (N, D) to (N(N−1)/2,)."""
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
-    return torch.linalg.vector_norm(x[i] - x[j], p, dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(x[i] - x[j], p, dim=-1)
+    return distances
 
 
 def embedding_bag(
@@ -110,7 +112,7 @@ def embedding_bag(
 def multi_margin_loss(
     x: Tensor, target: Tensor, p: float, margin: float, weight: Tensor | None, reduction: int
 ) -> Tensor:
-    """`F.multi_margin_loss`, shapes (N, C) or (C,) and (N,) or (); reduction 0 for none, 1 for the mean, 2 for the sum."""
+    """`F.multi_margin_loss`, shapes (N, C) and (N,), or (C,) and (); reduction 0 for none, 1 the mean, 2 the sum."""
     single = x.ndim < 2
     x, target = (x.reshape(1, -1), target.reshape(1)) if single else (x, target)
     index = target.unsqueeze(1)
@@ -153,9 +155,7 @@ def attention(
     return scores.softmax(-1) @ value
 
 
-def widened(
-    x: Tensor, bias: Tensor | None, padding: Sequence[int], output_padding: Sequence[int]
-) -> Tensor:
+def widened(x: Tensor, bias: Tensor | None, padding: Sequence[int], output_padding: Sequence[int]) -> Tensor:
     """A transposed convolution with padding, from one without: cropped, or filled with zeros, at its ends."""
     around = [part for p, more in zip(padding, output_padding, strict=True) for part in (more - p, -p)]
     made = F.pad(x, around[::-1])

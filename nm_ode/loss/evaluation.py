@@ -27,7 +27,9 @@ class Evaluation:
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.layout = Layout.of(model)
-        everything = dict(model.named_parameters(remove_duplicate=False))  # scripted modules have no get_parameter
+        everything = dict(
+            model.named_parameters(remove_duplicate=False)
+        )  # scripted modules have no get_parameter
         named = {name: everything[name] for name in self.layout.names}
         guards.require_real_and_trainable(named)
         self.parameters = list(named.values())

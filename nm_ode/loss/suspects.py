@@ -14,25 +14,38 @@ from torch.utils import _pytree as pytree
 
 from nm_ode.loss.derivatives import nodes
 
+_LOSS, _BLOCK = "the loss function", "a block without gradients"
+
 
 def suspects(model: nn.Module, evaluate: Callable[[], Tensor]) -> tuple[str, ...]:
     """Custom functions, detached tensors and blocks without gradients in the loss that `evaluate` gives.
 
     Each as words with the module that it stands in; in the order in which they are met.
     """
-    found: dict[str, None] = {}
-    walk = _Walk(model, lambda name, place: found.setdefault(f"{name} in {place}"), handmade)
-    cuts = _Cuts(lambda name: found.setdefault(f"{name} in {walk.place}"))
-    with torch.enable_grad(), walk, cuts:
-        walk.look(evaluate(), (), "the loss function")
-    return tuple(found)
+    found: dict[str, dict[str, None]] = {}  # place → names
+
+    def report(name: str, place: str) -> None:
+        found.setdefault(place, {})[name] = None
+
+    walk = _Walk(model, report, handmade)
+    with torch.enable_grad(), walk, _Cuts(lambda name: report(name, walk.place)):
+        walk.look(evaluate(), (), _LOSS)
+    for name, module in model.named_modules():
+        if getattr(module, "scale_grad_by_freq", False):
+            report("gradients scaled by frequency", _words(name, module))
+    for names in found.values():
+        if len(names) > 1:
+            names.pop(_BLOCK, None)  # a custom function's forward pass is one
+    return tuple(f"{name} in {place}" for place, names in found.items() for name in names)
 
 
-def place_of(model: nn.Module, evaluate: Callable[[], Tensor], wanted: Callable[[Any], str | None]) -> str | None:
+def place_of(
+    model: nn.Module, evaluate: Callable[[], Tensor], wanted: Callable[[Any], str | None]
+) -> str | None:
     """The module in which an operation of autograd's stands that `wanted` has a name for; None if there is none."""
     found: list[str] = []
     with torch.enable_grad(), _Walk(model, lambda _, place: found.append(place), wanted) as walk:
-        walk.look(evaluate(), (), "the loss function")
+        walk.look(evaluate(), (), _LOSS)
     return found[0] if found else None
 
 
@@ -40,7 +53,7 @@ def handmade(node: Any) -> str | None:
     """The name of an operation whose derivative is not torch's own; None for all others."""
     if isinstance(node, BackwardCFunction):
         forward = getattr(type(node), "_forward_cls", None)
-        return f"the custom function {getattr(forward, '__name__', node.name())}"
+        return f"the custom function {getattr(forward, '__name__', type(node).__name__)}"
     if "CppNode" in node.name():
         return "a custom function in C++"
     if "DifferentiableGraph" in node.name():
@@ -65,11 +78,11 @@ class _Walk:
     @property
     def place(self) -> str:
         """The module whose forward pass is under way."""
-        return self._inside[-1] if self._inside else "the loss function"
+        return self._inside[-1] if self._inside else _LOSS
 
     def __enter__(self) -> _Walk:
         for name, module in self._model.named_modules():
-            words = f"module {name!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
+            words = _words(name, module)
 
             def before(_module: nn.Module, _args: Any, words: str = words) -> None:
                 self._inside.append(words)
@@ -108,13 +121,32 @@ class _Cuts(TorchFunctionMode):
             if func in _DETACHING:
                 self._report("a detached tensor")
             elif not torch.is_grad_enabled() and func not in _READING:
-                self._report("a block without gradients")
+                self._report(_BLOCK)
         return func(*args, **(kwargs or {}))
 
 
-_data = Tensor.__dict__.get("data") or torch._C.TensorBase.__dict__["data"]
-_DETACHING = {Tensor.detach, Tensor.detach_, torch.detach, _data.__get__, Tensor.numpy, Tensor.tolist, Tensor.item}
-_READING = {Tensor.requires_grad.__get__, Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__}
+def _getter(name: str) -> Any:
+    """What `__torch_function__` is given where an attribute is read."""
+    owner: Any = Tensor
+    return getattr(owner, name).__get__
+
+
+_DETACHING = {
+    Tensor.detach,
+    Tensor.detach_,
+    torch.detach,
+    Tensor.numpy,
+    Tensor.tolist,
+    Tensor.item,
+    _getter("data"),
+}
+_READING = {
+    _getter(name) for name in ("requires_grad", "shape", "dtype", "device", "layout", "is_leaf", "grad_fn")
+}
+
+
+def _words(name: str, module: nn.Module) -> str:
+    return f"module {name!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

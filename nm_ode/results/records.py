@@ -30,6 +30,7 @@ class RunInfo:
         warm_start: did it start with the state of an earlier run?
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
+        foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
         status: "success", or "diverged" with a message.
     """
 
@@ -41,6 +42,7 @@ class RunInfo:
     warm_start: bool
     grid: TimeGrid
     layout: Layout
+    foreign_gradient: str = ""
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -60,6 +62,7 @@ class _RunAttributes:
     n_samples: int
     end_time: float
     layout: Layout
+    foreign_gradient: str = ""
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -136,6 +139,7 @@ class SolveInfo:
         map_order: of the iterated-map form, whose truncation can be read off a run.
         choice: why this engine and method.
         kinks: operations whose derivative jumps.
+        foreign_gradient: why its field is not of the loss's gradient; empty where it is.
         rtol_requested: where another was used.
         step: of a fixed-step method.
         status, message: "success", or what stopped the solver.
@@ -155,6 +159,7 @@ class SolveInfo:
     atol: float
     layout: Layout
     kinks: tuple[str, ...] = ()
+    foreign_gradient: str = ""
     beside: Beside | None = None
     map_order: int | None = None
     rtol_requested: float | None = None
