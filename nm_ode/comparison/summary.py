@@ -39,7 +39,6 @@ class Row:
     method: str
     choice: str
     kinks: tuple[str, ...]
-    foreign_gradient: str
     rtol: float
     status: str
     message: str
@@ -48,6 +47,7 @@ class Row:
     hvp_evaluations: int
     third_derivative_evaluations: int
     wall_seconds: float
+    foreign_gradient: str = ""
     step: int = 0
     time: float = 0.0
     error: float = math.nan

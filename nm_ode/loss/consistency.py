@@ -179,12 +179,12 @@ class Consistency:
 
     def _rounding(self, at: Evaluation, batch: Any) -> float:
         """Of the coarsest dtype between theta and the loss."""
-        dtypes = {at.theta.dtype} | {
-            part.dtype
-            for node in nodes(self._loss(at, batch))
-            for part in getattr(node, "_input_metadata", ())
-            if part.dtype.is_floating_point
-        }
+        dtypes = {at.theta.dtype}
+        for node in nodes(self._loss(at, batch)):
+            results = getattr(node, "_input_metadata", ())
+            # Of several results those that are not used have no shape, and a dtype that says nothing.
+            dtypes |= {part.dtype for part in results if len(results) == 1 or part.shape}
+        dtypes = {dtype for dtype in dtypes if dtype.is_floating_point}
         return _ROUNDING * max(torch.finfo(dtype).eps for dtype in dtypes)
 
     def _in_float64(self, batch: Any) -> tuple[Evaluation, Any]:

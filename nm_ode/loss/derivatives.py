@@ -49,17 +49,18 @@ class Differentiable:
     """
 
     def __init__(self) -> None:
-        self._needed: set[Order] = set()
+        self._written_out: dict[Order, Order] = {}
 
     def loss(self, order: Order, evaluate: Callable[[], Tensor]) -> Tensor:
         """What `evaluate` gives, with a graph that can be differentiated so often."""
-        if order not in self._needed:
+        if order not in self._written_out:
             with _in_eager_mode():
                 loss = evaluate()
-            if not _needs(loss, order):
+            needed = _needed(loss, order)
+            if needed is None:
                 return loss
-            self._needed.add(order)
-        with _in_eager_mode(), _written_out(order):
+            self._written_out[order] = needed
+        with _in_eager_mode(), _written_out(self._written_out[order]):
             return evaluate()
 
 
@@ -98,13 +99,21 @@ class _WrittenOut:
         )
 
 
-def _needs(loss: Tensor, order: Order) -> bool:
-    """Is an operation in the loss's graph that must be written out?"""
-    names = {entry.node for entry in _TABLE if entry.order <= order}
-    return any(
-        node.name().rstrip("0123456789") in names and (node.name() != "ConvolutionBackward0" or _widens(node))
-        for node in nodes(loss)
-    )
+def _needed(loss: Tensor, order: Order) -> Order | None:
+    """Up to which derivative operations in the loss's graph must be written out; None if none must.
+
+    A loss that has a gradient in it (a penalty, an equation to be fulfilled) has derivatives one higher inside.
+    """
+    outside = {entry.node for entry in _TABLE if entry.order <= order}
+    inside = {entry.node + "Backward" for entry in _TABLE}
+    needed: Order | None = None
+    for node in nodes(loss):
+        name = node.name().rstrip("0123456789")
+        if name in inside:
+            return 3
+        if name in outside and (name != "ConvolutionBackward" or _widens(node)):
+            needed = order
+    return needed
 
 
 def nodes(loss: Tensor, seen: set[Any] | None = None) -> Iterator[Any]:
