@@ -184,7 +184,7 @@ def test_a_custom_function_with_right_derivatives_is_taken() -> None:
         )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_scripted_normalisation_has_no_third_derivative() -> None:
     """What torch.jit has made of it is out of reach."""
     scripted = torch.jit.script(
