@@ -20,6 +20,7 @@ from nm_ode.loss.self_test import STEPS, Verdict, compare, line, loss_steps
 from nm_ode.loss.suspects import handmade, suspects
 
 _ROUNDING = 10  # units in the last place: of a loss, a gradient, a product
+_PASSES = 3  # after which torch.jit compiles no more
 _LINES = 3  # along which the loss changes by a number, in which an error can be small by chance
 _COPIED = 10**7  # parameters of a problem in float32 that are copied in float64, at most
 
@@ -111,6 +112,7 @@ class Consistency:
         try:
             with torch.enable_grad():
                 at, batch = self._at, self._batch()
+                self._compile(batch)
                 if at.theta.dtype != torch.float64 and at.layout.size <= _COPIED:
                     return self._compared_in_float64(order, batch)
                 return self._compared(order, at, batch)
@@ -126,6 +128,12 @@ class Consistency:
             raise
         except Exception:  # the model has a dtype of its own
             return self._compared(order, self._at, batch)
+
+    def _compile(self, batch: Any) -> None:
+        """Let torch.jit come to the code that it keeps, whose derivatives are others than those of the first passes."""
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
+            for _ in range(_PASSES):
+                self._at.loss_and_grad(batch)
 
     def _compared(self, order: int, at: Evaluation, batch: Any) -> Verdict:
         def gradient(theta: Tensor) -> Tensor:

@@ -29,8 +29,10 @@ def suspects(model: nn.Module, evaluate: Callable[[], Tensor]) -> tuple[str, ...
 
     walk = _Walk(model, report, handmade)
     with torch.enable_grad(), walk, _Cuts(lambda name: report(name, walk.place)):
-        walk.look(evaluate(), (), _LOSS)
+        walk.look(evaluate(), (), walk.outside)
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            report("code of torch.jit", _words(name, module))
         if getattr(module, "scale_grad_by_freq", False):
             report("gradients scaled by frequency", _words(name, module))
     for names in found.values():
@@ -45,7 +47,7 @@ def place_of(
     """The module in which an operation of autograd's stands that `wanted` has a name for; None if there is none."""
     found: list[str] = []
     with torch.enable_grad(), _Walk(model, lambda _, place: found.append(place), wanted) as walk:
-        walk.look(evaluate(), (), _LOSS)
+        walk.look(evaluate(), (), walk.outside)
     return found[0] if found else None
 
 
@@ -57,7 +59,7 @@ def handmade(node: Any) -> str | None:
     if "CppNode" in node.name():
         return "a custom function in C++"
     if "DifferentiableGraph" in node.name():
-        return "a graph of torch.jit"
+        return "code of torch.jit"
     return None
 
 
@@ -71,6 +73,7 @@ class _Walk:
         wanted: Callable[[Any], str | None],
     ) -> None:
         self._model, self._report, self._wanted = model, report, wanted
+        self.outside = _words("", model) if isinstance(model, torch.jit.ScriptModule) else _LOSS
         self._seen: set[Any] = set()
         self._inside: list[str] = []
         self._stack = ExitStack()
@@ -78,10 +81,12 @@ class _Walk:
     @property
     def place(self) -> str:
         """The module whose forward pass is under way."""
-        return self._inside[-1] if self._inside else _LOSS
+        return self._inside[-1] if self._inside else self.outside
 
     def __enter__(self) -> _Walk:
         for name, module in self._model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which takes no hooks
             words = _words(name, module)
 
             def before(_module: nn.Module, _args: Any, words: str = words) -> None:
