@@ -33,10 +33,12 @@ def suspects(model: nn.Module, evaluate: Callable[[], Tensor]) -> tuple[str, ...
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             report("code of torch.jit", _words(name, module))
+        if module._backward_hooks or module._backward_pre_hooks:
+            report("a hook on gradients", _words(name, module))
         if getattr(module, "scale_grad_by_freq", False):
             report("gradients scaled by frequency", _words(name, module))
-    for names in found.values():
-        if len(names) > 1:
+    if any(name != _BLOCK for names in found.values() for name in names):
+        for names in found.values():
             names.pop(_BLOCK, None)  # a custom function's forward pass is one
     return tuple(f"{name} in {place}" for place, names in found.items() for name in names)
 
@@ -125,6 +127,8 @@ class _Cuts(TorchFunctionMode):
         if any(tensor.requires_grad for tensor in _tensors((args, kwargs))):
             if func in _DETACHING:
                 self._report("a detached tensor")
+            elif func is Tensor.register_hook:
+                self._report("a hook on a gradient")
             elif not torch.is_grad_enabled() and func not in _READING:
                 self._report(_BLOCK)
         return func(*args, **(kwargs or {}))
