@@ -16,7 +16,7 @@ from nm_ode.loss.derivatives import nodes
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.no_hessian import WITHOUT, NoSecondDerivative
 from nm_ode.loss.objective import Objective
-from nm_ode.loss.self_test import STEPS, Verdict, compare, line, loss_steps
+from nm_ode.loss.self_test import Verdict, compare, line, steps
 from nm_ode.loss.suspects import handmade, suspects
 
 _ROUNDING = 10  # units in the last place: of a loss, a gradient, a product
@@ -148,7 +148,7 @@ class Consistency:
                 for seed in range(_LINES)
             )
             return next((verdict for verdict in verdicts if verdict.differs), Verdict(False, 0.0))
-        point, direction = line(at.theta, sizes, gradient)
+        point, direction, _ = line(at.theta, sizes, gradient)
         parts = at.split(direction, "direction")
 
         def product(theta: Tensor) -> Tensor:
@@ -161,25 +161,26 @@ class Consistency:
         else:
             at.set(point)
             derivative = at.loss_and_third_derivative(batch, parts)[1]
-        verdict = compare(derivative, lambda s: below(point + s * direction), STEPS, rounding)
+        verdict = compare(derivative, lambda s: below(point + s * direction), steps(rounding), rounding)
         coarse = rounding > _ROUNDING * torch.finfo(torch.float64).eps
         if verdict.differs and coarse and not any(map(handmade, nodes(self._loss(at, batch, point)))):
             return Verdict(False, float("nan"))
         return verdict
 
     def _slope(
-        self, at: Evaluation, batch: Any, point: Tensor, direction: Tensor, rounding: float
+        self, at: Evaluation, batch: Any, point: Tensor, direction: Tensor, gradient: Tensor, rounding: float
     ) -> Verdict:
         """Of the gradient along one line."""
-        at.set(point)
-        loss, found = at.loss_and_grad(batch)
-        slope = found.double() @ direction.double()
 
         def value(s: float) -> Tensor:
             with torch.no_grad():
                 return self._loss(at, batch, point + s * direction).double()
 
-        return compare(slope, value, loss_steps(float(loss), float(slope)), rounding)
+        slope = gradient.double() @ direction.double()
+        loss, change = float(value(0.0).abs()), float(slope.abs())
+        # The loss may change much faster than theta.
+        most = min(1.0, loss / change) if loss and change else 1.0
+        return compare(slope, value, [most * h for h in steps(rounding)], rounding)
 
     def _loss(self, at: Evaluation, batch: Any, theta: Tensor | None = None) -> Tensor:
         at.set(at.theta if theta is None else theta)

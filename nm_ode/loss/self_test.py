@@ -9,10 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-STEPS = tuple(10.0**-k for k in range(4, 10))
-"""Of differences of gradients and products, for a line along which theta moves by its own size from 0 to 1."""
-
 _AGREES = 1e-5  # relative
+_FINE = 1e-10  # rounding: that of float64
 _CONVERGED = 1e-2  # relative: differences that vary by more, or whose rounding is more, say nothing
 
 
@@ -30,7 +28,7 @@ class Verdict:
 
 
 def compare(
-    derivative: Tensor, function: Callable[[float], Tensor], steps: Sequence[float], rounding: float
+    derivative: Tensor, function: Callable[[float], Tensor], at: Sequence[float], rounding: float
 ) -> Verdict:
     """Hold d/ds function(s) at s = 0 against (function(h) − function(−h))/2h for one h after the other.
 
@@ -40,11 +38,11 @@ def compare(
     Args:
         derivative: shape of what `function` gives.
         function: of the place on the line.
-        steps: h, from the largest down.
+        at: h, from the largest down.
         rounding: relative error of what `function` gives.
     """
     seen: list[tuple[Tensor, float]] = []
-    for h in steps:
+    for h in at:
         after, before = function(h), function(-h)
         difference = (after - before) / (2 * h)
         noise = rounding * float(torch.maximum(_norm(after), _norm(before))) / h
@@ -73,7 +71,7 @@ def compare(
 
 def line(
     theta: Tensor, sizes: Sequence[int], gradient: Callable[[Tensor], Tensor], seed: int = 0
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """A point near theta and a direction of the point's size, both the same at every call with one seed.
 
     The point is off theta by a hundredth of each parameter's size, so that it is on no kink on which a start often is
@@ -87,7 +85,7 @@ def line(
         gradient: at a point.
 
     Returns:
-        The point and the direction, shape (P,).
+        The point, the direction and the gradient at the point, shape (P,).
     """
     source = torch.Generator().manual_seed(seed)
     factors = torch.rand(theta.shape, generator=source, dtype=torch.float64).to(theta)
@@ -104,13 +102,17 @@ def line(
     direction = random / (float(_norm(random)) or 1.0)
     if size:
         direction = direction + along * (0.5 + factors) / size
-    return point, direction * (float(_norm(point)) / (float(_norm(direction)) or 1.0))
+    return point, direction * (float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
 
 
-def loss_steps(loss: float, slope: float) -> tuple[float, ...]:
-    """For differences of the loss: from where it, or theta, changes by a hundredth, down."""
-    largest = 1e-2 * (min(1.0, abs(loss) / abs(slope)) if loss and slope else 1.0)
-    return tuple(largest * 4.0**-k for k in range(12))
+def steps(rounding: float) -> tuple[float, ...]:
+    """h, from the largest down, for differences of what changes by its own size from 0 to 1.
+
+    As small as rounding allows, for on the way between −h and h there may be kinks.
+    """
+    if rounding < _FINE:
+        return tuple(1e-5 * 10.0**-k for k in range(6))
+    return tuple(1e-2 * 4.0**-k for k in range(6))
 
 
 def _norm(tensor: Tensor) -> Tensor:

@@ -300,7 +300,7 @@ def test_differences_of_a_known_function() -> None:
 def test_a_line_leaves_out_what_has_no_gradient() -> None:
     theta = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0], dtype=torch.float64)
     gradient = torch.tensor([1.0, -2.0, 0.0, 1e-3, 0.0], dtype=torch.float64)
-    point, direction = line(theta, [3, 2], lambda _: gradient)
+    point, direction, _ = line(theta, [3, 2], lambda _: gradient)
     assert ((direction != 0) == (gradient != 0)).all()
     assert torch.linalg.vector_norm(direction) == pytest.approx(float(torch.linalg.vector_norm(point)))
     assert 0 < float((point - theta).abs().max()) < 0.2
