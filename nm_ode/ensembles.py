@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 from torch.func import vmap
 
+from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, describe
 from nm_ode.results import EnsembleInfo, annotate, write
@@ -31,9 +32,18 @@ def sgd_ensemble(
     (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
 
     Returns:
-        `theta` (member, param), after the last step.
+        `theta` (member, param), after the last step; `start` (param). `nm_ode.ensemble_info` gives the typed record.
+
+    Raises:
+        ArgumentError: members, steps or batch size out of range, or a start of another shape.
     """
-    start = (problem.theta0 if theta0 is None else theta0).detach()
+    if steps < 0:
+        raise ArgumentError(f"steps must not be negative; {steps} was given")
+    if batch_size not in range(1, problem.n_samples + 1):
+        raise ArgumentError(
+            f"batch_size must be from 1 to {problem.n_samples}, the number of samples; {batch_size!r} was given"
+        )
+    start = start_of_members(problem, theta0, members)
     draws = _generators(problem.n_samples, (steps, batch_size), members, seed)
     at_once = max(1, _NUMBERS // len(start))
     groups = [draws[i : i + at_once] for i in range(0, members, at_once)]
@@ -46,14 +56,36 @@ def sgd_ensemble(
         layout=problem.layout,
         steps=steps,
         batch_size=batch_size,
+        lr=optimizer.lr,
     )
-    return ensemble_dataset(torch.cat(ends), info)
+    return ensemble_dataset(torch.cat(ends), info, start=start)
 
 
-def ensemble_dataset(ends: Tensor, info: EnsembleInfo) -> xr.Dataset:
-    """Where the members of an ensemble end: `theta` (member, param), from shape (M, P)."""
-    made = xr.Dataset({"theta": (("member", "param"), ends.cpu().numpy())})
+def ensemble_dataset(ends: Tensor, info: EnsembleInfo, **vectors: Tensor) -> xr.Dataset:
+    """Where the members of an ensemble end: `theta` (member, param), from shape (M, P); and vectors of shape (P,)."""
+    made = xr.Dataset(
+        {
+            "theta": (("member", "param"), ends.cpu().numpy()),
+            **{name: ("param", vector.detach().cpu().numpy()) for name, vector in vectors.items()},
+        }
+    )
     return annotate(write(made, info))
+
+
+def start_of_members(problem: Problem, theta0: Tensor | None, members: int) -> Tensor:
+    """Where all members start, shape (P,).
+
+    Raises:
+        ArgumentError: no members, or another shape.
+    """
+    if members < 1:
+        raise ArgumentError(f"members must be at least 1; {members} was given")
+    start = (problem.theta0 if theta0 is None else theta0).detach().to(problem.theta0)
+    if start.shape != problem.theta0.shape:
+        raise ArgumentError(
+            f"theta0 has shape {tuple(start.shape)}; this problem's theta has ({problem.layout.size},)"
+        )
+    return start
 
 
 def _ends(

@@ -105,6 +105,7 @@ def train(
         steps=steps,
         saved_steps=(*range(0, steps, save_every), steps),
         device=problem.device,
+        grid=grid,
     )
     recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *require_observers(observe)], context)
     states: dict[str, Tensor] = {}

@@ -48,6 +48,9 @@ class Row:
     third_derivative_evaluations: int
     wall_seconds: float
     foreign_gradient: str = ""
+    batch_share: float | None = None
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     step: int = 0
     time: float = 0.0
     error: float = math.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.broadcasting import refuse_broadcast_targets
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device, supervised_source
+from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.parameters import Layout
 
@@ -54,7 +56,8 @@ class Problem:
 
     Raises:
         ProblemError: active dropout or another source of randomness, chunks that would change the loss
-            (BatchNorm in train mode), a dtype too coarse, nothing to train, parameters that overlap.
+            (BatchNorm in train mode), targets of another shape than what the model gives, a dtype too coarse, nothing
+            to train, parameters that overlap.
         DataError: data from which no samples can be taken.
     """
 
@@ -137,6 +140,7 @@ class Problem:
         guards.refuse_randomness(self.model)
         guards.refuse_renormalisation(self.model)
         few = slice(0, min(_PROBE, chunk_size or _PROBE))
+        refuse_broadcast_targets(partial(self.loss, self.theta0, few))
         guards.refuse_random_loss(partial(self.loss, self.theta0, few), dtype)
         guards.refuse_other_model(self.loss_on(self.theta0, self.batch(few)), self._at.parameters)
         some = partial(batches.batch, slice(0, min(_TESTED, chunk_size or _TESTED)))
@@ -248,11 +252,12 @@ class Problem:
         not possible, they are taken one at a time too, after a `VectorisedWarning` that says why.
 
         Raises:
-            ProblemError: BatchNorm in train mode, with which a sample has no gradient of its own.
+            ProblemError: a loss that is neither the mean nor the sum of its samples' (BatchNorm in train mode does
+                this, or class weights), with which a sample has no gradient of its own.
         """
-        guards.refuse_batch_statistics(
-            self.model, "a sample has no gradient of its own", "put the module in eval mode"
-        )
+        consequence = "a sample has no gradient of its own"
+        guards.refuse_batch_statistics(self.model, consequence, "put the module in eval mode")
+        require_mean_or_sum(self.reduction, consequence, "take grad(theta, samples), over a batch")
         theta = self._at.vector(theta, "theta")
         return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
 
@@ -282,6 +287,13 @@ class Problem:
         view = copy.copy(self)
         if samples is not None:
             view._batches = self._batches.subset(samples)
+            vars(view).pop("reduction", None)  # of all samples
+        return view
+
+    def scaled(self, factor: float) -> Problem:
+        """factor · L and its derivatives: a view. Its `objective`, `loss_on` and `loss_graph` are those of L."""
+        view = copy.copy(self)
+        view._batches = self._batches.scaled(factor)
         return view
 
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
@@ -289,12 +301,12 @@ class Problem:
         self._at.set(theta)
         return self._at.loss(batch)
 
-    @property
+    @cached_property
     def reduction(self) -> Reduction | None:
-        """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured at theta0."""
+        """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured once."""
         if self.chunk_size is not None:
             return self._batches.reduction
-        return self._measured_reduction(self.n_samples)
+        return measured_reduction(self._batches, self._at, self.n_samples)
 
     def loss_graph(self) -> Tensor:
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
@@ -327,24 +339,13 @@ class Problem:
             second.add_(more_second, alpha=weight)
         return first, second
 
-    def _measured_reduction(self, chunk_size: int) -> Reduction | None:
-        self._at.set(self.theta0)
-        with torch.no_grad():
-            return self._batches.measured_reduction(self._at.loss, chunk_size)
-
     def _chunked_reduction(self, chunk_size: int) -> Reduction:
         remedy = "leave chunk_size out" if self._batches.in_memory else "take all samples in one chunk"
         guards.refuse_batch_statistics(
             self.model, "chunk_size would change the loss", f"{remedy}, or put the module in eval mode"
         )
-        reduction = self._measured_reduction(chunk_size)
-        if reduction is None:
-            raise ProblemError(
-                "chunk_size would change the loss: over a chunk it is neither the mean nor the sum of its "
-                "samples' losses (batch-dependent layers, class weights or ignored targets do this); "
-                f"{remedy}"
-            )
-        return reduction
+        reduction = measured_reduction(self._batches, self._at, chunk_size)
+        return require_mean_or_sum(reduction, "chunk_size would change the loss", remedy)
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,13 +51,15 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
         )
         for reason in foreign
     ]
-    if any(row.beside == "full_batch" for row in rows):
+    full = [row for row in rows if row.beside == "full_batch"]
+    if full:
         found.append(
             Sentence(
                 "The run used minibatches. A full-batch flow takes all samples, so its error holds the noise of the "
                 "batches as well as the discretisation."
             )
         )
+        found += [Sentence(text, warns) for text, warns in dict.fromkeys(map(_of_batches, full)) if text]
     if any(row.beside == "same_batch" for row in rows):
         found.append(
             Sentence(
@@ -68,6 +71,31 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
         found += [Sentence(f"{_start(row.title)}: {text}.") for text in _solution_clauses(row)]
     found += [solver_sentence(row) for row in rows if row.solver_limited]
     return found
+
+
+def _of_batches(row: Row) -> tuple[str, bool]:
+    """What the loss over a batch is to a full-batch flow's loss, unless it is a mean; and whether that warns."""
+    if row.batch_bias is not None:
+        differs = _bias(row.batch_bias, math.nan if row.batch_bias_error is None else row.batch_bias_error)
+        return (
+            "Over a batch the loss is neither the mean nor the sum of its samples' losses (batch-dependent layers, "
+            "class weights or ignored targets do this): the batches' mean gradient differs from the full one"
+            f"{differs}. A full-batch flow's error holds that difference too, which is not noise."
+        ), True
+    if row.batch_share is not None:
+        return (
+            f"The loss sums over its samples, of which a step takes a share of {row.batch_share:.3g} on average: a "
+            "full-batch flow is that of this share of the loss, and as fast as the run."
+        ), False
+    return "", False
+
+
+def _bias(distance: float, error: float) -> str:
+    """At the start, over the full gradient: ", by 0.12 ± 0.01 of it at the start"."""
+    if math.isnan(distance):
+        return ""
+    deviation = "" if math.isnan(error) else f" ± {error:.1g}"
+    return f", by {distance:.2g}{deviation} of it at the start"
 
 
 def _solution_clauses(row: Row) -> Iterator[str]:
@@ -123,6 +151,11 @@ def _outcome(diagnosis: Diagnosis) -> str:
 
 def _cause(cause: Cause, seen: Evidence) -> str:
     match cause:
+        case Cause.BATCH_LOSS:
+            return (
+                "Over a batch the loss is neither the mean nor the sum of its samples' losses, and the batches' mean "
+                f"gradient differs from the full one{_bias(seen.batch_bias, seen.batch_bias_error)}."
+            )
         case Cause.BATCH_NOISE:
             return (
                 "This flow takes all samples and the run takes batches: the noise of the batches is in the error, and "

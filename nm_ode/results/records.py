@@ -135,6 +135,10 @@ class SolveInfo:
     Attributes:
         flow, title: its name in the tree, and for a reader.
         beside: over whose samples its loss is, where the run is on minibatches.
+        batch_share: of a full-batch flow of a loss that sums over its samples: the part of the loss that the flow is
+            of, which is what the run's batches have on average. None for the whole.
+        batch_bias, batch_bias_error: of a loss that over a batch is neither mean nor sum of its samples': how far the
+            batches' mean gradient is from the full gradient at the start, over that, and its standard error.
         expected_order: in lr, by theory, for smooth losses.
         map_order: of the iterated-map form, whose truncation can be read off a run.
         choice: why this engine and method.
@@ -161,6 +165,9 @@ class SolveInfo:
     kinks: tuple[str, ...] = ()
     foreign_gradient: str = ""
     beside: Beside | None = None
+    batch_share: float | None = None
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     map_order: int | None = None
     rtol_requested: float | None = None
     step: float | None = None
@@ -199,7 +206,11 @@ class EnsembleInfo:
         title: of the flow, or of the optimiser.
         seed: of the noise or the batches.
         time: flow time that the members end at.
+        steps, batch_size: of runs.
+        lr: of the optimiser, or of the flow's.
         step: of a fixed-step method.
+        noise_kind, …: of a flow's noise, as of `GradientNoise`; None for a factor of the user's own. Where it was
+            measured is the dataset's `noise_theta`. It is constant in theta, and for batches drawn with replacement.
     """
 
     title: str
@@ -213,6 +224,13 @@ class EnsembleInfo:
     engine: str | None = None
     method: str | None = None
     step: float | None = None
+    lr: float | None = None
+    noise_kind: str | None = None
+    noise_batch_size: int | None = None
+    noise_captured: float | None = None
+    noise_estimator: str | None = None
+    noise_draws: int | None = None
+    noise_standard_error: float | None = None
 
 
 def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
@@ -300,11 +318,14 @@ class LadderInfo:
         stateful: has the optimiser a state beyond theta?
         warm_start: did the runs start warm?
         fixed_step: were the flows solved with a step of the user's?
+        batch_bias, batch_bias_error: as of `SolveInfo`, where the runs are on minibatches.
     """
 
     stateful: bool
     warm_start: bool
     fixed_step: bool
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     kinks: tuple[str, ...] = ()
     status: str = "success"
 

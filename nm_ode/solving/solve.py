@@ -14,6 +14,7 @@ from torch import Tensor
 from bridges import OdeProblem, OdeSolution, require_options
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
+from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
@@ -93,12 +94,14 @@ def solve(
         )
     observers = [*(kind() for key, kind in _RECORDABLE.items() if key in record), *require_observers(observe)]
     require_options(engine, method, step)
-    beginning = start_of(flow, t, theta0)
+    problem, beginning = flow.problem, start_of(flow, t, theta0)
+    flow, expected = beginning.flow, beginning.expected
+    bias = None if expected is None else expected.bias
     times, start = beginning.times, to_numpy(beginning.state)
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
     field = Field(flow)
-    found = kinks(flow.problem)
+    found = kinks(problem)
     plan = plan_solve(field, found, start, scales, times, engine=engine, method=method, rtol=rtol, step=step)
     used_atol = 1e-3 * plan.choice.rtol if atol is None else atol
     probes = field.take_count()
@@ -125,6 +128,9 @@ def solve(
         flow=name,
         title=title,
         beside=beside,
+        batch_share=None if expected is None or expected.share == 1 else expected.share,
+        batch_bias=None if bias is None else bias.distance,
+        batch_bias_error=None if bias is None else bias.standard_error,
         expected_order=flow.expected_order,
         map_order=flow.map_order,
         engine=plan.choice.engine,
@@ -141,9 +147,9 @@ def solve(
         hvps_per_rhs=flow.cost.hvps,
         third_derivatives_per_rhs=flow.cost.third_derivatives,
         probe_rhs_evaluations=probes,
-        layout=flow.problem.layout,
+        layout=problem.layout,
     )
-    samples = _Samples(field, times, observers, on_sample)
+    samples = _Samples(problem, field, times, observers, on_sample)
 
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
@@ -180,17 +186,17 @@ def solve(
 
 
 class _Samples:
-    """Hands each sample to the observers and lets the state go."""
+    """Hands each sample to the observers, with the user's problem, and lets the state go."""
 
     def __init__(
         self,
+        problem: Problem,
         field: Field,
         times: Array,
         observers: Sequence[Observer],
         on_sample: Callable[[int], None] | None,
     ) -> None:
-        self._field, self._on_sample, self._done = field, on_sample, 0
-        problem = field.flow.problem
+        self._problem, self._field, self._on_sample, self._done = problem, field, on_sample, 0
         context = Context(
             problem=problem,
             optimizer=None,
@@ -202,7 +208,7 @@ class _Samples:
         self._recording = Recording(observers, context, samples=times.size)
 
     def __call__(self, index: int, t: float, y: Array) -> None:
-        self._recording.observe(View(self._field.flow.problem, index, t, self._field.theta(y)))
+        self._recording.observe(View(self._problem, index, t, self._field.theta(y)))
         self._done = index + 1
         if self._on_sample is not None:
             self._on_sample(self._done)

@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
-from nm_ode.flows import Flow, FlowError
+from nm_ode.flows import Flow, FlowError, follow_batches
+from nm_ode.loss.expected import ExpectedLoss
 from nm_ode.results import ResultError, RunInfo, run_info
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Sample times, the flow's state at the first, and the run that they are of, if of one."""
+    """Sample times, the flow and its state at the first, and the run that they are of, if of one.
+
+    Attributes:
+        flow: the one that is solved: beside minibatches that of the loss which a batch has on average.
+        expected: that loss, of a full-batch flow beside minibatches.
+    """
 
     times: NDArray[np.float64]
+    flow: Flow
     state: Tensor
     run: RunInfo | None = None
+    expected: ExpectedLoss | None = None
 
 
 def start_of(
@@ -34,6 +42,7 @@ def start_of(
         ArgumentError: no times or times that do not increase, a dataset that is no run, or a run without a saved step.
         FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
             optimiser's state beside a run whose first steps were cut off.
+        ProblemError: a loss that sums over other samples than the run's batches.
     """
     if not isinstance(t, xr.Dataset):
         times = np.asarray(t, dtype=np.float64)
@@ -41,7 +50,8 @@ def start_of(
             raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
         if (np.diff(times, axis=0) <= 0).any():
             raise ArgumentError("t: sample times must increase strictly, the first being the start")
-        return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
+        state = flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0))
+        return Start(times, flow, state)
     for name in ("saved_time", "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
@@ -71,13 +81,14 @@ def start_of(
             memory = _placed(flow, torch.from_numpy(t["initial_state"].values.copy()))
     times = np.asarray(t["saved_time"], dtype=np.float64)
     start = _placed(flow, theta0)
+    flow, expected = follow_batches(flow, info.grid, start)
     state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
     if memory is not None and first > 0 and len(state) > len(start):
         raise FlowError(
             f"{flow.title} starts with the optimiser's state, which is kept of step 0, and this run begins at step "
             f"{first}: solve from step 0, or train from there with state0"
         )
-    return Start(times, state, info)
+    return Start(times, flow, state, info, expected)
 
 
 def _placed(flow: Flow, part: Tensor) -> Tensor:
