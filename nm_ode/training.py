@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 import xarray as xr
@@ -12,6 +13,8 @@ from torch import Tensor
 from nm_ode.data import BatchSize
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
+from nm_ode.loss.finite import why_not_finite
+from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
 from nm_ode.optimizers.steppers import start
@@ -35,6 +38,7 @@ class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, 
         self.run = run
 
 
+@in_own_modes
 def train(
     problem: Problem,
     optimizer: Optimizer,
@@ -132,10 +136,8 @@ def train(
     def require_finite(losses: dict[int, Tensor]) -> None:
         for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
             if not math.isfinite(loss):
-                message = (
-                    f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
-                    "choose a smaller learning rate"
-                )
+                seen = next(islice(grid.each_batch(), step, None)) if step < grid.steps else None
+                message = why_not_finite(loss, step, optimizer.lr, problem.chunks(seen))
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
 

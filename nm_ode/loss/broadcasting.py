@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nm_ode.loss.guards import ProblemError
 
@@ -14,15 +13,16 @@ _OF_TORCH = "Using a target size"
 _SHAPES = r"target size \(torch\.Size\(\[(.*?)\]\)\) that is different to the input size \(torch\.Size\(\[(.*?)\]\)\)"
 
 
-def refuse_broadcast_targets(loss: Callable[[], Tensor]) -> None:
-    """One evaluation, in which torch does not warn that the shapes of targets and outputs differ.
+@contextmanager
+def no_broadcast_targets() -> Iterator[None]:
+    """An evaluation in which torch does not warn that the shapes of targets and outputs differ.
 
     Raises:
         ProblemError: it does.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message=_OF_TORCH)
-        loss()
+        yield
     for warning in caught:
         text = str(warning.message)
         if text.startswith(_OF_TORCH):

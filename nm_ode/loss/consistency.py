@@ -20,7 +20,6 @@ from nm_ode.loss.self_test import Verdict, compare, line, steps
 from nm_ode.loss.suspects import handmade, suspects
 
 _ROUNDING = 10  # units in the last place: of a loss, a gradient, a product
-_PASSES = 3  # after which torch.jit compiles no more
 _LINES = 3  # along which the loss changes by a number, in which an error can be small by chance
 _COPIED = 10**7  # parameters of a problem in float32 that are copied in float64, at most
 
@@ -48,7 +47,7 @@ class Consistency:
         """Why the gradient that training takes is not the loss's; empty where it is, or where nothing shows that."""
         if not self._verdict(1).differs:
             return ""
-        found = suspects(self._model, partial(self._loss, self._at, self._batch()))
+        found = self._suspects()
         named = (
             ", ".join(found) or "an operation whose backward pass is not the derivative of its forward pass"
         )
@@ -100,7 +99,7 @@ class Consistency:
             return str(error)
         if not verdict.differs:
             return ""
-        found = suspects(self._model, partial(self._loss, self._at, self._batch()))
+        found = self._suspects()
         named = ", ".join(found) or "an operation of the loss"
         by = "it is no number" if math.isnan(verdict.error) else f"by {verdict.error:.1%} along a line"
         return (
@@ -108,11 +107,15 @@ class Consistency:
             f"cannot be differentiated rightly; write it with elementary operations, {instead}"
         )
 
+    def _suspects(self) -> tuple[str, ...]:
+        self._at.set(self._at.theta)
+        # The objective itself: what an evaluation does besides is no part of the loss.
+        return suspects(self._model, partial(self._objective, self._model, self._batch()))
+
     def _verdict(self, order: int) -> Verdict:
         try:
             with torch.enable_grad():
                 at, batch = self._at, self._batch()
-                self._compile(batch)
                 if at.theta.dtype != torch.float64 and at.layout.size <= _COPIED:
                     return self._compared_in_float64(order, batch)
                 return self._compared(order, at, batch)
@@ -128,12 +131,6 @@ class Consistency:
             raise
         except Exception:  # the model has a dtype of its own
             return self._compared(order, self._at, batch)
-
-    def _compile(self, batch: Any) -> None:
-        """Let torch.jit come to the code that it keeps, whose derivatives are others than those of the first passes."""
-        if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
-            for _ in range(_PASSES):
-                self._at.loss_and_grad(batch)
 
     def _compared(self, order: int, at: Evaluation, batch: Any) -> Verdict:
         def gradient(theta: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Second and third derivatives of what torch fuses: where its own are missing or wrong, elementary operations.
 
 They are put in the place of the fused ones in torch's dispatcher, which every call passes: of a module, a function or
-`torch.ops`, of an exported or a traced module, inside `torch.func`.
+`torch.ops`, of an exported module, inside `torch.func`.
 """
 
 from __future__ import annotations

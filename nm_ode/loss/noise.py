@@ -14,6 +14,7 @@ from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.operators import GradientCovariance
 from nm_ode.loss.problem import Problem
 from nm_ode.loss.reduction import require_mean_or_sum
+from nm_ode.modes import in_own_modes
 
 NoiseKind = Literal["diagonal", "low_rank"]
 Estimator = Literal["samples", "batches"]
@@ -68,6 +69,7 @@ def along(factor: Tensor, normal: Tensor) -> Tensor:
     return normal * factor if factor.ndim == 1 else normal @ factor
 
 
+@in_own_modes
 def gradient_noise(
     problem: Problem,
     theta: Tensor,

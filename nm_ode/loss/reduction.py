@@ -91,8 +91,8 @@ class _Measurement:
     def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
         self._batches, self._at = batches, at
         theta = at.theta
-        generator = torch.Generator().manual_seed(0)
-        normal = torch.randn(len(theta), generator=generator, dtype=torch.float64).to(theta)
+        generator = torch.Generator("cpu").manual_seed(0)
+        normal = torch.randn(len(theta), generator=generator, dtype=torch.float64, device="cpu").to(theta)
         size = theta.square().mean().sqrt()
         self._direction = normal * (theta.abs() + size + (size == 0))
         far = (theta + share * self._direction for share in _AWAY)
@@ -109,7 +109,9 @@ class _Measurement:
     def look_closely(self, theta: Tensor, samples: Tensor) -> None:
         """At losses and gradients, and at those of the samples in another order."""
         cut = _Cut.of(samples)
-        mixed = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(1))]
+        mixed = samples[
+            torch.randperm(len(samples), generator=torch.Generator("cpu").manual_seed(1), device="cpu")
+        ]
         whole, left, right, again = (
             self._loss_and_grad(theta, part) for part in (cut.whole, cut.left, cut.right, mixed)
         )
@@ -161,7 +163,7 @@ def _size(value: Tensor) -> float:
 def _few(n: int, chunk_size: int) -> Iterator[Tensor]:
     """Samples in an order by chance: twice as many as are evaluated together, or all."""
     size = min(max(chunk_size, 2), _FEW, n)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     yield order[:size]
     if n >= 2 * size:
         yield order[size : 2 * size]
@@ -172,6 +174,6 @@ def _chunks(n: int, chunk_size: int, *, all_of_them: bool) -> Iterator[Tensor]:
     starts = list(range(0, n - 1, size))
     if not all_of_them and len(starts) > _LOOKED_AT:
         starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
-    yield from (torch.arange(start, min(start + size, n)) for start in starts)
+    yield from (torch.arange(start, min(start + size, n), device="cpu") for start in starts)
     if len(starts) > 1:
-        yield torch.linspace(0, n - 1, size).round().long()
+        yield torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long()

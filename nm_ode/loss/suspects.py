@@ -29,10 +29,8 @@ def suspects(model: nn.Module, evaluate: Callable[[], Tensor]) -> tuple[str, ...
 
     walk = _Walk(model, report, handmade)
     with torch.enable_grad(), walk, _Cuts(lambda name: report(name, walk.place)):
-        walk.look(evaluate(), (), walk.outside)
+        walk.look(evaluate(), (), _LOSS)
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            report("code of torch.jit", _words(name, module))
         if module._backward_hooks or module._backward_pre_hooks:
             report("a hook on gradients", _words(name, module))
         if getattr(module, "scale_grad_by_freq", False):
@@ -49,7 +47,7 @@ def place_of(
     """The module in which an operation of autograd's stands that `wanted` has a name for; None if there is none."""
     found: list[str] = []
     with torch.enable_grad(), _Walk(model, lambda _, place: found.append(place), wanted) as walk:
-        walk.look(evaluate(), (), walk.outside)
+        walk.look(evaluate(), (), _LOSS)
     return found[0] if found else None
 
 
@@ -75,7 +73,6 @@ class _Walk:
         wanted: Callable[[Any], str | None],
     ) -> None:
         self._model, self._report, self._wanted = model, report, wanted
-        self.outside = _words("", model) if isinstance(model, torch.jit.ScriptModule) else _LOSS
         self._seen: set[Any] = set()
         self._inside: list[str] = []
         self._stack = ExitStack()
@@ -83,12 +80,10 @@ class _Walk:
     @property
     def place(self) -> str:
         """The module whose forward pass is under way."""
-        return self._inside[-1] if self._inside else self.outside
+        return self._inside[-1] if self._inside else _LOSS
 
     def __enter__(self) -> _Walk:
         for name, module in self._model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue  # which takes no hooks
             words = _words(name, module)
 
             def before(_module: nn.Module, _args: Any, words: str = words) -> None:

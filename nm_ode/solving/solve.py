@@ -16,6 +16,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
+from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.solving.check import check as check_solution
@@ -30,6 +31,7 @@ from nm_ode.solving.stiffness import SharpnessBound
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
 
 
+@in_own_modes
 def solve(
     flow: Flow,
     t: xr.Dataset | Sequence[float] | NDArray[np.floating],

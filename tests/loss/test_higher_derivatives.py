@@ -115,7 +115,6 @@ DOORS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "exported": lambda model, x: torch.export.export(model, (x,)).module(),
     "exported, decomposed": lambda model, x: torch.export.export(model, (x,)).run_decompositions().module(),
     "traced by fx": lambda model, x: torch.fx.symbolic_trace(model),
-    "traced by jit": lambda model, x: torch.jit.trace(model, x, check_trace=False),
     "compiled": lambda model, x: torch.compile(model, backend="aot_eager"),
 }
 

@@ -184,20 +184,6 @@ def test_a_custom_function_with_right_derivatives_is_taken() -> None:
         )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_a_scripted_normalisation_has_no_third_derivative() -> None:
-    """What torch.jit has made of it is out of reach."""
-    scripted = torch.jit.script(
-        nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 2)).double()
-    )
-    for _ in range(3):  # so that it is compiled with its gradient
-        scripted(X)
-    made = Problem(scripted, F.mse_loss, (X, Y))
-    assert made.has_hessian
-    with pytest.raises(NoSecondDerivative, match="third derivative"):
-        made.third_derivative(made.theta0, made.theta0)
-
-
 ORDINARY = {
     "relu": (F.relu, 64),
     "max": (lambda h: F.max_pool1d(h, 2).repeat(1, 2), 8),
