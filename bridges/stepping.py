@@ -130,8 +130,8 @@ def integrate(
             engine=engine,
             method=method,
             status=status,
-            message=message if status == "success" else f"{message} at t = {counted.last_t:.6g}",
-            time=reached,
+            message=message if status == "success" else f"{message} at t = {problem.clock(counted.last_t)}",
+            time=problem.origin + reached,
             samples=samples,
             statistics=Statistics(
                 rhs_evaluations=counted.count,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from nm_ode.results import Beside, SolveInfo, comparison_info, solve_info
+from nm_ode.results import Beside, CheckVerdict, SolveInfo, comparison_info, solve_info
 
 
 class EngineDistance(NamedTuple):
@@ -61,6 +61,10 @@ class Row:
     solver_limited: bool | None = None
     holds_from: int | None = None
     engine_distances: tuple[EngineDistance, ...] = ()
+    check_verdict: CheckVerdict | None = None
+    rtol_floor: float | None = None
+    gradient_noise: float | None = None
+    coarse: tuple[str, ...] = ()
 
     @property
     def solved(self) -> bool:
@@ -89,7 +93,7 @@ def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
     info = solve_info(flow)
     values = {key: getattr(info, key) for key in _OF_SOLVE}
     if "engine_distance" in flow:
-        largest = flow["engine_distance"].max("time").values.tolist()
+        largest = flow["engine_distance"].max("time", skipna=False).values.tolist()
         values["engine_distances"] = tuple(
             EngineDistance(*pair) for pair in zip(flow["other_method"].values.tolist(), largest, strict=True)
         )

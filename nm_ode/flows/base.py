@@ -138,6 +138,11 @@ class Flow(ABC):
         return None
 
     @property
+    def amplification(self) -> float:
+        """How many times larger the rounding noise of the field is, relative to it, than that of the gradient."""
+        return 1.0
+
+    @property
     def map_order(self) -> int | None:
         """Order K of a truncated series of the optimiser's map, whose one-step defects a run shows."""
         return None

@@ -51,6 +51,11 @@ class IteratedMapFlow(Flow):
         return self.order
 
     @property
+    def amplification(self) -> float:
+        """Σ|c_i|."""
+        return sum(map(abs, increment_weights(self.order)))
+
+    @property
     def cost(self) -> Cost:
         return Cost(gradients=self.order)
 

@@ -83,6 +83,10 @@ class MinibatchFlow(Flow):
         return lr
 
     @property
+    def amplification(self) -> float:
+        return float(self.flow.amplification)
+
+    @property
     def cost(self) -> Cost:
         cost: Cost = self.flow.cost
         return cost

@@ -15,6 +15,12 @@ from nm_ode.reporting.formats import order_with_error, power
 _FINEST_RTOL = 1e-12
 """At this tolerance and below, what limits a solver is rounding."""
 
+_NO_CHECK = {
+    "same_steps": "its check took the same steps; tighten solver.rtol and solver.atol, or take a smaller step",
+    "too_loose": "its tolerances admit as much as the solution moves; tighten solver.rtol and solver.atol",
+    "stopped": "its check stopped before the end; raise solver.max_rhs, max_steps or max_seconds",
+}
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -99,8 +105,19 @@ def _bias(distance: float, error: float) -> str:
 
 
 def _solution_clauses(row: Row) -> Iterator[str]:
+    if row.gradient_noise is not None and row.rtol_floor is not None:
+        where = f" ({', '.join(row.coarse)})" if row.coarse else ""
+        yield (
+            f"the gradient's rounding noise is {power(row.gradient_noise)} of its size{where}, so no rtol below "
+            f"{power(row.rtol_floor)} means anything"
+        )
+    if row.check_verdict == "bound":
+        yield "its solver's error is a bound, from a coarser solve: rounding leaves no room for a finer one"
     for method, distance in row.engine_distances:
-        yield f"solved by {method} too; the two solutions are at most {power(distance)} apart"
+        if np.isnan(distance):
+            yield f"to be checked by {method} too, which is the same method: that is no check"
+        else:
+            yield f"solved by {method} too; the two solutions are at most {power(distance)} apart"
     if row.holds_from is not None and row.holds_from < 0:
         yield "its one-step defect is above a thousandth of the update up to the last step"
     elif row.holds_from:
@@ -112,7 +129,9 @@ def _solution_clauses(row: Row) -> Iterator[str]:
 
 def solver_sentence(row: Row) -> Sentence:
     """Of a flow whose error the solver's own limits: what to do."""
-    if row.rtol <= _FINEST_RTOL:
+    if row.check_verdict in _NO_CHECK:
+        sentence = f"the solver's own error is not known: {_NO_CHECK[row.check_verdict]}"
+    elif row.rtol <= _FINEST_RTOL:
         sentence = "as close to the run as the solver gets; what is left is rounding"
     else:
         sentence = (

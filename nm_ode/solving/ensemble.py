@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bridges import Engine, EngineError, engines_with, get_engine
+from bridges import Engine, EngineError, engines_with, get_engine, require_limits
 from nm_ode.ensembles import ensemble_dataset, start_of_members
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import StochasticModifiedFlow
@@ -59,6 +59,7 @@ def solve_ensemble(
             raise ArgumentError(f"{name} must be a positive number; {value} was given")
     start = start_of_members(flow.problem, theta0, members)
     used = flow.optimizer.lr / 4 if step is None else step
+    require_limits(step=used, span=time)
     count = max(1, round(time / used))
     if engine == "torch":
         if method != "EM":
@@ -126,13 +127,13 @@ def _by_engine(
     method: str,
     seed: int,
 ) -> Tensor:
-    ends = np.empty((members, len(start)))
+    ends, came = np.empty((members, len(start))), np.zeros(members, dtype=bool)
 
     def drift(t: float, y: np.ndarray, dy: np.ndarray) -> None:
         dy[:] = flow.drift(torch.from_numpy(y.copy()).to(start)).cpu().numpy()
 
     def keep(member: int, y: np.ndarray) -> None:
-        ends[member] = y
+        ends[member], came[member] = y, True
 
     seeds: Sequence[int] = np.random.SeedSequence(seed).generate_state(members).tolist()
     engine.solve_noisy(
@@ -145,4 +146,6 @@ def _by_engine(
         method=method,
         on_member=keep,
     )
+    if not came.all():
+        raise EngineError(f"{engine.name} {method} gave {int(came.sum())} of {members} members")
     return torch.from_numpy(ends)

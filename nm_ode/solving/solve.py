@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import OdeProblem, OdeSolution, require_options
+from bridges import AUTO, OdeProblem, OdeSolution, solve_with
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
@@ -19,13 +19,16 @@ from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
+from nm_ode.solving.check import Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
+from nm_ode.solving.options import names, options, require_flow, switch
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
+from nm_ode.solving.tolerances import dtype_name, rtol_floor, settled_rtol
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
@@ -36,8 +39,8 @@ def solve(
     flow: Flow,
     t: xr.Dataset | Sequence[float] | NDArray[np.floating],
     *,
-    theta0: Tensor | None = None,
-    engine: str = "auto",
+    theta0: Tensor | NDArray[np.floating] | Sequence[float] | None = None,
+    engine: str | None = AUTO,
     method: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -69,8 +72,9 @@ def solve(
         max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
-        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
-            the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
+        check: solve once more with rtol and atol ten times tighter (rtol no finer than rounding lets it be) and record
+            the distance as `solver_error` (docs/theory.md §5), NaN where that says nothing (`check_verdict` of the
+            record). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
 
     Returns:
@@ -82,30 +86,55 @@ def solve(
         SolveError: not solved to the end; its attribute `solution` has what was.
         ArgumentError: an unknown name in `record`, or what is no observer.
         FlowError: a modified flow on a run whose learning rate changes.
-        EngineError: unknown engine or method, or options that do not go together.
+        EngineError: unknown engine or method, options that do not go together, values or times that no engine takes,
+            or an rtol below what the rounding of the field holds.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
-    unknown = set(record) - set(_RECORDABLE)
-    if unknown:
-        raise ArgumentError(
-            f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(_RECORDABLE)}"
-        )
-    if check and "theta" not in record:
+    require_flow(flow)
+    recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
+    if checked and "theta" not in recorded:
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
         )
-    observers = [*(kind() for key, kind in _RECORDABLE.items() if key in record), *require_observers(observe)]
-    require_options(engine, method, step)
+    observers = [
+        *(kind() for key, kind in _RECORDABLE.items() if key in recorded),
+        *require_observers(observe),
+    ]
+    asked = options(
+        engine,
+        method,
+        rtol=rtol,
+        atol=atol,
+        step=step,
+        max_step=max_step,
+        max_steps=max_steps,
+        max_rhs=max_rhs,
+        max_seconds=max_seconds,
+    )
+    asked.require(flow.problem.dtype)
     problem, beginning = flow.problem, start_of(flow, t, theta0)
     flow, expected = beginning.flow, beginning.expected
     bias = None if expected is None else expected.bias
     times, start = beginning.times, to_numpy(beginning.state)
+    asked.require(flow.problem.dtype, span=float(times[-1] - times[0]))
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
-    field = Field(flow)
     found = kinks(problem)
-    plan = plan_solve(field, found, start, scales, times, engine=engine, method=method, rtol=rtol, step=step)
-    used_atol = 1e-3 * plan.choice.rtol if atol is None else atol
+    floor = rtol_floor(flow, problem, found)
+    settled, why = settled_rtol(asked.rtol, floor, found)
+    field = Field(flow, floor.noise)
+    plan = plan_solve(
+        field,
+        found,
+        start,
+        scales,
+        times,
+        engine=asked.engine,
+        method=asked.method,
+        rtol=settled,
+        step=asked.step,
+    )
+    used_atol = 1e-3 * plan.choice.rtol if asked.atol is None else asked.atol
     probes = field.take_count()
     ode = OdeProblem(
         rhs=field.rhs,
@@ -116,12 +145,12 @@ def solve(
         step=plan.choice.step,
         restarts=None if flow.jumps is None else _snapped(flow.jumps, times),
         on_restart=None if flow.jumps is None else field.enter,
-        max_step=max_step,
-        max_steps=max_steps,
+        max_step=asked.max_step,
+        max_steps=asked.max_steps,
         jvp=field.jvp if _has_product(flow, plan) else None,
         sharpness=SharpnessBound(field, scales),
-        max_rhs=max_rhs,
-        max_seconds=max_seconds,
+        max_rhs=asked.max_rhs,
+        max_seconds=asked.max_seconds,
     )
     name, title, beside = beside_a_run(
         flow, full_batch=beginning.run is None or beginning.run.grid.is_full_batch
@@ -138,18 +167,26 @@ def solve(
         engine=plan.choice.engine,
         engine_version=plan.engine.version,
         method=plan.choice.method,
-        choice=plan.choice.reason,
+        choice=plan.choice.reason + why,
         kinks=found,
         foreign_gradient=flow.problem.foreign_gradient,
         rtol=plan.choice.rtol,
         atol=used_atol,
-        rtol_requested=rtol,
+        rtol_requested=asked.rtol,
         step=plan.choice.step,
         gradients_per_rhs=flow.cost.gradients,
         hvps_per_rhs=flow.cost.hvps,
         third_derivatives_per_rhs=flow.cost.third_derivatives,
         probe_rhs_evaluations=probes,
         layout=problem.layout,
+        dtype=dtype_name(problem.dtype),
+        rtol_floor=floor.rtol,
+        gradient_noise=None if floor.precision.own else floor.precision.noise,
+        coarse=floor.precision.coarse,
+        start_time=float(times[0]),
+        lr=flow.lr,
+        stateful=len(start) > problem.layout.size,
+        warm_start=beginning.warm,
     )
     samples = _Samples(problem, field, times, observers, on_sample)
 
@@ -157,34 +194,41 @@ def solve(
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
     try:
-        solution = plan.engine.solve(ode, plan.choice.method, samples)
+        solution = solve_with(plan.engine, ode, plan.choice.method, samples)
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
             error.solution = dataset(so_far)  # type: ignore[attr-defined]
         raise
     # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
-    asked = max(0, field.take_count() - solution.statistics.rhs_evaluations)
-    info = replace(info, probe_rhs_evaluations=probes + asked)
+    other = max(0, field.take_count() - solution.statistics.rhs_evaluations)
+    info = replace(info, probe_rhs_evaluations=probes + other)
     result = dataset(solution)
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
-        reason = failure(solution, flow.non_finite_remedy(warm_start=warm))
+        remedy = flow.non_finite_remedy(warm_start=warm)
+        if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), start):
+            remedy = (
+                "the loss overflows at the start already, or there are NaN or infinite values in the data"
+            )
+        reason = failure(solution, remedy, fixed_step=ode.step is not None)
         raise SolveError(f"{title}: {reason}", result)
-    if not check:
+    if not checked:
         return result
     try:
-        checked = check_solution(field, plan, ode, solution, result["theta"].values, used_atol)
+        solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
+        verdict = check_solution(field, plan, ode, solved)
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]
         raise
     info = replace(
         _solved(info, solution),
-        check=checked.how,
-        check_status=checked.status,
-        check_rhs_evaluations=checked.rhs_evaluations,
+        check=verdict.how,
+        check_verdict=verdict.verdict,
+        check_status=verdict.status,
+        check_rhs_evaluations=verdict.rhs_evaluations,
     )
-    return annotate(write(result.assign(solver_error=("time", checked.errors)), info))
+    return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 
 
 class _Samples:
