@@ -92,6 +92,7 @@ def train(
             f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
             f"{batch_size!r} was given"
         )
+    foreign_gradient = problem.foreign_gradient
     theta, state = _start(problem, optimizer, theta0, state0)
     grid = TimeGrid.planned(
         optimizer.lr,
@@ -124,6 +125,7 @@ def train(
             warm_start=state0 is not None,
             grid=grid.first(done),
             layout=problem.layout,
+            foreign_gradient=foreign_gradient,
             status="diverged" if diverged else "success",
             message=diverged,
         )
