@@ -131,6 +131,7 @@ class Problem:
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
         guards.require_initialised(model)
         guards.require_separate(model)
+        guards.require_no_parameter_hooks(model)
         guards.require_real_and_trainable(model)
         self.objective = objective = objective_of(placed(loss, model, self.device, dtype))
         self.loss_fn = objective.loss_fn if isinstance(objective, Supervised) else None
