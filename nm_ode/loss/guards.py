@@ -75,8 +75,8 @@ def require_no_parameter_hooks(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise ProblemError(
-                f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it does "
-                "in the forward pass, in the loss or in an optimizer of your own"
+                f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it "
+                "does in the forward pass, in the loss or in an optimizer of your own"
             )
 
 
