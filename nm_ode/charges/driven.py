@@ -98,6 +98,11 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
         raise LawError(f"charges are predicted from a run of `train`; {error}") from error
     if "charge" not in run.variables:
         raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
+    if info.foreign_gradient and not with_residual:
+        raise LawError(
+            f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "
+            "them: take law 'exact' with_residual=True, which has the recorded ⟨g, ξ⟩"
+        )
     if not info.grid.steps:
         raise LawError(
             "the run has no step: its loss was not finite from the start, and there is nothing to predict"
