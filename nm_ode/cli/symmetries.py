@@ -57,7 +57,7 @@ def symmetries(
     if scanned is not None:
         _print_scan(scanned)
     for remark in (*found.left_out, *found.notes):
-        out.print(f"[yellow]note:[/yellow] {escape(remark)}", soft_wrap=True, highlight=False)
+        out.print(Text.assemble(("note:", "yellow"), " ", remark), soft_wrap=True)
     for defect in found.defects:
         complain(defect)
     raise typer.Exit(FAILED if found.defects else DONE)
