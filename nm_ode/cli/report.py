@@ -21,8 +21,8 @@ def report(
     heed()
     if store.is_file() and store.suffix == ".toml":
         stop(
-            f"{store} is not a store of nm_ode, but a case: `nm-ode run {store}` runs it, and a report is of the folder "
-            "that it writes",
+            f"{store} is not a store of nm_ode, but a case: `nm-ode run {store}` runs it, and a report is of the "
+            "folder that it writes",
             MISTAKE,
         )
     path = store / "run.zarr" if store.is_dir() and store.suffix != ".zarr" else store
