@@ -27,7 +27,7 @@ from bridges.options import (
     require_ready,
     resolve_method,
 )
-from bridges.problem import FINEST_RTOL, OdeProblem, OdeSolution, Statistics
+from bridges.problem import FINEST_RTOL, Kept, OdeProblem, OdeSolution, Statistics
 from bridges.registry import Registry, did_you_mean
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Choice",
     "Engine",
     "EngineError",
+    "Kept",
     "Method",
     "NmOdeError",
     "OdeProblem",

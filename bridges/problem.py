@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -27,6 +27,37 @@ FINEST_RTOL = 3e-14
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
+
+    rhs_evaluations: int
+    steps: int
+    rejected_steps: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A place from which a solve can go on: the end of a step.
+
+    Attributes:
+        t, y: time and state.
+        samples: how many were given to the callback up to there.
+        statistics: of the solve up to there; those of a solve that goes on begin with them, and so do its limits.
+        memory: what the method needs beside y to go on as if it had never stopped; without it a multistep method starts
+            anew with small steps.
+        errors: of the samples, as `OdeSolution.error_estimates`.
+    """
+
+    t: float
+    y: Array
+    samples: int
+    statistics: Statistics
+    memory: Mapping[str, Array] = field(default_factory=dict)
+    errors: Array | None = None
+
+
+@dataclass(frozen=True)
 class OdeProblem:
     """An initial value problem y' = f(t, y), y(times[0]) = y0, wanted at `times`.
 
@@ -47,6 +78,10 @@ class OdeProblem:
         max_steps: at most this many accepted steps.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time; the clock is read before every right-hand side.
+        on_step: called after a step, and all samples up to its end, with a function that gives the place; copy the
+            place's arrays. Of engines that can go on (`Engine.goes_on`) alone.
+        kept: a place that `on_step` was given in an earlier solve of the same problem: this one goes on from there, and
+            its first sample is the first that was not given. Of the same engines alone.
 
     Raises:
         EngineError: a value that no engine could work with.
@@ -66,6 +101,8 @@ class OdeProblem:
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
+    on_step: Callable[[Callable[[], Kept]], None] | None = None
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         times = np.asarray(self.times, dtype=np.float64)
@@ -96,15 +133,18 @@ class OdeProblem:
             if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
                 raise EngineError(f"{name} must be a positive number; {value} was given")
 
+    @property
+    def ahead(self) -> OdeProblem:
+        """What is still to be solved: from the place that was kept, with its own memory; the problem itself if none."""
+        if self.kept is None:
+            return self
+        times = np.append(self.kept.t, self.times[self.kept.samples :])
+        return replace(self, y0=self.kept.y, times=times)
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
-
-    rhs_evaluations: int
-    steps: int
-    rejected_steps: int
-    wall_seconds: float
+    @property
+    def memory(self) -> Mapping[str, Array]:
+        """What the method remembers at the start; nothing unless the solve goes on."""
+        return {} if self.kept is None else self.kept.memory
 
 
 @dataclass(frozen=True)

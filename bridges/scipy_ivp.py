@@ -57,7 +57,7 @@ class _Adaptive:
             rhs(t, y, dy)
             return dy
 
-        times = problem.times
+        times, remembered = problem.times, problem.memory.get("step")
         self._solver = method(
             field,
             times[0],
@@ -66,6 +66,8 @@ class _Adaptive:
             rtol=problem.rtol,
             atol=problem.atol,
             max_step=np.inf if problem.max_step is None else problem.max_step,
+            # SciPy refuses a first step beyond the end, to which it would be cut.
+            first_step=None if remembered is None else min(float(remembered[0]), times[-1] - times[0]),
         )
         self._dense: Any = None
         self.steps = 0
@@ -93,6 +95,10 @@ class _Adaptive:
         if self._dense is None:
             self._dense = self._solver.dense_output()
         return np.asarray(self._dense(t))
+
+    def memory(self) -> dict[str, Array]:
+        """The length of the step to come; state and rate say all else of a one-step method."""
+        return {"step": np.array([self._solver.h_abs])}
 
     def error_at_sample(self) -> float | None:
         return None

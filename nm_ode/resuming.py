@@ -11,18 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nm_ode.data.trees import flatten
 from nm_ode.errors import ArgumentError
-from nm_ode.loss import Problem
+from nm_ode.loss import Problem, problem_identity
 from nm_ode.observers import Recording
-from nm_ode.observers.memory import packed, unpacked
+from nm_ode.observers.memory import in_part, packed, unpacked
 from nm_ode.optimizers import Optimizer, hyperparameters
 from nm_ode.optimizers.steppers import Stepper
-from nm_ode.parameters import Layout
 from nm_ode.results import TimeGrid
 from nm_ode.results.checkpoints import Checkpoint, CheckpointFile, Segment, digest
 
-_SAMPLES = 64  # of the data, by which a checkpoint knows them
 _AGREE = {torch.float64: 1e-9, torch.float32: 1e-4}  # one gradient by other threads or another build of torch
 
 
@@ -90,9 +87,11 @@ class KeptTraining:
         if last is None:
             return 0
         facts, state = last.facts, last.state
-        self._stepper.restore(_part("stepper/", state, torch.from_numpy))
-        self._recording.restore(facts["memory"], _part("observers/", state))
-        _restore_generators(unpacked(facts["generators"], list(_part("generators/", state).values())))
+        self._stepper.restore(
+            {name: torch.from_numpy(part) for name, part in in_part("stepper/", state).items()}
+        )
+        self._recording.restore(facts["memory"], in_part("observers/", state))
+        _restore_generators(unpacked(facts["generators"], list(in_part("generators/", state).values())))
         self._step = self._saved = int(facts["step"])
         self._probe = list(facts["probe"])
         there, here = facts["made by"], _environment()
@@ -179,32 +178,13 @@ class KeptTraining:
         rows = dict(segment.rows)
         if "initial_state" in rows:
             self._states["initial_state"] = torch.from_numpy(rows.pop("initial_state")[0])
-        self._recording.take_rows(_part("observers/", rows))
+        self._recording.take_rows(in_part("observers/", rows))
 
     def _is_of_this_loss(self, probe: list[float]) -> bool:
         loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
         return bool(
             np.allclose(probe, _probe(loss, gradient), rtol=_AGREE.get(self._problem.dtype, 1e-4), atol=0)
         )
-
-
-def problem_identity(problem: Problem) -> dict[str, Any]:
-    """By what a checkpoint knows a problem, beside its losses."""
-    count = problem.n_samples
-    chosen = torch.tensor(sorted({int(i) for i in np.linspace(0, count - 1, min(count, _SAMPLES))}))
-    leaves, _ = flatten(problem.batch(chosen))
-    return {
-        "parameters": layout_identity(problem.layout),
-        "dtype": str(problem.dtype),
-        "device": problem.device.type,
-        "samples": [count, digest(*(_array(leaf) for leaf in leaves if isinstance(leaf, Tensor)))],
-        "chunks": problem.chunk_size,
-    }
-
-
-def layout_identity(layout: Layout) -> list[Any]:
-    """Names, shapes and places of the parameters."""
-    return [[slot.name, list(slot.shape), slot.start] for slot in layout.slots]
 
 
 def _probe(loss: Tensor, gradient: Tensor) -> list[float]:
@@ -233,7 +213,7 @@ def _generators() -> dict[str, Any]:
 def _restore_generators(states: Mapping[str, Any]) -> None:
     setters: dict[str, Callable[[Any], object]] = {
         "torch": torch.set_rng_state,
-        "numpy": np.random.set_state,  # noqa: NPY002
+        "numpy": np.random.set_state,
         "random": random.setstate,
         "cuda": torch.cuda.set_rng_state_all,
     }
@@ -244,12 +224,6 @@ def _restore_generators(states: Mapping[str, Any]) -> None:
 def _same(one: Any, other: Any) -> bool:
     (tree, arrays), (other_tree, others) = packed(one), packed(other)
     return tree == other_tree and all(map(np.array_equal, arrays, others))
-
-
-def _part(
-    start: str, arrays: Mapping[str, np.ndarray], made: Callable[[np.ndarray], Any] = np.asarray
-) -> dict[str, Any]:
-    return {name.removeprefix(start): made(part) for name, part in arrays.items() if name.startswith(start)}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

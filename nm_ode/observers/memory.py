@@ -115,6 +115,16 @@ def unpacked(tree: Any, arrays: list[np.ndarray]) -> Any:
     return unpack(tree)
 
 
+def in_part(start: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose name begins so, under the rest of their names."""
+    return {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
+
+
+def as_arrays(start: str, **values: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The arrays that there are, under names that begin so."""
+    return {start + name: np.asarray(value) for name, value in values.items() if value is not None}
+
+
 def _is_made_anew(value: Any) -> bool:
     if isinstance(value, type | ModuleType | BuiltinFunctionType | torch.dtype | torch.device):
         return True

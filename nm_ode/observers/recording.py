@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
-from nm_ode.observers.memory import made_anew, packed, unkept, unpacked
+from nm_ode.observers.memory import in_part, made_anew, packed, unkept, unpacked
 from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
 from nm_ode.results.checkpoints import digest
@@ -117,22 +117,17 @@ class Recording:
     def take_rows(self, rows: Mapping[str, np.ndarray]) -> None:
         """Observations that `rows` gave, in the recording of a run that went on before."""
         for i, track in enumerate(self._tracks):
-            track.take_rows(_of(i, rows))
+            track.take_rows(in_part(f"{i}/", rows))
 
     def restore(self, trees: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Let the observers remember what `memory` gave."""
         for i, (track, tree) in enumerate(zip(self._tracks, trees, strict=True)):
-            kept = _of(i, arrays)
+            kept = in_part(f"{i}/", arrays)
             track.observer.restore(unpacked(tree, [kept[f"memory.{j}"] for j in range(len(kept))]))
 
 
 def _numbered(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {f"{i}/{name}": values for i, part in enumerate(parts) for name, values in part.items()}
-
-
-def _of(i: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    start = f"{i}/"
-    return {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
 
 
 class _Track:

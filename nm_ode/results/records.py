@@ -142,6 +142,8 @@ class SolveInfo:
         gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
         probe_rhs_evaluations: spent on measuring the stiffness.
         check: how the solver's own error was measured; None if it was not.
+        restarts: how often the solve was cut off and went on from a checkpoint; all counts are of the whole, but that
+            the Julia engine counts steps from the last restart on.
     """
 
     flow: str
@@ -175,6 +177,7 @@ class SolveInfo:
     check: str | None = None
     check_status: str | None = None
     check_rhs_evaluations: int | None = None
+    restarts: int = 0
 
 
 def solve_info(solution: xr.Dataset) -> SolveInfo:

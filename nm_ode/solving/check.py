@@ -9,6 +9,7 @@ import numpy as np
 from bridges import FINEST_RTOL, OdeProblem, OdeSolution
 from nm_ode.solving.errors import failure
 from nm_ode.solving.field import Array, Field
+from nm_ode.solving.keeping import KeptSolve
 from nm_ode.solving.plan import Plan
 
 _TIGHTER = 10.0
@@ -31,11 +32,18 @@ class Check:
 
 
 def check(
-    field: Field, plan: Plan, ode: OdeProblem, solution: OdeSolution, thetas: Array, atol: float
+    field: Field,
+    plan: Plan,
+    kept: KeptSolve,
+    ode: OdeProblem,
+    solution: OdeSolution,
+    thetas: Array,
+    atol: float,
 ) -> Check:
     """Solve once more, ten times tighter; methods of a fixed step have their own step halving instead.
 
     Args:
+        kept: by which the solve goes on where it was.
         thetas: shape (times, P), of the solution.
         atol: the tolerance that a user reads, before any scaling by entries.
     """
@@ -47,7 +55,7 @@ def check(
         errors[index] = np.linalg.norm(field.theta(y).numpy() - thetas[index])
 
     tighter = replace(ode, rtol=max(ode.rtol / _TIGHTER, FINEST_RTOL), atol=ode.atol / _TIGHTER)
-    checked = plan.engine.solve(tighter, plan.choice.method, distance)
+    checked = kept.solve(tighter, plan.choice.method, distance, errors)
     how = f"difference to the same method at rtol {tighter.rtol:g}, atol {atol / _TIGHTER:g}"
     if checked.status != "success":
         how += f" (stopped: {failure(checked)})"

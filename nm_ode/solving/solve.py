@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -17,9 +18,11 @@ from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
+from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
+from nm_ode.solving.keeping import KeptSolve
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
@@ -46,6 +49,7 @@ def solve(
     observe: Sequence[Observer] = (),
     check: bool = True,
     on_sample: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Solve a flow at given times: `/flows/<name>` of docs/design.md.
 
@@ -68,6 +72,8 @@ def solve(
         check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
             the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
+        checkpoint: a file in which the solve, its check included, is kept while it runs. If it is cut off, the same
+            call goes on from there, to the same solution within its tolerance; `restarts` counts how often.
 
     Returns:
         Dimensions `time`, `param` and those of the observers; variables as recorded, and `solver_error` if checked.
@@ -142,12 +148,20 @@ def solve(
         layout=flow.problem.layout,
     )
     samples = _Samples(field, times, observers, on_sample)
+    fixed = {
+        name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
+    }
+    kept = KeptSolve(
+        as_checkpoint(checkpoint), plan.engine, flow, ode, {**fixed, "max_step": max_step}, samples.recording
+    )
+    samples.begin_at(kept.go_on())
+    info = replace(info, restarts=kept.restarts)
 
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
     try:
-        solution = plan.engine.solve(ode, plan.choice.method, samples)
+        solution = kept.solve(ode, plan.choice.method, samples)
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
@@ -164,7 +178,7 @@ def solve(
     if not check:
         return result
     try:
-        checked = check_solution(field, plan, ode, solution, result["theta"].values, used_atol)
+        checked = check_solution(field, plan, kept, ode, solution, result["theta"].values, used_atol)
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]
         raise
@@ -197,17 +211,21 @@ class _Samples:
             # A solution is kept on the CPU (in float64), wherever the problem computes.
             device=torch.device("cpu"),
         )
-        self._recording = Recording(observers, context, samples=times.size)
+        self.recording = Recording(observers, context, samples=times.size)
 
     def __call__(self, index: int, t: float, y: Array) -> None:
-        self._recording.observe(View(self._field.flow.problem, index, t, self._field.theta(y)))
-        self._done = index + 1
-        if self._on_sample is not None:
-            self._on_sample(self._done)
+        self.recording.observe(View(self._field.flow.problem, index, t, self._field.theta(y)))
+        self.begin_at(index + 1)
+
+    def begin_at(self, done: int) -> None:
+        """So many samples are recorded."""
+        self._done = done
+        if self._on_sample is not None and done:
+            self._on_sample(done)
 
     def dataset(self) -> xr.Dataset:
         """The samples that are complete: an exception may have come in the middle of one."""
-        return self._recording.dataset(before=self._done)
+        return self.recording.dataset(before=self._done)
 
 
 def _snapped(jumps: Array, times: Array) -> Array:
