@@ -71,12 +71,16 @@ def _loaded(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]
 def _run_one(case: Case, path: Path, out: Path) -> int:
     """The exit code."""
     from nm_ode.reporting import write_report
+    from nm_ode.results.store import WriteError
     from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
     print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress:
             outcome = run_case(case, path, out, progress)
+    except WriteError as error:
+        complain(f"{case.name}: {error}")
+        return FAILED
     except (CaseError, StoreError) as error:
         complain(str(error))
         return MISTAKE
@@ -88,6 +92,8 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
         return FAILED
     except KeyboardInterrupt:
         stop(f"{case.name}: interrupted; what was complete is kept, run the same command to go on", FAILED)
+    for discarded in outcome.discarded:
+        print_dim(discarded)
     report = write_report(outcome.tree, outcome.store.parent / "report.html")
     print_results(outcome.tree)
     if outcome.reused:

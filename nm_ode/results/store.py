@@ -1,77 +1,79 @@
 """The store: a DataTree in Zarr v3 that either is whole or does not open.
 
 While a case runs, its groups are collected in a folder beside the store, `run.zarr.partial`. Each group is
-written under a temporary name and renamed when complete; the root's metadata comes last; then the folder
-takes its final name. So whenever the process ends, a `run.zarr` that exists is whole, and groups that were complete
-are found again by the next run. Every chunk carries a checksum.
+written under a temporary name and renamed when complete; then the root takes up the digests of its files, and only
+then it counts. At the end the folder takes its final name. So whenever the process or the machine stops, a `run.zarr`
+that exists is whole, and groups that were complete are found again by the next run. Every file is verified
+when it is read.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from urllib.parse import quote
 
 import xarray as xr
-import zarr
 from zarr.codecs import ZstdCodec
 
-from nm_ode.results.codec import encode
+from nm_ode.results.files import remove_leftovers, sync_folder, sync_tree, write_atomically
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
+from nm_ode.results.root import (
+    EMPTY_GROUP,
+    REMEDY,
+    ROOT_FILE,
+    NoRootError,
+    Root,
+    other_version,
+    read_root,
+    write_root,
+)
+from nm_ode.results.verified import DamageError, VerifiedStore, digests_of, sha256
 
-SCHEMA_VERSION = 2
-_IDENTITY_FILE = "identity.json"
-_REMEDY = "remove it and run the case again"
+_CHECKPOINTS = ".checkpoints"
+_WRITING = ".writing-"
+_REMOVING = ".removing-"
+
+
+class WriteError(StoreError):
+    """Results that could not be written: no room, or no access."""
 
 
 def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
+    Reading theta raises StoreError where it is damaged, as does opening where anything else is.
+
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
     path = Path(path)
-    if not path.exists():
-        if partial_path(path).exists():
-            raise StoreError(
-                f"{path} is not finished: its run was cut off; run the same case again and it goes on"
-            )
-        raise StoreError(f"no store at {path}; `nm-ode run CASE` makes one")
+    _require_folder(path)
+    root, digest = read_root(path)
+    if not root.is_finished:
+        raise StoreError(f"{path} is not finished: run the same case again and it goes on")
+    files = {
+        f"{group}/{name}": digest for group, found in root.digests.items() for name, digest in found.items()
+    }
+    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, str(path), REMEDY)
+    store.require_all()
     try:
-        root = zarr.open_group(path, mode="r", zarr_format=3)
-        version = root.attrs.get("schema_version")
-    except Exception as error:
-        raise StoreError(
-            f"{path} is not a Zarr v3 store, or its metadata are damaged ({error}); {_REMEDY}"
-        ) from None
-    _require_version(path, version)
-    try:
-        arrays = dict(_arrays(root))
-        written = cast(list[str], root.attrs["arrays"])
-        lost = sorted(set(written) - set(arrays))
-        if lost:
-            raise StoreError(f"{path} is damaged: {', '.join(lost)} missing; {_REMEDY}")
-        # Missing chunks would read as fill values, silently: count them.
-        for name, array in arrays.items():
-            if array.nchunks_initialized != array.nchunks:
-                missing = array.nchunks - array.nchunks_initialized
-                raise StoreError(
-                    f"{path} is damaged: {missing} of {array.nchunks} chunks of {name!r} are missing; "
-                    f"{_REMEDY}"
-                )
-        tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+        tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         for node in tree.subtree:
             for variable in node.dataset.variables.values():
                 if "param" not in variable.dims:
                     variable.load()
-    except StoreError:
+    except (StoreError, MemoryError):
         raise
-    except Exception as error:
-        raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}); {_REMEDY}") from None
+    except Exception as error:  # written by libraries that these do not understand
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
+    for name in ("digests", "digest"):
+        del tree.attrs[name]
     return tree
 
 
@@ -82,9 +84,14 @@ def unfinished_identity(path: Path) -> Identity | None:
         path: of the store, as it will be called when it is finished.
 
     Raises:
-        StoreError: they were written by another version of nm_ode.
+        StoreError: they were written by another version of nm_ode, or cannot be read.
     """
-    return _identity_in(partial_path(path))
+    partial = partial_path(path)
+    try:
+        root = _root_of_partial(partial)
+        return root.identity if root is not None and _has_results(partial, root) else None
+    except OSError as error:
+        raise StoreError(f"{partial} cannot be read ({error.strerror})") from None
 
 
 def partial_path(path: Path) -> Path:
@@ -99,103 +106,248 @@ class StoreWriter:
         path: the store's, when it is finished. One that is finished already, but not well, is gone on with.
         identity: of what its results are.
 
+    Attributes:
+        discarded: a sentence for whatever was there and was thrown away, since it was damaged.
+
     Raises:
         StoreError: the folder cannot be written, or holds groups of another study or of another version of nm_ode.
     """
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path = path
+        self.discarded: list[str] = []
         self._partial = partial_path(path)
+        self._used: set[str] = set()
         try:
-            if path.exists():
-                _require_version(
-                    path, zarr.open_group(path, mode="r", zarr_format=3).attrs.get("schema_version")
-                )
-                _write_identity(path, identity)  # first: groups without one would belong to nobody
-                path.rename(self._partial)
+            if os.path.lexists(path):
+                self._take_up_finished(identity)
             self._partial.mkdir(parents=True, exist_ok=True)
-            (self._partial / "zarr.json").unlink(missing_ok=True)
-            for leftover in self._partial.glob(".writing-*"):
-                shutil.rmtree(leftover)
-            found = _identity_in(self._partial)
-            if found is not None:
-                require_same(self._partial, found, identity)
-            _write_identity(self._partial, identity)
+            self._root = self._take_up(identity)
+            self._remove_strays()
         except OSError as error:
             raise StoreError(
                 f"{path.parent} cannot be written ({error.strerror}): choose another folder with --out"
             ) from None
 
     def read(self, group: str) -> xr.Dataset | None:
-        """A group that is complete, or None."""
-        folder = self._partial / group
-        if not (folder / "zarr.json").exists():
+        """A group that is complete, or None. One that is damaged is thrown away, and counts as absent.
+
+        Raises:
+            WriteError: it cannot be removed.
+        """
+        digests = self._root.digests.get(group)
+        if digests is None:
             return None
-        return xr.load_dataset(folder, engine="zarr", consolidated=False)
+        store = VerifiedStore(self._partial / group, digests, f"{self._partial / group}")
+        try:
+            store.require_all()
+            found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
+        except MemoryError:
+            raise
+        except Exception as error:
+            why = str(error) if isinstance(error, DamageError) else f"{self._partial / group}: {error}"
+            self.discarded.append(f"{why}; it was thrown away and is computed again")
+            with self._explained():
+                self._remove(group)
+            return None
+        self._used.add(group)
+        return found
 
     def write(self, group: str, dataset: xr.Dataset) -> None:
-        """Write one group; it is there as a whole or not at all."""
+        """Write one group; it is there as a whole or not at all. Its checkpoint is removed.
+
+        Raises:
+            WriteError: no room, or no access.
+        """
         folder = self._partial / group
-        writing = self._partial / f".writing-{group.replace('/', '-')}-{os.getpid()}"
-        dataset.to_zarr(
-            writing,
-            mode="w",
-            zarr_format=3,
-            consolidated=False,
-            write_empty_chunks=True,
-            encoding={name: {"compressors": [ZstdCodec(checksum=True)]} for name in dataset.variables},
-        )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        writing.rename(folder)
+        writing = self._partial / f"{_WRITING}{quote(group, safe='')}-{os.getpid()}"
+        with self._explained():
+            try:
+                dataset.to_zarr(
+                    writing,
+                    mode="w",
+                    zarr_format=3,
+                    consolidated=False,
+                    write_empty_chunks=True,
+                    encoding={
+                        name: {"compressors": [ZstdCodec(checksum=True)]} for name in dataset.variables
+                    },
+                )
+                sync_tree(writing)
+                digests = digests_of(writing)
+                self._remove(group)
+                above = self._make_groups_above(group)
+                writing.rename(folder)
+            except BaseException:
+                shutil.rmtree(writing, ignore_errors=True)
+                raise
+            sync_folder(folder.parent)
+            self._set_digests({**self._root.digests, **above, group: digests})
+            self._checkpoint(group).unlink(missing_ok=True)
+        self._used.add(group)
+
+    def checkpoint(self, group: str) -> Path:
+        """Where a group that is being computed may keep how far it is, to be written with `write_atomically`.
+
+        Only a run of the same identity finds it again. It is gone when the group is written.
+
+        Raises:
+            WriteError: no room, or no access.
+        """
+        with self._explained():
+            (self._partial / _CHECKPOINTS).mkdir(exist_ok=True)
+        return self._checkpoint(group)
 
     def finish(self, info: StudyInfo) -> Path:
-        """Add the root and give the store its name."""
-        for folder in self._partial.iterdir():
-            if folder.is_dir() and not (folder / "zarr.json").exists():
-                zarr.open_group(folder, mode="a", zarr_format=3)  # a group of groups
-        (self._partial / _IDENTITY_FILE).unlink()
-        root = zarr.open_group(self._partial, mode="a", zarr_format=3)
-        arrays = sorted(name for name, _ in _arrays(root))
-        root.attrs.update({"schema_version": SCHEMA_VERSION, "arrays": arrays, **encode(info)})
-        self._partial.rename(self.path)
+        """Add what the root says of the study, and give the store its name.
+
+        Groups that were neither read nor written are of an earlier attempt, and do not go with the others.
+
+        Raises:
+            WriteError: no room, or no access.
+        """
+        with self._explained():
+            for group in self._root.digests:
+                if not any(used == group or used.startswith(f"{group}/") for used in self._used):
+                    self._remove(group)
+            shutil.rmtree(self._partial / _CHECKPOINTS, ignore_errors=True)
+            write_root(self._partial, self._root, info)
+            self._partial.rename(self.path)
+            sync_folder(self.path.parent)
         return self.path
 
+    def _checkpoint(self, group: str) -> Path:
+        return self._partial / _CHECKPOINTS / quote(group, safe="")
 
-def _write_identity(folder: Path, identity: Identity) -> None:
-    content = {"schema_version": SCHEMA_VERSION, "case": identity.case, "code": identity.code}
-    (folder / _IDENTITY_FILE).write_text(json.dumps(content))
+    def _take_up_finished(self, identity: Identity) -> None:
+        """A store that is finished, but not well, is unfinished again."""
+        _require_folder(self.path)
+        root, _ = read_root(self.path)
+        require_same(self.path, root.identity, identity)
+        if os.path.lexists(self._partial):
+            raise StoreError(
+                f"both {self.path} and {self._partial} are there, and only one can be gone on with: move the other away"
+            )
+        self.path.rename(self._partial)
+        sync_folder(self.path.parent)
+
+    def _take_up(self, identity: Identity) -> Root:
+        """What is there already, if it is of this identity; the root says so from now on."""
+        found = _root_of_partial(self._partial)
+        if found is not None and _has_results(self._partial, found):
+            require_same(self._partial, found.identity, identity)
+            root = replace(found, attributes={})
+        else:
+            root = Root(identity)
+            if _groups_in(self._partial) or _checkpoints_in(self._partial):
+                self.discarded.append(
+                    f"{self._partial}: nothing says any more of which case its results are ({ROOT_FILE} is missing "
+                    "or damaged); they were thrown away and are computed again"
+                )
+                # Before the root says whose they are.
+                shutil.rmtree(self._partial / _CHECKPOINTS, ignore_errors=True)
+        if root != found:
+            write_root(self._partial, root)
+        return root
+
+    def _remove_strays(self) -> None:
+        """What killed processes left, and groups that do not count."""
+        for name in (f"{_WRITING}*", f"{_REMOVING}*"):
+            for leftover in self._partial.glob(name):
+                shutil.rmtree(leftover)
+        for checkpoint in (self._partial / _CHECKPOINTS).glob(".*"):
+            checkpoint.unlink(missing_ok=True)
+        remove_leftovers(self._partial / ROOT_FILE)
+        files = {f"{group}/{name}" for group, found in self._root.digests.items() for name in found}
+        for metadata in sorted(self._partial.glob("[!.]*/**/" + ROOT_FILE)):
+            folder = metadata.parent
+            remove_leftovers(metadata)
+            name = folder.relative_to(self._partial).as_posix()
+            if not any(file.startswith(f"{name}/") for file in files):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif f"{name}/{ROOT_FILE}" not in files:
+                metadata.unlink(missing_ok=True)
+
+    def _set_digests(self, digests: Mapping[str, Mapping[str, str]]) -> None:
+        root = replace(self._root, digests=digests)
+        write_root(self._partial, root)
+        self._root = root
+
+    def _remove(self, group: str) -> None:
+        """Remove a group and those in it: first from the root, so that none counts that is half removed."""
+        kept = {
+            name: found
+            for name, found in self._root.digests.items()
+            if name != group and not name.startswith(f"{group}/")
+        }
+        if len(kept) < len(self._root.digests):
+            self._set_digests(kept)
+        folder = self._partial / group
+        if folder.exists():
+            removing = self._partial / f"{_REMOVING}{quote(group, safe='')}-{os.getpid()}"
+            folder.rename(removing)
+            shutil.rmtree(removing)
+
+    def _make_groups_above(self, group: str) -> dict[str, dict[str, str]]:
+        """The groups that hold this one, `flows` of `flows/gradient`; the digests of those that were not there."""
+        made = {}
+        for above in list(Path(group).parents)[-2::-1]:
+            if above.as_posix() not in self._root.digests:
+                (self._partial / above).mkdir(exist_ok=True)
+                write_atomically(self._partial / above / ROOT_FILE, EMPTY_GROUP)
+                made[above.as_posix()] = {ROOT_FILE: sha256(EMPTY_GROUP)}
+        return made
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(
+                f"{error.filename or self._partial}: {error.strerror or error}; what was complete is kept, run the "
+                "same command again when there is room and access"
+            ) from None
 
 
-def _identity_in(partial: Path) -> Identity | None:
-    if (partial / "case.json").exists():  # as version 1 called it
-        _require_version(partial, 1)
+def _require_folder(path: Path) -> None:
+    """Raises StoreError, with what is there instead of a store, unless there is a folder."""
     try:
-        found = json.loads((partial / _IDENTITY_FILE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None  # no store, or cut off before any group
-    if not any(_complete_groups(partial)):
-        return None  # nothing was computed yet: a mistake in the case may be corrected
-    _require_version(partial, found["schema_version"])
-    return Identity(found["case"], found["code"])
-
-
-def _complete_groups(partial: Path) -> Iterator[Path]:
-    for metadata in (*partial.glob("[!.]*/zarr.json"), *partial.glob("[!.]*/*/zarr.json")):
-        yield metadata.parent
-
-
-def _require_version(path: Path, version: Any) -> None:
-    if version != SCHEMA_VERSION:
+        if path.is_dir():
+            return
+        if path.is_symlink() and not path.exists():
+            raise StoreError(f"{path} is a symbolic link that leads nowhere")
+        if path.exists():
+            raise StoreError(f"{path} is not a store of nm_ode: it is no folder")
+        unfinished = partial_path(path).exists()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{str(path)!r} cannot be read ({why})") from None
+    if unfinished:
         raise StoreError(
-            f"{path} has schema version {version}, and this nm_ode reads version {SCHEMA_VERSION}: run the case again "
-            "into another folder with --out (the case's text is in the store, attribute 'case_text'), or open it with "
-            "the version of nm_ode that wrote it"
+            f"{path} is not finished: its run was cut off; run the same case again and it goes on"
         )
+    raise StoreError(f"no store at {path}; `nm-ode run CASE` makes one")
 
 
-def _arrays(group: zarr.Group, prefix: str = "") -> list[tuple[str, zarr.Array[Any]]]:
-    found = [(prefix + name, array) for name, array in group.arrays()]
-    for name, child in group.groups():
-        found += _arrays(child, f"{prefix}{name}/")
-    return found
+def _root_of_partial(partial: Path) -> Root | None:
+    """What the root of an unfinished store says; None if nothing is there, or nothing that can be trusted."""
+    for name, version in (("case.json", 1), ("identity.json", 2)):
+        if (partial / name).exists():  # as earlier versions called it
+            raise other_version(partial, version)
+    try:
+        return read_root(partial)[0]
+    except (DamageError, NoRootError):
+        return None
+
+
+def _has_results(partial: Path, root: Root) -> bool:
+    """Was anything computed? Until then, a mistake in the case may be corrected."""
+    return bool(root.digests) or _checkpoints_in(partial)
+
+
+def _checkpoints_in(partial: Path) -> bool:
+    return any((partial / _CHECKPOINTS).glob("[!.]*"))
+
+
+def _groups_in(partial: Path) -> bool:
+    return any(partial.glob("[!.]*/" + ROOT_FILE)) or any(partial.glob("[!.]*/*/" + ROOT_FILE))

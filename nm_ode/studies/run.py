@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +29,19 @@ from nm_ode.symmetries import SymmetryError
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the results are; `failures` has a sentence for each part that did not go well."""
+    """Where the results are.
+
+    Attributes:
+        failures: a sentence for each part that did not go well.
+        reused: was all of it there before?
+        discarded: a sentence for whatever was there before and was damaged, so that it was computed again.
+    """
 
     store: Path
     tree: xr.DataTree
     failures: tuple[str, ...]
     reused: bool
+    discarded: tuple[str, ...] = ()
 
 
 def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None) -> Outcome:
@@ -41,47 +49,68 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
 
     Args:
         case, path: from `load_case`, and its file.
-        out: the store becomes out/<name>/run.zarr.
+        out: the store becomes out/<name>/run.zarr. One that is complete is shown wherever it can be read.
 
     Raises:
         CaseError: what the case names is not there or does not go together, or the user's own code failed.
         StoreError: the folder cannot be written, holds another case's results, or those of other code.
     """
     store = out / case.name / "run.zarr"
-    with _locked(store.parent):
-        resolved = case.model_dump(mode="json")
-        tree = open_store(store) if store.exists() else None
-        info = None if tree is None else study_info(tree)
-        there = unfinished_identity(store) if info is None else Identity(info.case, info.code)
-        if there is not None:
-            require_same(store, there, Identity(resolved, hashes_now(there.code, path.parent)))
-        if tree is not None and info is not None and info.status == "complete":
-            return Outcome(store, tree, (), reused=True)
-        if case.flows:
-            _require_ready(case, path)
-        study = build_study(case, path)
-        started = _now()
-        writer = StoreWriter(store, Identity(resolved, study.code.hashes))
-        try:
-            with study.code.explained():
-                failures = compute(study, writer, progress or silent)
-        except (CaseError, StoreError):
-            raise
-        except SymmetryError as error:
-            raise CaseError(f"{path}: symmetries: {error}") from None
-        except NmOdeError as error:  # what a batch in the middle of a run brings up, say
-            raise CaseError(f"{path}: {error}") from None
-        writer.finish(_info(study, failures, started))
-        return Outcome(store, open_store(store), tuple(failures), reused=False)
+    with _locked(store.parent) as obstacle:
+        done = _done_before(case, path, store)
+        if done is not None:
+            return done
+        if obstacle is not None:
+            raise StoreError(
+                f"{store.parent} cannot be written ({obstacle}): choose another folder with --out"
+            )
+        return _computed(case, path, store, progress or silent)
+
+
+def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
+    """What is complete already; nothing is written.
+
+    Raises:
+        StoreError: what is there is damaged, or of another case or other code.
+    """
+    tree = open_store(store) if os.path.lexists(store) else None
+    info = None if tree is None else study_info(tree)
+    there = unfinished_identity(store) if info is None else Identity(info.case, info.code)
+    if there is not None:
+        here = Identity(case.model_dump(mode="json"), hashes_now(there.code, path.parent))
+        require_same(store, there, here)
+    if tree is None or info is None or info.status != "complete":
+        return None
+    return Outcome(store, tree, (), reused=True)
+
+
+def _computed(case: Case, path: Path, store: Path, progress: Progress) -> Outcome:
+    if case.flows:
+        _require_ready(case, path)
+    study = build_study(case, path)
+    started = _now()
+    writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
+    try:
+        with study.code.explained():
+            failures = compute(study, writer, progress)
+    except (CaseError, StoreError):
+        raise
+    except SymmetryError as error:
+        raise CaseError(f"{path}: symmetries: {error}") from None
+    except NmOdeError as error:  # what a batch in the middle of a run brings up, say
+        raise CaseError(f"{path}: {error}") from None
+    writer.finish(_info(study, failures, started))
+    return Outcome(store, open_store(store), tuple(failures), False, tuple(writer.discarded))
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder, there and for nobody else to write.
+def _locked(folder: Path) -> Iterator[str | None]:
+    """The folder, there and for nobody else to write; or why it cannot be written.
 
     Raises:
-        StoreError: it cannot be, or another run has it.
+        StoreError: another run has it.
     """
+    lock, obstacle = None, None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -91,13 +120,12 @@ def _locked(folder: Path) -> Iterator[None]:
             f"{folder} is being written by another run; wait for it, or choose another folder with --out"
         ) from None
     except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): choose another folder with --out"
-        ) from None
+        obstacle = error.strerror or str(error)
     try:
-        yield
+        yield obstacle
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def _require_ready(case: Case, path: Path) -> None:

@@ -76,7 +76,7 @@ def test_an_unfinished_store_does_not_open(tmp_path: Path) -> None:
     StoreWriter(path, IDENTITY).write("discrete", dataset())
     with pytest.raises(StoreError, match=r"is not finished.*run the same case again"):
         open_store(path)
-    with pytest.raises(StoreError, match="not a Zarr v3 store"):
+    with pytest.raises(StoreError, match=r"is not finished.*run the same case again"):
         open_store(partial_path(path))
 
 
@@ -126,21 +126,31 @@ def test_a_store_that_failed_is_gone_on_with(store: Path) -> None:
     xr.testing.assert_equal(writer.read("discrete"), dataset())
 
 
+def as_version_2(store: Path) -> None:
+    """Its root had neither digests nor a digest."""
+    content = json.loads((store / "zarr.json").read_text())
+    del content["attributes"]["digests"], content["attributes"]["digest"]
+    content["attributes"]["schema_version"] = 2
+    (store / "zarr.json").write_text(json.dumps(content))
+
+
 def test_a_store_of_another_version_is_refused_and_kept(store: Path) -> None:
-    root = zarr.open_group(store, mode="a", zarr_format=3)
-    root.attrs["schema_version"] = 1
+    as_version_2(store)
     for attempt in (open_store, lambda path: StoreWriter(path, IDENTITY)):
-        with pytest.raises(StoreError, match=r"schema version 1, .*run the case again into another folder"):
+        with pytest.raises(StoreError, match=r"schema version 2, .*run the case again into another folder"):
             attempt(store)
     assert store.exists()
 
 
-def test_an_unfinished_store_of_version_1_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "file"), [(1, "case.json"), (2, "identity.json")])
+def test_an_unfinished_store_of_an_earlier_version_is_refused(
+    tmp_path: Path, version: int, file: str
+) -> None:
     path = tmp_path / "run.zarr"
     partial_path(path).mkdir()
-    (partial_path(path) / "case.json").write_text('{"name": "x"}')
+    (partial_path(path) / file).write_text('{"name": "x"}')
     for attempt in (unfinished_identity, lambda path: StoreWriter(path, IDENTITY)):
-        with pytest.raises(StoreError, match="schema version 1"):
+        with pytest.raises(StoreError, match=f"schema version {version}"):
             attempt(path)
 
 

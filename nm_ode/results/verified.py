@@ -1,0 +1,139 @@
+"""Files of a Zarr store that are read only if they are, to the bit, what was written."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from nm_ode.results.identity import StoreError
+
+
+class DamageError(StoreError):
+    """A file is not what was written: the sentence says which."""
+
+
+def sha256(content: bytes) -> str:
+    """The digest of these bytes, as text."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The digest of each file in a folder, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()) for path in files}
+
+
+class VerifiedStore(Store):
+    """A folder's files for Zarr to read. Only those with a digest exist, and each is verified whenever it is read.
+
+    So a file that is missing is no missing chunk, which Zarr would read as fill values, and a file that somebody
+    added is not there.
+
+    Args:
+        folder: where the files are.
+        digests: SHA-256 by path in the folder.
+        name: of the store, for a sentence.
+        remedy: ends the sentence of `DamageError`, which reading raises.
+    """
+
+    def __init__(self, folder: Path, digests: Mapping[str, str], name: str, remedy: str = "") -> None:
+        super().__init__(read_only=True)
+        self._folder, self._digests, self._name, self._remedy = folder, dict(digests), name, remedy
+
+    def read(self, key: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            DamageError: it is missing, is not what was written, or cannot be read.
+        """
+        try:
+            content = (self._folder / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._damage(f"{key} is missing") from None
+        except OSError as error:
+            raise self._damage(f"{key} cannot be read ({error.strerror})") from None
+        if sha256(content) != self._digests[key]:
+            raise self._damage(f"{key} is not what was written")
+        return content
+
+    def require_all(self) -> None:
+        """Raises DamageError unless each file is there; what is in it is verified when it is read."""
+        for key in self._digests:
+            if not (self._folder / key).is_file():
+                raise self._damage(f"{key} is missing")
+
+    def _damage(self, what: str) -> DamageError:
+        return DamageError(f"{self._name} is damaged: {what}" + (f"; {self._remedy}" if self._remedy else ""))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, VerifiedStore)
+            and self._folder == other._folder
+            and self._digests == other._digests
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if key not in self._digests:
+            return None
+        content = await asyncio.to_thread(self.read, key)
+        return prototype.buffer.from_bytes(_part(content, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        return key in self._digests
+
+    async def list(self) -> AsyncIterator[str]:
+        for key in self._digests:
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        for key in self._digests:
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        start = f"{prefix.rstrip('/')}/" if prefix else ""
+        for name in dict.fromkeys(
+            key[len(start) :].split("/")[0] for key in self._digests if key.startswith(start)
+        ):
+            yield name
+
+    supports_writes = supports_deletes = supports_partial_writes = False
+    supports_listing = True
+
+    async def set(self, key: str, value: Buffer) -> None:
+        raise self._no_writing()
+
+    async def set_partial_values(self, key_start_values: Iterable[tuple[str, int, bytes]]) -> None:
+        raise self._no_writing()
+
+    async def delete(self, key: str) -> None:
+        raise self._no_writing()
+
+    def _no_writing(self) -> StoreError:
+        return StoreError(f"{self._name} is opened to be read, not written")
+
+
+def _part(content: bytes, wanted: ByteRequest | None) -> bytes:
+    match wanted:
+        case RangeByteRequest(start=start, end=end):
+            return content[start:end]
+        case OffsetByteRequest(offset=offset):
+            return content[offset:]
+        case SuffixByteRequest(suffix=suffix):
+            return content[max(0, len(content) - suffix) :]
+        case _:
+            return content
