@@ -235,7 +235,7 @@ class CheckpointFile:
 
     @property
     def _new_path(self) -> Path:
-        return self._path.with_name(self._path.name + ".new")
+        return self._path.with_name(f".{self._path.name}.new")
 
 
 def digest(*arrays: Any) -> str:

@@ -8,12 +8,13 @@ import xarray as xr
 from nm_ode.flows import Flow
 from nm_ode.results import annotate, solve_info
 from nm_ode.solving import solve
+from nm_ode.studies.keeping import Checkpoints
 from nm_ode.studies.progress import Progress
 from nm_ode.studies.schema import Case
 
 
 def cross_checked(
-    solution: xr.Dataset, flow: Flow, run: xr.Dataset, case: Case, progress: Progress
+    solution: xr.Dataset, flow: Flow, run: xr.Dataset, case: Case, progress: Progress, kept: Checkpoints
 ) -> xr.Dataset:
     """The solution with `engine_distance` ‖θ_other(t) − θ(t)‖ to that of each further engine of the case.
 
@@ -31,7 +32,15 @@ def cross_checked(
     for engine in others:
         options = case.solver.options() | {"engine": engine, "method": None, "step": None}
         report = progress(f"{title}, by {engine}", run.sizes["saved_step"])
-        other = solve(flow, run, **options, record=["theta"], check=False, on_sample=report)
+        other = solve(
+            flow,
+            run,
+            **options,
+            record=["theta"],
+            check=False,
+            on_sample=report,
+            checkpoint=kept(f"by {engine}"),
+        )
         info = solve_info(other)
         distances.append(np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1))
         methods.append(f"{info.engine} {info.method} ({info.engine_version})")
