@@ -10,7 +10,6 @@ written anew and put in the old one's place. Nothing in it is a pickle.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ _SHARE = 0.02  # of the time that writing may take
 _ENDING = 1.0  # seconds of work that are worth a save when a computation ends or is broken off
 _GARBAGE = 2**24  # bytes of old states that are never worth a rewrite
 _DIGEST = 32
+_PARTS = ("state", "rows")
 
 
 @dataclass(frozen=True)
@@ -257,46 +257,43 @@ def _read_segment(
     found = hashlib.blake2b(chain, digest_size=_DIGEST)
     length = file.read(8)
     wanted = int.from_bytes(length, "little")
-    if len(length) < 8 or wanted > size - file.tell():
+    if wanted > size - file.tell():
         return None
     text = file.read(wanted)
     found.update(length + text)
-    try:
-        header = json.loads(text)
-        described = {part: header[part] for part in ("state", "rows")}
-        total = sum(_wanted(*one) for part in described.values() for one in part.values())
-        if total + _DIGEST > size - file.tell():
-            return None
-        parts: dict[str, dict[str, np.ndarray]] = {}
-        for part, arrays in described.items():
-            parts[part] = {}
-            for name, (kind, shape) in arrays.items():
-                parts[part][name] = array = np.empty(shape, dtype=kind)
-                file.readinto(_bytes(array))  # type: ignore[attr-defined]
-                found.update(_bytes(array))
-        facts = header["facts"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
     if file.read(_DIGEST) != found.digest():
         return None
-    segment = Segment(facts, parts["state"], parts["rows"])
+    header = json.loads(text)
+    if sum(_wanted(*one) for part in _PARTS for one in header[part].values()) > size - file.tell():
+        return None
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for part in _PARTS:
+        parts[part] = {}
+        for name, (kind, shape) in header[part].items():
+            parts[part][name] = array = np.empty(shape, dtype=kind)
+            file.readinto(_bytes(array))  # type: ignore[attr-defined]
+            found.update(_bytes(array))
+    if file.read(_DIGEST) != found.digest():
+        return None
+    segment = Segment(header["facts"], parts["state"], parts["rows"])
     return header, segment, found.digest(), _size(segment.rows), _size(segment.state)
 
 
 def _write_segment(
     file: IO[bytes], header: Mapping[str, Any], state: Arrays, rows: Arrays, chain: bytes
 ) -> bytes:
-    parts = {"state": state, "rows": rows}
+    parts = dict(zip(_PARTS, (state, rows), strict=True))
     described = {
         part: {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
         for part, arrays in parts.items()
     }
     text = json.dumps({**header, **described}).encode()
     found = hashlib.blake2b(chain, digest_size=_DIGEST)
-    blocks: Iterator[bytes | memoryview] = (
-        _bytes(array) for arrays in parts.values() for array in arrays.values()
-    )
-    for block in itertools.chain((len(text).to_bytes(8, "little") + text,), blocks):
+    blocks = (_bytes(array) for arrays in parts.values() for array in arrays.values())
+    text = len(text).to_bytes(8, "little") + text
+    found.update(text)
+    file.write(text + found.digest())  # so that nothing is read from a header that is damaged
+    for block in blocks:
         file.write(block)
         found.update(block)
     file.write(found.digest())
