@@ -100,5 +100,10 @@ class _Adaptive:
         """The length of the step to come; state and rate say all else of a one-step method."""
         return {"step": np.array([self._solver.h_abs])}
 
+    def release(self) -> None:
+        """SciPy's solvers hold functions that hold them."""
+        vars(self._solver).clear()
+        self._dense = None
+
     def error_at_sample(self) -> float | None:
         return None

@@ -21,7 +21,8 @@ class Stepper(Protocol):
     """A method with its state between two steps. It evaluates the right-hand side that it was made with.
 
     One that needs more than time and state to go on as if it had never stopped has a method `memory() -> dict[str,
-    Array]`, and finds what that gave in the `memory` of the problem that it is made with.
+    Array]`, and finds what that gave in the `memory` of the problem that it is made with. One that is part of a cycle
+    of references has a method `release()`, which ends it: else its vectors would be held beside those of the next.
     """
 
     @property
@@ -190,7 +191,11 @@ def integrate(
         error.ode_solution = so_far  # type: ignore[attr-defined]
         error.add_note(f"{engine} {method}: {so_far.message}; {samples} of {times.size} samples are done")
         raise
-    return solution("success", "the last sample time was reached")
+    else:
+        return solution("success", "the last sample time was reached")
+    finally:
+        if stepper is not None and hasattr(stepper, "release"):
+            stepper.release()
 
 
 @contextmanager

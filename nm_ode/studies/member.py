@@ -76,6 +76,7 @@ def _trained(
     found = _complete(writer.read("discrete"), run_info)
     if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
         return found
+    every = case.symmetries.charges_every if case.symmetries is not None else 1
     try:
         run = train(
             study.problem,
@@ -86,7 +87,7 @@ def _trained(
             save_every=case.training.save_every,
             state0=warm_state(study, study.optimizer, kept),
             schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen, every), *study.observers()],
             on_step=progress("training", case.training.steps),
             checkpoint=kept("training"),
         )

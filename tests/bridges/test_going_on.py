@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -104,3 +106,24 @@ def test_an_engine_that_asks_its_steppers_for_a_time_alone_goes_on_too() -> None
     assert not places[0].memory
     samples, _, _ = solved("sundials", "BDF", replace(problem, kept=places[len(places) // 2]))
     np.testing.assert_allclose(samples[4], Y0 * np.exp(-RATES * 3.0), atol=1e-7)
+
+
+@every_method
+def test_a_solve_that_is_done_holds_nothing(engine: str, method: str) -> None:
+    """A check is a second solve: the vectors of the first would lie beside its own until they are collected."""
+
+    class Field:
+        def __call__(self, t, y, dy) -> None:
+            decay(t, y, dy)
+
+    field = Field()
+    held = weakref.ref(field)
+    gc.collect()
+    gc.disable()
+    try:
+        problem = OdeProblem(field, Y0, TIMES[:2], step=fixed_step(engine, method))
+        engine_called(engine).solve(problem, method, lambda i, t, y: None)
+        del problem, field
+        assert held() is None
+    finally:
+        gc.enable()
