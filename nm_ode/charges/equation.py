@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ChargeEquation:
-    """m Q̈ + b Q̇ + κQ = F (order 2), or Q̇ = −κQ + F (order 1), of all charges of a run.
+    """m R̈ + b Ṙ + κR = F (order 2), or Ṙ = −κR + F (order 1), for all charges Q = R + A of a run.
 
     The recorded drivers and the learning rate are constant over each step and jump between, so the field is smooth
     on one step at a time.
@@ -22,8 +22,9 @@ class ChargeEquation:
         order: in time.
         m, b, force: of every step, shape (N, C); m and b are ones and zeros for order 1.
         kappa: shape (C,).
-        start: state at t = 0: Q, or (Q, Q̇) one after the other.
+        start: state at t = 0: R, or (R, Ṙ) one after the other.
         times: flow time at each step's start and at the end, shape (N+1,).
+        added: A, what needs no solving, shape (N+1, C).
     """
 
     order: Literal[1, 2]
@@ -33,9 +34,10 @@ class ChargeEquation:
     kappa: Array
     start: Array
     times: Array
+    added: Array
 
-    def charge_in(self, state: Array) -> Array:
-        """Q, shape (C,)."""
+    def solved_in(self, state: Array) -> Array:
+        """R, shape (C,)."""
         return state[: self.kappa.size]
 
     def rhs(self, k: int, state: Array) -> Array:

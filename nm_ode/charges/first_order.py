@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nm_ode.charges.continuous import decay_rate, force, forces
+from nm_ode.charges.continuous import decay_rate, forces
 from nm_ode.charges.driven import Driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
@@ -27,12 +27,12 @@ def first_order(run: Driven) -> Array:
     """
     require_no_momentum(run.hyperparameters)
     rate = decay_rate(run)
-    charges = [run.start]
-    for k, h in enumerate(run.durations):
+    charges, driving = [run.start], forces(run)
+    for h, force in zip(run.durations, driving, strict=True):
         decay = np.exp(-rate * h)
         # (1 − e^{−rt})/r, and t where r = 0.
         held = np.where(rate > 0, -np.expm1(-rate * h) / np.where(rate > 0, rate, 1.0), h)
-        charges.append(decay * charges[-1] + held * force(run, k))
+        charges.append(decay * charges[-1] + held * force)
     return np.stack(charges)
 
 
@@ -48,6 +48,7 @@ def equation(run: Driven) -> ChargeEquation:
         kappa=decay_rate(run),
         start=run.start.copy(),
         times=run.times,
+        added=np.zeros((len(driving) + 1, run.start.size)),
     )
 
 

@@ -1,11 +1,12 @@
 """The second-order law of SGD's charges, with momentum: m Q̈ + b Q̇ + κQ = F (docs/theory.md §3.3).
 
 **Nesterov.** Eliminating c from the recursion of the exact law (`exact.py`) gives, with ΔQ_k = Q_{k+1} − Q_k,
-    ΔQ_{k+1} − β ΔQ_k + 2ηλ[(1+β) Q_{k+1} − β Q_k] = η² ([w,w]_{k+1} − β [w,w]_k + 2β² [w,v]_k),
-whose second-order limit in time t = ηk is
-    m Q̈ + (1 − β + 2βηλ) Q̇ + 2λQ = η ((1−β)[w,w] + 2β² [w,v]),    m = η(1+β)/2,
-and for a translation, with ΔV the same way, m Q̈ + (1 − β + βηλ) Q̇ + λQ = 0. Where w varies little ([w,v] ≈ [w,w])
-the force is η(1 − β + 2β²)[w,w], smaller than heavy ball's η(1+β)[w,w].
+    ΔQ_{k+1} − β ΔQ_k + 2ηλ[(1+β) Q_{k+1} − β Q_k] = η² ([w,w]_{k+1} − β [w,w]_k + 2β² [w,v]_k).
+Of the right-hand side the first two terms are what ΔQ_k = η²[w,w]_k alone would give: [w, w] acts at once, and only
+[w, v] through the velocity. So Q = A + R, where A adds up η²[w, w], and, in time t = ηk,
+    m R̈ + (1 − β + 2βηλ) Ṙ + 2λR = 2β²η[w,v] − 2βη²λ[w,w] − 2λA,    m = η(1+β)/2.
+η[w, v]_k stands half a step before the middle of the left-hand side, so a step is given the mean of its own and the one
+before. For a translation m Q̈ + (1 − β + βηλ) Q̇ + λQ = 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from nm_ode.charges.continuous import decay_rate, force, forces
+from nm_ode.charges.continuous import decay_rate, forces
 from nm_ode.charges.driven import Driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.law import Law
@@ -51,6 +52,26 @@ def second_order(run: Driven, *, from_rest: bool = False) -> Array:
     return charges
 
 
+def at_once(run: Driven) -> Array:
+    """A, what the steps add to each charge without the velocity's delay; shape (N+1, C). 0 but for Nesterov."""
+    added = np.zeros((len(run.lr) + 1, run.start.size))
+    if run.nesterov:
+        np.cumsum(np.where(run.translation, 0.0, run.lr[:, None] ** 2 * run.driver), axis=0, out=added[1:])
+    return added
+
+
+def delayed_forces(run: Driven) -> Array:
+    """What acts through the velocity, on the charge less `at_once`; shape (N, C)."""
+    if not run.nesterov:
+        return forces(run)
+    lr, beta, added = run.lr[:, None], run.momentum, at_once(run)
+    cross = lr * np.stack([run.cross_at(k) for k in range(len(lr))])
+    cross[1:] = (cross[1:] + cross[:-1]) / 2
+    cross[0] /= 2  # the velocity is zero before the first step
+    found = 2 * beta**2 * cross - 2 * beta * run.weight_decay * lr**2 * run.driver
+    return np.where(run.translation, 0.0, found - decay_rate(run) * (added[1:] + added[:-1]) / 2)
+
+
 def _free(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
     """Translations: the closed form, over each stretch of a constant learning rate."""
     charges = [run.start[here][None]]
@@ -66,12 +87,12 @@ def _free(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
 
 def _driven_by_steps(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
     """Quadratic charges: over a step m, b, κ and F are constant, so it is a matrix exponential, whose factors decay."""
-    charges = [run.start[here]]
+    delayed, acting = [run.start[here]], delayed_forces(run)[:, here]
     for k, h in enumerate(run.durations):
         step = _propagator(*oscillator(run, k, translation=False), float(h))
-        charge, rate = step @ np.stack([charges[-1], rate, force(run, k)[here]])
-        charges.append(charge)
-    return np.stack(charges)
+        charge, rate = step @ np.stack([delayed[-1], rate, acting[k]])
+        delayed.append(charge)
+    return np.stack(delayed) + at_once(run)[:, here]
 
 
 def oscillator(run: Driven, k: int, *, translation: bool) -> tuple[float, float, float]:
@@ -85,9 +106,9 @@ def oscillator(run: Driven, k: int, *, translation: bool) -> tuple[float, float,
 
 def equation(run: Driven) -> ChargeEquation:
     """The same for an engine."""
-    driving = forces(run)
-    m, b = np.empty_like(driving), np.empty_like(driving)
-    for k in range(len(driving)):
+    acting = delayed_forces(run)
+    m, b = np.empty_like(acting), np.empty_like(acting)
+    for k in range(len(acting)):
         for here in (True, False):
             m[k, run.translation == here], b[k, run.translation == here], _ = oscillator(
                 run, k, translation=here
@@ -96,10 +117,11 @@ def equation(run: Driven) -> ChargeEquation:
         order=2,
         m=m,
         b=b,
-        force=driving,
+        force=acting,
         kappa=decay_rate(run),
         start=np.concatenate([run.start, start_rate(run)]),
         times=run.times,
+        added=at_once(run),
     )
 
 

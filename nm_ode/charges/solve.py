@@ -64,7 +64,7 @@ def solve_charges(
         method = solver.laws_method
     assert method is not None
     if atol is None:
-        atol = rtol * max(float(np.abs(equation.charge_in(equation.start)).max()), np.finfo(float).tiny)
+        atol = rtol * max(float(np.abs(equation.solved_in(equation.start)).max()), np.finfo(float).tiny)
     if solver.capabilities.laws:
         # All charges in one solve of the engine's own, which is given the drivers of every step.
         charges, evaluations = solver.solve_laws(
@@ -84,7 +84,7 @@ def solve_charges(
     info = LawInfo(
         law, title, engine=engine, method=method, rtol=rtol, atol=atol, rhs_evaluations=evaluations
     )
-    return as_prediction(run, charges, info)
+    return as_prediction(run, charges + equation.added, info)
 
 
 def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
@@ -101,7 +101,7 @@ def _step_by_step(
 ) -> tuple[Array, int]:
     """Charges at each step, and the number of right-hand sides."""
     state = equation.start
-    charges, evaluations = [equation.charge_in(state)], 0
+    charges, evaluations = [equation.solved_in(state)], 0
     for k, ends in enumerate(pairwise(equation.times)):
 
         def rhs(t: float, y: Array, dy: Array, k: int = k) -> None:
@@ -117,5 +117,5 @@ def _step_by_step(
             raise LawError(f"{title}: {solver.name} {method} stopped in step {k}: {solution.message}")
         evaluations += solution.statistics.rhs_evaluations
         state = after
-        charges.append(equation.charge_in(state))
+        charges.append(equation.solved_in(state))
     return np.stack(charges), evaluations

@@ -1,93 +1,68 @@
-"""Is the loss a smooth function of theta, and how often does a path cross its kinks?"""
+"""Is the loss a smooth function of theta, and how often does a path cross its kinks?
+
+Operations that may have a kink are known by name; whether the gradient jumps is measured. Neither is enough alone:
+x/(1 + |x|) and relu(x)² are made of kinked operations and have a continuous gradient, and no list has every operation.
+"""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from nm_ode.data.sources import Samples
+from nm_ode.loss.jumps import Segment, crossing
+from nm_ode.loss.kinked_operations import COMPARISON, GUARD, Operations, Unit
 from nm_ode.loss.problem import Problem
 
-_KINKED = {
-    "Abs": "abs",
-    "AdaptiveMaxPool": "max-pooling",
-    "Amax": "max",
-    "Amin": "min",
-    "Aminmax": "min/max",
-    "Ceil": "ceil",
-    "Clamp": "clamp",
-    "FractionalMaxPool": "max-pooling",
-    "Hardshrink": "hardshrink",
-    "Hardsigmoid": "hardsigmoid",
-    "Hardswish": "hardswish",
-    "Hardtanh": "hardtanh / ReLU6",
-    "LeakyRelu": "LeakyReLU",
-    "Max": "max",
-    "MaxPool": "max-pooling",
-    "Maximum": "maximum",
-    "Median": "median",
-    "Min": "min",
-    "Minimum": "minimum",
-    "MkldnnMaxPool": "max-pooling",
-    "MultiMargin": "margin loss",
-    "Nanmedian": "median",
-    "Prelu": "PReLU",
-    "PreluKernel": "PReLU",
-    "Relu": "ReLU",
-    "Round": "round",
-    "Rrelu": "RReLU",
-    "RreluWithNoise": "RReLU",
-    "Sign": "sign",
-    "Softshrink": "softshrink",
-    "Sort": "sort",
-    "Threshold": "threshold",
-    "Topk": "top-k",
-    "Where": "where",
-}
+UNNAMED = "an operation whose gradient jumps"
+"""What is measured and has no name."""
+
+_HARMLESS = (COMPARISON, GUARD)  # unless a unit changes sides
+_SAMPLES = (8, 64)  # the fewest and the most that are measured on
+_CHEAP = 32  # one of so many samples, so that all evaluations together cost a few gradients
+_POINTS = 17  # at which sides are looked at
+_CROSSINGS = 6  # at which the gradient is looked at
+_LENGTH = 2.0  # of the segment, relative to each parameter tensor's entries
+
+_known: WeakKeyDictionary[Problem, tuple[str, ...]] = WeakKeyDictionary()
 
 
 def kinks(problem: Problem) -> tuple[str, ...]:
     """Operations between theta and the loss whose derivative jumps, as readable names; () if smooth.
 
-    Only operations that the gradient passes through count: a kink in preparing the inputs does not, nor does a choice
-    by a mask that does not depend on theta. Operations with a continuous first derivative (ELU, Huber loss) count as
-    smooth.
+    Measured once a problem, on a few samples along random segments through theta0, each way as long as theta0 itself:
+    where units of an operation change sides, the gradient jumps or it does not. Operations none of whose units changes
+    sides count (but guards against division by zero, and comparisons), and so does a jump that no known operation makes
+    (`UNNAMED`). Operations with a continuous first derivative (ELU, Huber loss) are smooth, and so are kinks that only
+    what does not depend on theta passes. Where no gradient can be taken along the segment, the names alone decide.
     """
-    choices = _Choices(problem.theta0)
-    with choices:
-        loss = problem.loss_graph()
-    found: set[str] = set()
-    seen: set[object] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        operation = re.sub(r"(WithIndices)?([123]D)?(WithIndices)?Backward\d*$", "", node.name())
-        if operation in _KINKED and (operation != "Where" or choices.by_theta):
-            found.add(_KINKED[operation])
-        waiting.extend(following for following, _ in node.next_functions)
-    return tuple(sorted(found))
+    if problem not in _known:
+        _known[problem] = _measured(problem)
+    return _known[problem]
 
 
-def sides(problem: Problem, theta: Tensor) -> list[Tensor]:
+def sides(problem: Problem, theta: Tensor, names: Collection[str] | None = None) -> list[Tensor]:
     """On which side of its kink each unit is, operation by operation in the order of the forward pass.
 
     A unit is an entry of what goes into a ReLU (leaky ReLU, hardtanh, clamp, abs, maximum …), for each sample, or a
     window of a max-pooling.
+
+    Args:
+        names: of operations, as of `kinks`; all if None.
     """
-    recorder = _Sides()
+    found: list[Tensor] = []
     for batch in problem.chunks():
-        with torch.no_grad(), recorder:  # what reading the batch does is no part of the loss
-            problem.loss_on(theta, batch)
-    return recorder.found
+        found += [
+            unit.side
+            for unit in _units(problem, theta, batch)
+            if unit.side is not None and (names is None or unit.name in names)
+        ]
+    return found
 
 
 def changed_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
@@ -97,100 +72,95 @@ def changed_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     return changed / count if count else math.nan
 
 
-class _Choices(TorchDispatchMode):
-    """Does a `torch.where` choose by theta? Follows what is computed from theta, detached or not, by its memory."""
-
-    def __init__(self, theta: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.by_theta = False
-        self._alive = [theta]  # so that no memory is used twice
-        self._from_theta = {None, _memory(theta)}  # what cannot be followed counts as computed from theta
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        depends = any(self._depends(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
-        if func.overloadpacket is _aten.where and self._depends(args[0]):
-            self.by_theta = True
-        made = func(*args, **(kwargs or {}))
-        if depends:
-            tensors = [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
-            self._alive.extend(tensors)
-            self._from_theta.update(map(_memory, tensors))
-        return made
-
-    def _depends(self, leaf: Any) -> bool:
-        return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta
+def _units(problem: Problem, theta: Tensor, batch: object) -> list[Unit]:
+    theta = theta.detach().to(problem.theta0).clone()
+    operations = Operations(theta)
+    with torch.no_grad(), operations:  # what reading the batch does is no part of the loss
+        problem.loss_on(theta, batch)
+    return operations.units
 
 
-def _memory(tensor: Tensor) -> int | None:
-    """Of what a tensor views; None for a sparse one, which has none of its own."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
+def _measured(problem: Problem) -> tuple[str, ...]:
+    samples, names = _few_samples(problem)
+    try:
+        segment = _Segment(problem, samples, seed=0)
+        jumps = {name: segment.jumps(name) for name in names}
+        unmet = [name for name, jump in jumps.items() if jump is None]
+        if unmet:
+            another = _Segment(problem, samples, seed=1)
+            jumps |= {name: another.jumps(name) for name in unmet}
+        found = [name for name in names if jumps[name] or (jumps[name] is None and name not in _HARMLESS)]
+        return tuple(found) if found or not segment.gradient.has_jump else (UNNAMED,)
+    except (ArithmeticError, ValueError, RuntimeError):  # a model that is not defined everywhere
+        return tuple(name for name in names if name not in _HARMLESS)
 
 
-class _Sides(TorchDispatchMode):
-    """Looks at the operations themselves, whether a module or a function called them."""
+def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
+    """On which to measure, and the operations that their loss goes through."""
+    few, most = _SAMPLES
+    count = min(max(few, problem.n_samples // _CHEAP), most, problem.n_samples)
+    some = torch.linspace(0, problem.n_samples - 1, min(count, problem.chunk_size or count)).long()
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[Tensor] = []
+    def names(samples: Samples) -> list[str]:
+        return sorted({unit.name for unit in _units(problem, problem.theta0, problem.batch(samples))})
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        side = _SIDE.get(func.overloadpacket)
-        if side is not None:
-            self.found.append(side(*args, **(kwargs or {})))
-        made = func(*args, **(kwargs or {}))
-        winner = _WINNER.get(func.overloadpacket)
-        if winner is not None and isinstance(made, tuple):
-            self.found.append(made[winner])
-        return made
+    try:
+        return some, names(some)
+    except (IndexError, RuntimeError, ValueError):  # a loss that is written for all samples
+        return None, names(None)
 
 
-def _positive(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return x > 0
+class _Segment:
+    """A problem along a random segment through theta0."""
+
+    def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
+        self._problem, self._batch = problem, problem.batch(samples)
+        self._direction = _direction(problem, seed)
+        eps = torch.finfo(problem.dtype).eps
+        self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
+
+    @cached_property
+    def _met(self) -> list[list[Unit]]:
+        return [self._units_at(i / (_POINTS - 1)) for i in range(_POINTS)]
+
+    def jumps(self, name: str) -> bool | None:
+        """Does the gradient jump where a unit changes sides? None where none does."""
+        sides = [_sides_of(name, units) for units in self._met]
+        if None in sides:  # which sides there are cannot be said
+            return True
+        crossed = [i for i in range(len(sides) - 1) if sides[i] != sides[i + 1]]
+        if not crossed:
+            return None
+        spread = torch.linspace(0, len(crossed) - 1, min(_CROSSINGS, len(crossed))).long().tolist()
+        return any(self._jumps_between(name, crossed[i]) for i in dict.fromkeys(spread))
+
+    def _jumps_between(self, name: str, i: int) -> bool:
+        left, right = i / (_POINTS - 1), (i + 1) / (_POINTS - 1)
+        narrow = crossing(lambda s: _sides_of(name, self._units_at(s)), left, right, self.gradient.narrowest)
+        return self.gradient.jumps_within(*narrow)
+
+    def _theta(self, s: float) -> Tensor:
+        return self._problem.theta0 + (s - 0.5) * self._direction
+
+    def _units_at(self, s: float) -> list[Unit]:
+        return _units(self._problem, self._theta(s), self._batch)
 
 
-def _between(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    side = torch.zeros_like(x, dtype=torch.int8)
-    if low is not None:
-        side += x > low
-    if high is not None:
-        side += x > high
-    return side
+def _sides_of(name: str, units: Sequence[Unit]) -> tuple[bytes, ...] | None:
+    """Of all units of an operation, to be compared; None where they cannot be said."""
+    found = [unit.side for unit in units if unit.name == name]
+    if None in found:
+        return None
+    return tuple(side.cpu().numpy().tobytes() for side in found if side is not None)
 
 
-def _winner(x: Tensor, dim: Sequence[int]) -> Tensor:
-    kept = [i for i in range(x.ndim) if i not in {d % x.ndim for d in dim}] if dim else []
-    over = [i for i in range(x.ndim) if i not in kept]
-    return x.permute(*kept, *over).reshape([*(x.shape[i] for i in kept), -1]).argmax(-1)
-
-
-_aten = torch.ops.aten
-_SIDE: dict[Any, Callable[..., Tensor]] = {
-    _aten.relu: _positive,
-    _aten.relu_: _positive,
-    _aten.leaky_relu: _positive,
-    _aten.leaky_relu_: _positive,
-    _aten._prelu_kernel: _positive,
-    _aten.abs: _positive,
-    _aten.hardtanh: lambda x, low=-1.0, high=1.0: _between(x, low, high),
-    _aten.hardtanh_: lambda x, low=-1.0, high=1.0: _between(x, low, high),
-    _aten.clamp: _between,
-    _aten.clamp_min: lambda x, low: _between(x, low),
-    _aten.clamp_max: lambda x, high: _between(x, high),
-    _aten.threshold: lambda x, threshold, value: x > threshold,
-    _aten.hardshrink: lambda x, width=0.5: _between(x, -width, width),
-    _aten.softshrink: lambda x, width=0.5: _between(x, -width, width),
-    _aten.hardswish: lambda x: _between(x, -3.0, 3.0),
-    _aten.hardsigmoid: lambda x: _between(x, -3.0, 3.0),
-    _aten.where: lambda condition, *_: condition,
-    _aten.amax: lambda x, dim=(), keepdim=False: _winner(x, dim),
-    _aten.amin: lambda x, dim=(), keepdim=False: _winner(-x, dim),
-    _aten.maximum: lambda x, y: x > y,
-    _aten.minimum: lambda x, y: x > y,
-}
-_WINNER = {  # which output says which entry won
-    _aten.max_pool2d_with_indices: 1,
-    _aten.max_pool3d_with_indices: 1,
-    _aten.adaptive_max_pool2d: 1,
-    _aten.max: 1,
-    _aten.min: 1,
-}
+def _direction(problem: Problem, seed: int) -> Tensor:
+    """Random, each parameter tensor's entries by its own size, or by that of all where it is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(problem.layout.size, generator=generator, dtype=torch.float64)
+    direction = normal.to(problem.theta0)
+    overall = problem.theta0.square().mean().sqrt()
+    for own, part in zip(problem.layout.split(problem.theta0), problem.layout.split(direction), strict=True):
+        size = own.square().mean().sqrt()
+        part.mul_(torch.where(size > 0, size, overall if overall > 0 else torch.ones_like(overall)))
+    return direction.mul_(_LENGTH)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nm_ode.loss import Problem
-from nm_ode.loss.nonsmooth import changed_share, sides
+from nm_ode.loss.nonsmooth import changed_share, kinks, sides
 from nm_ode.observers.base import Context, Observer, View, spread_steps
 from nm_ode.results import Variable, variable
 
@@ -45,8 +45,11 @@ class _Crossings(Observer):
         return {}  # nothing outlives a step
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        self._before = sides(self._problem, view.theta)
+        self._before = self._sides(view)
         return {}
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
-        return {"crossing_share": changed_share(self._before, sides(self._problem, view.theta))}
+        return {"crossing_share": changed_share(self._before, self._sides(view))}
+
+    def _sides(self, view: View) -> list[Tensor]:
+        return sides(self._problem, view.theta, kinks(self._problem))

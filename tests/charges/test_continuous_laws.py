@@ -56,7 +56,16 @@ def test_second_order_law_with_momentum(relu, sgd, bound):
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_second_order_law_under_schedules_and_nesterov(relu, schedule, nesterov):
     run = trained(relu, 500, schedule, lr=0.02, momentum=0.9, weight_decay=1e-3, nesterov=nesterov)
-    assert max(relative_errors(run, "second_order").values()) < (1e-2 if nesterov else 2e-3)
+    assert max(relative_errors(run, "second_order").values()) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("momentum", "lr", "bound"), [(0.5, 0.02, 1e-3), (0.9, 0.02, 1e-3), (0.99, 0.002, 1e-4)]
+)
+def test_nesterov_is_described_as_well_as_heavy_ball(relu, momentum, lr, bound):
+    sgd = {"lr": lr, "momentum": momentum, "weight_decay": 1e-3}
+    errors = relative_errors(trained(relu, 500, **sgd, nesterov=True), "second_order")
+    assert max(errors.values()) < bound
 
 
 def test_first_order_law_with_momentum_is_refused_and_would_be_wrong(relu):

@@ -13,13 +13,17 @@ from nm_ode.optimizers import Drop
 from nm_ode.results import law_info
 from tests.oracles.charged_runs import trained
 
+MOMENTA = pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+
 
 @pytest.mark.parametrize(
     ("engine", "method", "accuracy"), [("scipy", "DOP853", 1e-6), ("sundials", "BDF", 1e-4)]
 )
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum):
-    run = trained(relu, 40, Drop((20,), 0.5), lr=0.02, momentum=momentum, weight_decay=1e-2)
+@MOMENTA
+def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum, nesterov):
+    run = trained(
+        relu, 40, Drop((20,), 0.5), lr=0.02, momentum=momentum, nesterov=nesterov, weight_decay=1e-2
+    )
     for law in ("second_order",) if momentum else ("second_order", "first_order"):
         solved = nm_ode.solve_charges(run, law, engine=engine, method=method, rtol=1e-9)
         expected = predict_charges(run, law)
@@ -30,10 +34,12 @@ def test_an_engine_solves_the_same_law(relu, engine, method, accuracy, momentum)
         assert info.rhs_evaluations > 40
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_julia_is_given_the_whole_law_at_once(relu, momentum):
+@MOMENTA
+def test_julia_is_given_the_whole_law_at_once(relu, momentum, nesterov):
     """With SciPy standing in for Julia: what crosses, and what comes back, is the same law."""
-    run = trained(relu, 40, Drop((20,), 0.5), lr=0.02, momentum=momentum, weight_decay=1e-2)
+    run = trained(
+        relu, 40, Drop((20,), 0.5), lr=0.02, momentum=momentum, nesterov=nesterov, weight_decay=1e-2
+    )
     for law in ("second_order",) if momentum else ("second_order", "first_order"):
         with using_backend("tests.bridges.stand_in:StandIn"):
             solved = nm_ode.solve_charges(run, law, engine="diffeq", rtol=1e-10)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nm_ode import Problem
+from nm_ode import SGD, GradientFlow, KinkCrossings, Problem, solve, solve_info, train
 from nm_ode.loss.nonsmooth import changed_share, kinks, sides
 
 
@@ -46,6 +46,138 @@ def test_smooth_operations_are_no_kinks(smooth: nn.Module) -> None:
 )
 def test_kinked_modules_are_named(module: nn.Module, name: str) -> None:
     assert kinks(problem(conv(module))) == (name,)
+
+
+def of_output(function, dtype=torch.float64) -> tuple[str, ...]:
+    """Kinks of a linear network's output under a function of it and of the targets."""
+    generator = torch.Generator().manual_seed(2)
+    model = nn.Linear(4, 2)
+    with torch.no_grad():
+        model.weight.copy_(0.4 * torch.randn(2, 4, generator=generator))
+        model.bias.zero_()
+    x, y = (torch.randn(24, n, dtype=torch.float64, generator=generator) for n in (4, 2))
+    return kinks(Problem(model, function, (x, y), dtype=dtype))
+
+
+class _Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+JUMPING = {
+    "SELU": lambda o, t: F.selu(o).mean(),
+    "ELU, alpha = 3": lambda o, t: F.elu(o, 3.0).mean(),
+    "x (x > 0)": lambda o, t: (o * (o > 0)).mean(),
+    "a mask made a number": lambda o, t: (o * (o > 0).to(o)).mean(),
+    "x[x > 0]": lambda o, t: o[o > 0].sum(),
+    "x at the indices of x > 0": lambda o, t: o[(o > 0).nonzero(as_tuple=True)].sum(),
+    "masked_select": lambda o, t: torch.masked_select(o, o > 0).sum(),
+    "masked_fill": lambda o, t: o.masked_fill(o < 0, 0).mean(),
+    "clamp_min": lambda o, t: torch.clamp_min(1 - o * t, 0).mean(),
+    "clip in place": lambda o, t: (1 * o).clip_(max=0.1).mean(),
+    "1-norm": lambda o, t: (o - t).norm(p=1),
+    "1-norm of linalg": lambda o, t: torch.linalg.vector_norm(o, 1),
+    "max-norm": lambda o, t: torch.linalg.vector_norm(o, float("inf")),
+    "distances of p = 1": lambda o, t: torch.cdist(o, t, p=1.0).mean(),
+    "pairwise distance": lambda o, t: F.pairwise_distance(o, t, p=1).mean(),
+    "x sign(x)": lambda o, t: (o * o.sign()).mean(),
+    "√x²": lambda o, t: o.square().sqrt().mean(),
+    "copysign": lambda o, t: torch.copysign(o, t).mean(),
+    "median": lambda o, t: o.median(),
+    "sum of the largest": lambda o, t: o.flatten().topk(3).values.sum(),
+    "margin": lambda o, t: F.multi_margin_loss(o, (t[:, 0] > 0).long()),
+    "triplets": lambda o, t: F.triplet_margin_loss(o, t, t.flip(0)),
+    "ranking": lambda o, t: F.margin_ranking_loss(o[:, 0], o[:, 1], t[:, 0].sign()),
+    "own backward": lambda o, t: _Rectified.apply(o).mean(),
+    "a branch of Python": lambda o, t: o[0, 0] if o[0, 0] > 0 else -2 * o[0, 0],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("what", JUMPING)
+def test_a_gradient_that_jumps_is_no_smooth_one_by_whatever_name(what: str, dtype: torch.dtype) -> None:
+    assert of_output(JUMPING[what], dtype) != ()
+
+
+CONTINUOUS = {
+    "softsign": lambda o, t: F.softsign(o).mean(),
+    "relu(x)²": lambda o, t: F.relu(o).square().mean(),
+    "x|x|": lambda o, t: (o * o.abs()).mean(),
+    "smooth L1": F.smooth_l1_loss,
+    "Huber by hand": lambda o, t: torch.where(
+        (o - t).abs() < 1, (o - t).square() / 2, (o - t).abs() - 0.5
+    ).mean(),
+    "CELU": lambda o, t: F.celu(o, 2.0).mean(),
+    "a softplus that does not overflow": lambda o, t: (o.clamp(min=0) + (-o.abs()).exp().log1p()).mean(),
+    "a guarded norm": lambda o, t: F.normalize(o)[:, 0].square().mean(),
+    "a guarded logarithm": lambda o, t: -F.softmax(o, 1)[:, 0].clamp(min=1e-8).log().mean(),
+    "cosine similarity": lambda o, t: F.cosine_similarity(o, t).mean(),
+    "Gaussian likelihood": lambda o, t: F.gaussian_nll_loss(o[:, 0], t[:, 0], o[:, 1].exp()),
+    "a steep tanh": lambda o, t: torch.tanh(100 * o).mean(),
+    "a mask of the targets": lambda o, t: (o.square() * (t > 0)).mean(),
+    "an assertion": lambda o, t: o.square().mean() if (o.square() >= 0).all() else o.mean(),
+    "no gradient at all": lambda o, t: 0 * o.sum(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("what", CONTINUOUS)
+def test_a_continuous_gradient_is_smooth_whatever_it_is_made_of(what: str, dtype: torch.dtype) -> None:
+    assert of_output(CONTINUOUS[what], dtype) == ()
+
+
+def test_float32_inside_a_float64_network_is_no_kink() -> None:
+    def rounded(o, t):
+        return (o.float().tanh() * 3).to(o).square().mean()
+
+    assert of_output(rounded) == ()
+
+
+def test_a_loss_written_for_all_samples_is_measured_on_all() -> None:
+    weights = torch.linspace(0, 1, 24, dtype=torch.float64)[:, None]
+    assert of_output(lambda o, t: (weights * (o - t).abs()).mean()) == ("abs",)
+
+
+def test_a_model_that_is_not_defined_everywhere_goes_by_names() -> None:
+    def loss(o, t):
+        if not torch.equal(o.detach(), seen.setdefault("first", o.detach())):
+            raise ValueError("another theta")
+        return o.abs().mean()
+
+    seen: dict[str, torch.Tensor] = {}
+    problem = Problem(nn.Linear(4, 2), lambda o, t: o.square().mean(), (torch.randn(3, 4), torch.randn(3, 2)))
+    problem.objective.loss_fn = loss
+    assert kinks(problem) == ("abs",)
+
+
+def test_auto_takes_the_method_for_kinks_for_a_rectifier_written_by_hand() -> None:
+    class Rectifier(nn.Module):
+        def forward(self, x):
+            return x * (x > 0)
+
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(24, n, generator=generator) for n in (4, 2))
+    hidden, output = nn.Linear(4, 8), nn.Linear(8, 2)
+    infos = []
+    for rectifier in (nn.ReLU(), Rectifier()):
+        flow = GradientFlow(Problem(nn.Sequential(hidden, rectifier, output), F.mse_loss, (x, y)))
+        infos.append(solve_info(solve(flow, [0.0, 1.0], check=False)))
+    assert len({(info.engine, info.method, info.rtol, info.rhs_evaluations) for info in infos}) == 1
+
+
+def test_crossings_count_the_units_that_are_kinked_and_no_others() -> None:
+    made = problem(conv(nn.Softsign(), nn.Conv2d(2, 3, 3, padding=1), nn.ReLU()))
+    assert len(sides(made, made.theta0)) == 2
+    assert [side.shape for side in sides(made, made.theta0, kinks(made))] == [(6, 3, 4, 4)]
+    run = train(made, SGD(lr=0.1), steps=1, observe=[KinkCrossings(1)])
+    before, after = (sides(made, torch.from_numpy(theta), ["ReLU"]) for theta in run["theta"].values)
+    assert run["crossing_share"].item() == changed_share(before, after)
 
 
 class ByHand(nn.Module):
