@@ -80,8 +80,8 @@ def read_root(folder: Path) -> tuple[Root, str]:
     """
     try:
         content = (folder / ROOT_FILE).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise _no_root(folder, "has no zarr.json", "zarr.json is missing") from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise _no_root(folder, "it has no zarr.json", "zarr.json is missing") from None
     except OSError as error:
         raise StoreError(f"{folder} cannot be read ({error.strerror})") from None
     try:

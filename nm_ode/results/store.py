@@ -9,10 +9,10 @@ when it is read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -54,13 +54,21 @@ def open_store(path: Path | str) -> xr.DataTree:
     """
     path = Path(path)
     _require_folder(path)
+    try:
+        return _verified_tree(path)
+    except DamageError:
+        _require_folder(path)  # has a run taken it up meanwhile?
+        raise
+
+
+def _verified_tree(path: Path) -> xr.DataTree:
     root, digest = read_root(path)
     if not root.is_finished:
         raise StoreError(f"{path} is not finished: run the same case again and it goes on")
     files = {
-        f"{group}/{name}": digest for group, found in root.digests.items() for name, digest in found.items()
+        f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
     }
-    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, str(path), REMEDY)
+    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
     try:
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
@@ -70,8 +78,10 @@ def open_store(path: Path | str) -> xr.DataTree:
                     variable.load()
     except (StoreError, MemoryError):
         raise
-    except Exception as error:  # written by libraries that these do not understand
-        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {REMEDY}") from None
+    except Exception as error:  # each file is what was written
+        raise StoreError(
+            f"{path} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
+        ) from None
     for name in ("digests", "digest"):
         del tree.attrs[name]
     return tree
@@ -126,7 +136,8 @@ class StoreWriter:
             self._remove_strays()
         except OSError as error:
             raise StoreError(
-                f"{path.parent} cannot be written ({error.strerror}): choose another folder with --out"
+                f"{error.filename or path.parent} cannot be written ({error.strerror}): choose another folder with "
+                "--out"
             ) from None
 
     def read(self, group: str) -> xr.Dataset | None:
@@ -138,7 +149,7 @@ class StoreWriter:
         digests = self._root.digests.get(group)
         if digests is None:
             return None
-        store = VerifiedStore(self._partial / group, digests, f"{self._partial / group}")
+        store = VerifiedStore(self._partial / group, digests)
         try:
             store.require_all()
             found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
@@ -239,7 +250,7 @@ class StoreWriter:
             root = replace(found, attributes={})
         else:
             root = Root(identity)
-            if _groups_in(self._partial) or _checkpoints_in(self._partial):
+            if found is None and (_groups_in(self._partial) or _checkpoints_in(self._partial)):
                 self.discarded.append(
                     f"{self._partial}: nothing says any more of which case its results are ({ROOT_FILE} is missing "
                     "or damaged); they were thrown away and are computed again"
@@ -255,18 +266,20 @@ class StoreWriter:
         for name in (f"{_WRITING}*", f"{_REMOVING}*"):
             for leftover in self._partial.glob(name):
                 shutil.rmtree(leftover)
+        for folder in (self._partial, *self._partial.glob("[!.]*/")):
+            remove_leftovers(folder / ROOT_FILE)
         for checkpoint in (self._partial / _CHECKPOINTS).glob(".*"):
             checkpoint.unlink(missing_ok=True)
-        remove_leftovers(self._partial / ROOT_FILE)
         files = {f"{group}/{name}" for group, found in self._root.digests.items() for name in found}
         for metadata in sorted(self._partial.glob("[!.]*/**/" + ROOT_FILE)):
-            folder = metadata.parent
-            remove_leftovers(metadata)
-            name = folder.relative_to(self._partial).as_posix()
+            name = metadata.parent.relative_to(self._partial).as_posix()
             if not any(file.startswith(f"{name}/") for file in files):
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(metadata.parent, ignore_errors=True)
             elif f"{name}/{ROOT_FILE}" not in files:
                 metadata.unlink(missing_ok=True)
+        for folder in self._partial.glob("[!.]*/"):
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def _set_digests(self, digests: Mapping[str, Mapping[str, str]]) -> None:
         root = replace(self._root, digests=digests)
@@ -298,7 +311,7 @@ class StoreWriter:
                 made[above.as_posix()] = {ROOT_FILE: sha256(EMPTY_GROUP)}
         return made
 
-    @contextmanager
+    @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield

@@ -37,13 +37,18 @@ class VerifiedStore(Store):
     Args:
         folder: where the files are.
         digests: SHA-256 by path in the folder.
-        name: of the store, for a sentence.
         remedy: ends the sentence of `DamageError`, which reading raises.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str], name: str, remedy: str = "") -> None:
+    def __init__(self, folder: Path, digests: Mapping[str, str], remedy: str = "") -> None:
         super().__init__(read_only=True)
-        self._folder, self._digests, self._name, self._remedy = folder, dict(digests), name, remedy
+        # Absolute, for what is read later; named as it was given.
+        self._folder, self._name, self._digests, self._remedy = (
+            folder.absolute(),
+            str(folder),
+            dict(digests),
+            remedy,
+        )
 
     def read(self, key: str) -> bytes:
         """A file's bytes.

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from bridges import EngineError, require_ready
 from nm_ode.errors import NmOdeError
 from nm_ode.results import Identity, StoreError, StudyInfo, open_store, study_info
+from nm_ode.results.files import remove_leftovers
 from nm_ode.results.identity import require_same
 from nm_ode.results.store import StoreWriter, unfinished_identity
 from nm_ode.studies.build import Study, build_study
@@ -71,6 +72,7 @@ def run_case(
             raise StoreError(
                 f"{store.parent} cannot be written ({obstacle}): choose another folder with --out"
             )
+        remove_leftovers(store.parent / "report.html")
         return _computed(case, path, store, progress or silent, say)
 
 

@@ -49,7 +49,7 @@ def test_the_engine_can_be_named(case: Path, call) -> None:
         (["run", "tiny.toml", "--engine", "sundail"], "did you mean 'sundials'?"),
         (["run", "tiny.toml", "--out", "tiny.toml"], "cannot be written"),
         (["report", "nowhere"], "no store at nowhere"),
-        (["report", "tiny.toml"], "not a Zarr v3 store"),
+        (["report", "tiny.toml"], "tiny.toml is not a store of nm_ode"),
         (["rn"], "No such command"),
     ],
 )
