@@ -5,7 +5,9 @@
     methods.py         what an engine says about each method
     options.py         do engine, method, step and problem fit together?
     choosing.py        what engine "auto" takes
+    limits.py          the values of options and times that engines take
     problem.py         what an engine is given and gives back
+    solving.py         the one way to an engine: times from the start, and answers looked at
     stepping.py        the loop over the steps of an embedded method
     trials.py          does an engine work here?
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
@@ -17,6 +19,7 @@ from bridges.choosing import Choice, choose, choose_for_jumps, default_rtol
 from bridges.engine import Capabilities, Engine
 from bridges.engines import ENGINES, engine_names, engines_with, get_engine
 from bridges.errors import EngineError, NmOdeError, UnknownEngineError, UnknownMethodError
+from bridges.limits import FINEST_RTOL, LIMITS, Limit, finest_rtol, require_limits, require_times
 from bridges.methods import Method
 from bridges.options import (
     AUTO,
@@ -27,18 +30,21 @@ from bridges.options import (
     require_ready,
     resolve_method,
 )
-from bridges.problem import FINEST_RTOL, Kept, OdeProblem, OdeSolution, Statistics
+from bridges.problem import Kept, OdeProblem, OdeSolution, Statistics
 from bridges.registry import Registry, did_you_mean
+from bridges.solving import solve_with
 
 __all__ = [
     "AUTO",
     "ENGINES",
     "FINEST_RTOL",
+    "LIMITS",
     "Capabilities",
     "Choice",
     "Engine",
     "EngineError",
     "Kept",
+    "Limit",
     "Method",
     "NmOdeError",
     "OdeProblem",
@@ -53,11 +59,15 @@ __all__ = [
     "did_you_mean",
     "engine_names",
     "engines_with",
+    "finest_rtol",
     "get_engine",
     "require_fit",
     "require_jumps",
+    "require_limits",
     "require_method",
     "require_options",
     "require_ready",
+    "require_times",
     "resolve_method",
+    "solve_with",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridges.errors import EngineError
+from bridges.limits import require_limits, require_times
 
 Array: TypeAlias = NDArray[np.float64]
 Rhs: TypeAlias = Callable[[float, Array, Array], None]
@@ -21,9 +22,6 @@ OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
 
 Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
-
-FINEST_RTOL = 3e-14
-"""The smallest relative tolerance: some hundred roundings of float64."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ class OdeProblem:
             place's arrays. Of engines that can go on (`Engine.goes_on`) alone.
         kept: a place that `on_step` was given in an earlier solve of the same problem: this one goes on from there, and
             its first sample is the first that was not given. Of the same engines alone.
+        origin: what the caller's times are ahead of `times`; for messages and for `OdeSolution.time`.
 
     Raises:
         EngineError: a value that no engine could work with.
@@ -103,9 +102,10 @@ class OdeProblem:
     max_seconds: float | None = None
     on_step: Callable[[Callable[[], Kept]], None] | None = None
     kept: Kept | None = None
+    origin: float = 0.0
 
     def __post_init__(self) -> None:
-        times = np.asarray(self.times, dtype=np.float64)
+        times = require_times(self.times)
         y0 = np.array(self.y0, dtype=np.float64)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "y0", y0)
@@ -113,25 +113,29 @@ class OdeProblem:
             raise EngineError(f"the state must be a vector; its shape is {y0.shape}")
         if not np.isfinite(y0).all():
             raise EngineError("the state at the start has entries that are not finite")
-        if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
-            raise EngineError("sample times must be a non-empty vector of finite numbers")
-        if (np.diff(times) <= 0).any():
-            raise EngineError("sample times must increase strictly")
         if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
             raise EngineError("restarts must increase strictly")
-        if 0 < self.rtol < FINEST_RTOL:
-            raise EngineError(
-                f"rtol = {self.rtol:g} is below what float64 holds: give at least {FINEST_RTOL:g}"
-            )
         if np.ndim(self.atol):
             if np.shape(self.atol) != y0.shape:
                 raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
             if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
                 raise EngineError("atol must be positive numbers")
-        for name in ("rtol", "atol", "step", "max_step", "max_steps", "max_rhs", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and np.ndim(value) == 0 and not (np.isfinite(value) and value > 0):
-                raise EngineError(f"{name} must be a positive number; {value} was given")
+        require_limits(
+            span=float(times[-1] - times[0]),
+            rtol=self.rtol,
+            atol=self.atol if np.ndim(self.atol) == 0 else None,
+            step=self.step,
+            max_step=self.max_step,
+            max_steps=self.max_steps,
+            max_rhs=self.max_rhs,
+            max_seconds=self.max_seconds,
+        )
+
+    def clock(self, t: float) -> str:
+        """A time of this problem's as the caller counts, for a message."""
+        if abs(self.origin) > 1e4 * abs(float(self.times[-1] - self.times[0])):
+            return f"{self.origin:.6g} + {t:.6g}"
+        return f"{self.origin + t:.6g}"
 
     @property
     def ahead(self) -> OdeProblem:

@@ -55,8 +55,9 @@ class Registry(Mapping[str, T], Generic[T]):
         del self._entries[name]
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._entries:
-            raise UnknownNameError(f"no {self.what} is called {name!r}{did_you_mean(str(name), self)}")
+        if name not in self:
+            called = name if isinstance(name, str) else type(name).__name__
+            raise UnknownNameError(f"no {self.what} is called {called!r}{did_you_mean(called, self)}")
         entry = self._entries[name]
         if isinstance(entry, str):
             module, _, attribute = entry.partition(":")
@@ -65,7 +66,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

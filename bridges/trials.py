@@ -12,6 +12,7 @@ from bridges.engine import Engine
 from bridges.engines import ENGINES, get_engine
 from bridges.errors import EngineError
 from bridges.problem import Array, OdeProblem, OdeSolution, Rhs
+from bridges.solving import solve_with
 
 TOLERATED_ERROR = 1e-3
 """A method is right if its largest error at the end is below this."""
@@ -132,5 +133,5 @@ def _solve(engine: Engine, method: str, known: KnownProblem) -> tuple[float, Ode
             last[:] = y
 
     problem = OdeProblem(known.rhs, known.y0, np.array([0.0, 1.0]), rtol=1e-6, atol=1e-9, step=step)
-    solution = engine.solve(problem, method, keep)
+    solution = solve_with(engine, problem, method, keep)
     return float(np.abs(last - known.exact(1.0)).max()), solution

@@ -9,8 +9,12 @@ import xarray as xr
 from torch import Tensor
 from torch.func import vmap
 
+from nm_ode.arguments import as_count, as_vector, said
 from nm_ode.loss import Problem
-from nm_ode.optimizers import Optimizer, describe
+from nm_ode.loss.given import require_problem
+from nm_ode.memory import require_memory
+from nm_ode.optimizers import Optimizer, describe, require_optimizer
+from nm_ode.required import as_seed
 from nm_ode.results import EnsembleInfo, annotate, write
 
 _NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
@@ -32,8 +36,20 @@ def sgd_ensemble(
 
     Returns:
         `theta` (member, param), after the last step.
+
+    Raises:
+        ArgumentError: an argument of another kind or out of range, or more members than memory holds.
     """
+    require_problem(problem)
+    require_optimizer(optimizer)
+    steps, members, seed = as_count(steps, "steps"), as_count(members, "members"), as_seed(seed)
+    batch_size = as_count(batch_size, "batch_size")
+    if theta0 is not None:
+        theta0 = as_vector(theta0, "theta0", problem.theta0)
     start = (problem.theta0 if theta0 is None else theta0).detach()
+    require_memory(
+        members * len(start) * start.itemsize, f"an ensemble of {said(members)} members", "take fewer members"
+    )
     draws = _generators(problem.n_samples, (steps, batch_size), members, seed)
     at_once = max(1, _NUMBERS // len(start))
     groups = [draws[i : i + at_once] for i in range(0, members, at_once)]

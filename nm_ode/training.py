@@ -12,12 +12,25 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data import BatchSize
+from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
+from nm_ode.memory import require_memory
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
-from nm_ode.optimizers import Constant, Optimizer, Schedule, describe, hyperparameters
+from nm_ode.observers.room import require_room
+from nm_ode.optimizers import (
+    Optimizer,
+    Schedule,
+    describe,
+    factors_of,
+    hyperparameters,
+    require_optimizer,
+)
 from nm_ode.optimizers.steppers import start
+from nm_ode.required import as_seed, require_callable, require_dataset
 from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.resuming import KeptTraining
@@ -82,25 +95,19 @@ def train(
         ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
             observer, or two observers with a variable of one name.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise ArgumentError(
-            f"optimizer must be one of nm_ode, such as nm_ode.SGD(lr=0.1); {type(optimizer).__name__} of "
-            f"{type(optimizer).__module__} was given"
-        )
-    if steps < 1:
-        raise ArgumentError(f"steps must be at least 1; {steps} was given")
-    if save_every < 1:
-        raise ArgumentError(f"save_every must be at least 1; {save_every} was given")
-    if batch_size != "full" and batch_size not in range(1, problem.n_samples + 1):
-        raise ArgumentError(
-            f"batch_size must be 'full' or from 1 to {problem.n_samples}, the number of samples; "
-            f"{batch_size!r} was given"
-        )
+    require_problem(problem)
+    require_optimizer(optimizer)
+    steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
+    batch_size = as_batch_size(batch_size, problem.n_samples)
+    require_callable(on_step, "on_step", "lambda done: print(done)")
+    observers = require_observers(observe)
     theta, state = _start(problem, optimizer, theta0, state0)
+    require_room(problem, steps, save_every)
+    factors = factors_of(schedule, optimizer.lr, steps)
     grid = TimeGrid.planned(
         optimizer.lr,
         optimizer.time_per_step,
-        (schedule or Constant()).factors(steps),
+        factors,
         batch_size=batch_size,
         seed=seed,
         n_samples=problem.n_samples,
@@ -113,7 +120,12 @@ def train(
         saved_steps=(*range(0, steps, save_every), steps),
         device=problem.device,
     )
-    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *require_observers(observe)], context)
+    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *observers], context)
+    require_memory(
+        recording.expected_bytes,
+        f"what is recorded in {steps} steps",
+        "record less: Charges(symmetries, every=…), a larger save_every, fewer steps",
+    )
     states: dict[str, Tensor] = {}
     gradient = torch.empty_like(theta)
     kept = KeptTraining(
@@ -152,6 +164,9 @@ def train(
                 message = (
                     f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
                     "choose a smaller learning rate"
+                    if step
+                    else f"the loss is {loss} at the start, before any step: look at the model, its parameters and the "
+                    "data; no learning rate mends it"
                 )
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
@@ -212,9 +227,14 @@ def final_state(run: xr.Dataset) -> Tensor:
     Raises:
         ArgumentError: the run's end is not in it, because it diverged or was cut.
     """
+    require_dataset(run, "run", "nm_ode.train")
     if "final_state" in run:
         return torch.from_numpy(run["final_state"].values.copy())
-    info, saved = run_info(run), run["saved_step"].values
+    info = run_info(run)
+    for name in ("saved_step", "theta"):
+        if name not in run.variables:
+            raise ArgumentError(f"the state at the end of this run is not known: it has no {name!r}")
+    saved = run["saved_step"].values
     if info.stateful or info.grid.steps not in saved[-1:]:
         why = info.message or "its last saved steps were cut off"
         raise ArgumentError(f"the state at the end of this run is not known: {why}")
@@ -238,8 +258,11 @@ def _start(
         return part.detach().to(device=problem.device, dtype=problem.dtype)
 
     if state0 is None:
-        return placed(problem.theta0 if theta0 is None else theta0), None
+        return placed(problem.theta0 if theta0 is None else as_vector(theta0, "theta0", problem.theta0)), None
     if theta0 is not None:
         raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
-    state = placed(state0)
-    return optimizer.state_layout(problem.layout.size).split(state)[0], state
+    layout = optimizer.state_layout(problem.layout.size)
+    whole = as_tensor(state0, "state0")
+    layout.split(whole)  # of this optimiser, or an error
+    state = as_vector(whole, "state0", problem.theta0.new_empty(layout.size))
+    return layout.split(state)[0], state

@@ -133,8 +133,8 @@ class DiffeqEngine(Engine):
                 engine=self.name,
                 method=method,
                 status=status,
-                message=message if status == "success" else f"{message} at t = {time:.6g}",
-                time=time,
+                message=message if status == "success" else f"{message} at t = {problem.clock(time)}",
+                time=problem.origin + time,
                 samples=samples,
                 statistics=Statistics(counted.count, steps, rejected, counted.seconds),
             )

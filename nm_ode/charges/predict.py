@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from nm_ode.charges.driven import driven
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo, annotate, write
 
 
@@ -32,6 +33,7 @@ def predict_charges(
             does not describe: of an optimiser for which it does not exist, one that went on from another's velocity,
             or, for the first-order law, one with momentum.
     """
+    require_dataset(run, "run", "nm_ode.train")
     found = law_named(law)
     if with_residual and not found.takes_residual:
         raise LawError(_option("with_residual", law, [n for n, one in LAWS.items() if one.takes_residual]))

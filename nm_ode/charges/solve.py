@@ -14,6 +14,7 @@ from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.predict import as_prediction
+from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo
 from nm_ode.solving import require_options
 
@@ -53,6 +54,7 @@ def solve_charges(
             `predict_charges`), or an engine that gave up.
         EngineError: unknown engine or method.
     """
+    require_dataset(run, "run", "nm_ode.train")
     title = law_named(law).title
     equation = _equation(run, law)
     require_options(engine, method, None)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from nm_ode.cli.console import FAILED, bare_table, err, out, print_dim, print_path, stop
+from nm_ode.cli.console import bare_table, err, out, print_dim, print_line, print_path, stop
+from nm_ode.cli.stopping import FAILED
 
 bridge = typer.Typer(
     no_args_is_help=True, help="DifferentialEquations.jl: what is installed, installing it, trying it."
@@ -27,13 +29,11 @@ def bridge_install(
     from bridges import EngineError
     from bridges.julia.installing import DECLARED, WHAT_TO_EXPECT, install, installation
 
-    out.print(
-        f"from {DECLARED}" + (", offline" if offline else f": {WHAT_TO_EXPECT}"), style="dim", soft_wrap=True
-    )
+    print_line("from", str(DECLARED) + (", offline" if offline else f": {WHAT_TO_EXPECT}"))
     try:
         install(
             offline=offline,
-            on_line=lambda line: out.print(line, style="dim", highlight=False, markup=False, soft_wrap=True),
+            on_line=lambda line: out.print(Text(line, style="dim"), soft_wrap=True),
         )
     except EngineError as error:
         stop(str(error), FAILED)
@@ -48,10 +48,10 @@ def bridge_status() -> None:
 
     found = installation()
     for label, path in (("julia  ", found.julia), ("project", found.project)):
-        out.print(f"[dim]{label}[/dim] {path or 'none'}", soft_wrap=True, highlight=False)
+        print_line(label, str(path or "none"))
     for package in declared():
         there = found.project is not None and package not in found.missing
-        out.print(f"[dim]package[/dim] {package}: {'there' if there else 'missing'}", highlight=False)
+        print_line("package", f"{package}: {'there' if there else 'missing'}")
     if not found.ready:
         stop(f"{found.lacks}; {REMEDY}", FAILED)
     out.print("[green]ready[/green]")

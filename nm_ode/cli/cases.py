@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from nm_ode.cli.console import out
+from nm_ode.cli.console import complain, out
+from nm_ode.cli.stopping import heed
+
+if TYPE_CHECKING:
+    from nm_ode.studies import Case
 
 
 def cases() -> None:
     """List the cases that come with nm_ode, and those in ./cases."""
     from nm_ode.studies import CaseError, load_case, shipped_cases
+    from nm_ode.studies.find import absolute, cases_in
 
+    heed()
     table = Table("case", "title", "compares", box=None, header_style="dim")
     table.add_column("file", overflow="fold")
-    here = sorted(path.resolve() for path in Path("cases").glob("*.toml"))
-    for path in dict.fromkeys([*shipped_cases(), *here]):
+    try:
+        here = cases_in(Path("cases"))
+    except CaseError as error:
+        complain(str(error))
+        here = []
+    for path in dict.fromkeys(map(absolute, [*shipped_cases(), *here])):
         try:
             case = load_case(path)
         except CaseError as error:
-            table.add_row(path.stem, "[red]does not load[/red]", "", escape(str(error)))
-            continue
-        what = [f"{len(case.flows)} flows"] if case.flows else []
-        what += ["orders"] if case.ladder is not None else []
-        what += ["sharpness"] if case.stability is not None else []
-        what += ["charges"] if case.symmetries is not None else []
-        table.add_row(case.name, escape(case.title), ", ".join(what), escape(_short(path)))
+            table.add_row(Text(path.stem), Text("does not load", style="red"), "", Text(str(error)))
+        else:
+            table.add_row(Text(case.name), Text(case.title), ", ".join(_compares(case)), Text(_short(path)))
     out.print(table)
+
+
+def _compares(case: Case) -> list[str]:
+    return [
+        *([f"{len(case.flows)} flows"] if case.flows else []),
+        *(["orders"] if case.ladder is not None else []),
+        *(["sharpness"] if case.stability is not None else []),
+        *(["charges"] if case.symmetries is not None else []),
+    ]
 
 
 def _short(path: Path) -> str:

@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+from rich.text import Text
+
+from nm_ode.cli.stopping import heed
 
 if TYPE_CHECKING:
     from nm_ode.reporting.tables import Table
+    from nm_ode.reporting.tables.table import Cell
     from nm_ode.reporting.words import Sentence
 
-DONE, FAILED, MISTAKE = 0, 1, 2
-"""Exit codes."""
 
-out, err = Console(), Console(stderr=True)
+class _Stream:
+    """The standard output or error that is there now.
+
+    One that fails is given up, so that what is computed does not hang on who reads it.
+
+    Attributes:
+        failed: why; None while it works.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.failed: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":
+            raise AttributeError(name)
+        return getattr(self._now, name)
+
+    @property
+    def _now(self) -> Any:
+        """A progress bar puts a proxy in the stream's place, which prints by way of this one."""
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)
+
+    def write(self, text: str) -> int:
+        self._try("write", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try("flush")
+
+    def isatty(self) -> bool:
+        return self._now is not None and bool(self._now.isatty())
+
+    def _try(self, method: str, *arguments: str) -> None:
+        stream = self._now
+        if stream is None or self.failed is not None:
+            return
+        try:
+            getattr(stream, method)(*arguments)
+        except OSError as error:
+            self.failed = error
+            if not isinstance(error, BrokenPipeError) and self._name == "stdout":
+                complain(f"what is printed cannot be written: {error.strerror or error}")
+
+
+_STDOUT, _STDERR = _Stream("stdout"), _Stream("stderr")
+out, err = Console(file=cast(IO[str], _STDOUT)), Console(file=cast(IO[str], _STDERR))
+
+
+def all_printed() -> bool:
+    """Did all that was printed find its way? Asked once, at the end of a command."""
+    failed, _STDOUT.failed, _STDERR.failed = _STDOUT.failed, None, None
+    return failed is None
 
 
 def bare_table() -> RichTable:
@@ -42,34 +98,38 @@ def print_table(table: Table) -> None:
                 overflow="fold" if folds else "ellipsis",
             )
     for row in table.rows:
-        shown.add_row(
-            *(
-                escape(cell.terminal_text)
-                + (f" [red]{escape(cell.brief_flag)}[/red]" if cell.brief_flag else "")
-                for cell in table.terminal_cells(row)
-            )
-        )
+        cells = table.terminal_cells(row)
+        shown.add_row(*(Text.assemble(cell.terminal_text, *_flag(cell)) for cell in cells))
     out.print(shown)
     if table.brief_caption:
         print_dim(table.brief_caption)
 
 
+def _flag(cell: Cell) -> list[tuple[str, str]]:
+    return [(f" {cell.brief_flag}", "red")] if cell.brief_flag else []
+
+
 def print_sentence(sentence: Sentence) -> None:
     """A sentence in small print, or with a red mark if it warns."""
     if sentence.warns:
-        out.print(f"[red]![/red] {escape(sentence.text)}", highlight=False)
+        out.print(Text.assemble(("!", "red"), " ", sentence.text))
     else:
         print_dim(sentence.text)
 
 
 def print_dim(text: str) -> None:
     """Small print."""
-    out.print(escape(text), style="dim", highlight=False)
+    out.print(Text(text, style="dim"))
 
 
 def print_path(label: str, path: Path) -> None:
     """A path on one line, for copying."""
-    out.print(f"[dim]{label}[/dim] {path}", soft_wrap=True, highlight=False)
+    print_line(label, str(path))
+
+
+def print_line(label: str, text: str, style: str = "dim") -> None:
+    """A label and a text on one line, however long."""
+    out.print(Text.assemble((label, style), " ", text), soft_wrap=True)
 
 
 def print_own_code(files: Sequence[Path]) -> None:
@@ -77,12 +137,12 @@ def print_own_code(files: Sequence[Path]) -> None:
     if files:
         # soft_wrap: a path is for copying, so it stays on one line.
         told = f"runs your own code: {', '.join(map(str, files))}"
-        out.print(told, style="dim", highlight=False, markup=False, soft_wrap=True)
+        out.print(Text(told, style="dim"), soft_wrap=True)
 
 
 def complain(message: str) -> None:
     """An error that does not end the command."""
-    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+    err.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)
 
 
 def stop(message: str, code: int) -> NoReturn:
@@ -98,7 +158,12 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
     with Progress(*columns, console=err, transient=True) as bars:
 
         def start(what: str, total: int) -> Callable[[int], None]:
-            task = bars.add_task(what, total=total)
-            return lambda done: bars.update(task, completed=done)
+            task = bars.add_task(escape(what), total=total)
+
+            def report(done: int) -> None:
+                heed()
+                bars.update(task, completed=done)
+
+            return report
 
         yield start

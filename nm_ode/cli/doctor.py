@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nm_ode.cli.console import out
 
@@ -32,7 +32,7 @@ def doctor(
         for i, finding in enumerate(findings):
             works = "[green]yes[/green]" if finding.works else "[yellow]no[/yellow]"
             table.add_row(
-                kind if i == 0 else "", finding.name, works, escape(finding.detail), escape(finding.remedy)
+                kind if i == 0 else "", Text(finding.name), works, Text(finding.detail), Text(finding.remedy)
             )
     out.print(table)
 

@@ -1,22 +1,60 @@
-"""A finished study on the terminal: what `run` and `report` print."""
+"""A finished study for its reader: the report that `run` and `report` write, and what they print."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
-from nm_ode.cli.console import out, print_dim, print_sentence, print_table
+from nm_ode.cli.console import complain, out, print_dim, print_path, print_sentence, print_table
+from nm_ode.cli.stopping import heed
 
 if TYPE_CHECKING:
     import xarray as xr
+
+REPORT = "report.html"
+
+
+def present(tree: xr.DataTree, store: Path) -> bool:
+    """Write the report beside a store and print the tables; what stands in the way is a sentence.
+
+    Returns:
+        Did both work? The store is as it was in any case.
+    """
+    from nm_ode.errors import NmOdeError
+    from nm_ode.reporting import write_report
+
+    heed()
+    path, kept = (
+        store.parent / REPORT,
+        f"the results in {store} are kept, `nm-ode report {store}` tries again",
+    )
+    written = None
+    try:
+        written = write_report(tree, path)
+    except OSError as error:
+        complain(f"{path} cannot be written ({error.strerror or error}); {kept}")
+    except NmOdeError as error:
+        complain(f"{store}: {error}")
+        return False
+    try:
+        print_results(tree)
+    except OSError:
+        raise
+    except Exception as error:
+        complain(f"{store}: its tables cannot be printed ({type(error).__name__}: {error}); {kept}")
+        return False
+    if written is not None:
+        print_path("report", written)
+    return written is not None
 
 
 def print_results(tree: xr.DataTree) -> None:
     """The tables of the report in brief, with its sentences."""
     from nm_ode.results import study_info
 
-    out.print(f"\n[bold]{escape(study_info(tree).title)}[/bold]")
+    out.print(Text(f"\n{study_info(tree).title}", style="bold"))
     if not {"flows", "symmetries"} & set(tree.children):
         print_dim("No flow was solved, and no symmetry looked for.")
     _print_flows(tree)
@@ -44,7 +82,7 @@ def _print_orders(tree: xr.DataTree) -> None:
         convergence = tree["convergence"].dataset
         print_table(order_table(convergence))
         for label, sentence in unexpected(convergence):
-            out.print(f"[yellow]{escape(label)}:[/yellow] {escape(sentence)}", highlight=False)
+            out.print(Text.assemble((f"{label}:", "yellow"), " ", sentence))
 
 
 def _print_stability(tree: xr.DataTree) -> None:
@@ -54,7 +92,7 @@ def _print_stability(tree: xr.DataTree) -> None:
     seen = stability(tree)
     if seen is not None:
         sentence = stability_sentence(seen)
-        out.print(escape(sentence.text), style="yellow" if sentence.warns else "dim", highlight=False)
+        out.print(Text(sentence.text, style="yellow" if sentence.warns else "dim"))
 
 
 def _print_charges(tree: xr.DataTree) -> None:

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nm_ode.cli.console import (
-    DONE,
-    FAILED,
-    MISTAKE,
-    complain,
-    print_dim,
-    print_own_code,
-    print_path,
-    progress_bars,
-    stop,
-)
-from nm_ode.cli.results import print_results
+from nm_ode.cli.console import complain, print_dim, print_own_code, print_path, progress_bars
+from nm_ode.cli.results import present
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
     from nm_ode.studies import Case
@@ -49,34 +40,53 @@ def run(
     """
     # Mistakes in any of the files are reported before anything is computed.
     worst = DONE
-    for case, path in _loaded(cases, engine):
+    for case, path in _ready(cases, engine):
         worst = max(worst, _run_one(case, path, out))
     raise typer.Exit(worst)
 
 
-def _loaded(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]:
+def _ready(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]:
+    """The cases, if there is no mistake in any; else all mistakes are told, and it is the end."""
     from nm_ode.studies import CaseError, find_case, load_case
 
-    try:
-        loaded = [(load_case(path, engine=engine), path) for path in map(find_case, names)]
-        found = [case.name for case, _ in loaded]
-        for name in found:
-            if found.count(name) > 1:
-                raise CaseError(f"two cases are called {name!r}: their results would go to one folder")
-    except CaseError as error:
-        stop(str(error), MISTAKE)
-    return loaded
+    heed()
+    ready: list[tuple[Case, Path]] = []
+    wrong = 0
+    for name in dict.fromkeys(names):
+        try:
+            path = find_case(name)
+            case = load_case(path, engine=engine)
+            if names.count(name) > 1 or any(case.name == other.name for other, _ in ready):
+                raise CaseError(f"two cases are called {case.name!r}: their results would go to one folder")
+            if len(names) > 1:  # of one alone it is done when it runs
+                _require_buildable(case, path)
+        except CaseError as error:
+            complain(str(error))
+            wrong += 1
+            continue
+        ready.append((case, path))
+    if wrong:
+        raise typer.Exit(MISTAKE)
+    return ready
+
+
+def _require_buildable(case: Case, path: Path) -> None:
+    """What a case names is there and goes together, but for its own code, which runs when the case does."""
+    from nm_ode.studies import build_study, code_files
+
+    if not code_files(case, path):
+        build_study(case, path)
 
 
 def _run_one(case: Case, path: Path, out: Path) -> int:
     """The exit code."""
-    from nm_ode.reporting import write_report
     from nm_ode.results.store import WriteError
     from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
     def say(sentence: str) -> None:
         print_dim(f"{case.name}: {sentence}")
 
+    heed()
     print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress:
@@ -93,16 +103,18 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
             "the same command again when there is room and access"
         )
         return FAILED
-    except KeyboardInterrupt:
-        stop(f"{case.name}: interrupted; what was complete is kept, run the same command to go on", FAILED)
+    except MemoryError:
+        complain(
+            f"{case.name}: there is not enough memory; what was complete is kept, run the same command where there is "
+            "more, or a smaller case"
+        )
+        return FAILED
     for discarded in outcome.discarded:
         print_dim(discarded)
-    report = write_report(outcome.tree, outcome.store.parent / "report.html")
-    print_results(outcome.tree)
+    presented = present(outcome.tree, outcome.store)
     if outcome.reused:
         print_dim("Done before; nothing was computed again.")
     for failure in outcome.failures:
         complain(f"{case.name}: {failure}")
     print_path("store ", outcome.store)
-    print_path("report", report)
-    return FAILED if outcome.failures else DONE
+    return DONE if presented and not outcome.failures else FAILED

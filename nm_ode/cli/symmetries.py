@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from nm_ode.cli.console import DONE, FAILED, MISTAKE, complain, err, out, print_own_code, print_table, stop
+from nm_ode.cli.console import complain, err, out, print_own_code, print_table, stop
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
     from nm_ode.symmetries import Symmetries
@@ -36,6 +37,7 @@ def symmetries(
     from nm_ode.studies import CaseError, build_study, code_files, find_case, load_case
     from nm_ode.symmetries import SymmetryError, scan_of, symmetries_of
 
+    heed()
     scanned = None
     try:
         path = find_case(case)
@@ -49,7 +51,7 @@ def symmetries(
                 scanned = scan_of(problem, found)
     except (CaseError, SymmetryError) as error:
         stop(str(error), MISTAKE)
-    out.print(f"[bold]{escape(loaded.title or loaded.name)}[/bold]")
+    out.print(Text(loaded.title or loaded.name, style="bold"))
     _print_found(found)
     if scanned is not None:
         _print_scan(scanned)
@@ -75,4 +77,4 @@ def _print_scan(scanned: Scan) -> None:
         highlight=False,
     )
     for unexplained in scanned.unexplained:
-        out.print(f"[yellow]not explained:[/yellow] {escape(str(unexplained))}", soft_wrap=True)
+        out.print(Text.assemble(("not explained:", "yellow"), " ", str(unexplained)), soft_wrap=True)

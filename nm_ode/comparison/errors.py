@@ -9,6 +9,7 @@ import xarray as xr
 from nm_ode.comparison.alignment import AlignmentError, run_at_times_of
 from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
+from nm_ode.comparison.given import require_run_and_solution
 from nm_ode.comparison.ratio import ratio
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
@@ -33,8 +34,10 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 
     Raises:
         AlignmentError: other times, other parameters, other symmetries, or neither theta nor charges in both.
+        ArgumentError: no datasets, or the run and the solution the wrong way round.
         ResultError: datasets that are no run, or neither a solution nor a law's prediction.
     """
+    require_run_and_solution(run, solution)
     if "time" in solution.dims:
         return _compare_flow(run, solution)
     return _compare_law(run, solution)

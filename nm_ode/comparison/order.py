@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import linregress
 
+from nm_ode.arguments import as_tensor
 from nm_ode.errors import ArgumentError
 
 
@@ -23,12 +24,20 @@ def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrd
     """Slope of log e against log η over a ladder of learning rates at the same final time.
 
     Raises:
-        ValueError: fewer than two learning rates, or values that are not positive.
+        ArgumentError: fewer than two learning rates, or values that are not positive.
     """
-    lr, error = np.asarray(lrs, dtype=float), np.asarray(errors, dtype=float)
-    if lr.shape != error.shape or lr.size < 2:
+    lr, error = (
+        as_tensor(given, name).detach().to_dense().cpu().numpy()
+        for given, name in ((lrs, "learning rates"), (errors, "errors"))
+    )
+    if np.iscomplexobj(lr) or np.iscomplexobj(error):
+        raise ArgumentError("an order needs real learning rates and errors")
+    lr, error = lr.astype(float), error.astype(float)
+    if lr.ndim != 1 or lr.shape != error.shape or lr.size < 2:
         raise ArgumentError("an order needs at least two learning rates and as many errors")
-    if not ((lr > 0).all() and (error > 0).all()):
+    if not ((lr > 0) & (error > 0) & np.isfinite(lr) & np.isfinite(error)).all():
         raise ArgumentError("an order needs positive learning rates and errors")
+    if (lr == lr[0]).all():
+        raise ArgumentError("an order needs learning rates that differ")
     fit = linregress(np.log(lr), np.log(error))
     return ObservedOrder(float(fit.slope), float(fit.stderr) if lr.size > 2 else float("nan"))

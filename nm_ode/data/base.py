@@ -13,6 +13,10 @@ class DataError(NmOdeError, ValueError):
     """The data cannot be read or do not hold what is asked of them."""
 
 
+class NoSuchSampleError(DataError, IndexError):
+    """The index of a sample is out of range."""
+
+
 @dataclass(frozen=True)
 class Image:
     """Shape of square images."""

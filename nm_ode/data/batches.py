@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, RandomSampler
 
+from nm_ode.arguments import as_count, said
+from nm_ode.errors import ArgumentError
+
 BatchSize: TypeAlias = int | Literal["full"]
+
+
+def as_batch_size(given: Any, n_samples: int) -> BatchSize:
+    """What a caller gives as the size of a batch.
+
+    Raises:
+        ArgumentError: neither "full" nor a number of samples that there are.
+    """
+    if isinstance(given, str) and given == "full":
+        return "full"
+    try:
+        return as_count(given, "batch_size", most=n_samples)
+    except ArgumentError:
+        raise ArgumentError(
+            f"batch_size must be 'full' or from 1 to {n_samples}, the number of samples; {said(given)} was given"
+        ) from None
 
 
 def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from nm_ode.data.base import DataError
+from nm_ode.arguments import as_tensor, said
+from nm_ode.data.base import DataError, NoSuchSampleError
+from nm_ode.data.leaves import as_leaf, in_dtype, is_array, numbers
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
 
 Samples: TypeAlias = Tensor | slice | None
-"""Which samples: an index vector, a slice, or None for all."""
+"""Which samples: an index vector (or a mask), a slice, or None for all."""
 
 
 @runtime_checkable
@@ -36,18 +38,17 @@ class TensorSource:
     """Tensors or arrays in memory: any tree of them, samples along the first dimension.
 
     Args:
-        tree: its leaves are tensors or arrays; NumPy arrays are shared, not copied.
+        tree: its leaves are tensors or arrays; NumPy arrays are shared, not copied, where torch can.
         name: for messages.
 
     Raises:
-        DataError: a leaf that is no tensor, lengths that differ, or no sample at all.
+        DataError: a leaf that is no tensor of numbers (see `as_leaf`), lengths that differ, or no sample at all.
     """
 
     def __init__(self, tree: Any, name: str = "data") -> None:
-        for place, leaf in named_leaves(tree, name):
-            _require_array(place, leaf)
+        places = [place for place, _ in named_leaves(tree, name)]
         leaves, self._rebuild = flatten(tree)
-        self._leaves = [torch.as_tensor(leaf) for leaf in leaves]
+        self._leaves = [as_leaf(leaf, place) for leaf, place in zip(leaves, places, strict=True)]
         self.tree: Any = self._rebuild(self._leaves)
         _require_equal_lengths(self.tree, name)
 
@@ -69,12 +70,12 @@ class ArraySource:
     """Arrays on disk (`np.memmap`): any tree of them, of which a batch at a time is read into memory.
 
     Raises:
-        DataError: a leaf that is no array, lengths that differ, or no sample at all.
+        DataError: a leaf that is no array of numbers, lengths that differ, or no sample at all.
     """
 
     def __init__(self, tree: Any, name: str = "data") -> None:
         for place, leaf in named_leaves(tree, name):
-            _require_array(place, leaf)
+            as_leaf(leaf[:1] if isinstance(leaf, np.memmap) and leaf.ndim else leaf, place)
         _require_equal_lengths(tree, name)
         self._tree = tree
 
@@ -86,7 +87,7 @@ class ArraySource:
         part = slice(None) if indices is None else indices if isinstance(indices, slice) else indices.numpy()
 
         def read(leaf: Any) -> Tensor:
-            return leaf[indices] if isinstance(leaf, Tensor) else torch.from_numpy(np.array(leaf[part]))
+            return leaf[indices] if isinstance(leaf, Tensor) else as_leaf(np.array(leaf[part]), "data")
 
         return map_leaves(read, self._tree)
 
@@ -122,7 +123,7 @@ class DatasetSource:
         """These samples, read now.
 
         Raises:
-            IndexError: an index out of range.
+            NoSuchSampleError: an index out of range.
         """
         everywhere = range(len(self))  # counts negative indices from the end, as tensors do
         wanted = [everywhere[i] for i in indices_of(indices, len(self)).tolist()]
@@ -169,7 +170,7 @@ def source_of(data: Any) -> Source:
             raise DataError(f"data: {type(data).__name__} is empty; give at least one sample")
         return source
     leaves = flatten(data)[0]
-    if leaves and leaves[0] is data and not _is_array(data) and hasattr(data, "__getitem__"):
+    if leaves and leaves[0] is data and not is_array(data) and hasattr(data, "__getitem__"):
         return DatasetSource(data)  # what other libraries call a dataset
     if any(isinstance(leaf, np.memmap) for leaf in leaves):
         return ArraySource(data)
@@ -177,14 +178,12 @@ def source_of(data: Any) -> Source:
 
 
 def place(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The batch on a device, floating-point leaves in `dtype`; all else stays what it is."""
+    """The batch on a device, floating-point leaves in `dtype` (complex ones in its pair); all else as it is."""
 
     def placed(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(leaf)
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
+            leaf = as_leaf(leaf, "a batch") if leaf.ndim else torch.from_numpy(numbers(leaf, "a batch"))
+        return in_dtype(leaf, device, dtype) if isinstance(leaf, Tensor) else leaf
 
     return map_leaves(placed, tree)
 
@@ -200,11 +199,47 @@ def collate(items: Sequence[Any]) -> Any:
     return made
 
 
+def samples_of(samples: Any, total: int) -> Samples:
+    """What a source can take: an index vector without a mask, a slice that goes forward, or None.
+
+    Given as such, or as a list, a range, a NumPy array or a mask of all samples.
+
+    Raises:
+        DataError: anything else; NoSuchSampleError, which is one: an index out of range.
+    """
+    if samples is None:
+        return None
+    if isinstance(samples, slice):
+        return _forward(samples, total)
+    if isinstance(samples, str | bytes | int) or not (
+        isinstance(samples, Tensor | list | tuple | range) or hasattr(samples, "__array__")
+    ):
+        raise _no_samples(said(samples))
+    if len(samples_shape := getattr(samples, "shape", (0,))) != 1:
+        raise _no_samples(f"shape {tuple(samples_shape)}")
+    indices = samples if isinstance(samples, Tensor) else _indices(samples)
+    if indices.dtype == torch.bool:
+        if len(indices) != total:
+            raise DataError(f"samples: a mask of {len(indices)} was given for {total} samples")
+        return indices.nonzero().squeeze(1)
+    if indices.is_floating_point() or indices.is_complex():
+        raise _no_samples(said(indices))
+    indices = indices.long()
+    if len(indices):
+        least, most = (int(end) for end in indices.aminmax())
+        if least < -total or most >= total:
+            wrong = most if most >= total else least
+            raise NoSuchSampleError(
+                f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}"
+            )
+    return indices
+
+
 def count(samples: Samples, total: int) -> int:
     """How many samples are asked for.
 
     Raises:
-        DataError: neither an index vector, nor a mask of all samples, nor a slice, nor None.
+        DataError: as `samples_of`.
     """
     if samples is None:
         return total
@@ -217,31 +252,32 @@ def indices_of(samples: Samples, total: int) -> Tensor:
     """An index vector of the samples.
 
     Raises:
-        DataError: as `count`.
+        DataError: as `samples_of`.
     """
-    if samples is None or isinstance(samples, slice):
-        return torch.arange(total)[slice(None) if samples is None else samples]
-    if not isinstance(samples, Tensor) or samples.ndim != 1:
-        what = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
-        raise DataError(f"samples: {what} was given; give an index tensor (one dimension), a slice, or None")
-    if samples.dtype != torch.bool:
-        return samples
-    if len(samples) != total:
-        raise DataError(f"samples: a mask of {len(samples)} was given for {total} samples")
-    return samples.nonzero().squeeze(1)
+    taken = samples_of(samples, total)
+    if isinstance(taken, Tensor):
+        return taken
+    return torch.arange(total, device="cpu")[slice(None) if taken is None else taken]
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor | np.ndarray)
+def _forward(samples: slice, total: int) -> Samples:
+    try:
+        wanted = range(total)[samples]
+    except (TypeError, ValueError) as error:
+        raise _no_samples(f"{samples} ({error})") from None
+    return samples if wanted.step > 0 else torch.tensor(list(wanted), dtype=torch.int64, device="cpu")
 
 
-def _require_array(place: str, leaf: Any) -> None:
-    if not _is_array(leaf) or leaf.ndim == 0:
-        what = "a single number" if _is_array(leaf) or isinstance(leaf, int | float) else type(leaf).__name__
-        raise DataError(
-            f"{place} is {what}: every leaf must be a tensor or array with the samples along its first dimension; "
-            "put constants into the objective"
-        )
+def _indices(samples: Any) -> Tensor:
+    found = as_tensor(samples, "samples", error=DataError)
+    return found.long() if found.numel() == 0 else found
+
+
+def _no_samples(what: str) -> DataError:
+    return DataError(
+        f"samples: {what} was given; give an index vector (a tensor, array or list of whole numbers), a mask of all "
+        "samples, a slice, or None"
+    )
 
 
 def _require_equal_lengths(tree: Any, name: str) -> None:

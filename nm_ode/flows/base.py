@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.errors import NmOdeError
+from nm_ode.arguments import as_count, said
+from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
+from nm_ode.required import LARGEST, no_optimizer
 
 JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 """(t, state, v) → the field's Jacobian times v."""
@@ -86,6 +89,13 @@ class Flow(ABC):
 
     problem: Problem
 
+    def __post_init__(self) -> None:
+        """Of a dataclass: are its first two fields what they are said to be?"""
+        require_problem(self.problem)
+        given = getattr(self, "optimizer", None)
+        if given is not None:
+            require_update_map(given)
+
     @property
     @abstractmethod
     def name(self) -> str: ...
@@ -138,6 +148,11 @@ class Flow(ABC):
         return None
 
     @property
+    def amplification(self) -> float:
+        """How many times larger the rounding noise of the field is, relative to it, than that of the gradient."""
+        return 1.0
+
+    @property
     def map_order(self) -> int | None:
         """Order K of a truncated series of the optimiser's map, whose one-step defects a run shows."""
         return None
@@ -156,12 +171,45 @@ class Flow(ABC):
         return None
 
 
+def require_flow(given: Any) -> None:
+    """Raises ArgumentError unless it is a flow."""
+    if not isinstance(given, Flow):
+        raise ArgumentError(
+            f"flow must be a flow, such as nm_ode.GradientFlow(problem); {said(given)} was given"
+        )
+
+
+def require_update_map(given: Any) -> None:
+    """Raises ArgumentError unless it is an optimiser of nm_ode."""
+    if isinstance(given, type) or not all(
+        hasattr(given, name) for name in ("state_layout", "init", "increment")
+    ):
+        raise ArgumentError(no_optimizer(given))
+
+
+def as_order(given: Any, flow: str, built: tuple[int, ...]) -> int:
+    """The order of a flow that exists for some.
+
+    Args:
+        flow: for the sentence: "the Hessian form".
+        built: orders for which it does.
+
+    Raises:
+        FlowError: another.
+    """
+    order = as_count(given, "order", error=FlowError, least=-LARGEST)
+    if order not in built:
+        raise FlowError(f"{flow} is built for orders {' and '.join(map(str, built))}, not {said(order)}")
+    return order
+
+
 def require_descent(optimizer: UpdateMap, flow: str) -> Descent:
     """The optimiser as SGD.
 
     Raises:
         FlowError: it is another.
     """
+    require_update_map(optimizer)
     if not optimizer.is_descent:
         raise FlowError(
             f"{flow} with {type(optimizer).__name__}: it is that of SGD alone; take the modified flow in "

@@ -31,6 +31,7 @@ class GradientFlow(Flow):
     depends_on_lr: ClassVar = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.optimizer is not None:
             require_plain(self.optimizer, "gradient flow")
 

@@ -12,6 +12,7 @@ from nm_ode.flows.base import (
     Descent,
     Flow,
     FlowError,
+    as_order,
     regularised_gradient,
     regularised_hvp,
     require_plain,
@@ -36,11 +37,12 @@ class HessianFlow(Flow):
     depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_plain(self.optimizer, "modified flow in Hessian form")
-        if self.order not in (2, 3):
-            raise FlowError(
-                f"the Hessian form is built for orders 2 and 3, not {self.order}; the iterated-map form has every order"
-            )
+        try:
+            object.__setattr__(self, "order", as_order(self.order, "the Hessian form", (2, 3)))
+        except FlowError as error:
+            raise FlowError(f"{error}; the iterated-map form has every order") from None
 
     @property
     def name(self) -> str:

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nm_ode.flows.base import Cost, Flow, StateLayout, UpdateMap
+from nm_ode.arguments import as_count, said
+from nm_ode.flows.base import Cost, Flow, FlowError, StateLayout, UpdateMap, require_update_map
 from nm_ode.loss import Problem
+
+HIGHEST_ORDER = 40
+"""Here rounding is 6e-6 of the field (`rounding`), and doubles with each order more."""
+
+
+def as_map_order(given: Any) -> int:
+    """K.
+
+    Raises:
+        FlowError: no whole number, or one from which on rounding is all that is left.
+    """
+    order = as_count(given, "order", error=FlowError)
+    if order > HIGHEST_ORDER:
+        raise FlowError(
+            f"order must be at most {HIGHEST_ORDER}, beyond which rounding is all that is left of the field; "
+            f"{said(order)} was given"
+        )
+    return order
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,11 @@ class IteratedMapFlow(Flow):
     order: int
     depends_on_lr: ClassVar = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_update_map(self.optimizer)
+        object.__setattr__(self, "order", as_map_order(self.order))
+
     @property
     def name(self) -> str:
         return f"modified_{self.order}_iterated_map"
@@ -49,6 +73,11 @@ class IteratedMapFlow(Flow):
     def map_order(self) -> int:
         """K."""
         return self.order
+
+    @property
+    def amplification(self) -> float:
+        """Σ|c_i|."""
+        return sum(map(abs, increment_weights(self.order)))
 
     @property
     def cost(self) -> Cost:

@@ -10,8 +10,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.flows.base import Cost, Flow, FlowError
+from nm_ode.arguments import said
+from nm_ode.errors import ArgumentError
+from nm_ode.flows.base import Cost, Flow, FlowError, require_flow
 from nm_ode.loss import Problem
+from nm_ode.required import require_dataset
 from nm_ode.results import Beside, TimeGrid, run_info
 
 
@@ -39,6 +42,11 @@ class MinibatchFlow(Flow):
     grid: TimeGrid
 
     def __post_init__(self) -> None:
+        require_flow(self.flow)
+        if not isinstance(self.grid, TimeGrid):
+            raise ArgumentError(
+                f"grid must be a run's, as MinibatchFlow.beside(flow, run) takes it; {said(self.grid)} was given"
+            )
         if self.flow.jumps is not None:
             raise FlowError(f"{self.flow.title} takes each step's own samples already: give the flow itself")
         if self.grid.n_samples != self.problem.n_samples:
@@ -50,6 +58,7 @@ class MinibatchFlow(Flow):
     @classmethod
     def beside(cls, flow: Flow, run: xr.Dataset) -> MinibatchFlow:
         """For a run of `train`."""
+        require_dataset(run, "run", "nm_ode.train")
         return cls(flow, run_info(run).grid)
 
     @property
@@ -77,6 +86,10 @@ class MinibatchFlow(Flow):
     def lr(self) -> float | None:
         lr: float | None = self.flow.lr
         return lr
+
+    @property
+    def amplification(self) -> float:
+        return float(self.flow.amplification)
 
     @property
     def cost(self) -> Cost:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nm_ode.flows.base import Flow, FlowError, UpdateMap, require_descent, require_plain
+from nm_ode.arguments import said
+from nm_ode.flows.base import Flow, FlowError, UpdateMap, require_descent, require_plain, require_update_map
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
-from nm_ode.flows.iterated_map import IteratedMapFlow
+from nm_ode.flows.iterated_map import IteratedMapFlow, as_map_order
 from nm_ode.loss import Problem
 
 Form = Literal["iterated_map", "hessian"]
@@ -31,10 +32,10 @@ def modified_flow(
     Raises:
         FlowError: an order or optimiser for which this form is not built.
     """
-    if form not in ("iterated_map", "hessian"):
-        raise FlowError(f"form must be 'iterated_map' or 'hessian'; {form!r} was given")
-    if order < 1:
-        raise FlowError(f"order must be at least 1; {order} was given")
+    if not isinstance(form, str) or form not in ("iterated_map", "hessian"):
+        raise FlowError(f"form must be 'iterated_map' or 'hessian'; {said(form)} was given")
+    require_update_map(optimizer)
+    order = as_map_order(order)
     if form == "hessian":
         plain = require_plain(optimizer, "modified flow in Hessian form")
         return GradientFlow(problem, plain) if order == 1 else HessianFlow(problem, plain, order)

@@ -16,7 +16,7 @@ from nm_ode.flows.base import (
     Cost,
     Descent,
     Flow,
-    FlowError,
+    as_order,
     regularised_gradient,
     regularised_hvp,
     require_descent,
@@ -46,6 +46,7 @@ class SecondOrderFlow(Flow):
     depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_descent(self.optimizer, "second-order flow")
 
     @property
@@ -88,9 +89,9 @@ class SlowManifoldFlow(Flow):
     depends_on_lr: ClassVar = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_descent(self.optimizer, "slow-manifold flow")
-        if self.order not in (1, 2):
-            raise FlowError(f"the slow-manifold flow is built for orders 1 and 2, not {self.order}")
+        object.__setattr__(self, "order", as_order(self.order, "the slow-manifold flow", (1, 2)))
 
     @property
     def name(self) -> str:

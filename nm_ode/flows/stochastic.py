@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nm_ode.flows.base import Descent, FlowError, regularised_gradient, regularised_hvp, require_plain
+from nm_ode.flows.base import Descent, as_order, regularised_gradient, regularised_hvp, require_plain
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +33,9 @@ class StochasticModifiedFlow:
     order: int = 2
 
     def __post_init__(self) -> None:
+        require_problem(self.problem)
         require_plain(self.optimizer, "stochastic modified flow")
-        if self.order not in (1, 2):
-            raise FlowError(f"the stochastic modified flow is built for orders 1 and 2, not {self.order}")
+        object.__setattr__(self, "order", as_order(self.order, "the stochastic modified flow", (1, 2)))
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, indices_of, place
+from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, place, samples_of
 from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
 
@@ -50,14 +50,19 @@ class DeviceBatches:
         Raises:
             ProblemError: none.
         """
-        n = count(samples, len(self))
+        n = count(self._wanted(samples), len(self))
         if n == 0:
             raise ProblemError("the loss over no samples is not defined: `samples` is empty")
         return n
 
     def batch(self, samples: Samples) -> Any:
         """These samples as one batch on the device."""
-        taken = self.source.take(samples)
+        samples = self._wanted(samples)
+        try:
+            taken = self.source.take(samples)
+        except IndexError:
+            samples_of(samples, len(self))  # says which sample there is not
+            raise
         return taken if self.in_memory else place(taken, self._device, self._dtype)
 
     def chunks(self, samples: Samples) -> Iterator[tuple[Any, float]]:
@@ -66,6 +71,7 @@ class DeviceBatches:
         Raises:
             ProblemError: there is no sample.
         """
+        samples = self._wanted(samples)
         n = self.count(samples)
         if self.chunk_size is None or self.chunk_size >= n:
             yield self.batch(samples), 1.0
@@ -76,13 +82,21 @@ class DeviceBatches:
 
     def pieces(self, samples: Samples, size: int) -> Iterator[Tensor | slice]:
         """The samples in order, no more than `size` at a time."""
+        samples = self._wanted(samples)
         if isinstance(samples, Tensor):
-            yield from indices_of(samples, len(self)).split(size)
+            yield from samples.split(size)
             return
         everywhere = range(len(self)) if samples is None else range(len(self))[samples]
         for start in range(0, len(everywhere), size):
             some = everywhere[start : start + size]
             yield slice(some.start, some.stop, some.step)
+
+    def _wanted(self, samples: Samples) -> Samples:
+        """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
+        plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
+        if samples is None or (plain and self.in_memory and self._device.type == "cpu"):
+            return samples
+        return samples_of(samples, len(self))
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
         """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are.
@@ -90,7 +104,9 @@ class DeviceBatches:
         So do those whose batch cannot be taken apart again, for not every leaf has the samples along its first
         dimension (texts, constants, sequences before samples).
         """
-        n = self.count(samples)
+        wanted = self._wanted(samples)
+        assert wanted is not None
+        samples, n = wanted, self.count(wanted)
         made = copy.copy(self)
         if self.in_memory or n <= (self.chunk_size or n):
             batch = self.batch(samples)

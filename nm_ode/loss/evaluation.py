@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import as_vector
 from nm_ode.loss import guards
+from nm_ode.loss.explain import failed, passes_through
+from nm_ode.loss.finite import close
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import Objective, Supervised
+from nm_ode.loss.purity import Cell, Watch, cells_of, reads_what_it_writes
+from nm_ode.loss.reachable import code_names
 from nm_ode.parameters import Layout
+
+_WRITES_UNCOUNTED = {
+    "data",
+    "numpy",
+    "untyped_storage",
+    "storage",
+    "data_ptr",
+    "set_",
+    "from_dlpack",
+    "to_dlpack",
+}
+"""What torch does not count as a write to a tensor."""
 
 
 class Evaluation:
@@ -21,56 +39,85 @@ class Evaluation:
         parameters: the trainable ones, in the order of theta.
         layout: where each lies in theta.
         theta: shape (P,), the model's own at the start.
+        roots: the model, and the objective if it is a module.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.layout = Layout.of(model)
-        named = {name: model.get_parameter(name) for name in self.layout.names}
-        guards.require_real_and_trainable(named)
-        self.parameters = list(named.values())
+        self.parameters = [model.get_parameter(name) for name in self.layout.names]
         self.theta = _flat([parameter.detach() for parameter in self.parameters])
+        self.roots = [("", model)]
+        if isinstance(objective, nn.Module):
+            self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
         self._model, self._objective = model, objective
+        self._watch = Watch((), self.parameters)
 
-    def set(self, theta: Tensor) -> None:
+    def watch(self, unread: Sequence[Cell]) -> None:
+        """From now on hold what is in the model for what passes must leave as it is, but for what none reads."""
+        left_out = {(id(cell.owner), cell.key) for cell in unread}
+        cells = [cell for cell in cells_of(self.roots) if (id(cell.owner), cell.key) not in left_out]
+        names = code_names([*(module for _, module in self.roots), self._objective])
+        self._watch = Watch(cells, self.parameters, values=not names.isdisjoint(_WRITES_UNCOUNTED))
+
+    def set(self, theta: Any) -> None:
         """Evaluate at theta from now on, shape (P,).
 
         Raises:
-            ProblemError: another shape.
+            ProblemError: another shape, or no vector of real numbers.
         """
         # The parameters keep the memory that they view alive, so the same address is the same memory: a theta
         # that an optimiser moves in place needs to be checked once.
-        if theta.data_ptr() == self.parameters[0].data_ptr() and self._is_plain(theta):
+        if (
+            isinstance(theta, Tensor)
+            and theta.data_ptr() == self.parameters[0].data_ptr()
+            and self._is_plain(theta)
+            and self._watch.in_place()
+        ):
             return
         for parameter, piece in zip(self.parameters, self.split(theta, "theta"), strict=True):
             parameter.data = piece
+        self._watch.settle()
 
-    def vector(self, vector: Tensor, name: str) -> Tensor:
+    def vector(self, vector: Any, name: str) -> Tensor:
         """`vector` in theta's dtype, on its device, contiguous and without a graph.
 
         Raises:
-            ProblemError: a shape other than (P,).
+            ProblemError: a shape other than (P,), or no vector of real numbers.
         """
-        if vector.shape != self.theta.shape:
-            raise ProblemError(
-                f"{name} has shape {tuple(vector.shape)}; this problem's theta has ({self.layout.size},)"
-            )
-        return vector.detach().to(self.theta).contiguous()
+        return as_vector(vector, name, self.theta, error=ProblemError)
 
-    def split(self, vector: Tensor, name: str) -> list[Tensor]:
+    def split(self, vector: Any, name: str) -> list[Tensor]:
         """Views of `vector` in the shapes of the parameters."""
         return self.layout.split(self.vector(vector, name))
+
+    def require_out(self, out: Tensor | None) -> None:
+        """Raises ProblemError if a gradient cannot be written there."""
+        if out is not None and not (isinstance(out, Tensor) and self._is_plain(out)):
+            raise ProblemError(
+                f"out must be a contiguous tensor of theta's shape ({self.layout.size},), dtype and device"
+            )
 
     def loss(self, batch: Any) -> Tensor:
         """The objective, a scalar, with its graph where gradients are on.
 
         Raises:
-            ProblemError: it is no scalar.
+            ProblemError: it is no scalar, cannot be computed, or computing it changes the model.
         """
-        loss = self._objective(self._model, batch)
-        if not isinstance(loss, Tensor) or loss.ndim != 0:
-            what = "the loss function" if isinstance(self._objective, Supervised) else "the objective"
-            raise ProblemError(f"{what} {guards.no_scalar(loss)}")
-        return loss
+        self._watch.before_pass()
+        loss = self._computed(batch)
+        return loss if self._watch.intact() else self._once_more(batch, loss)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around passes that do not go through `loss`.
+
+        Raises:
+            ProblemError: a pass changed the model.
+        """
+        self._watch.before_pass()
+        yield
+        if not self._watch.intact():
+            self._refuse_changes()
 
     def loss_and_grad(self, batch: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L and ∇L, the gradient into `out` if given."""
@@ -96,6 +143,47 @@ class Evaluation:
             return loss.detach(), torch.zeros_like(self.theta)
         return loss.detach(), _flat(self._derivatives(quantity))
 
+    def _computed(self, batch: Any) -> Tensor:
+        supervised = isinstance(self._objective, Supervised)
+        try:
+            loss = self._objective(self._model, batch)
+        except Exception as error:
+            if passes_through(error):
+                raise
+            raise self._explained(error, batch) from error
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+            raise ProblemError(
+                f"{'the loss function' if supervised else 'the objective'} {guards.no_scalar(loss)}"
+            )
+        return loss
+
+    def _explained(self, error: Exception, batch: Any) -> ProblemError:
+        if not isinstance(self._objective, Supervised):
+            return failed(error, "the objective", batch, self.theta.dtype)
+        try:
+            with torch.no_grad():
+                given = self._model(batch[0])
+        except Exception:
+            return failed(error, "the model", batch, self.theta.dtype)
+        return failed(error, "the loss", batch, self.theta.dtype, given)
+
+    def _once_more(self, batch: Any, loss: Tensor) -> Tensor:
+        """The loss after a pass that changed something: a table that later passes keep does no harm."""
+        self._watch.require_theta()
+        self._watch.adopt()
+        self._watch.before_pass()
+        again = self._computed(batch)
+        if not self._watch.intact() or not close(loss, again):
+            self._refuse_changes()
+        return again
+
+    def _refuse_changes(self) -> None:
+        self._watch.require_theta()
+        cell = self._watch.changed()
+        if cell is not None:
+            raise ProblemError(reads_what_it_writes(cell))
+        raise ProblemError("the loss at one theta depends on the evaluations before; call model.eval()")
+
     def _along(self, derivatives: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
         """Inner product with a direction, of the derivatives that depend on theta."""
         return sum(
@@ -115,6 +203,7 @@ class Evaluation:
             and theta.dtype == self.theta.dtype
             and theta.device == self.theta.device
             and theta.is_contiguous()
+            and not theta.is_inference()
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import all_finite, as_count, not_finite
 from nm_ode.errors import NmOdeError
 
 
@@ -18,46 +17,35 @@ class ProblemError(NmOdeError, ValueError):
 
 
 def require_model_and_loss(model: Any, loss: Any) -> None:
-    """A module, and a function of what it gives."""
+    """A module in Python, and a function of what it gives."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise ProblemError(f"model is the class {model.__name__}; give an instance, {model.__name__}(…)")
     if not isinstance(model, nn.Module):
         raise ProblemError(f"model must be a torch.nn.Module; {type(model).__name__} was given")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"module {name!r} is" if name else "the model is"
+            raise ProblemError(
+                f"{what} scripted or traced by torch.jit; give the module that it was made from"
+            )
+    if isinstance(loss, type):
+        raise ProblemError(f"the loss is the class {loss.__name__}; give an instance, {loss.__name__}(…)")
     if not callable(loss):
         raise ProblemError(
             f"the loss must be a function, such as torch.nn.functional.cross_entropy; {loss!r} was given"
         )
 
 
-def require_dtype(dtype: Any) -> None:
-    """float64 or float32."""
-    if not isinstance(dtype, torch.dtype):
-        raise ProblemError(f"dtype must be torch.float64 or torch.float32; {dtype!r} was given")
-    if dtype not in (torch.float64, torch.float32):
-        raise ProblemError(
-            f"dtype {str(dtype).removeprefix('torch.')} is too coarse: its rounding hides the errors that "
-            "are to be measured; use float64 (or float32)"
-        )
-
-
-def require_chunk_size(chunk_size: int | None, in_memory: bool) -> None:
+def require_chunk_size(chunk_size: Any, in_memory: bool) -> int | None:
     """At least 1, and given where the data are not in memory."""
-    if chunk_size is not None and chunk_size < 1:
-        raise ProblemError(f"chunk_size must be at least 1; {chunk_size} was given")
-    if chunk_size is None and not in_memory:
+    if chunk_size is not None:
+        return as_count(chunk_size, "chunk_size", error=ProblemError)
+    if not in_memory:
         raise ProblemError(
             "data that are not in memory are read a chunk at a time: give chunk_size, the most samples in one "
             "forward pass (their number, for the whole in one)"
         )
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy of the model."""
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ProblemError(
-            f"the model cannot be copied ({error}): a module keeps a computed tensor as an attribute, as the "
-            "old torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations instead"
-        ) from error
+    return None
 
 
 def require_initialised(model: nn.Module) -> None:
@@ -82,20 +70,38 @@ def require_separate(model: nn.Module) -> None:
             )
 
 
-def require_real_and_trainable(parameters: dict[str, nn.Parameter]) -> None:
-    """At least one parameter, and none of them complex."""
-    for name, parameter in parameters.items():
+def require_real_and_trainable(model: nn.Module) -> None:
+    """At least one parameter to train, and none of those complex, without values or not finite.
+
+    Looked at before they are converted to the problem's dtype, which takes the real part.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in trainable.items():
         if parameter.is_complex():
-            raise ProblemError(f"parameter {name!r} is complex; write it as two real ones")
-    if not any(parameter.numel() for parameter in parameters.values()):
+            raise ProblemError(
+                f"parameter {name!r} is complex; write it as two real ones (torch.view_as_real)"
+            )
+        if parameter.is_meta or parameter.layout is not torch.strided:
+            raise ProblemError(
+                f"parameter {name!r} has no values (device 'meta'), or is sparse: make it a dense one"
+            )
+        if not all_finite(parameter.detach()):
+            raise ProblemError(f"parameter {name!r} has {not_finite(parameter.detach())}")
+    if not any(parameter.numel() for parameter in trainable.values()):
         raise ProblemError("the model has no trainable parameter (requires_grad is False for all)")
 
 
 def no_scalar(loss: Any) -> str:
-    """What a function returns that should return a scalar."""
+    """What a function returns that should return a scalar; "" if it is one."""
     if not isinstance(loss, Tensor):
         return f"returns {type(loss).__name__}; it must return a scalar tensor"
-    return f"returns shape {tuple(loss.shape)}; it must return a scalar, as torch's losses do with reduction='mean'"
+    if loss.ndim:
+        return f"returns shape {tuple(loss.shape)}; it must return a scalar, as torch's losses do with reduction='mean'"
+    if not loss.is_floating_point():
+        return (
+            f"returns {str(loss.dtype).removeprefix('torch.')}; it must return a real floating-point scalar"
+        )
+    return ""
 
 
 def refuse_randomness(model: nn.Module) -> None:
@@ -110,17 +116,6 @@ def refuse_randomness(model: nn.Module) -> None:
                 f"module {name!r} ({type(module).__name__}) drops units at random with probability {rate}: "
                 "a flow needs a deterministic loss; call model.eval(), or set the probability to 0"
             )
-
-
-def refuse_random_loss(loss: Callable[[], Tensor], dtype: torch.dtype) -> None:
-    """Three evaluations of one loss agree."""
-    losses = torch.stack([loss() for _ in range(3)])
-    spread, scale = (losses - losses[0]).abs().max(), losses.abs().max()
-    if spread > 1e3 * torch.finfo(dtype).eps * scale:
-        raise ProblemError(
-            f"the loss is random: the same theta and data gave {losses[0]:.6g} and {losses[1]:.6g}; "
-            "a flow needs a deterministic loss (switch the noise off, or call model.eval())"
-        )
 
 
 def refuse_other_model(loss: Tensor, parameters: list[nn.Parameter]) -> None:

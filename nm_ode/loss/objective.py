@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from nm_ode.data.sources import Source, source_of
+from nm_ode.arguments import as_tensor
+from nm_ode.data.base import DataError
+from nm_ode.data.leaves import is_array
+from nm_ode.data.sources import Source, TensorSource, source_of
 from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.labels import as_labels
 
 Objective: TypeAlias = Callable[[Any, Any], Tensor]
 """`objective(model, batch) -> scalar`; the batch is any tree of tensors (`nm_ode.data.trees`)."""
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 """`loss_fn(model(x), y) -> scalar`."""
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Supervised(nn.Module):
@@ -36,33 +35,44 @@ class Supervised(nn.Module):
         return self.loss_fn(model(x), y)
 
 
-def on_device(function: Function, device: torch.device) -> Function:
-    """A copy on the device of a loss that is a module (class weights, say); a plain function as it is."""
-    return copy.deepcopy(function).to(device) if isinstance(function, nn.Module) else function
-
-
-def supervised_source(data: Any) -> Source:
-    """A source of pairs (x, y), in which a list of numbers is a tensor.
+def supervised_source(data: Any, loss_fn: LossFunction) -> Source:
+    """A source of pairs (x, y), in which a list of numbers is a tensor, and labels are what the loss takes.
 
     Raises:
         ProblemError: not as many inputs as targets, or none.
     """
+    if is_array(data):
+        raise ProblemError(
+            "data is one array; the short form takes (x, y), and Problem.from_objective any structure"
+        )
     if not isinstance(data, tuple | list):
         return source_of(data)
-    parts = tuple(part if _has_arrays(part) else torch.as_tensor(part) for part in data)
-    if len(parts) != 2:
+    if len(data) != 2:
         raise ProblemError(
-            f"data: {len(parts)} parts; the short form takes (x, y), and Problem.from_objective any structure"
+            f"data: {len(data)} parts; the short form takes (x, y), and Problem.from_objective any structure"
         )
-    x, y = parts
-    if _is_array(x) and _is_array(y) and (len(x) != len(y) or len(x) == 0):
+    x, y = (
+        part if _has_arrays(part) else as_tensor(part, f"data[{i}]", error=DataError)
+        for i, part in enumerate(data)
+    )
+    if is_array(x) and is_array(y) and (len(x) != len(y) or len(x) == 0):
         raise ProblemError(f"data: {len(x)} inputs and {len(y)} targets; give as many of each, at least one")
-    return source_of(parts)
+    source = source_of((x, y))
+    return (
+        TensorSource((source.tree[0], as_labels(loss_fn, source.tree[1])))
+        if isinstance(source, TensorSource)
+        else source
+    )
+
+
+def require_pair(batch: Any) -> None:
+    """Raises ProblemError if a batch is no pair (x, y)."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        what = f"{len(batch)} parts" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+        raise ProblemError(
+            f"a batch of the data is {what}; the short form takes (x, y), and Problem.from_objective any structure"
+        )
 
 
 def _has_arrays(part: Any) -> bool:
-    return any(map(_is_array, flatten(part)[0]))
-
-
-def _is_array(part: Any) -> bool:
-    return isinstance(part, Tensor | np.ndarray)
+    return any(map(is_array, flatten(part)[0]))

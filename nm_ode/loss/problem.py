@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import as_device, as_dtype, as_tensor, outside_inference
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
 from nm_ode.loss.derivatives import thrice_differentiable, twice_differentiable
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
-from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device, supervised_source
+from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
+from nm_ode.loss.placing import copied, placed
+from nm_ode.loss.probe import SAMPLES, first_look
 from nm_ode.loss.vectorised import Vectorised
+from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout
-
-_PROBE = 64  # samples that are evaluated where one forward pass is enough to know
 
 
 class Problem:
@@ -76,8 +77,9 @@ class Problem:
         chunk_size: int | None = None,
     ) -> None:
         guards.require_model_and_loss(model, loss_fn)
-        loss_fn = on_device(loss_fn, _device_of(model, device))
-        self._build(model, Supervised(loss_fn), lambda: supervised_source(data), dtype, device, chunk_size)
+        self._build(
+            model, loss_fn, Supervised, lambda: supervised_source(data, loss_fn), dtype, device, chunk_size
+        )
 
     @classmethod
     def from_objective(
@@ -104,40 +106,39 @@ class Problem:
         """
         guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
-        objective = on_device(objective, _device_of(model, device))
-        problem._build(model, objective, lambda: source_of(data), dtype, device, chunk_size)
+        problem._build(model, objective, _as_it_is, lambda: source_of(data), dtype, device, chunk_size)
         return problem
 
+    @in_own_modes
     def _build(
         self,
         model: nn.Module,
-        objective: Objective,
+        loss: Callable[..., Any],
+        objective_of: Callable[[Any], Objective],
         source: Callable[[], Source],
-        dtype: torch.dtype,
-        device: torch.device | str | None,
-        chunk_size: int | None,
+        dtype: Any,
+        device: Any,
+        chunk_size: Any,
     ) -> None:
-        guards.require_dtype(dtype)
+        self.dtype = dtype = as_dtype(dtype, error=ProblemError)
+        self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
         guards.require_initialised(model)
         guards.require_separate(model)
-        self.dtype, self.device = dtype, _device_of(model, device)
-        self.objective = objective
+        guards.require_real_and_trainable(model)
+        self.objective = objective = objective_of(placed(loss, model, self.device, dtype))
         self.loss_fn = objective.loss_fn if isinstance(objective, Supervised) else None
         batches = DeviceBatches(source(), self.device, dtype, None)
-        guards.require_chunk_size(chunk_size, batches.in_memory)
+        chunk_size = guards.require_chunk_size(chunk_size, batches.in_memory)
         self._batches = batches
 
-        self.model = guards.copied(model).to(device=self.device, dtype=dtype)
+        self.model = copied(model, self.device, dtype)
         guards.make_forward_pure(self.model)
+        guards.refuse_randomness(self.model)
+        guards.refuse_renormalisation(self.model)
         self._at = Evaluation(self.model, objective)
         self.layout, self.theta0 = self._at.layout, self._at.theta
         self._vectorised = Vectorised(self.model, objective, self.layout)
-
-        guards.refuse_randomness(self.model)
-        guards.refuse_renormalisation(self.model)
-        few = slice(0, min(_PROBE, chunk_size or _PROBE))
-        guards.refuse_random_loss(partial(self.loss, self.theta0, few), dtype)
-        guards.refuse_other_model(self.loss_on(self.theta0, self.batch(few)), self._at.parameters)
+        first_look(self._at, objective, batches, slice(0, min(SAMPLES, chunk_size or SAMPLES)))
         if chunk_size is not None and chunk_size < self.n_samples:
             batches.reduction = self._chunked_reduction(chunk_size)
             batches.chunk_size = chunk_size
@@ -171,6 +172,7 @@ class Problem:
         """These samples (all if None) as one batch on the device."""
         return self._batches.batch(samples)
 
+    @in_own_modes
     def loss(self, theta: Tensor, samples: Samples = None) -> Tensor:
         """L(theta), a scalar of the problem's dtype, over `samples` (all if None)."""
         self._at.set(theta)
@@ -184,17 +186,20 @@ class Problem:
         """∇L(theta), shape (P,); written into `out` if given, which saves an allocation of P numbers."""
         return self.loss_and_grad(theta, samples, out=out)[1]
 
+    @in_own_modes
     def loss_and_grad(
         self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
         self._at.set(theta)
+        self._at.require_out(out)
         return self._accumulate(self._at.loss_and_grad, samples, out)
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994)."""
         return self.grad_and_hvp(theta, v, samples)[1]
 
+    @in_own_modes
     def grad_and_hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> tuple[Tensor, Tensor]:
         """∇L(theta) and H(theta) v from one forward and two backward passes."""
         self._at.set(theta)
@@ -202,6 +207,7 @@ class Problem:
         with twice_differentiable():
             return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
 
+    @in_own_modes
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed."""
         self._at.set(theta)
@@ -211,6 +217,7 @@ class Problem:
                 lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
             )[1]
 
+    @in_own_modes
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
         """∇L(theta) over each sample alone, shape (B, P): row i is `grad` with the i-th of `samples` as the batch.
 
@@ -224,8 +231,10 @@ class Problem:
             self.model, "a sample has no gradient of its own", "put the module in eval mode"
         )
         theta = self._at.vector(theta, "theta")
-        return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
+        with self._at.watched():
+            return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
 
+    @in_own_modes
     def ensemble_loss_and_grad(self, thetas: Tensor, samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L and ∇L at M points, shapes (M,) and (M, P), many at once as `sample_grads`.
 
@@ -236,6 +245,9 @@ class Problem:
         Raises:
             ProblemError: shapes that do not go together.
         """
+        thetas = as_tensor(thetas, "thetas", error=ProblemError)
+        if samples is not None:
+            samples = as_tensor(samples, "samples", error=ProblemError)
         if thetas.ndim != 2 or thetas.shape[1] != self.layout.size:
             raise ProblemError(
                 f"thetas have shape {tuple(thetas.shape)}; this problem's have (members, {self.layout.size})"
@@ -244,9 +256,11 @@ class Problem:
             raise ProblemError(
                 f"samples have shape {tuple(samples.shape)}; they must have ({len(thetas)}, samples of a batch)"
             )
-        thetas = thetas.detach().to(device=self.device, dtype=self.dtype)
-        return self._vectorised.loss_and_grad(thetas, self._batches, samples, self.loss_and_grad)
+        thetas = outside_inference(thetas.detach()).to(device=self.device, dtype=self.dtype)
+        with self._at.watched():
+            return self._vectorised.loss_and_grad(thetas, self._batches, samples, self.loss_and_grad)
 
+    @in_own_modes
     def subset(self, samples: Samples) -> Problem:
         """The loss over these samples alone, on the same model: a view, made without a copy of the parameters."""
         view = copy.copy(self)
@@ -260,15 +274,17 @@ class Problem:
         return self._at.loss(batch)
 
     @property
+    @in_own_modes
     def reduction(self) -> Reduction | None:
         """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured at theta0."""
         if self.chunk_size is not None:
             return self._batches.reduction
         return self._measured_reduction(self.n_samples)
 
+    @in_own_modes
     def loss_graph(self) -> Tensor:
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
-        return self.loss_on(self.theta0, self.batch(slice(0, min(_PROBE, self.chunk_size or _PROBE))))
+        return self.loss_on(self.theta0, self.batch(slice(0, min(SAMPLES, self.chunk_size or SAMPLES))))
 
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""
@@ -317,8 +333,10 @@ class Problem:
         return reduction
 
 
-def _device_of(model: nn.Module, device: torch.device | str | None) -> torch.device:
-    if device is None:
-        first = next(model.parameters(), None)
-        device = first.device if first is not None else "cpu"
-    return torch.device(device)
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _as_it_is(objective: Objective) -> Objective:
+    return objective

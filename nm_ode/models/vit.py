@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nm_ode.errors import ArgumentError
 from nm_ode.models.activations import activation as make
-from nm_ode.models.options import Activation, Count
+from nm_ode.models.options import Activation, Count, Depth
 from nm_ode.models.seeding import seeded
 
 Norm: TypeAlias = Literal["layer", "rms"]
@@ -125,7 +125,7 @@ def vit(
     channels: int = 1,
     classes: Count = 10,
     dim: Count = 32,
-    depth: Count = 2,
+    depth: Depth = 2,
     heads: Count = 4,
     hidden: Count = 64,
     norm: Norm = "layer",

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.observers.memory import plain_attributes, set_attributes
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout
+from nm_ode.registry import UnknownNameError
 from nm_ode.results import Variable
 
 Coordinates: TypeAlias = Mapping[str, tuple[str, np.ndarray]]
@@ -131,11 +133,18 @@ class View:
         """A part of the optimiser's memory, by its name in `state_layout`: after the step in `observe_update`.
 
         Raises:
-            KeyError: it has none of this name.
+            UnknownNameError: it has none of this name; there is none at all along a flow and after the last step.
         """
         if self._memory is None:
-            raise KeyError(name)
-        return self._memory(name)
+            raise UnknownNameError(
+                f"view.memory({said(name)}): there is an optimiser's memory before and after a step of a run alone"
+            )
+        try:
+            return self._memory(name)
+        except (KeyError, ValueError, TypeError) as error:
+            raise UnknownNameError(
+                f"view.memory: this optimiser has no {said(name)} in its memory"
+            ) from error
 
     def parameters(self, vector: Tensor | None = None) -> dict[str, Tensor]:
         """Name → that parameter's part of theta, or of another vector of its shape; views."""
@@ -209,4 +218,5 @@ class Observer:
 
 def spread_steps(steps: int, points: int) -> list[int]:
     """`points` steps of 0 … steps, evenly spread, with both ends."""
-    return sorted({round(place) for place in np.linspace(0, steps, max(points, 2)).tolist()})
+    count = min(max(points, 2), 2 * steps + 2)  # more find no other steps
+    return sorted({round(place) for place in np.linspace(0, steps, count).tolist()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.results import Variable, variable
@@ -46,8 +47,18 @@ class Charges(Observer):
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.every < 1 or int(self.every) != self.every:
-            raise ArgumentError(f"every must be a whole number, at least 1; {self.every} was given")
+        object.__setattr__(self, "every", as_count(self.every, "every"))
+        given: Any = self.symmetries
+        whole = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
+        listed = list(given) if whole else [given]
+        for symmetry in listed:
+            if not whole or not isinstance(symmetry, Symmetry):
+                raise ArgumentError(
+                    "Charges takes a sequence of symmetries, as nm_ode.symmetries_of(problem) gives them; "
+                    f"{said(symmetry)} was given"
+                )
+        if not isinstance(given, Sequence):
+            object.__setattr__(self, "symmetries", listed)
 
     def begin(self, context: Context) -> Sequence[Observer]:
         if not self.symmetries:

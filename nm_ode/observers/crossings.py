@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nm_ode.arguments import as_count
 from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import changed_share, kinks, sides
 from nm_ode.observers.base import Context, Observer, View, spread_steps
@@ -23,6 +24,9 @@ class KinkCrossings(Observer):
     """
 
     points: int = 6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
         if context.along_flow:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nm_ode.arguments import as_count
 from nm_ode.loss.spectrum import Sharpness, sharpness
 from nm_ode.observers.base import Context, Observer, View, spread_steps
 from nm_ode.optimizers import SERIES_LIMIT, Optimizer
@@ -27,6 +28,9 @@ class Curvature(Observer):
     """
 
     points: int = 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
         return [] if context.optimizer is None else [_Sharpnesses(context, context.optimizer, self.points)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
 from nm_ode.observers.memory import in_part, made_anew, packed, unkept, unpacked
@@ -31,13 +33,21 @@ def require_observers(observe: Any) -> list[Observer]:
     """
     if isinstance(observe, Observer):
         raise ArgumentError(f"observe must be a sequence of observers: write [{type(observe).__name__}(…)]")
-    for i, observer in enumerate(observe):
+    if observe is None:
+        return []
+    if isinstance(observe, str | dict) or not isinstance(observe, Iterable):
+        raise ArgumentError(f"observe must be a sequence of observers; {said(observe)} was given")
+    try:
+        listed = list(observe)  # a generator gives them once
+    except TypeError:  # an array or tensor without a dimension
+        raise ArgumentError(f"observe must be a sequence of observers; {said(observe)} was given") from None
+    for i, observer in enumerate(listed):
         if not isinstance(observer, Observer):
             what = f"the class {observer.__name__}" if isinstance(observer, type) else type(observer).__name__
             raise ArgumentError(
                 f"observe[{i}] must be an Observer, such as Charges(symmetries); {what} was given"
             )
-    return list(observe)
+    return listed
 
 
 class Recording:
@@ -55,6 +65,7 @@ class Recording:
     def __init__(self, observers: Sequence[Observer], context: Context, samples: int = 0) -> None:
         live = [one for observer in observers for one in observer.begin(context)]
         sizes = {dim: len(values) for one in live for dim, values in one.coordinates().values()}
+        self._parameters = context.layout.size
         self._tracks = [_Track(observer, context, samples, sizes) for observer in live]
         _require_names(self._tracks)
         if not context.along_flow:
@@ -89,6 +100,11 @@ class Recording:
             coordinates |= track.coordinates(before)
             declared |= track.described
         return annotate(xr.Dataset(variables, coords=coordinates), declared)
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the series will take in memory, as far as the sizes of their dimensions are known, in float64."""
+        return sum(track.expected_bytes(self._parameters) for track in self._tracks)
 
     @property
     def identity(self) -> list[Any]:
@@ -157,6 +173,11 @@ class _Track:
             return self.declared
         steps = Variable((), "optimiser step", "step")
         return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
+
+    def expected_bytes(self, parameters: int) -> int:
+        sizes = {"param": parameters, **self._sizes}
+        rows = [math.prod(sizes.get(dim, 1) for dim in one.dims) for one in self.declared.values()]
+        return 8 * len(self.steps) * sum(rows)
 
     def identity(self) -> list[Any]:
         self._made_anew = made_anew(self.observer)

@@ -8,8 +8,9 @@ from nm_ode.optimizers.base import (
     StateLayout,
     describe,
     hyperparameters,
+    require_optimizer,
 )
-from nm_ode.optimizers.schedules import SCHEDULES, Constant, Cosine, Drop, Schedule, Warmup
+from nm_ode.optimizers.schedules import SCHEDULES, Constant, Cosine, Drop, Schedule, Warmup, factors_of
 from nm_ode.optimizers.sgd import SGD
 from nm_ode.registry import Registry
 
@@ -32,5 +33,7 @@ __all__ = [
     "StateLayout",
     "Warmup",
     "describe",
+    "factors_of",
     "hyperparameters",
+    "require_optimizer",
 ]

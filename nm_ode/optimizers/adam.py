@@ -47,7 +47,6 @@ class Adam(Optimizer):
     decoupled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
         require_in_range(self)
 
     @property

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
+from nm_ode.required import as_positive, no_optimizer
 
 SERIES_LIMIT = 1.0
 """Largest `StabilityLimit.step` · λ_max for which log E = Σ (−1)^{j+1} Δ^j/j converges along a mode of curvature λ.
@@ -142,6 +143,13 @@ class Optimizer(ABC):
         names = self.state_layout(parameter.numel()).names[1:]
         memory = [found[self.torch_memory[name]].reshape(-1).to(parameter) for name in names]
         return torch.cat([theta, *memory]) if memory else theta.clone()
+
+
+def require_optimizer(given: Any) -> None:
+    """Raises ArgumentError unless it is an optimiser of nm_ode with a positive learning rate."""
+    if not isinstance(given, Optimizer):
+        raise ArgumentError(no_optimizer(given))
+    as_positive(given.lr, "lr")
 
 
 def hyperparameters(optimizer: Optimizer) -> dict[str, Any]:

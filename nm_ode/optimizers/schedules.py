@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nm_ode.arguments import as_count, as_number, said
 from nm_ode.errors import ArgumentError
 from nm_ode.registry import Registry
+from nm_ode.required import LARGEST, as_positive
 
 
 class Schedule(Protocol):
@@ -41,10 +42,16 @@ class Drop:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        if list(self.at) != sorted(set(self.at)) or (self.at and self.at[0] < 1):
-            raise ArgumentError(f"a drop's steps must be positive and increase; {list(self.at)} was given")
-        if not (math.isfinite(self.factor) and self.factor > 0):
-            raise ArgumentError(f"a drop's factor must be a positive number; {self.factor} was given")
+        given: Any = self.at
+        if not isinstance(given, list | tuple | range | np.ndarray) or getattr(given, "ndim", 1) == 0:
+            given = (given,)  # one step
+        at = tuple(
+            as_count(step, f"a drop's step at[{i}]", least=0, most=LARGEST) for i, step in enumerate(given)
+        )
+        if list(at) != sorted(set(at)) or (at and at[0] < 1):
+            raise ArgumentError(f"a drop's steps must be positive and increase; {list(at)} was given")
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "factor", as_positive(self.factor, "a drop's factor"))
 
     def factors(self, steps: int) -> NDArray[np.float64]:
         return self.factor ** np.searchsorted(np.array(self.at), np.arange(steps), side="right").astype(float)
@@ -61,8 +68,10 @@ class Warmup:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ArgumentError(f"a warm-up needs at least one step; {self.steps} was given")
+        steps = as_count(self.steps, "a warm-up's steps", least=-LARGEST, most=LARGEST)
+        if steps < 1:
+            raise ArgumentError(f"a warm-up needs at least one step; {steps} was given")
+        object.__setattr__(self, "steps", steps)
 
     def factors(self, steps: int) -> NDArray[np.float64]:
         return np.minimum(1.0, (np.arange(steps) + 1) / self.steps)
@@ -80,16 +89,55 @@ class Cosine:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.final <= 1:
-            raise ArgumentError(f"a cosine's final factor must lie in (0, 1]; {self.final} was given")
-        if self.warmup < 0:
-            raise ArgumentError(f"warmup must be 0 or more; {self.warmup} was given")
+        final = as_number(self.final, "a cosine's final factor")
+        if not 0 < final <= 1:
+            raise ArgumentError(f"a cosine's final factor must lie in (0, 1]; {said(self.final)} was given")
+        object.__setattr__(self, "final", final)
+        warmup = as_count(self.warmup, "warmup", least=-LARGEST, most=LARGEST)
+        if warmup < 0:
+            raise ArgumentError(f"warmup must be 0 or more; {warmup} was given")
+        object.__setattr__(self, "warmup", warmup)
 
     def factors(self, steps: int) -> NDArray[np.float64]:
         ramp = (np.arange(steps) + 1) / max(self.warmup, 1)
         done = np.clip((np.arange(steps) - self.warmup) / max(steps - self.warmup, 1), 0, 1)
         down = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * done))
         return np.where(np.arange(steps) < self.warmup, ramp, down)
+
+
+def factors_of(schedule: Any, lr: float, steps: int) -> NDArray[np.float64]:
+    """The factors of a run's steps; all 1 where there is no schedule.
+
+    Args:
+        schedule: what a caller gives as one.
+        lr: that they act on.
+
+    Raises:
+        ArgumentError: no schedule, or one whose learning rates are not as many positive numbers as there are steps.
+    """
+    if schedule is None:
+        return Constant().factors(steps)
+    if isinstance(schedule, type) or not callable(getattr(schedule, "factors", None)):
+        raise ArgumentError(
+            "schedule must be one of nm_ode, such as nm_ode.Cosine(), or an object whose factors(steps) gives the "
+            f"factor on lr at each step; {said(schedule)} was given"
+        )
+    given = schedule.factors(steps)
+    try:
+        factors = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"schedule: factors(steps) gave {said(given)}; it must give numbers") from None
+    if factors.shape != (steps,):
+        raise ArgumentError(f"schedule: factors({steps}) has shape {factors.shape}; it must have ({steps},)")
+    with np.errstate(over="ignore", under="ignore"):
+        right = np.isfinite(lr * factors) & (lr * factors > 0)
+    if not right.all():
+        step = int(np.argmin(right))
+        raise ArgumentError(
+            f"schedule: the learning rate of step {step} would be {lr:g} times {factors[step]:g}, which is no positive "
+            "number"
+        )
+    return factors
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule", {"drop": Drop, "warmup": Warmup, "cosine": Cosine})

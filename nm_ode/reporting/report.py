@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
+import errno
 import re
 from pathlib import Path
 
@@ -11,10 +11,18 @@ import jinja2
 import xarray as xr
 from markupsafe import Markup, escape
 
+from nm_ode.arguments import said
+from nm_ode.errors import NmOdeError
 from nm_ode.reporting.formats import count
 from nm_ode.reporting.sections import sections
 from nm_ode.reporting.words import run_sentence
-from nm_ode.results import run_info, study_info
+from nm_ode.required import as_path
+from nm_ode.results import ResultError, StudyInfo, run_info, study_info
+from nm_ode.results.files import write_atomically
+
+
+class ReportError(NmOdeError, RuntimeError):
+    """A tree from which no report can be made."""
 
 
 def write_report(tree: xr.DataTree, path: Path) -> Path:
@@ -22,7 +30,32 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
 
     Raises:
         ResultError: the tree is not of a study.
+        ReportError: it is, and what it holds is not what nm_ode writes.
+        OSError: the folder cannot be written, or is full.
     """
+    path = as_path(path, "path")
+    if not isinstance(tree, xr.DataTree):
+        raise ResultError(
+            f"a report is made of a study's tree, as open_store gives it; {said(tree)} was given"
+        )
+    study = study_info(tree)
+    try:
+        html = _rendered(tree, study)
+    except (NmOdeError, MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ReportError(
+            f"no report can be made of this tree ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
+            "defect of nm_ode: please report it"
+        ) from error
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _rendered(tree: xr.DataTree, study: StudyInfo) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nm_ode.reporting", "templates"),
         autoescape=True,
@@ -31,18 +64,16 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(count=count, image=_image, typeset=_typeset)
+    if "discrete" not in tree.children:
+        raise ResultError("the tree has no group 'discrete', so it is not that of a study")
     run = run_info(tree["discrete"].dataset)
-    html = environment.get_template("report.html.jinja").render(
-        study=study_info(tree),
+    return environment.get_template("report.html.jinja").render(
+        study=study,
         what_was_run=run_sentence(
             run.optimizer_text, count(run.grid.steps), run.grid.batch_size, warm_start=run.warm_start
         ),
         sections=sections(tree),
     )
-    writing = path.with_name(f".{path.name}-{os.getpid()}")
-    writing.write_text(html, encoding="utf-8")
-    writing.replace(path)
-    return path
 
 
 def _typeset(text: str) -> Markup:

@@ -12,7 +12,6 @@ from nm_ode.results.records import (
     LadderPointInfo,
     LawInfo,
     RunInfo,
-    SolveInfo,
     StudyInfo,
     SymmetriesInfo,
     comparison_info,
@@ -22,15 +21,16 @@ from nm_ode.results.records import (
     law_info,
     layout_of,
     run_info,
-    solve_info,
     study_info,
     write_run_info,
 )
 from nm_ode.results.schema import Variable, annotate, variable
+from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
 
 __all__ = [
     "Beside",
+    "CheckVerdict",
     "Checkpoint",
     "ComparisonInfo",
     "EnsembleInfo",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import xarray as xr
 
+from nm_ode.arguments import said
 from nm_ode.errors import NmOdeError
 from nm_ode.parameters import Layout, Slot
 
@@ -30,6 +31,17 @@ def encode(record: Any) -> dict[str, Any]:
         for field in fields(record)
         if (value := getattr(record, field.name)) is not None
     }
+
+
+def attributes(given: Any) -> Mapping[Any, Any]:
+    """Of a dataset or a tree.
+
+    Raises:
+        ResultError: it is neither.
+    """
+    if not isinstance(given, xr.Dataset | xr.DataTree):
+        raise ResultError(f"a dataset of nm_ode is asked for; {said(given)} was given")
+    return given.attrs
 
 
 def decode(kind: type[R], attrs: Mapping[Any, Any]) -> R:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.parameters import Layout
-from nm_ode.results.codec import ResultError, decode, encode
+from nm_ode.results.codec import ResultError, attributes, decode, encode
 from nm_ode.results.grid import TimeGrid
 
 Beside = Literal["full_batch", "same_batch"]
@@ -92,7 +92,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
         ResultError: the dataset is no run of `train`, or steps of it were left out along `step`, so that neither the
             samples nor the time of each are known any more.
     """
-    found = decode(_RunAttributes, run.attrs)
+    found = decode(_RunAttributes, attributes(run))
     for name in ("lr", "time"):
         if name not in run.variables:
             raise ResultError(f"the dataset has no variable {name!r}, so it is no run of nm_ode.train")
@@ -126,70 +126,6 @@ def _require_all_steps(grid: TimeGrid) -> None:
 
 
 @dataclass(frozen=True)
-class SolveInfo:
-    """A solution of a flow: which flow, how it was solved, what it cost, and how its own error was checked.
-
-    Attributes:
-        flow, title: its name in the tree, and for a reader.
-        beside: over whose samples its loss is, where the run is on minibatches.
-        expected_order: in lr, by theory, for smooth losses.
-        map_order: of the iterated-map form, whose truncation can be read off a run.
-        choice: why this engine and method.
-        kinks: operations whose derivative jumps.
-        rtol_requested: where another was used.
-        step: of a fixed-step method.
-        status, message: "success", or what stopped the solver.
-        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
-        probe_rhs_evaluations: spent on measuring the stiffness.
-        check: how the solver's own error was measured; None if it was not.
-        restarts: how often the solve was cut off and went on from a checkpoint; all counts are of the whole, but that
-            the Julia engine counts steps from the last restart on.
-    """
-
-    flow: str
-    title: str
-    expected_order: int
-    engine: str
-    engine_version: str
-    method: str
-    choice: str
-    rtol: float
-    atol: float
-    layout: Layout
-    kinks: tuple[str, ...] = ()
-    beside: Beside | None = None
-    map_order: int | None = None
-    rtol_requested: float | None = None
-    step: float | None = None
-    status: str = "success"
-    message: str = ""
-    gradients_per_rhs: int = 1
-    hvps_per_rhs: int = 0
-    third_derivatives_per_rhs: int = 0
-    rhs_evaluations: int = 0
-    gradient_evaluations: int = 0
-    hvp_evaluations: int = 0
-    third_derivative_evaluations: int = 0
-    probe_rhs_evaluations: int = 0
-    steps: int = 0
-    rejected_steps: int = 0
-    wall_seconds: float = 0.0
-    check: str | None = None
-    check_status: str | None = None
-    check_rhs_evaluations: int | None = None
-    restarts: int = 0
-
-
-def solve_info(solution: xr.Dataset) -> SolveInfo:
-    """Of a solution of `solve`.
-
-    Raises:
-        ResultError: the dataset is none.
-    """
-    return decode(SolveInfo, solution.attrs)
-
-
-@dataclass(frozen=True)
 class EnsembleInfo:
     """An ensemble: of runs of an optimiser, or of paths of a stochastic flow.
 
@@ -219,7 +155,7 @@ def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
     Raises:
         ResultError: the dataset is no ensemble.
     """
-    return decode(EnsembleInfo, ensemble.attrs)
+    return decode(EnsembleInfo, attributes(ensemble))
 
 
 def layout_of(dataset: xr.Dataset) -> Layout:
@@ -228,7 +164,7 @@ def layout_of(dataset: xr.Dataset) -> Layout:
     Raises:
         ResultError: the dataset does not say.
     """
-    return decode(_Parameters, dataset.attrs).layout
+    return decode(_Parameters, attributes(dataset)).layout
 
 
 @dataclass(frozen=True)
@@ -263,7 +199,7 @@ def law_info(predicted: xr.Dataset) -> LawInfo:
     Raises:
         ResultError: the dataset is no prediction.
     """
-    return decode(LawInfo, predicted.attrs)
+    return decode(LawInfo, attributes(predicted))
 
 
 @dataclass(frozen=True)
@@ -286,7 +222,7 @@ def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
     Raises:
         ResultError: the dataset is none.
     """
-    return decode(ComparisonInfo, comparison.attrs)
+    return decode(ComparisonInfo, attributes(comparison))
 
 
 @dataclass(frozen=True)
@@ -313,7 +249,7 @@ def ladder_info(convergence: xr.Dataset) -> LadderInfo:
     Raises:
         ResultError: the dataset is no convergence study.
     """
-    return decode(LadderInfo, convergence.attrs)
+    return decode(LadderInfo, attributes(convergence))
 
 
 @dataclass(frozen=True)
@@ -331,7 +267,7 @@ def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
     Raises:
         ResultError: the dataset is none.
     """
-    return decode(LadderPointInfo, point.attrs)
+    return decode(LadderPointInfo, attributes(point))
 
 
 @dataclass(frozen=True)
@@ -378,4 +314,4 @@ def study_info(tree: xr.DataTree) -> StudyInfo:
     Raises:
         ResultError: the tree is none.
     """
-    return decode(StudyInfo, tree.attrs)
+    return decode(StudyInfo, attributes(tree))

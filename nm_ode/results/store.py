@@ -20,6 +20,7 @@ from urllib.parse import quote
 import xarray as xr
 from zarr.codecs import ZstdCodec
 
+from nm_ode.required import as_path
 from nm_ode.results.files import remove_leftovers, sync_folder, sync_tree, write_atomically
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
@@ -52,7 +53,7 @@ def open_store(path: Path | str) -> xr.DataTree:
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     _require_folder(path)
     try:
         return _verified_tree(path)

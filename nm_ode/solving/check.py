@@ -6,57 +6,151 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bridges import FINEST_RTOL, OdeProblem, OdeSolution
+from bridges import OdeProblem, OdeSolution
+from nm_ode.results import CheckVerdict
 from nm_ode.solving.errors import failure
 from nm_ode.solving.field import Array, Field
 from nm_ode.solving.keeping import KeptSolve
-from nm_ode.solving.plan import Plan
 
 _TIGHTER = 10.0
+_OF_MOTION = (
+    1e-2  # what the tolerances of a check may admit, where those of the solve admit more than the motion
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """How far a solution is from a finer one.
+    """How far a solution is from another by the same method.
 
     Attributes:
-        errors: shape (times,), NaN where the finer solve did not come.
+        errors: shape (times,), NaN where nothing is known.
         how: in words.
-        status, rhs_evaluations: of the finer solve; None where the method has an estimate of its own.
+        verdict: what the errors are.
+        status, rhs_evaluations: of the other solve; None where the method has an estimate of its own.
     """
 
     errors: Array
     how: str
+    verdict: CheckVerdict
     status: str | None = None
     rhs_evaluations: int | None = None
 
 
-def check(
-    field: Field,
-    plan: Plan,
-    kept: KeptSolve,
-    ode: OdeProblem,
-    solution: OdeSolution,
-    thetas: Array,
-    atol: float,
-) -> Check:
-    """Solve once more, ten times tighter; methods of a fixed step have their own step halving instead.
+@dataclass(frozen=True)
+class Solved:
+    """What is checked.
 
-    Args:
-        kept: by which the solve goes on where it was.
-        thetas: shape (times, P), of the solution.
+    Attributes:
+        solution: how the solve ended: with success.
+        thetas: shape (times, P).
         atol: the tolerance that a user reads, before any scaling by entries.
+        floor: the smallest rtol that means anything.
     """
+
+    solution: OdeSolution
+    thetas: Array
+    atol: float
+    floor: float
+
+
+def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Check:
+    """Solve once more, ten times tighter; methods of a fixed step have their own step halving instead, or are halved.
+
+    A second solve that took the same steps would be the same solution, whatever its error: then steps of half the
+    length are taken. One whose tolerances admit as much as the solution moves would be no better: then they are as
+    much tighter as it takes. Where rounding leaves no room for a tighter tolerance, a looser solve gives a bound.
+    """
+    solution, thetas = solved.solution, solved.thetas
     if solution.error_estimates is not None:
-        return Check(solution.error_estimates, "difference to the same method at twice the step")
+        return Check(solution.error_estimates, "difference to the same method at twice the step", "measured")
+    if len(thetas) == 1:
+        return Check(np.zeros(1), "the start alone was asked for", "measured")
+    other, how, verdict = _other(ode, solved)
+    errors, found = _distances(field, kept, other, thetas)
+    evaluations = found.statistics.rhs_evaluations
+    if _same_steps(solution, found):
+        shorter = float(ode.times[-1] - ode.times[0]) / (2 * max(solution.statistics.steps, 1))
+        if ode.step is None:
+            other = replace(other, max_step=min(shorter, other.max_step or np.inf), max_steps=None)
+            how += f" and steps of at most {other.max_step:.3g}, since it took the same steps without"
+        errors, found = _distances(field, kept, other, thetas)
+        evaluations += found.statistics.rhs_evaluations
+        if _same_steps(solution, found):
+            verdict = "same_steps"
+            how += " (no check: it took the same steps)"
+    if verdict != "same_steps" and _admits_motion(other, thetas):
+        verdict = "too_loose"
+        how += " (no check: its tolerances admit as much as the solution moves)"
+    if found.status != "success":
+        verdict = "stopped"
+        how += f" (stopped: {failure(found, fixed_step=ode.step is not None)})"
+    if verdict in ("same_steps", "too_loose"):
+        errors[1:] = np.nan
+    return Check(errors, how, verdict, found.status, evaluations)
+
+
+def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdict]:
+    """The problem to solve beside the first, in words, and what its distance is."""
+    if ode.step is not None:
+        half = replace(ode, step=ode.step / 2, max_steps=None if ode.max_steps is None else 2 * ode.max_steps)
+        return half, "difference to the same method at half the step", "measured"
+    tighter = max(ode.rtol / _TIGHTER, solved.floor)
+    finer = tighter <= ode.rtol / 2
+    rtol = tighter if finer else min(ode.rtol * _TIGHTER, 0.5)
+    share = 1 / _TIGHTER if finer else _TIGHTER
+    if _admits_motion(ode, solved.thetas):
+        rtol, share = _as_tight_as_it_takes(ode, solved, rtol)
+    how = f"difference to the same method at rtol {rtol:g}, atol {solved.atol * share:g}"
+    if not finer:
+        how += f", a bound: rtol {ode.rtol:g} is as tight as rounding lets it be"
+    elif tighter > ode.rtol / _TIGHTER:
+        how += ", the smallest that rounding lets it have"
+    return replace(ode, rtol=rtol, atol=ode.atol * share), how, "measured" if finer else "bound"
+
+
+def _as_tight_as_it_takes(ode: OdeProblem, solved: Solved, rtol: float) -> tuple[float, float]:
+    """rtol, and the share of atol, that admit a hundredth of the solution's motion."""
+    thetas = solved.thetas
+    admitted = _OF_MOTION * _motion(thetas)
+    relative, absolute = _size(thetas), _absolute(ode, thetas)
+    if admitted > 0 and relative > 0:
+        rtol = max(solved.floor, min(rtol, admitted / relative))
+    share = min(1 / _TIGHTER, admitted / absolute) if admitted > 0 else 1 / _TIGHTER
+    return rtol, share
+
+
+def _distances(field: Field, kept: KeptSolve, other: OdeProblem, thetas: Array) -> tuple[Array, OdeSolution]:
     errors = np.full(len(thetas), np.nan)
 
     def distance(index: int, t: float, y: Array) -> None:
         errors[index] = np.linalg.norm(field.theta(y).numpy() - thetas[index])
 
-    tighter = replace(ode, rtol=max(ode.rtol / _TIGHTER, FINEST_RTOL), atol=ode.atol / _TIGHTER)
-    checked = kept.solve(tighter, plan.choice.method, distance, errors)
-    how = f"difference to the same method at rtol {tighter.rtol:g}, atol {atol / _TIGHTER:g}"
-    if checked.status != "success":
-        how += f" (stopped: {failure(checked)})"
-    return Check(errors, how, checked.status, checked.statistics.rhs_evaluations)
+    return errors, kept.solve(other, distance, errors)
+
+
+def _same_steps(one: OdeSolution, other: OdeSolution) -> bool:
+    """As many steps for as many right-hand sides."""
+    return (
+        other.status == "success"
+        and one.statistics.steps == other.statistics.steps
+        and one.statistics.rhs_evaluations == other.statistics.rhs_evaluations
+    )
+
+
+def _admits_motion(ode: OdeProblem, thetas: Array) -> bool:
+    """May the local error be as large as all that the solution moves?"""
+    return ode.step is None and ode.rtol * _size(thetas) + _absolute(ode, thetas) >= _motion(thetas)
+
+
+def _size(thetas: Array) -> float:
+    return max(float(np.linalg.norm(theta)) for theta in thetas)
+
+
+def _motion(thetas: Array) -> float:
+    return max(float(np.linalg.norm(theta - thetas[0])) for theta in thetas)
+
+
+def _absolute(ode: OdeProblem, thetas: Array) -> float:
+    """2-norm of atol over the entries of theta."""
+    n = thetas.shape[1]
+    return float(np.linalg.norm(np.broadcast_to(ode.atol, ode.y0.shape)[:n]))

@@ -21,17 +21,24 @@ class SolveError(NmOdeError, RuntimeError):
 
 
 _REMEDIES = {
-    "non_finite": "the loss overflows on this path: check the data's scale, or tighten rtol",
-    "max_steps": "raise max_steps, or loosen rtol",
-    "max_rhs": "raise max_rhs, or loosen rtol",
-    "max_seconds": "raise max_seconds, or loosen rtol",
-    "step_failure": "loosen rtol and atol, or name another engine and method",
+    "non_finite": "the loss overflows on this path: check the data's scale, or {finer}",
+    "max_steps": "raise max_steps, or {coarser}",
+    "max_rhs": "raise max_rhs, or {coarser}",
+    "max_seconds": "raise max_seconds, or {coarser}",
+    "step_failure": "{looser}, or name another engine and method",
 }
+_ADAPTIVE = {"finer": "tighten rtol", "coarser": "loosen rtol", "looser": "loosen rtol and atol"}
+_FIXED_STEP = {"finer": "take a smaller step", "coarser": "take a larger step", "looser": "take another step"}
 
 
-def failure(solution: OdeSolution, non_finite_remedy: str | None = None) -> str:
-    """What stopped the solver, and what to do; `non_finite_remedy` where the flow knows better."""
-    remedy = _REMEDIES[solution.status]
+def failure(solution: OdeSolution, non_finite_remedy: str | None = None, *, fixed_step: bool = False) -> str:
+    """What stopped the solver, and what to do.
+
+    Args:
+        non_finite_remedy: where the flow knows better.
+        fixed_step: was the method given a step? Then tolerances change nothing.
+    """
+    remedy = _REMEDIES[solution.status].format_map(_FIXED_STEP if fixed_step else _ADAPTIVE)
     if solution.status == "non_finite" and non_finite_remedy is not None:
         remedy = non_finite_remedy
     return f"{solution.engine} {solution.method} stopped: {solution.message}; {remedy}"

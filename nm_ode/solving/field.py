@@ -13,10 +13,15 @@ Array = NDArray[np.float64]
 
 
 class Field:
-    """The right-hand side of a flow, of the piece that is in force where the flow jumps."""
+    """The right-hand side of a flow, of the piece that is in force where the flow jumps.
 
-    def __init__(self, flow: Flow) -> None:
+    Args:
+        noise: its rounding noise, relative to it; that of the problem's dtype if None.
+    """
+
+    def __init__(self, flow: Flow, noise: float | None = None) -> None:
         self.flow = flow
+        self.noise = torch.finfo(flow.problem.dtype).eps if noise is None else noise
         self._in_force = flow
         self._count = 0
 
@@ -35,6 +40,10 @@ class Field:
         if product is None:
             raise TypeError(f"{self.flow.title} has no Jacobian product")
         out[:] = to_numpy(product(t, self._state(y), self._state(v)))
+
+    def is_finite_at(self, t: float, y: Array) -> bool:
+        """Is the field in force at the start finite there? Not counted."""
+        return bool(torch.isfinite(self.flow.during(0).rhs(t, self._state(y))).all())
 
     def enter(self, piece: int) -> None:
         """From here on the field is that of `flow.during(piece)`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bridges import Engine, Kept, OdeProblem, OdeSolution, Statistics
+from bridges import Kept, OdeProblem, OdeSolution, Statistics, solve_with
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow
 from nm_ode.loss import problem_identity
@@ -21,6 +21,7 @@ from nm_ode.observers import Recording
 from nm_ode.observers.memory import as_arrays, in_part
 from nm_ode.results.checkpoints import Checkpoint, CheckpointFile, Segment, digest
 from nm_ode.solving.field import Array
+from nm_ode.solving.plan import Plan
 
 _AGREE = {torch.float64: 1e-7, torch.float32: 1e-3}  # one right-hand side by other threads or another torch
 
@@ -30,7 +31,7 @@ class KeptSolve:
 
     Args:
         checkpoint: where; None for nowhere.
-        engine: that solves.
+        plan: engine and method.
         flow, ode: what is solved.
         described: what else fixes the solve, as JSON has it.
         recording: that samples of the first solve are handed to.
@@ -39,13 +40,13 @@ class KeptSolve:
     def __init__(
         self,
         checkpoint: Checkpoint | None,
-        engine: Engine,
+        plan: Plan,
         flow: Flow,
         ode: OdeProblem,
         described: Mapping[str, Any],
         recording: Recording,
     ) -> None:
-        self._engine, self._flow, self._ode, self._recording = engine, flow, ode, recording
+        self._plan, self._flow, self._ode, self._recording = plan, flow, ode, recording
         self._file: CheckpointFile | None = None
         self._done: list[tuple[OdeSolution, Array | None]] = []  # solves that are done, and what they filled
         self._begun: Segment | None = None  # the one that was under way
@@ -53,9 +54,9 @@ class KeptSolve:
         self._probe: list[float] | None = None
         if checkpoint is None:
             return
-        if not engine.goes_on:
+        if not plan.engine.goes_on:
             checkpoint.say(
-                f"{flow.title}: no checkpoint is kept: engine {engine.name!r} cannot go on from one"
+                f"{flow.title}: no checkpoint is kept: engine {plan.engine.name!r} cannot go on from one"
             )
             return
         try:
@@ -95,25 +96,22 @@ class KeptSolve:
         self._probe, self.restarts = list(facts["probe"]), int(facts["restarts"]) + 1
         total, samples = len(self._ode.times), int(facts["samples"])
         which = f"sample {samples} of {total}" if not self._done else "its check"
-        time = f", t = {facts['begun']['t']:g} of {self._ode.times[-1]:g}" if self._begun is not None else ""
+        start, end = self._ode.times[0], self._ode.times[-1]
+        time = f", t = {start + facts['begun']['t']:g} of {end:g}" if self._begun is not None else ""
         self._file.say(f"goes on from {which}{time}")
         return samples
 
     def solve(
-        self,
-        ode: OdeProblem,
-        method: str,
-        on_sample: Callable[[int, float, Array], None],
-        filled: Array | None = None,
+        self, ode: OdeProblem, on_sample: Callable[[int, float, Array], None], filled: Array | None = None
     ) -> OdeSolution:
-        """`Engine.solve`, from where it was kept; the result at once if it was done.
+        """`solve_with` the plan's engine, from where it was kept; the result at once if it was done.
 
         Args:
             filled: what `on_sample` fills beside the recording, shape (times,).
         """
         which, self._solves = self._solves, self._solves + 1
         if self._file is None:
-            return self._engine.solve(ode, method, on_sample)
+            return solve_with(self._plan.engine, ode, self._plan.choice.method, on_sample)
         if which < len(self._done):
             solution, numbers = self._done[which]
             if filled is not None and numbers is not None:
@@ -131,11 +129,16 @@ class KeptSolve:
             if self._file is not None and self._file.due():
                 self._save(place(), filled)
 
-        solution = self._engine.solve(replace(ode, kept=kept, on_step=keep), method, on_sample)
-        if solution.status == "success":
-            self._done.append((solution, filled))
-            if self._file.due(ending=True):
-                self._save(None, None)
+        watched = replace(ode, kept=kept, on_step=keep)
+        solution = solve_with(self._plan.engine, watched, self._plan.choice.method, on_sample)
+        if solution.status != "success":
+            self._file = (
+                None  # what comes after is of a solve that was not done, and is not done again from there
+            )
+            return solution
+        self._done.append((solution, filled))
+        if self._file.due(ending=True):
+            self._save(None, None)
         return solution
 
     def _save(self, place: Kept | None, filled: Array | None) -> None:

@@ -12,20 +12,23 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import OdeProblem, OdeSolution, require_options
+from bridges import AUTO, OdeProblem, OdeSolution
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
+from nm_ode.solving.check import Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
+from nm_ode.solving.options import names, options, require_flow, switch
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
+from nm_ode.solving.tolerances import dtype_name, rtol_floor, settled_rtol
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
@@ -35,8 +38,8 @@ def solve(
     flow: Flow,
     t: xr.Dataset | Sequence[float] | NDArray[np.floating],
     *,
-    theta0: Tensor | None = None,
-    engine: str = "auto",
+    theta0: Tensor | NDArray[np.floating] | Sequence[float] | None = None,
+    engine: str | None = AUTO,
     method: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -87,25 +90,49 @@ def solve(
         EngineError: unknown engine or method, or options that do not go together.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
-    unknown = set(record) - set(_RECORDABLE)
-    if unknown:
-        raise ArgumentError(
-            f"record: unknown {', '.join(sorted(unknown))}; known are {', '.join(_RECORDABLE)}"
-        )
-    if check and "theta" not in record:
+    require_flow(flow)
+    recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
+    if checked and "theta" not in recorded:
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
         )
-    observers = [*(kind() for key, kind in _RECORDABLE.items() if key in record), *require_observers(observe)]
-    require_options(engine, method, step)
+    observers = [
+        *(kind() for key, kind in _RECORDABLE.items() if key in recorded),
+        *require_observers(observe),
+    ]
+    asked = options(
+        engine,
+        method,
+        rtol=rtol,
+        atol=atol,
+        step=step,
+        max_step=max_step,
+        max_steps=max_steps,
+        max_rhs=max_rhs,
+        max_seconds=max_seconds,
+    )
+    asked.require(flow.problem.dtype)
     beginning = start_of(flow, t, theta0)
     times, start = beginning.times, to_numpy(beginning.state)
+    asked.require(flow.problem.dtype, span=float(times[-1] - times[0]))
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
-    field = Field(flow)
     found = kinks(flow.problem)
-    plan = plan_solve(field, found, start, scales, times, engine=engine, method=method, rtol=rtol, step=step)
-    used_atol = 1e-3 * plan.choice.rtol if atol is None else atol
+    floor = rtol_floor(flow, found)
+    settled, why = settled_rtol(asked.rtol, floor, found)
+    field = Field(flow, floor.noise)
+    plan = plan_solve(
+        field,
+        found,
+        start,
+        scales,
+        times,
+        engine=asked.engine,
+        method=asked.method,
+        rtol=settled,
+        step=asked.step,
+    )
+    used_atol = 1e-3 * plan.choice.rtol if asked.atol is None else asked.atol
     probes = field.take_count()
     ode = OdeProblem(
         rhs=field.rhs,
@@ -116,12 +143,12 @@ def solve(
         step=plan.choice.step,
         restarts=None if flow.jumps is None else _snapped(flow.jumps, times),
         on_restart=None if flow.jumps is None else field.enter,
-        max_step=max_step,
-        max_steps=max_steps,
+        max_step=asked.max_step,
+        max_steps=asked.max_steps,
         jvp=None if flow.jvp is None else field.jvp,
         sharpness=SharpnessBound(field, scales),
-        max_rhs=max_rhs,
-        max_seconds=max_seconds,
+        max_rhs=asked.max_rhs,
+        max_seconds=asked.max_seconds,
     )
     name, title, beside = beside_a_run(
         flow, full_batch=beginning.run is None or beginning.run.grid.is_full_batch
@@ -135,25 +162,31 @@ def solve(
         engine=plan.choice.engine,
         engine_version=plan.engine.version,
         method=plan.choice.method,
-        choice=plan.choice.reason,
+        choice=plan.choice.reason + why,
         kinks=found,
         rtol=plan.choice.rtol,
         atol=used_atol,
-        rtol_requested=rtol,
+        rtol_requested=asked.rtol,
         step=plan.choice.step,
         gradients_per_rhs=flow.cost.gradients,
         hvps_per_rhs=flow.cost.hvps,
         third_derivatives_per_rhs=flow.cost.third_derivatives,
         probe_rhs_evaluations=probes,
         layout=flow.problem.layout,
+        dtype=dtype_name(flow.problem.dtype),
+        rtol_floor=floor.rtol,
+        gradient_noise=floor.precision.noise,
+        coarse=floor.precision.coarse,
+        start_time=float(times[0]),
+        lr=flow.lr,
+        warm_start=beginning.warm,
     )
     samples = _Samples(field, times, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
     }
-    kept = KeptSolve(
-        as_checkpoint(checkpoint), plan.engine, flow, ode, {**fixed, "max_step": max_step}, samples.recording
-    )
+    fixed |= {"max_step": asked.max_step, "check": checked}
+    kept = KeptSolve(as_checkpoint(checkpoint), plan, flow, ode, fixed, samples.recording)
     samples.begin_at(kept.go_on())
     info = replace(info, restarts=kept.restarts)
 
@@ -161,34 +194,41 @@ def solve(
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
     try:
-        solution = kept.solve(ode, plan.choice.method, samples)
+        solution = kept.solve(ode, samples)
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
             error.solution = dataset(so_far)  # type: ignore[attr-defined]
         raise
     # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
-    asked = max(0, field.take_count() - solution.statistics.rhs_evaluations)
-    info = replace(info, probe_rhs_evaluations=probes + asked)
+    other = max(0, field.take_count() - solution.statistics.rhs_evaluations)
+    info = replace(info, probe_rhs_evaluations=probes + other)
     result = dataset(solution)
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
-        reason = failure(solution, flow.non_finite_remedy(warm_start=warm))
+        remedy = flow.non_finite_remedy(warm_start=warm)
+        if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), start):
+            remedy = (
+                "the loss overflows at the start already, or there are NaN or infinite values in the data"
+            )
+        reason = failure(solution, remedy, fixed_step=ode.step is not None)
         raise SolveError(f"{title}: {reason}", result)
-    if not check:
+    if not checked:
         return result
     try:
-        checked = check_solution(field, plan, kept, ode, solution, result["theta"].values, used_atol)
+        solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
+        verdict = check_solution(field, kept, ode, solved)
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]
         raise
     info = replace(
         _solved(info, solution),
-        check=checked.how,
-        check_status=checked.status,
-        check_rhs_evaluations=checked.rhs_evaluations,
+        check=verdict.how,
+        check_verdict=verdict.verdict,
+        check_status=verdict.status,
+        check_rhs_evaluations=verdict.rhs_evaluations,
     )
-    return annotate(write(result.assign(solver_error=("time", checked.errors)), info))
+    return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 
 
 class _Samples:

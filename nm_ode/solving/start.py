@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bridges import require_times
+from nm_ode.arguments import as_vector, said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, FlowError
 from nm_ode.results import ResultError, RunInfo, run_info
@@ -23,25 +25,27 @@ class Start:
     times: NDArray[np.float64]
     state: Tensor
     run: RunInfo | None = None
+    warm: bool = False  # with the state of an optimiser under way
 
 
-def start_of(
-    flow: Flow, t: xr.Dataset | Sequence[float] | NDArray[np.floating], theta0: Tensor | None
-) -> Start:
+def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     """From a run of `train` (its saved times and start), or from times.
 
+    Args:
+        theta0: a vector of any kind; None for the run's or the problem's.
+
     Raises:
-        ArgumentError: no times or times that do not increase, a dataset that is no run, or a run without a saved step.
+        EngineError: times that no engine takes (see `bridges.require_times`).
+        ArgumentError: what is no times, a dataset that is no run, a run without a saved step, or a theta0 of another
+            shape or with values that are not finite.
         FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
             optimiser's state beside a run whose first steps were cut off.
     """
     if not isinstance(t, xr.Dataset):
-        times = np.asarray(t, dtype=np.float64)
-        if times.ndim != 1 or not times.size:
-            raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
-        if (np.diff(times, axis=0) <= 0).any():
-            raise ArgumentError("t: sample times must increase strictly, the first being the start")
-        return Start(times, flow.state_from(_placed(flow, flow.problem.theta0 if theta0 is None else theta0)))
+        times = _times(t)
+        given = flow.problem.theta0 if theta0 is None else theta0
+        what = "the model's theta0" if theta0 is None else "theta0"
+        return Start(times, flow.state_from(_placed(flow, given, what)))
     for name in ("saved_time", "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
@@ -64,21 +68,41 @@ def start_of(
             f"{flow.title} is that of lr = {flow.lr:g}, and this run has lr = {info.grid.lr[0]:g}: give the flow the "
             "run's own optimiser, or solve at times instead of beside the run"
         )
-    memory = None
+    memory, what = None, "theta0"
     if theta0 is None:
+        what = "the run's first theta"
         theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
         if "initial_state" in t:
-            memory = _placed(flow, torch.from_numpy(t["initial_state"].values.copy()))
-    times = np.asarray(t["saved_time"], dtype=np.float64)
-    start = _placed(flow, theta0)
+            memory = torch.from_numpy(t["initial_state"].values.copy()).to(flow.problem.theta0)
+    times = _times(t["saved_time"].values)
+    start = _placed(flow, theta0, what)
     state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
     if memory is not None and first > 0 and len(state) > len(start):
         raise FlowError(
             f"{flow.title} starts with the optimiser's state, which is kept of step 0, and this run begins at step "
             f"{first}: solve from step 0, or train from there with state0"
         )
-    return Start(times, state, info)
+    return Start(times, state, info, warm=info.warm_start and memory is not None)
 
 
-def _placed(flow: Flow, part: Tensor) -> Tensor:
-    return part.to(device=flow.problem.device, dtype=flow.problem.dtype)
+def _times(t: Any) -> NDArray[np.float64]:
+    if isinstance(t, Tensor):
+        t = t.detach().cpu().numpy()
+    try:
+        times = np.asarray(t)
+        if times.dtype.kind not in "fiu":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ArgumentError(f"t must be a run, or times in one dimension; {said(t)} was given") from None
+    if times.ndim != 1 or not times.size:
+        raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
+    return require_times(times)
+
+
+def _placed(flow: Flow, theta: Any, what: str) -> Tensor:
+    """A copy on the problem's device, in its dtype.
+
+    Raises:
+        ArgumentError: no vector of theta's shape, or values that are not finite; says which of `what`.
+    """
+    return as_vector(theta, what, flow.problem.theta0, finite=True).clone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nm_ode.solving.field import Array, Field
@@ -51,10 +50,9 @@ def _power_iteration(
     seed: int = 0,
 ) -> tuple[float, Array | None]:
     """The radius and the direction that it was found along, to start from near by; None for no radius."""
-    precision = np.finfo(np.float32 if field.flow.problem.dtype == torch.float32 else np.float64).eps
     if scales is None:
         scales = np.ones(1)
-    size = float(np.sqrt(precision)) * max(1.0, float(np.linalg.norm(y / scales)))
+    size = float(np.sqrt(field.noise)) * max(1.0, float(np.linalg.norm(y / scales)))
     at_y, moved = np.empty_like(y), np.empty_like(y)
     field.rhs(t, y, at_y)
     if direction is None:

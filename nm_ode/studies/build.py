@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,20 +12,22 @@ import torch
 import xarray as xr
 from torch import nn
 
-from bridges import EngineError, require_jumps, require_options
+from bridges import EngineError, require_jumps, require_limits, require_options
 from nm_ode.data import DataSet
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.observers import Context, Curvature, Observer, Recording
-from nm_ode.optimizers import Optimizer, Schedule
+from nm_ode.optimizers import Optimizer, Schedule, factors_of
 from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
+from nm_ode.studies.load import case_text, in_brief
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.own_code import OwnCode
+from nm_ode.studies.room import built, require_case_fits
 from nm_ode.studies.schema import Case
 from nm_ode.training import ALWAYS_RECORDED
 
@@ -37,6 +40,7 @@ class Study:
         path: of the case file.
         flows: in the case's order, before they know whose samples they take.
         code: the user's own Python, loaded.
+        text: of the case file, as it was when the case was built.
     """
 
     case: Case
@@ -46,6 +50,7 @@ class Study:
     schedule: Schedule | None
     flows: tuple[Flow, ...]
     code: OwnCode
+    text: str
 
     def at(self, lr: float) -> Optimizer:
         """The optimiser at another learning rate."""
@@ -93,6 +98,7 @@ def build_study(case: Case, path: Path) -> Study:
             f"{path}: training.batch_size: {case.training.batch_size} was given; {of_what(case)} has "
             f"{problem.n_samples} samples: give at most that, or 'full'"
         )
+    require_case_fits(case, path, problem)
     optimizer: Optimizer = case.optimizer.make(folder=path.parent)
     require_laws_fit(case, path, optimizer)
     schedule = case.optimizer.schedule
@@ -100,7 +106,8 @@ def build_study(case: Case, path: Path) -> Study:
     if schedule is not None:
         _require_schedule_fits(flows, path)
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
-    study = Study(case, path, problem, optimizer, made_schedule, flows, code)
+    _require_times_fit(case, path, optimizer, made_schedule)
+    study = Study(case, path, problem, optimizer, made_schedule, flows, code, case_text(path))
     _require_observers_fit(study)
     return study
 
@@ -157,6 +164,24 @@ def _require_solver(case: Case, path: Path) -> None:
             ) from None
 
 
+def _require_times_fit(case: Case, path: Path, optimizer: Optimizer, schedule: Schedule | None) -> None:
+    """Learning rates that are positive numbers, and a solver whose steps can reach the end of the run."""
+    try:
+        factors = factors_of(schedule, optimizer.lr, case.training.steps)
+    except ArgumentError as error:
+        raise CaseError(f"{path}: optimizer.{error}") from None
+    span = float(optimizer.time_per_step * factors.sum())
+    try:
+        if not math.isfinite(span):
+            raise EngineError(
+                f"optimizer.lr: {case.training.steps} steps of {optimizer.lr:g} end at no finite time"
+            )
+        if case.flows:
+            require_limits(dtype=case.dtype, span=span, **case.solver.values)
+    except EngineError as error:
+        raise CaseError(f"{path}: solver: {error}") from None
+
+
 def _data(case: Case, path: Path, code: OwnCode) -> Any:
     """A `DataSet` where the data are a pair of tensors or arrays; else what the user's code gives."""
     if not isinstance(case.data, CodeTable):
@@ -182,8 +207,11 @@ def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
         return model
     image = data.image if case.model.network.takes_images else None
     shape = {} if image is None else {"image": image.side, "channels": image.channels}
+    build = partial(case.model.build, folder=path.parent, seed=case.seed, **shape)
     try:
-        return case.model.build(folder=path.parent, seed=case.seed, **shape)
+        return built(build, path)
+    except CaseError:
+        raise
     except (NmOdeError, ValueError) as error:
         raise CaseError(f"{path}: model: {error}") from None
 
@@ -219,15 +247,20 @@ def _problem(
 
 
 def _device(case: Case, path: Path) -> torch.device:
-    refusal = f"{path}: device: {case.device!r} was given; it must be 'cpu' or 'cuda'"
+    given = f"{path}: device: {in_brief(case.device)} was given"
     try:
         device = torch.device(case.device)
     except RuntimeError:
-        raise CaseError(refusal) from None
+        raise CaseError(f"{given}; it must be 'cpu' or 'cuda'") from None
     if device.type not in ("cpu", "cuda"):
-        raise CaseError(refusal)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise CaseError(f"{path}: device: {case.device!r} was given, and torch sees no GPU here; use 'cpu'")
+        raise CaseError(f"{given}; it must be 'cpu' or 'cuda'")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise CaseError(f"{given}, and torch sees no GPU here; use 'cpu'")
+    count = torch.cuda.device_count()
+    if device.index is not None and device.index >= count:
+        raise CaseError(f"{given}; the GPUs here are cuda:0 … cuda:{count - 1}")
     return device
 
 

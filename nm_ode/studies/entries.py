@@ -183,7 +183,7 @@ class ModelTable(EntryTable):
 class CodeTable(Table):
     """The user's own Python: `python = "my_net.py:build"`; other keys are the function's keyword arguments."""
 
-    python: str = Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")
+    python: str = Field(pattern=r"^[^:\x00-\x1f]+\.py:[A-Za-z_]\w*$")
     options: dict[str, Any]
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The cases that come with nm_ode."""
+"""The cases that come with nm_ode, and those in a folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ def shipped_cases() -> list[Path]:
     return sorted(folder.glob("*.toml")) if folder is not None else []
 
 
+def cases_in(folder: Path) -> list[Path]:
+    """The case files in a folder, by name; none where there is no such folder.
+
+    Raises:
+        CaseError: the folder is there and cannot be read.
+    """
+    try:
+        if not folder.is_dir():
+            return []
+        return sorted(path for path in folder.iterdir() if path.suffix == ".toml" and path.name[0] != ".")
+    except OSError as error:
+        raise CaseError(f"{folder} cannot be read ({error.strerror or error})") from None
+
+
+def absolute(path: Path) -> Path:
+    """The path without links, as far as they lead anywhere."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return path.absolute()
+
+
 def find_case(name: str) -> Path:
     """A path as it is; a bare name as the case of that name that ships with nm_ode.
 
@@ -23,7 +45,11 @@ def find_case(name: str) -> Path:
         CaseError: neither; with near names.
     """
     path = Path(name)
-    if path.exists() or path.suffix == ".toml" or len(path.parts) > 1:
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise CaseError(f"{name} cannot be read ({error.strerror or error})") from None
+    if there or path.suffix == ".toml" or len(path.parts) > 1:
         return path
     shipped = {case.stem: case for case in shipped_cases()}
     if name in shipped:

@@ -144,14 +144,14 @@ class OwnCode:
             yield
         except CaseError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             for frame in reversed(traceback.extract_tb(error.__traceback__)):
                 file = Path(frame.filename)
                 if file in self._hashes:
                     raise self._error_at(file, frame.lineno, error) from error
             raise
 
-    def _error_at(self, file: Path, line: int | None, error: Exception) -> CaseError:
+    def _error_at(self, file: Path, line: int | None, error: BaseException) -> CaseError:
         key = self._keys.get(file)
         where = f"{self._path}: {key}.python" if key is not None else f"{self._path}"
         message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
@@ -170,8 +170,8 @@ class OwnCode:
             content = file.read_bytes()
         except OSError as error:
             raise CaseError(
-                f"{self._path}: {key}.python: {file} cannot be read ({error.strerror}); a path is relative to the "
-                "case file"
+                f"{self._path}: {key}.python: {file} cannot be read ({error.strerror or error}); a path is relative to "
+                "the case file"
             ) from None
         self._hashes[file] = hashlib.sha256(content).hexdigest()
         self._keys[file] = key
@@ -180,7 +180,7 @@ class OwnCode:
         sys.modules[module.__name__] = module  # dataclasses look their module up
         try:
             code = compile(content, str(file), "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             raise self._error_at(file, getattr(error, "lineno", None), error) from None
         with self.explained(), self._imported_beside(file):
             exec(code, vars(module))

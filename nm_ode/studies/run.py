@@ -151,8 +151,8 @@ def _info(study: Study, failures: list[str], started: str) -> StudyInfo:
     return StudyInfo(
         title=case.title or case.name,
         case=case.model_dump(mode="json"),
-        case_file=study.path.name,
-        case_text=study.path.read_text(encoding="utf-8"),
+        case_file=study.path.name.encode("utf-8", "backslashreplace").decode("utf-8"),
+        case_text=study.text,
         status="failed" if failures else "complete",
         versions=versions(),
         git_commit=git_commit(),

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from bridges import AUTO, engine_names
+from bridges import AUTO, LIMITS, EngineError, engine_names, require_limits
 from nm_ode.charges import LAWS
+from nm_ode.required import LARGEST
 from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.tables import Table, combination, not_allowed, unknown_name
@@ -24,6 +25,18 @@ def _known(names: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+
+
+def _on_any_system(name: str) -> str:
+    """A folder of this name can be made on Windows too."""
+    if name.partition(".")[0].lower() in _DEVICES or name.endswith("."):
+        raise not_allowed(
+            "the name of a folder on any system: no device of Windows, and without a dot at its end"
+        )
+    return name
+
+
 def _which(table: Any) -> str:
     python = "python" in table if isinstance(table, Mapping) else isinstance(table, CodeTable)
     return "<own code>" if python else "<entry>"
@@ -35,10 +48,10 @@ OwnCode = Annotated[CodeTable, Tag("<own code>")]
 class Training(Table):
     """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it."""
 
-    steps: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1, le=LARGEST)]
     batch_size: int | Literal["full"] = "full"
-    warm_steps: Annotated[int, Field(ge=0)] = 0
-    save_every: Annotated[int, Field(ge=1)] = 1
+    warm_steps: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    save_every: Annotated[int, Field(ge=1, le=LARGEST)] = 1
 
     @field_validator("batch_size", mode="before")
     @classmethod
@@ -53,13 +66,13 @@ class Solver(Table):
 
     engine: str | list[str] = AUTO
     method: str | None = None
-    rtol: Annotated[float, Field(gt=0, lt=1)] | None = None
-    atol: Annotated[float, Field(gt=0)] | None = None
-    step: Annotated[float, Field(gt=0)] | None = None
-    max_step: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    max_rhs: Annotated[int, Field(ge=1)] | None = None
-    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    rtol: Annotated[float, Field(**LIMITS["rtol"].bounds())] | None = None
+    atol: Annotated[float, Field(**LIMITS["atol"].bounds())] | None = None
+    step: Annotated[float, Field(**LIMITS["step"].bounds())] | None = None
+    max_step: Annotated[float, Field(**LIMITS["max_step"].bounds())] | None = None
+    max_steps: Annotated[int, Field(**LIMITS["max_steps"].bounds())] | None = None
+    max_rhs: Annotated[int, Field(**LIMITS["max_rhs"].bounds())] | None = None
+    max_seconds: Annotated[float, Field(**LIMITS["max_seconds"].bounds())] | None = None
     check: bool = True
 
     @field_validator("engine", mode="before")
@@ -73,6 +86,11 @@ class Solver(Table):
             if name not in known:
                 raise unknown_name(str(name), known)
         return engine
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The options that are numbers."""
+        return {name: getattr(self, name) for name in LIMITS}
 
     @property
     def engines(self) -> list[str]:
@@ -103,7 +121,7 @@ class SymmetriesTable(Table):
 class StabilityTable(Table):
     """Sharpness along the run."""
 
-    points: Annotated[int, Field(ge=2)] = 20
+    points: Annotated[int, Field(ge=2, le=LARGEST)] = 20
 
 
 class LadderTable(Table):
@@ -122,12 +140,14 @@ class LadderTable(Table):
 class Case(Table):
     """One study: model, data, objective, optimiser, and the flows to compare the run with."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100), AfterValidator(_on_any_system)
+    ]
     title: str = ""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     dtype: Literal["float64", "float32"] = "float64"
     device: str = "cpu"
-    chunk_size: Annotated[int, Field(ge=1)] | None = None
+    chunk_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     loss: Annotated[str, _known(LOSSES)] | None = None
     objective: CodeTable | None = None
     model: Annotated[Annotated[ModelTable, Tag("<entry>")] | OwnCode, Discriminator(_which)]
@@ -152,6 +172,10 @@ class Case(Table):
         if (self.loss is None) == (self.objective is None):
             given = "neither" if self.loss is None else "both"
             raise combination(f"loss, or an objective of your own: {given} was given; one must be")
+        try:
+            require_limits(dtype=self.dtype, rtol=self.solver.rtol)
+        except EngineError as error:
+            raise combination(f"solver.rtol: {error}") from None
         for i in range(len(self.flows)):
             self._require_flow_fits(i)
         self._require_ladder_fits()
@@ -182,7 +206,12 @@ class Case(Table):
             raise combination("optimizer.schedule does not go with a ladder, whose lr is constant")
         for lr in self.ladder.lr:
             for key, steps in (("steps", self.training.steps), ("warm_steps", self.training.warm_steps)):
-                exact = steps * self.optimizer.lr / lr
+                exact = steps * (self.optimizer.lr / lr)
+                if not exact < LARGEST:
+                    raise combination(
+                        f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
+                        f"{exact:g} of its steps: take a larger one"
+                    )
                 if abs(round(exact) - exact) > 1e-6 * max(exact, 1):
                     raise combination(
                         f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "

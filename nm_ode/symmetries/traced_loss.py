@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.loss import Problem
-from nm_ode.loss.objective import LossFunction, Objective, Supervised, on_device
+from nm_ode.loss.objective import LossFunction, Objective, Supervised
+from nm_ode.loss.placing import placed
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.batches import (
     Batch,
@@ -90,7 +91,9 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
         for slot in problem.layout.slots:
             model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
     return TracedLoss(
-        model, on_device(problem.objective, torch.device("cpu")), float64_on_cpu(problem.batch(first))
+        model,
+        placed(problem.objective, None, torch.device("cpu"), torch.float64),
+        float64_on_cpu(problem.batch(first)),
     )
 
 

@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_what_was_complete_and_says_how_to_go_on(case: Path, call, 
     with monkeypatch.context() as patch:
         patch.setattr(member, "solve", interrupted)
         result = call("run", case)
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "what was complete is kept" in result.stderr
     monkeypatch.setattr(member, "train", None)  # is not called again
     assert call("run", case).exit_code == 0

@@ -299,7 +299,7 @@ HALF = torch.float16
             "chunk_size would change the loss",
         ),
         (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": HALF}, "float16 is too coarse"),
-        (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": "float64"}, "dtype must be torch.float64"),
+        (nn.Linear(3, 2), "mse", REGRESSION, {"dtype": "int32"}, "dtype must be torch.float64"),
         (nn.Linear(3, 2), "mse", REGRESSION, {"chunk_size": 0}, "chunk_size must be at least 1"),
         (nn.Linear(3, 2).requires_grad_(False), "mse", REGRESSION, {}, "no trainable parameter"),
         (

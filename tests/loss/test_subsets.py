@@ -57,7 +57,9 @@ def test_batches_with_time_before_samples_keep_their_count_of_samples() -> None:
     )
 
 
-@pytest.mark.parametrize("samples", [[0, 1], np.arange(3), torch.ones(9, dtype=torch.bool), torch.tensor(2)])
+@pytest.mark.parametrize(
+    "samples", [[0.5, 1], "all", torch.ones(9, dtype=torch.bool), torch.tensor(2), 3, [20], np.array([-21])]
+)
 def test_samples_that_are_no_index_vector_or_mask_are_named(tiny: Problem, samples: Any) -> None:
     with pytest.raises(DataError, match="samples: "):
         tiny.loss(tiny.theta0, samples)

@@ -1,0 +1,71 @@
+"""Errors of a user's model and loss in one sentence: what failed, on what, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nm_ode.data.trees import named_leaves
+from nm_ode.errors import NmOdeError
+from nm_ode.loss.guards import ProblemError
+
+_DTYPES = ("scalar type", "same dtype", "dtype", "must have the same type", "not implemented for")
+_DEVICES = ("same device", "is on cpu", "on cuda")
+
+
+class EvaluationError(ProblemError):
+    """The model's or the loss's own code raised an error."""
+
+
+def failed(error: Exception, what: str, batch: Any, dtype: torch.dtype, given: Any = None) -> EvaluationError:
+    """Why `what` could not be computed on a batch, as an error to be raised from the one that it explains.
+
+    Args:
+        what: "the model" or "the loss".
+        given: what the model gave to the loss, if it came so far.
+    """
+    text = (str(error).splitlines() or ["no reason given"])[0]
+    reason = f"{type(error).__name__}: {text}"
+    return EvaluationError(
+        f"{what} could not be computed ({reason}); {_hint(error, text, batch, dtype, given)}"
+    )
+
+
+def passes_through(error: Exception) -> bool:
+    """Is it one that says enough, or that is no fault of the model's (a file that is gone, no memory)?"""
+    return isinstance(error, NmOdeError | OSError | torch.OutOfMemoryError | MemoryError)
+
+
+def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: Any) -> str:
+    seen = ", ".join(f"{place} {_shape(leaf)}" for place, leaf in list(named_leaves(batch, "batch"))[:4])
+    if given is not None and not isinstance(given, Tensor):
+        return (
+            f"the model returns {type(given).__name__}, which the loss is given as it is: take a loss that reads it, "
+            "or Problem.from_objective with an objective that picks what it needs"
+        )
+    if isinstance(error, ImportError):
+        return "what it imports must be installed before the loss can be computed"
+    if isinstance(error, IndexError) and "arget" in text:
+        return "the labels must be from 0 to the number of classes less one, as many as the model has outputs"
+    if any(word in text for word in _DEVICES):
+        return (
+            f"the batch is on the problem's device ({seen}); tensors that the model or the loss holds, but not as "
+            "parameters or buffers, must be put there by hand"
+        )
+    if any(word in text for word in _DTYPES):
+        name = str(dtype).removeprefix("torch.")
+        return (
+            f"parameters, buffers and floating-point data are {name} here ({seen}); tensors that the model or the "
+            f"loss holds otherwise must be {name} too, and targets of the dtype that the loss asks for"
+        )
+    if isinstance(given, Tensor):
+        return f"it was given the model's output {_shape(given)} and the batch: {seen}"
+    return f"it was given the batch: {seen}"
+
+
+def _shape(leaf: Any) -> str:
+    if not isinstance(leaf, Tensor):
+        return type(leaf).__name__
+    return f"of shape {tuple(leaf.shape)}, {str(leaf.dtype).removeprefix('torch.')}"

@@ -1,0 +1,189 @@
+"""How many digits of a problem's gradient are true: its rounding noise, measured.
+
+A model may compute in float32 or bfloat16 inside, whatever the dtype of theta; a solver that is asked for more digits
+than the gradient has takes ever smaller steps and does not end. The noise is what is left of the gradient along a
+short segment after differences have taken out all that is smooth (Moré & Wild 2011, "Estimating computational noise",
+§3: the k-th differences of noise of variance σ² have the variance σ² (2k)!/(k!)²).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nm_ode.loss.problem import Problem
+
+_SAMPLES = slice(0, 64)
+_ORDERS = range(2, 5)  # of the differences
+_STEP = 1e-9  # relative to theta: so short that no kink is likely to lie in a segment, and eps/step a good derivative
+_OWN = 30.0  # roundings of the problem's own dtype that are nothing out of the ordinary
+_MOST = 16.0  # roundings of a coarser dtype that it can explain; what is above comes from kinks
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What is true of a gradient.
+
+    Attributes:
+        noise: 2-norm of the gradient's rounding noise, relative to the gradient or to the change that theta's own size
+            makes in it, whichever is larger.
+        coarse: where what is computed from theta is of a coarser dtype than the problem's, "float32 in '1' (RMSNorm)".
+        own: the noise is that of the problem's own dtype, and nothing out of the ordinary.
+    """
+
+    noise: float
+    coarse: tuple[str, ...] = ()
+    own: bool = True
+
+    def words(self) -> str:
+        """ "the gradient is good to 4e-08 of its size (float32 in '1' (RMSNorm))"."""
+        where = f" ({', '.join(self.coarse)})" if self.coarse else ""
+        return f"the gradient is good to {self.noise:.0e} of its size{where}"
+
+
+_MEASURED: WeakKeyDictionary[Problem, Precision] = WeakKeyDictionary()
+
+
+def gradient_precision(problem: Problem, *, kinked: bool) -> Precision:
+    """The rounding noise of ∇L at theta0, on a few samples; measured once for a problem.
+
+    Seven to thirty gradients over at most 64 samples, and one forward pass that looks at the dtypes inside.
+
+    Args:
+        kinked: does the gradient jump? In float32 a jump cannot be told from rounding: then the dtypes alone count.
+    """
+    if problem not in _MEASURED:
+        _MEASURED[problem] = _measured(problem, kinked)
+    return _MEASURED[problem]
+
+
+def _measured(problem: Problem, kinked: bool) -> Precision:
+    eps = torch.finfo(problem.dtype).eps
+    coarsest, coarse = _coarse_dtypes(problem)
+    if coarsest > eps:
+        # A long segment, so that its points are rounded differently: what is smooth takes higher differences.
+        noise = min(_noise(problem, coarsest / 8, seed=0, orders=range(2, 7)), _MOST * coarsest)
+        if not noise <= _OWN * eps:
+            return Precision(noise, coarse, own=False)
+    step = _STEP if problem.dtype == torch.float64 else eps
+    if kinked and problem.dtype != torch.float64:
+        return Precision(eps)
+    noise = _noise(problem, step, seed=0)
+    if noise <= _OWN * eps:
+        return Precision(max(noise, eps / 2))
+    # Either one unit has passed its kink by chance, or it is noise, of which a longer segment shows more.
+    again = min(noise, *(_noise(problem, step, seed) for seed in (1, 2)))
+    if again <= _OWN * eps:
+        return Precision(max(again, eps / 2))
+    longer = min(_noise(problem, 30 * step, seed) for seed in (3, 4))
+    return Precision(max(again, longer), own=False)
+
+
+def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) -> float:
+    """Along a segment of random direction, in steps of `step` times theta; 0 where nothing can be measured."""
+    points = orders.stop + 2
+    theta = problem.theta0.double()
+    direction = _direction(problem, theta, seed)
+    at = (theta + step * (1 + i) * direction for i in range(points))
+    gradients = torch.stack([problem.grad(point.to(problem.theta0), _SAMPLES).double() for point in at])
+    scale = max(
+        float(gradients[0].norm()), float((gradients[-1] - gradients[0]).norm()) / ((points - 1) * step)
+    )
+    if not 0 < scale < math.inf:
+        return 0.0
+    found, differences = [], gradients
+    for order in range(1, orders.stop):
+        differences = differences[1:] - differences[:-1]
+        if order in orders:
+            # The median along the segment: a kink is in few differences.
+            share = math.factorial(order) / math.sqrt(math.factorial(2 * order))
+            found.append(share * float(differences.norm(dim=1).median()) / scale)
+    return min(found)
+
+
+def _direction(problem: Problem, theta: Tensor, seed: int) -> Tensor:
+    """Random, in each parameter of its own size; one that is zero has the size of the smallest that is not."""
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(theta.shape, dtype=theta.dtype, generator=generator).to(theta.device)
+    sizes = [float(part.square().mean().sqrt()) for part in problem.layout.split(theta)]
+    smallest = min((size for size in sizes if size > 0), default=1.0)
+    parts = problem.layout.split(random)
+    return torch.cat(
+        [(part * (size or smallest)).reshape(-1) for part, size in zip(parts, sizes, strict=True)]
+    )
+
+
+def _coarse_dtypes(problem: Problem) -> tuple[float, tuple[str, ...]]:
+    """The rounding of the coarsest dtype that what depends on theta passes through, and where such dtypes occur."""
+    looking = _Dtypes(problem.theta0, torch.finfo(problem.dtype).eps)
+    with looking.in_modules_of(problem.model), looking:
+        problem.loss_graph()
+    return looking.coarsest, tuple(looking.found)
+
+
+class _Dtypes(TorchDispatchMode):
+    """Follows what is computed from theta, detached or not, by its memory, and looks at its dtypes."""
+
+    def __init__(self, theta: Tensor, eps: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.coarsest, self.found = eps, dict[str, None]()
+        self._eps, self._inside = eps, list[str]()
+        self._alive = [theta]  # so that no memory is used twice
+        self._from_theta = {_memory(theta)}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        depends = any(self._depends(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
+        made = func(*args, **(kwargs or {}))
+        if depends:
+            for leaf in pytree.tree_leaves(made):
+                if isinstance(leaf, Tensor):
+                    self._alive.append(leaf)
+                    self._from_theta.add(_memory(leaf))
+                    self._look_at(leaf.dtype)
+        return made
+
+    def _look_at(self, dtype: torch.dtype) -> None:
+        if not (dtype.is_floating_point or dtype.is_complex):
+            return
+        eps = torch.finfo(dtype).eps
+        self.coarsest = max(self.coarsest, eps)
+        if eps > self._eps:
+            where = self._inside[-1] if self._inside else "the loss"
+            self.found[f"{str(dtype).removeprefix('torch.')} in {where}"] = None
+
+    def _depends(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta
+
+    @contextmanager
+    def in_modules_of(self, model: nn.Module) -> Iterator[None]:
+        """Inside, it is known which module computes."""
+        hooks = []
+        for name, module in model.named_modules():
+            label = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
+
+            def enter(_module: nn.Module, _args: Any, label: str = label) -> None:
+                self._inside.append(label)
+
+            def leave(_module: nn.Module, _args: Any, _made: Any) -> None:
+                self._inside.pop()
+
+            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _memory(tensor: Tensor) -> int | None:
+    """Of what a tensor views; None for a sparse one, which has none of its own."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None

@@ -1,0 +1,139 @@
+"""A first look at a model, a loss and data: a few forward passes that show what makes no function of theta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nm_ode.loss import guards, randomness
+from nm_ode.loss.batching import DeviceBatches
+from nm_ode.loss.evaluation import Evaluation
+from nm_ode.loss.explain import EvaluationError
+from nm_ode.loss.finite import close, require_finite_data
+from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.labels import ignored_label, require_labels
+from nm_ode.loss.objective import Objective, Supervised, require_pair
+from nm_ode.loss.purity import Passes
+
+SAMPLES = 64
+"""So many are evaluated where one forward pass is enough to know."""
+
+
+def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few: slice) -> None:
+    """Refuse what is no deterministic function of theta, on some samples; then let `at` watch what it evaluates.
+
+    Random generators are left as they were.
+
+    Raises:
+        ProblemError: the loss cannot be computed, is random, or a pass changes what another reads.
+        DataError: labels of no class, or values that are not finite.
+    """
+    with randomness.left_as_they_are(*_roots(at), objective, batches.source):
+        batch = _read(batches, few)
+        passes = Passes(at.roots, at.parameters)
+        at.set(at.theta)
+        if isinstance(objective, Supervised):
+            require_pair(batch)
+            _look_at_labels(at, objective, batches, batch, passes)
+        with passes.one(settled=False), torch.no_grad():
+            losses = [at.loss(batch)]
+        with passes.one(repeated=True):
+            loss = _loss_without_draws(at, objective, batch)
+            guards.refuse_other_model(loss, at.parameters)
+        losses.append(loss.detach())
+        for theta in _others(at.theta):
+            at.set(theta)
+            try:
+                with passes.one(), torch.no_grad():
+                    at.loss(batch)
+            except EvaluationError:  # a theta at which it is not defined
+                continue
+        at.set(at.theta)
+        with torch.no_grad():
+            losses.append(at.loss(batches.batch(few)))
+        unread = passes.unread(lambda: list(at.loss_and_grad(batch)))
+        _refuse_differences(losses)
+        at.watch(unread)
+        if batches.in_memory:
+            require_finite_data(
+                batches.batch(None), len(batches), lambda some: _sum_of_all(at, batches.batch(some)), few.stop
+            )
+
+
+def _roots(at: Evaluation) -> list[nn.Module]:
+    return [module for _, module in at.roots]
+
+
+def _read(batches: DeviceBatches, few: slice) -> Any:
+    """The samples; from a source that is read, twice."""
+    batch = batches.batch(few)
+    if not batches.in_memory:
+        drawn = randomness.draws(lambda: batches.batch(few), batches.source)
+        if drawn:
+            raise ProblemError(
+                f"the loss is random: reading samples draws from {' and '.join(drawn)}, so they differ every time; "
+                "read them without random augmentation"
+            )
+    return batch
+
+
+def _look_at_labels(
+    at: Evaluation, objective: Supervised, batches: DeviceBatches, batch: Any, passes: Passes
+) -> None:
+    """Before the loss, for on a GPU torch's own check of labels ends the process."""
+    if ignored_label(objective.loss_fn) is None:
+        return
+    model = at.roots[0][1]
+    with passes.one(settled=False), torch.no_grad():
+        try:
+            output = model(batch[0])
+        except Exception:  # is explained where the loss is computed
+            return
+    require_labels(
+        objective.loss_fn, output, (batches.batch(None) if batches.in_memory else batch)[1], "data[1]"
+    )
+
+
+def _loss_without_draws(at: Evaluation, objective: Objective, batch: Any) -> Tensor:
+    """A pass in which no generator may move: a drawn number may be without effect this time."""
+    losses: list[Tensor] = []
+
+    def run() -> None:
+        losses.append(at.loss(batch))
+
+    drawn = randomness.draws(run, *_roots(at), objective)
+    if drawn:
+        where = randomness.module_that_draws(run, dict(at.roots))
+        raise ProblemError(
+            f"the loss is random: {f'module {where}' if where else 'the objective'} draws from "
+            f"{' and '.join(drawn)}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
+        )
+    return losses[0]
+
+
+def _others(theta: Tensor) -> Iterator[Tensor]:
+    """Places where a model may do what it does not do at its start: a larger theta, and one of another direction."""
+    yield 3 * theta
+    noise = torch.randn(
+        theta.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=theta.dtype, device="cpu"
+    )
+    yield noise.to(theta.device) * theta.square().mean().sqrt().clamp(min=0.1) + theta
+
+
+def _refuse_differences(losses: list[Tensor]) -> None:
+    first, *others = losses
+    for other in others:
+        if not close(first, other):
+            raise ProblemError(
+                f"the loss is random, or depends on the evaluations before: the same theta and data gave {first:.6g} "
+                f"and {other:.6g}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
+            )
+
+
+def _sum_of_all(at: Evaluation, batch: Any) -> Tensor:
+    """Finite if the loss and its gradient are."""
+    loss, gradient = at.loss_and_grad(batch)
+    return loss + 0 * gradient.sum()

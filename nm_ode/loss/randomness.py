@@ -1,0 +1,138 @@
+"""Does a forward pass draw random numbers? Judged by the generators themselves, not by what came out."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nm_ode.loss.reachable import reachable
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A source of random numbers: where it was found, and how its state is read and put back."""
+
+    name: str
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+
+    def state(self) -> bytes:
+        """Something that changes when a number is drawn."""
+        return pickle.dumps(_plain(self.get()))
+
+
+def generators(*held_by: Any) -> list[Generator]:
+    """torch's on every device, NumPy's and Python's, and those that these modules and functions hold."""
+    found = [
+        Generator("torch's generator", torch.get_rng_state, torch.set_rng_state),
+        Generator("NumPy's global generator", np.random.get_state, np.random.set_state),
+        Generator("Python's module random", random.getstate, random.setstate),
+    ]
+    if torch.cuda.is_initialized():
+        for i in range(torch.cuda.device_count()):
+            found.append(
+                Generator(
+                    f"torch's generator of cuda:{i}",
+                    functools.partial(torch.cuda.get_rng_state, i),
+                    functools.partial(torch.cuda.set_rng_state, device=i),
+                )
+            )
+    held = (_generator(place, thing) for place, thing in reachable(held_by))
+    return found + [generator for generator in held if generator is not None]
+
+
+@contextmanager
+def left_as_they_are(*held_by: Any) -> Iterator[None]:
+    """All generators have at the end the state that they had at the beginning: the caller's draws do not change."""
+    kept = [(generator, generator.get()) for generator in generators(*held_by)]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            generator.set(state)
+
+
+def draws(run: Callable[[], object], *held_by: Any) -> list[str]:
+    """Names of the generators that a run draws from; () if it draws nothing.
+
+    A run that seeds a generator first, and so draws the same every time, counts as drawing nothing if it ran before.
+    """
+    watched = generators(*held_by)
+    before = [generator.state() for generator in watched]
+    with _Drawn() as drawn:
+        run()
+    found = [
+        generator.name for generator, state in zip(watched, before, strict=True) if generator.state() != state
+    ]
+    return found or sorted(drawn.found)
+
+
+def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module]) -> str | None:
+    """The innermost module in whose forward numbers are drawn, as "'1.drop' (Drop)"; None if it is none."""
+    watched = generators(*roots.values())
+    handles, found = [], list[str]()
+    entered: list[list[bytes]] = []
+
+    def before(*_: Any) -> None:
+        entered.append([generator.state() for generator in watched])
+
+    def after(name: str, module: nn.Module, *_: Any) -> None:
+        if entered and entered.pop() != [generator.state() for generator in watched]:
+            found.append(f"{name or 'the model'!r} ({type(module).__name__})")
+
+    for prefix, root in roots.items():
+        for name, module in root.named_modules():
+            handles.append(module.register_forward_pre_hook(before))
+            handles.append(module.register_forward_hook(functools.partial(after, prefix + name)))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+class _Drawn(TorchDispatchMode):
+    """Sees the generators that are passed to torch's operations, wherever they are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        passed = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, torch.Generator)]
+        before = [generator.get_state() for generator in passed]
+        made = func(*args, **(kwargs or {}))
+        for generator, state in zip(passed, before, strict=True):
+            if not torch.equal(generator.get_state(), state):
+                self.found.add("a torch.Generator of its own")
+        return made
+
+
+def _generator(place: str, thing: Any) -> Generator | None:
+    name = f"the generator {place!r}"
+    if isinstance(thing, torch.Generator):
+        return Generator(name, thing.get_state, thing.set_state)
+    if isinstance(thing, np.random.Generator):
+        thing = thing.bit_generator
+    if isinstance(thing, np.random.BitGenerator):
+        return Generator(name, lambda: thing.state, lambda state: setattr(thing, "state", state))
+    if isinstance(thing, np.random.RandomState):
+        return Generator(name, thing.get_state, thing.set_state)
+    if isinstance(thing, random.Random):
+        return Generator(name, thing.getstate, thing.setstate)
+    return None
+
+
+def _plain(state: Any) -> Any:
+    return state.cpu().numpy().tobytes() if isinstance(state, Tensor) else state

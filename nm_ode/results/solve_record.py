@@ -1,0 +1,103 @@
+"""What a solution of a flow says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import xarray as xr
+
+from nm_ode.parameters import Layout
+from nm_ode.results.codec import attributes, decode
+from nm_ode.results.records import Beside
+
+CheckVerdict = Literal["measured", "bound", "same_steps", "too_loose", "stopped"]
+"""What the distance to a second solve says of a solver's own error.
+
+    measured    the second solve is a finer one, by other steps
+    bound       it is a coarser one, where rounding leaves no room for a finer: the error is at most about that
+    same_steps  nothing: both took the same steps
+    too_loose   nothing: the tolerances admit as much as the solution moves
+    stopped     nothing from where the second solve stopped
+"""
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """A solution of a flow: which flow, how it was solved, what it cost, and how its own error was checked.
+
+    Attributes:
+        flow, title: its name in the tree, and for a reader.
+        beside: over whose samples its loss is, where the run is on minibatches.
+        expected_order: in lr, by theory, for smooth losses.
+        map_order: of the iterated-map form, whose truncation can be read off a run.
+        choice: why this engine and method.
+        kinks: operations whose derivative jumps.
+        rtol_requested: where another was used.
+        step: of a fixed-step method.
+        status, message: "success", or what stopped the solver.
+        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
+        probe_rhs_evaluations: spent on measuring the stiffness.
+        check: how the solver's own error was measured; None if it was not.
+        check_verdict: what that says; None where nothing was checked.
+        check_status: how the second solve ended.
+        dtype: in which the field was computed.
+        rtol_floor: the smallest rtol that the rounding of the field admits, dimensionless.
+        gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless.
+        coarse: where the model computes in a coarser dtype, which the noise comes from.
+        start_time: flow time of the start.
+        lr: the learning rate that the field is that of; None where it depends on none.
+        warm_start: did it start with the state that an optimiser under way had?
+        restarts: how often the solve was cut off and went on from a checkpoint; all counts are of the whole, but that
+            the Julia engine counts steps from the last restart on.
+    """
+
+    flow: str
+    title: str
+    expected_order: int
+    engine: str
+    engine_version: str
+    method: str
+    choice: str
+    rtol: float
+    atol: float
+    layout: Layout
+    kinks: tuple[str, ...] = ()
+    beside: Beside | None = None
+    map_order: int | None = None
+    rtol_requested: float | None = None
+    step: float | None = None
+    status: str = "success"
+    message: str = ""
+    gradients_per_rhs: int = 1
+    hvps_per_rhs: int = 0
+    third_derivatives_per_rhs: int = 0
+    rhs_evaluations: int = 0
+    gradient_evaluations: int = 0
+    hvp_evaluations: int = 0
+    third_derivative_evaluations: int = 0
+    probe_rhs_evaluations: int = 0
+    steps: int = 0
+    rejected_steps: int = 0
+    wall_seconds: float = 0.0
+    check: str | None = None
+    check_verdict: CheckVerdict | None = None
+    check_status: str | None = None
+    check_rhs_evaluations: int | None = None
+    dtype: str | None = None
+    rtol_floor: float | None = None
+    gradient_noise: float | None = None
+    coarse: tuple[str, ...] = ()
+    start_time: float | None = None
+    lr: float | None = None
+    warm_start: bool = False
+    restarts: int = 0
+
+
+def solve_info(solution: xr.Dataset) -> SolveInfo:
+    """Of a solution of `solve`.
+
+    Raises:
+        ResultError: the dataset is none.
+    """
+    return decode(SolveInfo, attributes(solution))

@@ -1,0 +1,73 @@
+"""Is there memory for a case? Asked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nm_ode.errors import ArgumentError
+from nm_ode.loss import Problem
+from nm_ode.memory import in_words, require_memory
+from nm_ode.observers.room import require_room
+from nm_ode.studies.errors import CaseError
+from nm_ode.studies.schema import Case
+
+_COPIES = 4  # of the parameters, at least: the model, the problem's copy, theta and its gradient
+
+
+def built(build: Callable[[], nn.Module], path: Path) -> nn.Module:
+    """The network, unless its parameters alone are more than there is memory for.
+
+    Raises:
+        CaseError: they are, or torch cannot make it.
+    """
+    try:
+        # On this device tensors have a shape and no numbers. A network that needs some is tried as it is.
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build().parameters())
+    except Exception:
+        count = 0
+    try:
+        require_memory(
+            _COPIES * 8 * count, f"a model of {count} parameters, to be trained,", "make it smaller"
+        )
+        return build()
+    except ArgumentError:
+        raise
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CaseError(f"{path}: model: it cannot be made: {reason}") from None
+
+
+def require_case_fits(case: Case, path: Path, problem: Problem) -> None:
+    """Raises CaseError for a run or a solution whose numbers are more than there is memory for."""
+    training, size = case.training, problem.layout.size
+    for place, steps, save_every in _runs(case):
+        try:
+            require_room(problem, steps, save_every)
+        except ArgumentError as error:
+            raise CaseError(f"{path}: {place}: {error}") from None
+    if case.flows:
+        samples = training.steps // training.save_every + 1
+        try:
+            require_memory(
+                2 * 8 * samples * size,
+                f"a run and a solution of {samples} samples and {size} parameters ({in_words(8 * size)} each)",
+                "raise save_every",
+            )
+        except ArgumentError as error:
+            raise CaseError(f"{path}: training.save_every: {error}") from None
+
+
+def _runs(case: Case) -> Iterator[tuple[str, int, int]]:
+    """Key, steps and how often theta is kept, of each run that the case takes."""
+    training = case.training
+    yield "training.steps", training.steps, training.save_every
+    if training.warm_steps:
+        yield "training.warm_steps", training.warm_steps, training.warm_steps
+    for lr in case.ladder.lr if case.ladder is not None else ():
+        steps = round(training.steps * case.optimizer.lr / lr)
+        yield f"ladder.lr = {lr:g}", steps, steps
