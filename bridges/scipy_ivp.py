@@ -50,14 +50,16 @@ class ScipyEngine(SteppedEngine):
 class _Adaptive:
     def __init__(self, method: Any, problem: OdeProblem, rhs: Rhs) -> None:
         self._evaluations = 0
+        times, remembered = problem.times, dict(problem.memory)
 
         def field(t: float, y: Array) -> Array:
+            if "rate" in remembered:  # of the start, which the step before had found
+                return remembered.pop("rate").copy()
             self._evaluations += 1
             dy = np.empty_like(y)
             rhs(t, y, dy)
             return dy
 
-        times, remembered = problem.times, problem.memory.get("step")
         self._solver = method(
             field,
             times[0],
@@ -67,7 +69,7 @@ class _Adaptive:
             atol=problem.atol,
             max_step=np.inf if problem.max_step is None else problem.max_step,
             # SciPy refuses a first step beyond the end, to which it would be cut.
-            first_step=None if remembered is None else min(float(remembered[0]), times[-1] - times[0]),
+            first_step=min(float(remembered["step"][0]), times[-1] - times[0]) if remembered else None,
         )
         self._dense: Any = None
         self.steps = 0
@@ -97,8 +99,8 @@ class _Adaptive:
         return np.asarray(self._dense(t))
 
     def memory(self) -> dict[str, Array]:
-        """The length of the step to come; state and rate say all else of a one-step method."""
-        return {"step": np.array([self._solver.h_abs])}
+        """The length of the step to come, and the rate at its start; no more is there to a one-step method."""
+        return {"step": np.array([self._solver.h_abs]), "rate": self._solver.f}
 
     def release(self) -> None:
         """SciPy's solvers hold functions that hold them."""

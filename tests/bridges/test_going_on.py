@@ -58,7 +58,9 @@ def test_it_ends_where_it_would_have_ended(engine: str, method: str) -> None:
             if last.memory:
                 np.testing.assert_array_equal(y, whole[i])
         if last.memory:
+            # Whether a check took other steps is read off these.
             assert solution.statistics.steps == ending.statistics.steps
+            assert solution.statistics.rhs_evaluations == ending.statistics.rhs_evaluations
         if ending.error_estimates is not None:
             assert solution.error_estimates is not None
             np.testing.assert_array_equal(solution.error_estimates, ending.error_estimates)

@@ -12,7 +12,7 @@ from nm_ode.results import solve_info
 from nm_ode.studies import load_case, run_case
 
 FLOWS = '"gradient", { kind = "modified", order = 2, form = "hessian" }]'
-LADDER = "[ladder]\nlr = [0.05, 0.1]\n[solver]"
+LADDER = '[ladder]\nlr = [0.05, 0.1]\n[solver]\nengine = "scipy"'
 
 
 class CutOffError(Exception):
