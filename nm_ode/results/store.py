@@ -71,18 +71,12 @@ def _verified_tree(path: Path) -> xr.DataTree:
     }
     store = VerifiedStore(path, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
-    try:
+    with _readable(path):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         for node in tree.subtree:
             for variable in node.dataset.variables.values():
                 if "param" not in variable.dims:
                     variable.load()
-    except (StoreError, MemoryError):
-        raise
-    except Exception as error:  # each file is what was written
-        raise StoreError(
-            f"{path} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
-        ) from None
     for name in ("digests", "digest"):
         del tree.attrs[name]
     return tree
@@ -145,20 +139,20 @@ class StoreWriter:
         """A group that is complete, or None. One that is damaged is thrown away, and counts as absent.
 
         Raises:
-            WriteError: it cannot be removed.
+            StoreError: it is what was written, and cannot be read for another reason.
+            WriteError: it is damaged, and cannot be removed.
         """
         digests = self._root.digests.get(group)
         if digests is None:
             return None
-        store = VerifiedStore(self._partial / group, digests)
+        folder = self._partial / group
+        store = VerifiedStore(folder, digests)
         try:
             store.require_all()
-            found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
-        except MemoryError:
-            raise
-        except Exception as error:
-            why = str(error) if isinstance(error, DamageError) else f"{self._partial / group}: {error}"
-            self.discarded.append(f"{why}; it was thrown away and is computed again")
+            with _readable(folder):
+                found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
+        except DamageError as error:
+            self.discarded.append(f"{error}; it was thrown away and is computed again")
             with self._explained():
                 self._remove(group)
             return None
@@ -321,6 +315,19 @@ class StoreWriter:
                 f"{error.filename or self._partial}: {error.strerror or error}; what was complete is kept, run the "
                 "same command again when there is room and access"
             ) from None
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Files that are what was written may yet be of another version of the libraries."""
+    try:
+        yield
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{folder} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _require_folder(path: Path) -> None:

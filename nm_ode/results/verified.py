@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import stat
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from nm_ode.results.identity import StoreError
+
+_GONE = {errno.EIO, errno.EISDIR, errno.ELOOP}
+"""What a file answers that will not be read at another time either."""
 
 
 class DamageError(StoreError):
@@ -54,23 +59,37 @@ class VerifiedStore(Store):
         """A file's bytes.
 
         Raises:
-            DamageError: it is missing, is not what was written, or cannot be read.
+            DamageError: it is missing, or not what was written.
+            StoreError: it cannot be read for another reason, which may pass.
         """
         try:
             content = (self._folder / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._damage(f"{key} is missing") from None
         except OSError as error:
-            raise self._damage(f"{key} cannot be read ({error.strerror})") from None
+            raise self._error(key, error) from None
         if sha256(content) != self._digests[key]:
             raise self._damage(f"{key} is not what was written")
         return content
 
     def require_all(self) -> None:
-        """Raises DamageError unless each file is there; what is in it is verified when it is read."""
+        """Look whether each file is there; what is in it is verified when it is read.
+
+        Raises:
+            DamageError, StoreError: as `read`.
+        """
         for key in self._digests:
-            if not (self._folder / key).is_file():
-                raise self._damage(f"{key} is missing")
+            try:
+                mode = (self._folder / key).stat().st_mode
+            except OSError as error:
+                raise self._error(key, error) from None
+            if not stat.S_ISREG(mode):
+                raise self._damage(f"{key} is no file")
+
+    def _error(self, key: str, error: OSError) -> StoreError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return self._damage(f"{key} is missing")
+        if error.errno in _GONE:
+            return self._damage(f"{key} cannot be read ({error.strerror})")
+        return StoreError(f"{self._name}/{key} cannot be read ({error.strerror})")
 
     def _damage(self, what: str) -> DamageError:
         return DamageError(f"{self._name} is damaged: {what}" + (f"; {self._remedy}" if self._remedy else ""))

@@ -347,6 +347,23 @@ def test_groups_that_nothing_says_whose_they_are_do_not_count(tmp_path: Path, na
     assert [path.name for path in root.parent.iterdir()] == ["zarr.json"]
 
 
+def test_a_group_that_cannot_be_read_just_now_is_kept(tmp_path: Path, monkeypatch) -> None:
+    unfinished(tmp_path)
+    writer, plain = StoreWriter(tmp_path / "run.zarr", IDENTITY), Path.read_bytes
+
+    def crowded(path: Path) -> bytes:
+        if path.name == "0":
+            raise OSError(24, "Too many open files", str(path))
+        return plain(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", crowded)
+        with pytest.raises(StoreError, match=r"discrete/\S+ cannot be read \(Too many open files\)"):
+            writer.read("discrete")
+    xr.testing.assert_equal(writer.read("discrete"), dataset())
+    assert writer.discarded == []
+
+
 def test_a_failed_store_whose_identity_is_another_is_not_touched(store: Path) -> None:
     before = {path: path.read_bytes() for path in files_of(store)}
     with pytest.raises(StoreError, match="another case"):
