@@ -135,8 +135,8 @@ def require_times(times: Any) -> NDArray[np.float64]:
         raise EngineError(
             f"sample times must be a non-empty vector of finite numbers; times[{wrong[0]}] = {found[wrong[0]]}"
         )
-    if np.abs(found).max() > 1e300:
-        raise EngineError("sample times must lie between -1e300 and 1e300")
+    if np.abs(found).max() > 1e100:
+        raise EngineError("sample times must lie between -1e100 and 1e100")
     back = np.flatnonzero(np.diff(found) <= 0)
     if back.size:
         before, after = found[back[0] : back[0] + 2].tolist()
@@ -144,6 +144,8 @@ def require_times(times: Any) -> NDArray[np.float64]:
             f"sample times must increase strictly, the first being the start; times[{back[0]}] = {before!r} is "
             f"followed by {after!r}"
         )
+    if found.size > 1 and not found[-1] - found[0] >= 1e-100:
+        raise EngineError(f"sample times must span 1e-100 at least; they span {found[-1] - found[0]:g}")
     if (np.diff(found - found[0]) <= 0).any():
         raise EngineError(
             "sample times must increase strictly from the start too: so far from it, some cannot be told apart"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bridges.engine import Engine
-from bridges.engines import engines_with, get_engine
-from bridges.errors import EngineError, UnknownMethodError
+from bridges.engines import ENGINES, engine_names, engines_with, get_engine
+from bridges.errors import EngineError, UnknownEngineError, UnknownMethodError
 from bridges.methods import Kind, Method
 from bridges.problem import OdeProblem
 from bridges.registry import did_you_mean
@@ -26,6 +26,9 @@ def require_options(engine: str, method: str | None, step: float | None) -> None
             given = "method" if method is not None else "step"
             raise EngineError(f"{given} goes with a named engine, not with 'auto': name one")
         return
+    if engine not in ENGINES:
+        known = (*engine_names(), AUTO)
+        raise UnknownEngineError(f"no engine is called {engine!r}{did_you_mean(engine, known)}")
     resolve_method(get_engine(engine), method, step)
 
 

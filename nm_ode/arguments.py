@@ -73,17 +73,27 @@ def as_vector(
     Raises:
         ArgumentError: another shape, complex numbers, or what is no vector of numbers.
     """
-    tensor = as_tensor(value, name, error=error)
-    if tensor.layout is not torch.strided or tensor.is_meta:
-        raise error(f"{name} must be a dense vector with values; {said(value)} was given")
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise error(f"{name} must be real numbers; {said(value)} was given")
+    tensor = as_real(value, name, error=error)
     if tensor.shape != like.shape:
         raise error(f"{name} has shape {tuple(tensor.shape)}; this problem's theta has {tuple(like.shape)}")
-    vector = outside_inference(tensor.detach()).to(like).contiguous()
+    vector = tensor.to(like).contiguous()
     if finite:
         require_finite(vector, name, error=error)
     return vector
+
+
+def as_real(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Tensor:
+    """A dense tensor of real numbers without a graph, of any shape: `value` itself, or made of an array or a list.
+
+    Raises:
+        ArgumentError: complex numbers, truth values, or no numbers at all.
+    """
+    tensor = as_tensor(value, name, error=error)
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise error(f"{name} must be a dense tensor with values; {said(value)} was given")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise error(f"{name} must be real numbers; {said(value)} was given")
+    return outside_inference(tensor.detach())
 
 
 def require_finite(tensor: Tensor, name: str, *, error: type[NmOdeError] = ArgumentError) -> None:
@@ -159,15 +169,13 @@ def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     """
     if isinstance(value, Tensor):
         return value
-    refusal = error(
-        f"{name} must be a vector of numbers (a tensor, an array, a list); {said(value)} was given"
-    )
+    refusal = error(f"{name} must be numbers (a tensor, an array, a list); {said(value)} was given")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple | range):
         raise refusal
     if isinstance(value, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in value):
         raise error(
-            f"{name} is a list of tensors; give one vector, such as "
-            "torch.nn.utils.parameters_to_vector(model.parameters())"
+            f"{name} is a list of tensors; give one tensor (torch.stack, or of a model's parameters "
+            "torch.nn.utils.parameters_to_vector)"
         )
     try:
         with warnings.catch_warnings():

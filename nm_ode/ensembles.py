@@ -13,6 +13,7 @@ from nm_ode.arguments import as_count, as_vector, said
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
+from nm_ode.modes import in_own_modes
 from nm_ode.optimizers import Optimizer, describe, require_optimizer
 from nm_ode.required import as_seed
 from nm_ode.results import EnsembleInfo, annotate, write
@@ -20,6 +21,7 @@ from nm_ode.results import EnsembleInfo, annotate, write
 _NUMBERS = 2**18  # parameters of the members that step together: their states stay in a CPU's caches
 
 
+@in_own_modes
 def sgd_ensemble(
     problem: Problem,
     optimizer: Optimizer,
@@ -84,7 +86,7 @@ def _ends(
     state = start.expand(len(draws), -1)
     for step in range(steps):
         batches = torch.stack(
-            [torch.randint(problem.n_samples, (batch_size,), generator=draw) for draw in draws]
+            [torch.randint(problem.n_samples, (batch_size,), generator=draw, device="cpu") for draw in draws]
         )
         _, gradients = problem.ensemble_loss_and_grad(state[:, : len(start)], batches)
         if step == 0:
@@ -95,9 +97,9 @@ def _ends(
 
 def _generators(n_samples: int, shape: tuple[int, int], members: int, seed: int) -> list[torch.Generator]:
     """One a member, at their places in one stream: each draws all its batches before the next one begins."""
-    stream, made = torch.Generator().manual_seed(seed), []
+    stream, made = torch.Generator("cpu").manual_seed(seed), []
     for _ in range(members):
-        made.append(torch.Generator())
+        made.append(torch.Generator("cpu"))
         made[-1].set_state(stream.get_state())
-        torch.randint(n_samples, shape, generator=stream)
+        torch.randint(n_samples, shape, generator=stream, device="cpu")
     return made

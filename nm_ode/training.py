@@ -19,6 +19,7 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
+from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.observers.room import require_room
 from nm_ode.optimizers import (
@@ -53,6 +54,7 @@ class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, 
         self.run = run
 
 
+@in_own_modes
 def train(
     problem: Problem,
     optimizer: Optimizer,

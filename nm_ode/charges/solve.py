@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from bridges import Engine, OdeProblem, choose, get_engine
+from bridges import AUTO, ENGINES, Engine, EngineError, OdeProblem, choose, get_engine, solve_with
 from nm_ode.charges.driven import driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
@@ -16,10 +18,11 @@ from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.predict import as_prediction
 from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo
-from nm_ode.solving import require_options
+from nm_ode.solving.options import options
 
 Array = NDArray[np.float64]
 
+_SMALLEST = 1e-90  # charge
 _STIFFNESS = 2.0  # b/m times a step is 2(1−β)/(1+β), at most this
 
 
@@ -27,7 +30,7 @@ def solve_charges(
     run: xr.Dataset,
     law: str = "second_order",
     *,
-    engine: str = "auto",
+    engine: str | None = AUTO,
     method: str | None = None,
     rtol: float = 1e-9,
     atol: float | None = None,
@@ -56,17 +59,20 @@ def solve_charges(
     """
     require_dataset(run, "run", "nm_ode.train")
     title = law_named(law).title
+    _require_no_step(engine, method)
+    asked = options(engine, method, rtol=rtol, atol=atol)
+    asked.require(torch.float64)
+    engine, method, rtol, atol = asked.engine, asked.method, asked.rtol or 1e-9, asked.atol
     equation = _equation(run, law)
-    require_options(engine, method, None)
-    if engine == "auto":
+    if engine == AUTO:
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
         engine, method = choice.engine, choice.method
     solver = get_engine(engine)
-    if method in (None, "auto"):
+    if method in (None, AUTO):
         method = solver.laws_method
     assert method is not None
     if atol is None:
-        atol = rtol * max(float(np.abs(equation.solved_in(equation.start)).max()), np.finfo(float).tiny)
+        atol = rtol * max(float(np.abs(equation.solved_in(equation.start)).max()), _SMALLEST)
     if solver.capabilities.laws:
         # All charges in one solve of the engine's own, which is given the drivers of every step.
         charges, evaluations = solver.solve_laws(
@@ -86,7 +92,31 @@ def solve_charges(
     info = LawInfo(
         law, title, engine=engine, method=method, rtol=rtol, atol=atol, rhs_evaluations=evaluations
     )
+    _require_answer(charges, equation, f"{title}: {solver.name} {method}")
     return as_prediction(run, charges + equation.added, info)
+
+
+def _require_no_step(engine: Any, method: Any) -> None:
+    """Raises EngineError for a method of a fixed step, which this solve has no use for."""
+    if not isinstance(engine, str) or engine not in ENGINES:
+        return
+    named = get_engine(engine)
+    if method in named.methods and named.methods[method].step == "required":
+        adaptive = ", ".join(repr(name) for name, one in named.methods.items() if one.step != "required")
+        raise EngineError(
+            f"method {method!r} has a fixed step, and laws of charges are solved by methods that choose their steps: "
+            f"take {adaptive or 'another engine'}"
+        )
+
+
+def _require_answer(charges: Array, equation: ChargeEquation, who: str) -> None:
+    """Raises LawError if an engine's charges are not all there, or not finite."""
+    expected = (len(equation.times), equation.kappa.size)
+    if np.shape(charges) != expected:
+        raise LawError(f"{who} gave charges of shape {np.shape(charges)}; {expected} was asked for")
+    if not np.isfinite(charges).all():
+        step = int(np.flatnonzero(~np.isfinite(charges).all(axis=1))[0])
+        raise LawError(f"{who} gave charges that are not finite, from step {step} on: tighten rtol")
 
 
 def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
@@ -114,7 +144,8 @@ def _step_by_step(
         def keep(index: int, t: float, y: Array, after: Array = after) -> None:
             after[:] = y
 
-        solution = solver.solve(OdeProblem(rhs, state, np.array(ends), rtol, atol), method, keep)
+        problem = OdeProblem(rhs, state, np.array(ends), rtol, atol)
+        solution = solve_with(solver, problem, method, keep)
         if solution.status != "success":
             raise LawError(f"{title}: {solver.name} {method} stopped in step {k}: {solution.message}")
         evaluations += solution.statistics.rhs_evaluations

@@ -13,7 +13,7 @@ from nm_ode.cli.console import all_printed, complain
 from nm_ode.cli.doctor import doctor
 from nm_ode.cli.report import report
 from nm_ode.cli.run import run
-from nm_ode.cli.stopping import FAILED, MISTAKE, stop_sentence
+from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, stop_sentence
 from nm_ode.cli.symmetries import symmetries
 
 COMMANDS = (run, report, symmetries, cases, doctor)
@@ -30,6 +30,10 @@ class Commands(TyperGroup):
             sentence, code = stop_sentence(error, ctx.invoked_subcommand)
             complain(sentence)
             raise typer.Exit(code) from None
+        except typer.Exit as ended:
+            if ended.exit_code == DONE and not all_printed():
+                raise typer.Exit(FAILED) from None
+            raise
         except Exception as error:
             from nm_ode.errors import NmOdeError  # not before: the help text needs no numerical library
 

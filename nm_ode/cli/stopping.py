@@ -6,9 +6,11 @@ Only Python's own library is imported here, and little of it, so that it is ther
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -43,6 +45,10 @@ def stop_sentence(error: KeyboardInterrupt, command: str | None) -> tuple[str, i
     return f"{how}; {kept(command)}", TERMINATED if terminated else INTERRUPTED
 
 
+def _ignore(number: int) -> None:
+    signal.signal(number, signal.SIG_IGN)
+
+
 def heed() -> None:
     """Raise a KeyboardInterrupt again that did not arrive: a library has swallowed it, in an import say."""
     if _of_the_command is not None and _of_the_command.last is not None:
@@ -73,7 +79,9 @@ def stopped_tidily() -> Iterator[None]:
             code = _stopped(signals, signals.last) if signals.last is not None else _failed(error)
         signals.ending = True
         code = code if _flushed() else code or FAILED
-    except KeyboardInterrupt:  # once more, while the first was being told
+    except KeyboardInterrupt as again:  # while the first was being told
+        with suppress(KeyboardInterrupt):
+            _stopped(signals, again)
         os._exit(INTERRUPTED)
     raise SystemExit(code)
 
@@ -95,8 +103,10 @@ class _Signals:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupted)
             sys.unraisablehook = self._unraisable
+            atexit.register(_ignore, signal.SIGINT)  # the last of all: later Python has no handlers any more
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._asked_to_end)
+            atexit.register(_ignore, signal.SIGTERM)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         if self.ending:
@@ -117,9 +127,16 @@ class _Signals:
     def _unraisable(self, unraisable: Any) -> None:
         """An exception where none can be raised, in a destructor say: Ctrl-C must not be lost there."""
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            _thread.interrupt_main()
+            # Once more, but not here, where it would be lost again.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(self._raise_soon, ())
         else:
             sys.__unraisablehook__(unraisable)
+
+    @staticmethod
+    def _raise_soon() -> None:
+        time.sleep(0.01)
+        _thread.interrupt_main()
 
 
 _of_the_command: _Signals | None = None

@@ -11,6 +11,7 @@ from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
 from nm_ode.comparison.given import require_run_and_solution
 from nm_ode.comparison.ratio import ratio
+from nm_ode.comparison.starts import require_same_charges, require_same_start
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, above which the result is flagged as solver-limited
@@ -33,7 +34,8 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         `charge_errors` says. What it is a comparison of is its `nm_ode.results.ComparisonInfo`.
 
     Raises:
-        AlignmentError: other times, other parameters, other symmetries, or neither theta nor charges in both.
+        AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or
+            neither theta nor charges in both.
         ArgumentError: no datasets, or the run and the solution the wrong way round.
         ResultError: datasets that are no run, or neither a solution nor a law's prediction.
     """
@@ -45,6 +47,7 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 
 def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     saved, about = run_at_times_of(solution, run), solve_info(solution)
+    require_same_start(saved, solution, run_info(run), about)
     found: list[xr.Dataset] = []
     holds = None
     if "theta" in solution and "theta" in run:
@@ -71,6 +74,7 @@ def _compare_law(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         raise _nothing_in_both("solution")
     if "charge" not in run.data_vars or run.sizes["step"] != solution["charge"].sizes["step"]:
         raise AlignmentError("the predicted charges are of another run")
+    require_same_charges(run, solution)
     about = law_info(solution)
     result = charge_errors(run, run["charge"], solution["charge"]).assign_coords(
         step=run["step"].values, time=("step", run["time"].values)

@@ -36,8 +36,16 @@ def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator
     if batch_size == "full":
         while True:
             yield None
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     sampler = BatchSampler(RandomSampler(range(n_samples), generator=generator), batch_size, drop_last=False)
     while True:
-        for indices in sampler:
-            yield torch.tensor(indices)
+        epoch = iter(sampler)
+        while (indices := _following(epoch)) is not None:
+            yield torch.tensor(indices, device="cpu")
+
+
+def _following(epoch: Iterator[list[int]]) -> list[int] | None:
+    if torch.get_default_device().type == "cpu":
+        return next(epoch, None)
+    with torch.device("cpu"):  # the sampler's permutations are made on the default device
+        return next(epoch, None)

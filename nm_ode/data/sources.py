@@ -155,6 +155,10 @@ def source_of(data: Any) -> Source:
     Raises:
         DataError: nothing that samples could be taken from.
     """
+    if isinstance(data, str | bytes):
+        raise DataError(
+            f"data is the text {said(data)}: give the arrays themselves (nm_ode.data.npz reads a file)"
+        )
     if type(data) is TensorDataset:
         return TensorSource(data.tensors)
     if isinstance(data, Dataset):

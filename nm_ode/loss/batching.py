@@ -50,7 +50,8 @@ class DeviceBatches:
         Raises:
             ProblemError: none.
         """
-        n = count(self._wanted(samples), len(self))
+        wanted = self._wanted(samples)
+        n = len(wanted) if isinstance(wanted, Tensor) else count(wanted, len(self))
         if n == 0:
             raise ProblemError("the loss over no samples is not defined: `samples` is empty")
         return n
@@ -77,7 +78,7 @@ class DeviceBatches:
             yield self.batch(samples), 1.0
             return
         for part in self.pieces(samples, self.chunk_size):
-            weight = count(part, len(self)) / n if self.reduction == "mean" else 1.0
+            weight = self.count(part) / n if self.reduction == "mean" else 1.0
             yield self.batch(part), weight
 
     def pieces(self, samples: Samples, size: int) -> Iterator[Tensor | slice]:
@@ -129,9 +130,9 @@ class DeviceBatches:
         starts = list(range(0, n - 1, size))
         if not self.in_memory and len(starts) > _LOOKED_AT:
             starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
-        chunks = [torch.arange(start, min(start + size, n)) for start in starts]
+        chunks = [torch.arange(start, min(start + size, n), device="cpu") for start in starts]
         if len(starts) > 1:
-            chunks.append(torch.linspace(0, n - 1, size).round().long())
+            chunks.append(torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long())
         possible: dict[Reduction, None] = {"mean": None, "sum": None}
         for samples in chunks:
             cut = (len(samples) + 2) // 3

@@ -51,9 +51,11 @@ class Evaluation:
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
         self._model, self._objective = model, objective
         self._watch = Watch((), self.parameters)
+        self._seen = False
 
     def watch(self, unread: Sequence[Cell]) -> None:
         """From now on hold what is in the model for what passes must leave as it is, but for what none reads."""
+        self._seen = True
         left_out = {(id(cell.owner), cell.key) for cell in unread}
         cells = [cell for cell in cells_of(self.roots) if (id(cell.owner), cell.key) not in left_out]
         names = code_names([*(module for _, module in self.roots), self._objective])
@@ -69,6 +71,7 @@ class Evaluation:
         # that an optimiser moves in place needs to be checked once.
         if (
             isinstance(theta, Tensor)
+            and theta.layout is torch.strided
             and theta.data_ptr() == self.parameters[0].data_ptr()
             and self._is_plain(theta)
             and self._watch.in_place()
@@ -92,9 +95,11 @@ class Evaluation:
 
     def require_out(self, out: Tensor | None) -> None:
         """Raises ProblemError if a gradient cannot be written there."""
-        if out is not None and not (isinstance(out, Tensor) and self._is_plain(out)):
+        if out is not None and not (
+            isinstance(out, Tensor) and out.shape == self.theta.shape and out.dtype == self.theta.dtype
+        ):
             raise ProblemError(
-                f"out must be a contiguous tensor of theta's shape ({self.layout.size},), dtype and device"
+                f"out must be a tensor of theta's shape ({self.layout.size},), dtype and device"
             )
 
     def loss(self, batch: Any) -> Tensor:
@@ -148,7 +153,8 @@ class Evaluation:
         try:
             loss = self._objective(self._model, batch)
         except Exception as error:
-            if passes_through(error):
+            # Once it could be computed, an error is the caller's own, but for a label that no batch before had.
+            if passes_through(error) or (self._seen and not isinstance(error, IndexError)):
                 raise
             raise self._explained(error, batch) from error
         if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():

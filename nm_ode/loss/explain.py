@@ -15,11 +15,17 @@ _DTYPES = ("scalar type", "same dtype", "dtype", "must have the same type", "not
 _DEVICES = ("same device", "is on cpu", "on cuda")
 
 
+NOTHING = object()
+"""The model gave nothing, for it failed itself."""
+
+
 class EvaluationError(ProblemError):
     """The model's or the loss's own code raised an error."""
 
 
-def failed(error: Exception, what: str, batch: Any, dtype: torch.dtype, given: Any = None) -> EvaluationError:
+def failed(
+    error: Exception, what: str, batch: Any, dtype: torch.dtype, given: Any = NOTHING
+) -> EvaluationError:
     """Why `what` could not be computed on a batch, as an error to be raised from the one that it explains.
 
     Args:
@@ -40,7 +46,7 @@ def passes_through(error: Exception) -> bool:
 
 def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: Any) -> str:
     seen = ", ".join(f"{place} {_shape(leaf)}" for place, leaf in list(named_leaves(batch, "batch"))[:4])
-    if given is not None and not isinstance(given, Tensor):
+    if given is not NOTHING and not isinstance(given, Tensor):
         return (
             f"the model returns {type(given).__name__}, which the loss is given as it is: take a loss that reads it, "
             "or Problem.from_objective with an objective that picks what it needs"
@@ -53,6 +59,11 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
         return (
             f"the batch is on the problem's device ({seen}); tensors that the model or the loss holds, but not as "
             "parameters or buffers, must be put there by hand"
+        )
+    if any(isinstance(leaf, Tensor) and leaf.is_complex() for _, leaf in named_leaves(batch, "batch")):
+        return (
+            f"the batch has complex numbers ({seen}): give real and imaginary parts as columns (torch.view_as_real), "
+            "or a model and a loss that take complex ones"
         )
     if any(word in text for word in _DTYPES):
         name = str(dtype).removeprefix("torch.")

@@ -60,6 +60,12 @@ def require_labels(loss_fn: Any, output: Any, targets: Any, place: str) -> None:
         return
     if targets.is_complex() or not targets.numel():
         return
+    if output.ndim > 1 and targets.shape[1:] != output.shape[2:]:
+        expected = ", ".join(map(str, ("samples", *output.shape[2:])))
+        raise ProblemError(
+            f"{place} has labels of shape {tuple(targets.shape)}; the loss takes shape ({expected}) with "
+            f"outputs of shape (samples, {', '.join(map(str, output.shape[1:]))})"
+        )
     wrong = ((targets < 0) | (targets >= classes)) & (targets != ignored)
     if wrong.any():
         found = targets[wrong]

@@ -13,6 +13,7 @@ from nm_ode.loss.batching import Reduction
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.operators import GradientCovariance
 from nm_ode.loss.problem import Problem
+from nm_ode.modes import in_own_modes
 
 NoiseKind = Literal["diagonal", "low_rank"]
 
@@ -55,6 +56,7 @@ def along(factor: Tensor, normal: Tensor) -> Tensor:
     return normal * factor if factor.ndim == 1 else normal @ factor
 
 
+@in_own_modes
 def gradient_noise(
     problem: Problem, theta: Tensor, batch_size: int, *, kind: NoiseKind = "low_rank", rank: int | None = None
 ) -> GradientNoise:

@@ -55,7 +55,8 @@ def supervised_source(data: Any, loss_fn: LossFunction) -> Source:
         part if _has_arrays(part) else as_tensor(part, f"data[{i}]", error=DataError)
         for i, part in enumerate(data)
     )
-    if is_array(x) and is_array(y) and (len(x) != len(y) or len(x) == 0):
+    arrays = is_array(x) and is_array(y) and x.ndim and y.ndim
+    if arrays and (len(x) != len(y) or len(x) == 0):
         raise ProblemError(f"data: {len(x)} inputs and {len(y)} targets; give as many of each, at least one")
     source = source_of((x, y))
     return (

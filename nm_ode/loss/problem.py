@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.arguments import as_device, as_dtype, as_tensor, outside_inference
+from nm_ode.arguments import as_device, as_dtype, as_real, as_tensor
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
@@ -245,7 +245,7 @@ class Problem:
         Raises:
             ProblemError: shapes that do not go together.
         """
-        thetas = as_tensor(thetas, "thetas", error=ProblemError)
+        thetas = as_real(thetas, "thetas", error=ProblemError)
         if samples is not None:
             samples = as_tensor(samples, "samples", error=ProblemError)
         if thetas.ndim != 2 or thetas.shape[1] != self.layout.size:
@@ -256,7 +256,7 @@ class Problem:
             raise ProblemError(
                 f"samples have shape {tuple(samples.shape)}; they must have ({len(thetas)}, samples of a batch)"
             )
-        thetas = outside_inference(thetas.detach()).to(device=self.device, dtype=self.dtype)
+        thetas = thetas.to(device=self.device, dtype=self.dtype)
         with self._at.watched():
             return self._vectorised.loss_and_grad(thetas, self._batches, samples, self.loss_and_grad)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -53,9 +54,17 @@ def styled() -> Iterator[None]:
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same data."""
     text = io.StringIO()
-    with styled():
+    with styled(), warnings.catch_warnings():
+        # A name may be in any script; a letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+def plain(name: str) -> str:
+    """A name as text: dollars begin no formula, and what begins with '_' is in the legend too."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def panel(title: str, height: float = 3.8) -> Axes:

@@ -47,6 +47,7 @@ class SolveInfo:
         coarse: where the model computes in a coarser dtype, which the noise comes from.
         start_time: flow time of the start.
         lr: the learning rate that the field is that of; None where it depends on none.
+        stateful: has the flow's state more than theta?
         warm_start: did it start with the state that an optimiser under way had?
         restarts: how often the solve was cut off and went on from a checkpoint; all counts are of the whole, but that
             the Julia engine counts steps from the last restart on.
@@ -90,6 +91,7 @@ class SolveInfo:
     coarse: tuple[str, ...] = ()
     start_time: float | None = None
     lr: float | None = None
+    stateful: bool = False
     warm_start: bool = False
     restarts: int = 0
 

@@ -13,9 +13,11 @@ from bridges import Engine, EngineError, engines_with, get_engine
 from nm_ode.ensembles import ensemble_dataset
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.loss.noise import along
+from nm_ode.modes import in_own_modes
 from nm_ode.results import EnsembleInfo
 
 
+@in_own_modes
 def solve_ensemble(
     flow: StochasticModifiedFlow,
     time: float,
@@ -73,12 +75,14 @@ def solve_ensemble(
 def _euler_maruyama(
     flow: StochasticModifiedFlow, start: Tensor, h: float, count: int, members: int, seed: int
 ) -> Tensor:
-    generator, factor = torch.Generator().manual_seed(seed), flow.factor
+    generator, factor = torch.Generator("cpu").manual_seed(seed), flow.factor
     ends = []
     for _ in range(members):
         theta = start
         for _ in range(count):
-            normal = torch.randn(len(factor), dtype=factor.dtype, generator=generator).to(factor)
+            normal = torch.randn(len(factor), dtype=factor.dtype, generator=generator, device="cpu").to(
+                factor
+            )
             theta = theta + h * flow.drift(theta) + h**0.5 * along(factor, normal)
         ends.append(theta)
     return torch.stack(ends)

@@ -16,6 +16,7 @@ from bridges import AUTO, OdeProblem, OdeSolution
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
+from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
@@ -34,6 +35,7 @@ from nm_ode.solving.tolerances import dtype_name, rtol_floor, settled_rtol
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
 
 
+@in_own_modes
 def solve(
     flow: Flow,
     t: xr.Dataset | Sequence[float] | NDArray[np.floating],
@@ -179,6 +181,7 @@ def solve(
         coarse=floor.precision.coarse,
         start_time=float(times[0]),
         lr=flow.lr,
+        stateful=len(start) > flow.problem.layout.size,
         warm_start=beginning.warm,
     )
     samples = _Samples(field, times, observers, on_sample)

@@ -15,7 +15,7 @@ from nm_ode.charges import LAWS
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import WIDTH, styled, time_label
+from nm_ode.reporting.style import WIDTH, plain, styled, time_label
 from nm_ode.symmetries import KINDS
 
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
@@ -129,7 +129,7 @@ def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:
         Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
         Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
     ]
-    labels = ["recorded, a colour each channel", law_infos(tree)[law].title]
+    labels = ["recorded, a colour each channel", plain(law_infos(tree)[law].title)]
     figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
 
 
@@ -152,7 +152,7 @@ def _relative_motion(tree: xr.DataTree, law: str, row: SymmetryRow) -> float:
 
 def _wrapped(row: SymmetryRow, width: int, *, kind: bool = False) -> str:
     name = row.name if kind else row.name.removeprefix(f"{row.kind} ")
-    return "\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …"))
+    return plain("\n".join(textwrap.wrap(name, width, max_lines=2, placeholder=" …")))
 
 
 BY_KIND = Plot(

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from nm_ode.comparison import Row, stability, summary
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, dash, logarithmic, panel, styled, time_label
+from nm_ode.reporting.style import DISCRETE, colour, dash, logarithmic, panel, plain, styled, time_label
 
 
 def loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -29,7 +29,7 @@ def loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         for i, row in enumerate(summary(tree)):
             flow = tree[f"flows/{row.name}"].dataset
             if "loss" in flow:
-                axes.plot(flow["time"], flow["loss"], color=colour(i), ls=dash(i), label=row.title)
+                axes.plot(flow["time"], flow["loss"], color=colour(i), ls=dash(i), label=plain(row.title))
         losses = run["full_loss"].values
         if (losses > 0).all() and losses.max() > 20 * losses.min():
             axes.set_yscale("log")
@@ -49,7 +49,7 @@ def error_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         for i, row in enumerate(compared(tree)):
             comparison = tree[f"comparison/{row.name}"].dataset.isel(saved_step=slice(1, None))
             for name, style in (
-                ("error", {"ls": dash(i), "label": row.title}),
+                ("error", {"ls": dash(i), "label": plain(row.title)}),
                 ("solver_error", {"lw": 1, "alpha": 0.55}),
             ):
                 if name in comparison:

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import compared, positive
-from nm_ode.reporting.style import colour, logarithmic, panel, styled
+from nm_ode.reporting.style import colour, logarithmic, panel, plain, styled
 
 
 def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -29,10 +29,10 @@ def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 ms=8,
                 lw=0,
                 color=colour(i),
-                label=row.title,
+                label=plain(row.title),
             )
         logarithmic(axes, "x")
-        axes.set_yticks(places, layers)
+        axes.set_yticks(places, [plain(str(layer)) for layer in layers])
         axes.set_ylim(-0.6, len(layers) - 0.4)
         axes.yaxis.set_minor_locator(NullLocator())
         low, high = axes.get_xlim()

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from nm_ode.comparison import USED
 from nm_ode.reporting.formats import order_with_error
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, logarithmic, panel, styled
+from nm_ode.reporting.style import DISCRETE, colour, logarithmic, panel, plain, styled
 
 _MARKERS = "os^DvpX*"
 
@@ -30,7 +30,9 @@ def order_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
             order, error = (
                 float(convergence[name].values[i]) for name in ("observed_order", "order_standard_error")
             )
-            label = f"{title}: {'no order' if np.isnan(order) else order_with_error(order, error)}"
+            label = (
+                f"{plain(str(title))}: {'no order' if np.isnan(order) else order_with_error(order, error)}"
+            )
             style: dict[str, Any] = {
                 "marker": _MARKERS[i % len(_MARKERS)],
                 "ms": 6.5,
