@@ -102,7 +102,7 @@ def train(
     steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
     batch_size = as_batch_size(batch_size, problem.n_samples)
     require_callable(on_step, "on_step", "lambda done: print(done)")
-    observers = require_observers(observe)
+    observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     theta, state = _start(problem, optimizer, theta0, state0)
     require_room(problem, steps, save_every)
     factors = factors_of(schedule, optimizer.lr, steps)
@@ -131,7 +131,7 @@ def train(
     states: dict[str, Tensor] = {}
     gradient = torch.empty_like(theta)
     kept = KeptTraining(
-        as_checkpoint(checkpoint),
+        kept_in,
         problem,
         optimizer,
         grid,

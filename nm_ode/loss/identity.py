@@ -22,7 +22,7 @@ def problem_identity(problem: Problem) -> dict[str, Any]:
         sorted({int(i) for i in np.linspace(0, count - 1, min(count, _SAMPLES, problem.chunk_size or count))})
     )
     leaves, _ = flatten(problem.batch(chosen))
-    arrays = [leaf.detach().cpu().numpy() for leaf in leaves if isinstance(leaf, Tensor)]
+    arrays = [_numbers(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
     return {
         "parameters": [[slot.name, list(slot.shape), slot.start] for slot in problem.layout.slots],
         "dtype": str(problem.dtype),
@@ -30,3 +30,10 @@ def problem_identity(problem: Problem) -> dict[str, Any]:
         "samples": [count, digest(*arrays)],
         "chunks": problem.chunk_size,
     }
+
+
+def _numbers(leaf: Tensor) -> np.ndarray:
+    try:
+        return np.asarray(leaf.detach().cpu().numpy())
+    except (TypeError, RuntimeError):  # a dtype or a layout that NumPy has not: then by its shape
+        return np.array(leaf.shape)

@@ -21,6 +21,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
+from nm_ode.arguments import as_number
 from nm_ode.errors import ArgumentError
 from nm_ode.results.files import sync_folder
 
@@ -58,8 +59,11 @@ class Checkpoint:
     say: Callable[[str], None] = field(default=_log.info, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.every >= 0:
+        object.__setattr__(self, "every", as_number(self.every, "a checkpoint's every"))
+        if self.every < 0:
             raise ArgumentError(f"a checkpoint's every must be 0 or more seconds; {self.every} was given")
+        if not callable(self.say):
+            raise ArgumentError("a checkpoint's say must be a function of a sentence, such as print")
         if not isinstance(self.path, str | os.PathLike):
             raise ArgumentError(f"a checkpoint is the path of a file; {type(self.path).__name__} was given")
         object.__setattr__(self, "path", Path(self.path))
@@ -69,8 +73,12 @@ class Checkpoint:
 
 
 def as_checkpoint(given: Checkpoint | str | os.PathLike[str] | None) -> Checkpoint | None:
-    """What a caller gives: a path, a Checkpoint, or nothing."""
-    return given if given is None or isinstance(given, Checkpoint) else Checkpoint(Path(given))
+    """What a caller gives: a path, a Checkpoint, or nothing.
+
+    Raises:
+        ArgumentError: something else, or no path of a file.
+    """
+    return given if given is None or isinstance(given, Checkpoint) else Checkpoint(given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def solve(
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
     require_flow(flow)
+    kept_in = as_checkpoint(checkpoint)
     recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
     if checked and "theta" not in recorded:
         raise ArgumentError(
@@ -189,7 +190,7 @@ def solve(
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
     }
     fixed |= {"max_step": asked.max_step, "check": checked}
-    kept = KeptSolve(as_checkpoint(checkpoint), plan, flow, ode, fixed, samples.recording)
+    kept = KeptSolve(kept_in, plan, flow, ode, fixed, samples.recording)
     samples.begin_at(kept.go_on())
     info = replace(info, restarts=kept.restarts)
 

@@ -9,7 +9,7 @@ import pytest
 
 from nm_ode import Checkpoint
 from nm_ode.errors import ArgumentError
-from nm_ode.results.checkpoints import CheckpointFile
+from nm_ode.results.checkpoints import CheckpointFile, as_checkpoint
 
 
 class Counting:
@@ -179,3 +179,10 @@ def test_a_path_that_can_hold_none_is_refused(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "c", every=-1)
     with pytest.raises(ArgumentError, match="path"):
         Checkpoint(3)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="every"):
+        Checkpoint(tmp_path / "c", every="often")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="say"):
+        Checkpoint(tmp_path / "c", say="aloud")  # type: ignore[arg-type]
+    assert as_checkpoint(str(tmp_path / "c")) == Checkpoint(tmp_path / "c")
+    with pytest.raises(ArgumentError, match="path"):
+        as_checkpoint(3)  # type: ignore[arg-type]
