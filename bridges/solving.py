@@ -44,7 +44,7 @@ def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSa
         sharpness=None if sharpness is None else lambda t, y: sharpness(t + origin, y),
         origin=problem.origin + origin,
     )
-    heard.times = counted.times
+    heard.asked = counted
     try:
         solution = engine.solve(counted, method, heard)
     except _UnusableSample as unusable:
@@ -67,27 +67,27 @@ class _Samples:
 
     Attributes:
         count: how many there were.
-        times: as the engine has them.
+        asked: the problem as the engine has it.
     """
 
     def __init__(self, problem: OdeProblem, on_sample: Callable[[int, float, Array], None]) -> None:
         self._problem, self._on_sample = problem, on_sample
-        self.count, self.times = 0 if problem.kept is None else problem.kept.samples, problem.times
+        self.count, self.asked = 0 if problem.kept is None else problem.kept.samples, problem
 
     def __call__(self, index: int, t: float, y: Array) -> None:
-        times = self.times
+        times, clock = self.asked.times, self.asked.clock
         if index != self.count or index >= times.size:
             raise _UnusableSample("step_failure", f"sample {index} came where {self.count} was due")
         span = float(times[-1] - times[0])
         if not abs(t - times[index]) <= 1e-9 * span:
             raise _UnusableSample(
                 "step_failure",
-                f"sample {index} is of t = {self._problem.clock(t - times[0])}, not of its own time",
+                f"sample {index} is of t = {clock(t)}, not of its own time",
             )
         if np.shape(y) != self._problem.y0.shape or not np.isfinite(y).all():
             raise _UnusableSample(
                 "non_finite",
-                f"the state has entries that are not finite at t = {self._problem.clock(t - times[0])}",
+                f"the state has entries that are not finite at t = {clock(t)}",
             )
         self._on_sample(index, float(self._problem.times[index]), y)
         self.count += 1

@@ -47,7 +47,7 @@ def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     try:
         if _is_boolean(value) or isinstance(value, str | bytes):
             raise TypeError
-        if isinstance(value, Tensor | np.ndarray) and (value.ndim or np.iscomplexobj(value)):
+        if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and value.is_complex()):
             raise TypeError
         if isinstance(value, np.complexfloating):
             raise TypeError

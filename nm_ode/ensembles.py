@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from nm_ode.arguments import as_count, as_vector, said
+from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
@@ -37,18 +38,23 @@ def sgd_ensemble(
     (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
 
     Returns:
-        `theta` (member, param), after the last step.
+        `theta` (member, param), after the last step; `start` (param). `nm_ode.ensemble_info` gives the typed record.
 
     Raises:
-        ArgumentError: an argument of another kind or out of range, or more members than memory holds.
+        ArgumentError: an argument of another kind or out of range, a start of another shape, or more members than
+            memory holds.
     """
     require_problem(problem)
     require_optimizer(optimizer)
-    steps, members, seed = as_count(steps, "steps"), as_count(members, "members"), as_seed(seed)
+    steps, members, seed = as_count(steps, "steps", least=0), as_count(members, "members"), as_seed(seed)
     batch_size = as_count(batch_size, "batch_size")
+    if batch_size > problem.n_samples:
+        raise ArgumentError(
+            f"batch_size must be from 1 to {problem.n_samples}, the number of samples; {batch_size!r} was given"
+        )
     if theta0 is not None:
         theta0 = as_vector(theta0, "theta0", problem.theta0)
-    start = (problem.theta0 if theta0 is None else theta0).detach()
+    start = start_of_members(problem, theta0, members)
     require_memory(
         members * len(start) * start.itemsize, f"an ensemble of {said(members)} members", "take fewer members"
     )
@@ -64,14 +70,36 @@ def sgd_ensemble(
         layout=problem.layout,
         steps=steps,
         batch_size=batch_size,
+        lr=optimizer.lr,
     )
-    return ensemble_dataset(torch.cat(ends), info)
+    return ensemble_dataset(torch.cat(ends), info, start=start)
 
 
-def ensemble_dataset(ends: Tensor, info: EnsembleInfo) -> xr.Dataset:
-    """Where the members of an ensemble end: `theta` (member, param), from shape (M, P)."""
-    made = xr.Dataset({"theta": (("member", "param"), ends.cpu().numpy())})
+def ensemble_dataset(ends: Tensor, info: EnsembleInfo, **vectors: Tensor) -> xr.Dataset:
+    """Where the members of an ensemble end: `theta` (member, param), from shape (M, P); and vectors of shape (P,)."""
+    made = xr.Dataset(
+        {
+            "theta": (("member", "param"), ends.cpu().numpy()),
+            **{name: ("param", vector.detach().cpu().numpy()) for name, vector in vectors.items()},
+        }
+    )
     return annotate(write(made, info))
+
+
+def start_of_members(problem: Problem, theta0: Tensor | None, members: int) -> Tensor:
+    """Where all members start, shape (P,).
+
+    Raises:
+        ArgumentError: no members, or another shape.
+    """
+    if members < 1:
+        raise ArgumentError(f"members must be at least 1; {members} was given")
+    start = (problem.theta0 if theta0 is None else theta0).detach().to(problem.theta0)
+    if start.shape != problem.theta0.shape:
+        raise ArgumentError(
+            f"theta0 has shape {tuple(start.shape)}; this problem's theta has ({problem.layout.size},)"
+        )
+    return start
 
 
 def _ends(

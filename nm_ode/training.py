@@ -17,6 +17,7 @@ from nm_ode.data import BatchSize
 from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
+from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
@@ -121,6 +122,7 @@ def train(
         steps=steps,
         saved_steps=(*range(0, steps, save_every), steps),
         device=problem.device,
+        grid=grid,
     )
     recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *observers], context)
     require_memory(
@@ -163,13 +165,8 @@ def train(
     def require_finite(losses: dict[int, Tensor]) -> None:
         for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
             if not math.isfinite(loss):
-                message = (
-                    f"training diverged: the loss is {loss} at step {step} (lr = {optimizer.lr:g}); "
-                    "choose a smaller learning rate"
-                    if step
-                    else f"the loss is {loss} at the start, before any step: look at the model, its parameters and the "
-                    "data; no learning rate mends it"
-                )
+                seen = next(islice(grid.each_batch(), step, None)) if step < grid.steps else None
+                message = why_not_finite(loss, step, optimizer.lr, problem.chunks(seen))
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
 

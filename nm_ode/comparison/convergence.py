@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -137,6 +138,8 @@ def _evidence_of(one: xr.Dataset, info: LadderInfo) -> Evidence:
         normalised_sharpness=_largest(one["largest_normalised_sharpness"].values[used]),
         start_share=_largest(one["start_share"].values[used]),
         beside=cast("Beside | None", str(one["beside"].item()) or None),
+        batch_bias=math.nan if info.batch_bias is None else info.batch_bias,
+        batch_bias_error=math.nan if info.batch_bias_error is None else info.batch_bias_error,
         stateful=info.stateful,
         warm_start=info.warm_start,
         fixed_step=info.fixed_step,

@@ -37,6 +37,7 @@ class Outcome(StrEnum):
 class Cause(StrEnum):
     """What explains an order that is not theory's."""
 
+    BATCH_LOSS = "batch_loss"  # whose mean gradient over batches is not that over all samples
     BATCH_NOISE = "batch_noise"
     KINKS = "kinks"
     SHARPNESS = "sharpness"  # beyond what the modified flow's series converges for
@@ -60,6 +61,8 @@ class Evidence:
         normalised_sharpness: largest lr · λ_max along the path, over the fit.
         start_share: largest over the fit of the share of the summed one-step defects in the first tenth of the run.
         beside: over whose samples the flow's loss is, where the runs are on minibatches.
+        batch_bias, batch_bias_error: of a loss that over a batch is neither mean nor sum of its samples': how far the
+            batches' mean gradient is from the full gradient at the start, over that, and its standard error.
         stateful: has the optimiser a state beyond theta?
         warm_start: did the runs start with the state of an earlier run?
         fixed_step: were the flows solved with a step of the user's?
@@ -77,6 +80,8 @@ class Evidence:
     normalised_sharpness: float = math.nan
     start_share: float = math.nan
     beside: Beside | None = None
+    batch_bias: float = math.nan
+    batch_bias_error: float = math.nan
     stateful: bool = False
     warm_start: bool = False
     fixed_step: bool = False
@@ -132,6 +137,8 @@ def _outcome(seen: Evidence) -> Outcome:
 
 
 def _causes(seen: Evidence) -> Iterator[Cause]:
+    if seen.batch_noise and seen.batch_bias > 2 * seen.batch_bias_error:
+        yield Cause.BATCH_LOSS
     if seen.batch_noise:
         yield Cause.BATCH_NOISE
     if seen.kinks:

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import permutation_test
 
 from nm_ode.comparison.alignment import AlignmentError
-from nm_ode.results import layout_of
+from nm_ode.results import EnsembleInfo, ensemble_info, layout_of
 
 Array = NDArray[np.float64]
 
@@ -50,14 +50,21 @@ def compare_ensembles(
         permutations: at most so many divisions for the p-value.
 
     Raises:
-        AlignmentError: other parameters, or fewer than four members in either.
+        AlignmentError: no ensembles; other parameters, another time or start; paths whose lr or batch size is not the
+            runs'; fewer than four members in either, members that diverged, or none that differ.
     """
-    if layout_of(one) != layout_of(other):
-        raise AlignmentError("the ensembles are of different models: their layouts differ")
+    _require_alike(one, other)
     x, y = one["theta"].values.astype(np.float64), other["theta"].values.astype(np.float64)
     if min(len(x), len(y)) < 4:
         raise AlignmentError("an ensemble needs at least four members to be compared")
+    for name, members in (("first", x), ("second", y)):
+        if diverged := int((~np.isfinite(members).all(axis=1)).sum()):
+            raise AlignmentError(
+                f"{diverged} of {len(members)} members of the {name} ensemble diverged: choose a smaller learning rate"
+            )
     pooled = np.concatenate([x - x.mean(axis=0), y - y.mean(axis=0)])
+    if not pooled.any():
+        raise AlignmentError("the members of neither ensemble differ: there is no distribution to compare")
     spread = float(np.sqrt(np.square(pooled).sum() / (len(pooled) - 2)))
     generator = np.random.default_rng(seed)
     basis = np.linalg.svd(pooled, full_matrices=False)[2][:directions].T
@@ -85,6 +92,41 @@ def compare_ensembles(
         energy=float(tested.statistic) / energy.mean_across,
         p_value=float(tested.pvalue),
     )
+
+
+def _require_alike(one: xr.Dataset, other: xr.Dataset) -> None:
+    """What two ensembles must have in common for a difference to be one of their distributions."""
+    for dataset in (one, other):
+        if "theta" not in dataset or dataset["theta"].dims != ("member", "param"):
+            raise AlignmentError(
+                "an ensemble has 'theta' with dimensions member and param, as sgd_ensemble and solve_ensemble give it; "
+                f"one with {', '.join(map(str, dataset.dims)) or 'no dimensions'} was given"
+            )
+    if layout_of(one) != layout_of(other):
+        raise AlignmentError("the ensembles are of different models: their layouts differ")
+    first, second = ensemble_info(one), ensemble_info(other)
+    if not np.isclose(first.time, second.time, rtol=1e-6, atol=0):
+        raise AlignmentError(
+            f"the ensembles end at different times, {first.time:g} and {second.time:g}: solve the paths to "
+            "ensemble_info(runs).time"
+        )
+    if "start" in one and "start" in other:
+        a, b = one["start"].values, other["start"].values
+        if not np.allclose(a, b, rtol=1e-5, atol=1e-7 * float(np.abs(a).max())):
+            raise AlignmentError("the ensembles start at different theta: give both the same theta0")
+    for runs, paths in ((first, second), (second, first)):
+        if runs.flow is None and paths.flow is not None:
+            _require_noise_of(runs, paths)
+
+
+def _require_noise_of(runs: EnsembleInfo, paths: EnsembleInfo) -> None:
+    if runs.lr is not None and paths.lr is not None and not np.isclose(runs.lr, paths.lr, rtol=1e-9, atol=0):
+        raise AlignmentError(f"the paths are of lr = {paths.lr:g} and the runs of lr = {runs.lr:g}")
+    if None not in (runs.batch_size, paths.noise_batch_size) and runs.batch_size != paths.noise_batch_size:
+        raise AlignmentError(
+            f"the paths' noise is that of batches of {paths.noise_batch_size}, and the runs have batches of "
+            f"{runs.batch_size}"
+        )
 
 
 @dataclass(frozen=True)

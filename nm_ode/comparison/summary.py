@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from nm_ode.results import Beside, SolveInfo, comparison_info, solve_info
+from nm_ode.results import Beside, CheckVerdict, SolveInfo, comparison_info, solve_info
 
 
 class EngineDistance(NamedTuple):
@@ -47,6 +47,9 @@ class Row:
     hvp_evaluations: int
     third_derivative_evaluations: int
     wall_seconds: float
+    batch_share: float | None = None
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     step: int = 0
     time: float = 0.0
     error: float = math.nan
@@ -57,6 +60,10 @@ class Row:
     solver_limited: bool | None = None
     holds_from: int | None = None
     engine_distances: tuple[EngineDistance, ...] = ()
+    check_verdict: CheckVerdict | None = None
+    rtol_floor: float | None = None
+    gradient_noise: float | None = None
+    coarse: tuple[str, ...] = ()
 
     @property
     def solved(self) -> bool:
@@ -85,7 +92,7 @@ def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
     info = solve_info(flow)
     values = {key: getattr(info, key) for key in _OF_SOLVE}
     if "engine_distance" in flow:
-        largest = flow["engine_distance"].max("time").values.tolist()
+        largest = flow["engine_distance"].max("time", skipna=False).values.tolist()
         values["engine_distances"] = tuple(
             EngineDistance(*pair) for pair in zip(flow["other_method"].values.tolist(), largest, strict=True)
         )

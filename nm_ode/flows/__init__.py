@@ -6,7 +6,7 @@ from nm_ode.flows.base import Cost, Flow, FlowError
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
 from nm_ode.flows.iterated_map import IteratedMapFlow
-from nm_ode.flows.minibatch import MinibatchFlow, beside_a_run
+from nm_ode.flows.minibatch import MinibatchFlow, beside_a_run, follow_batches
 from nm_ode.flows.modified import modified_flow
 from nm_ode.flows.momentum import SecondOrderFlow, SlowManifoldFlow
 from nm_ode.flows.stochastic import StochasticModifiedFlow
@@ -36,5 +36,6 @@ __all__ = [
     "SlowManifoldFlow",
     "StochasticModifiedFlow",
     "beside_a_run",
+    "follow_batches",
     "modified_flow",
 ]

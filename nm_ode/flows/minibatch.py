@@ -14,6 +14,7 @@ from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows.base import Cost, Flow, FlowError, require_flow
 from nm_ode.loss import Problem
+from nm_ode.loss.expected import ExpectedLoss, expected_loss
 from nm_ode.required import require_dataset
 from nm_ode.results import Beside, TimeGrid, run_info
 
@@ -24,8 +25,9 @@ class MinibatchFlow(Flow):
 
     docs/theory.md §4.8 (i). The field jumps from step to step, so that it is solved step by step: one step of an
     eighth-order method each, and the same at half the step beside it, whose distance is the solver's error. Any other
-    flow is a full-batch flow (ii): beside a run on minibatches its distance holds the batches' noise too, does not
-    shrink like lr^order, and says nothing about the flow's order.
+    flow is a full-batch flow (ii): beside a run on minibatches it is that of the loss which a batch has on average
+    (`follow_batches`), its distance holds the batches' noise too, does not shrink like lr^order, and says nothing about
+    the flow's order.
 
     A stateful optimiser is followed less well: each change of batch starts a transient of its velocity or moments, of
     which a flow of order K knows (1−β)^K (see `IteratedMapFlow`).
@@ -133,3 +135,32 @@ def beside_a_run(flow: Flow, *, full_batch: bool) -> tuple[str, str, Beside | No
     if flow.jumps is not None:
         return flow.name, flow.title, "same_batch"
     return f"full_batch_{flow.name}", f"full-batch {flow.title}", "full_batch"
+
+
+def follow_batches(flow: Flow, grid: TimeGrid, theta: Tensor) -> tuple[Flow, ExpectedLoss | None]:
+    """A full-batch flow beside a run on minibatches: that of the loss which a batch has on average.
+
+    Over a batch of B of N samples a sum is on average B/N of the sum over all, and the run B/N as fast. A mean's flow
+    stays as it is, and that of a loss which is neither too, with what its batches miss in expectation.
+
+    Returns:
+        The flow, and what it is of; None where it takes the run's own samples.
+
+    Raises:
+        FlowError: a flow whose problem cannot be replaced.
+        ProblemError: a sum over other samples than the run's.
+    """
+    if grid.is_full_batch or flow.jumps is not None:
+        return flow, None
+    expected = expected_loss(flow.problem, grid, theta)
+    if expected.problem is flow.problem:
+        return flow, expected
+    if "problem" not in getattr(flow, "__dataclass_fields__", {}):
+        raise FlowError(
+            f"{flow.title}: the loss sums over its samples, so beside minibatches the flow's problem is replaced by a "
+            f"part of it, and {type(flow).__name__} is no dataclass with a field `problem`; make it one, or take a "
+            "loss with reduction='mean'"
+        )
+    replaceable: Any = flow
+    made: Flow = replace(replaceable, problem=expected.problem)
+    return made, expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -15,8 +15,6 @@ from nm_ode.loss.guards import ProblemError
 
 Reduction: TypeAlias = Literal["mean", "sum"]
 """How the loss over a batch comes from those over its samples."""
-
-_LOOKED_AT = 8  # chunks of data that are not in memory on which the reduction is measured
 
 
 class DeviceBatches:
@@ -30,6 +28,7 @@ class DeviceBatches:
     Attributes:
         source: the samples; on the device already if they are in memory.
         reduction: what the weights of chunks go by.
+        scale: factor of the loss, which is in the weights.
     """
 
     def __init__(
@@ -39,6 +38,7 @@ class DeviceBatches:
         self.source = source.placed(device, dtype) if isinstance(source, TensorSource) else source
         self.chunk_size = chunk_size
         self.reduction: Reduction = "mean"
+        self.scale = 1.0
         self._device, self._dtype = device, dtype
 
     def __len__(self) -> int:
@@ -75,11 +75,20 @@ class DeviceBatches:
         samples = self._wanted(samples)
         n = self.count(samples)
         if self.chunk_size is None or self.chunk_size >= n:
-            yield self.batch(samples), 1.0
+            yield self.batch(samples), self.scale
             return
         for part in self.pieces(samples, self.chunk_size):
-            weight = self.count(part) / n if self.reduction == "mean" else 1.0
-            yield self.batch(part), weight
+            yield self.batch(part), self.weight(self.count(part), n)
+
+    def weight(self, part: int, n: int) -> float:
+        """Of the loss over a part of n samples in the loss over all of them."""
+        return self.scale * part / n if self.reduction == "mean" else self.scale
+
+    def scaled(self, factor: float) -> DeviceBatches:
+        """The same samples, their weights times a factor."""
+        made = copy.copy(self)
+        made.scale = self.scale * factor
+        return made
 
     def pieces(self, samples: Samples, size: int) -> Iterator[Tensor | slice]:
         """The samples in order, no more than `size` at a time."""
@@ -116,36 +125,6 @@ class DeviceBatches:
                 return made
         made.source = Part(self.source, samples)
         return made
-
-    def measured_reduction(self, loss: Callable[[Any], Tensor], chunk_size: int) -> Reduction | None:
-        """How the loss over a chunk comes from those over its parts; None if it is neither mean nor sum.
-
-        Every chunk is looked at, or eight from the first to the last where they must be read; and one of samples from
-        all over the data, for sorted data may have other weights in each chunk and equal ones within.
-        """
-        n = len(self)
-        if n == 1:
-            return "mean"
-        size = min(max(chunk_size, 2), n)
-        starts = list(range(0, n - 1, size))
-        if not self.in_memory and len(starts) > _LOOKED_AT:
-            starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
-        chunks = [torch.arange(start, min(start + size, n), device="cpu") for start in starts]
-        if len(starts) > 1:
-            chunks.append(torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long())
-        possible: dict[Reduction, None] = {"mean": None, "sum": None}
-        for samples in chunks:
-            cut = (len(samples) + 2) // 3
-            whole, left, right = (loss(self.batch(part)) for part in (samples, samples[:cut], samples[cut:]))
-            together: dict[Reduction, Tensor] = {
-                "mean": (cut * left + (len(samples) - cut) * right) / len(samples),
-                "sum": left + right,
-            }
-            tolerance = 1e4 * torch.finfo(self._dtype).eps * max(whole.abs(), left.abs(), right.abs())
-            for name, value in together.items():
-                if not (value - whole).abs() <= tolerance:
-                    possible.pop(name, None)
-        return next(iter(possible)) if len(possible) == 1 else None
 
 
 def _has_samples(leaf: Any, n: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -21,6 +21,27 @@ def not_finite_in(tree: Any, name: str) -> str:
         if isinstance(leaf, Tensor) and not all_finite(leaf)
     ]
     return "; ".join(found)
+
+
+def why_not_finite(loss: float, step: int, lr: float, batches: Iterable[Any]) -> str:
+    """What to do about a loss of training: its data may be why, or its start, and else the learning rate.
+
+    Args:
+        batches: on which the loss was taken.
+    """
+    smaller = f"choose a smaller learning rate (lr = {lr:g})"
+    for batch in batches:
+        found = not_finite_in(batch, "its batch")
+        if found:
+            return (
+                f"the loss is {loss} at step {step}: {found}; leave these values out, or fill them in; or, if "
+                f"the loss does not read them, {smaller}"
+            )
+    if step == 0:
+        return f"the loss is {loss} at step 0, before any update: start from a theta at which it is finite"
+    return (
+        f"training diverged: the loss is {loss} at step {step} (lr = {lr:g}); choose a smaller learning rate"
+    )
 
 
 def require_finite_data(tree: Any, n_samples: int, loss: Callable[[Tensor], Tensor], at_most: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,28 +10,40 @@ import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
-from nm_ode.loss.batching import Reduction
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.operators import GradientCovariance
 from nm_ode.loss.problem import Problem
+from nm_ode.loss.reduction import require_mean_or_sum
 from nm_ode.modes import in_own_modes
 
 NoiseKind = Literal["diagonal", "low_rank"]
+Estimator = Literal["samples", "batches"]
+"""From the gradients of all samples, which is exact; or from those of drawn batches."""
 
 
 @dataclass(frozen=True, eq=False)
 class GradientNoise:
-    """Σ ≈ BᵀB, the covariance of the gradient on a batch.
+    """Σ ≈ BᵀB, the covariance of the gradient on a batch of samples drawn with replacement.
 
     Attributes:
         factor: B, shape (r, P); or, diagonal, the standard deviations, shape (P,).
-        total: the trace of Σ itself.
+        total: the trace of Σ itself, or its estimate.
         batch_size: of the batches whose gradient has it.
+        theta: where it was measured, shape (P,).
+        loss: at theta over all samples; by it a flow knows that the noise is of its own problem.
+        estimator: "samples", exact; or "batches".
+        draws: how many batches were drawn; None with "samples".
+        standard_error: of `total`, which the choice of the batches makes; 0 with "samples".
     """
 
     factor: Tensor
     total: float
     batch_size: int
+    theta: Tensor
+    loss: float
+    estimator: Estimator = "samples"
+    draws: int | None = None
+    standard_error: float = 0.0
 
     @property
     def kind(self) -> NoiseKind:
@@ -58,44 +71,86 @@ def along(factor: Tensor, normal: Tensor) -> Tensor:
 
 @in_own_modes
 def gradient_noise(
-    problem: Problem, theta: Tensor, batch_size: int, *, kind: NoiseKind = "low_rank", rank: int | None = None
+    problem: Problem,
+    theta: Tensor,
+    batch_size: int,
+    *,
+    kind: NoiseKind = "low_rank",
+    rank: int | None = None,
+    draws: int | None = None,
+    seed: int = 0,
 ) -> GradientNoise:
     """Σ at theta for batches of independent samples, drawn with replacement.
 
     The samples' covariance over the batch size; of a loss that sums over its samples, times the batch size. One
-    gradient a sample.
+    gradient a sample. (`train` goes through the data epoch by epoch, without replacement: there a batch's gradient has
+    (N−B)/(N−1) of it, and the batches of an epoch are not independent.)
 
     Args:
         kind: "diagonal" keeps the variances alone; "low_rank" the `rank` largest directions, by a singular value
             decomposition of the samples' gradients; all of them (no more than samples) if rank is None.
+        draws: estimate Σ from the gradients of so many batches instead, by their unbiased sample covariance. It is
+            of rank draws − 1 at most. For a loss over a batch that is neither mean nor sum, this is the only way.
+        seed: of the drawn batches.
 
     Raises:
-        ArgumentError: a kind, batch size or rank that does not exist.
-        ProblemError: the loss over a batch is neither the mean nor the sum of its samples' losses.
+        ArgumentError: a kind, batch size, rank or number of draws that does not exist.
+        ProblemError: without draws, the loss over a batch is neither the mean nor the sum of its samples' losses; or
+            the gradient is not finite.
     """
     if kind not in ("diagonal", "low_rank"):
         raise ArgumentError(f"kind must be 'diagonal' or 'low_rank'; {kind!r} was given")
     n = problem.n_samples
     if not 1 <= batch_size <= n:
         raise ArgumentError(f"batch_size must be from 1 to {n}; {batch_size} was given")
-    if rank is not None and not 1 <= rank <= n:
-        raise ArgumentError(f"rank must be from 1 to {n}, the number of samples; {rank} was given")
-    scale = 1 / batch_size if _reduction(problem) == "mean" else batch_size
-    factor = GradientCovariance.at(problem, theta).deviations.mul_((scale / n) ** 0.5)
-    total = float(factor.square().sum())
-    if kind == "diagonal":
-        return GradientNoise(factor.square().sum(dim=0).sqrt(), total, batch_size)
-    if rank is None:
-        return GradientNoise(factor, total, batch_size)
-    _, values, directions = torch.linalg.svd(factor, full_matrices=False)
-    return GradientNoise(values[:rank, None] * directions[:rank], total, batch_size)
-
-
-def _reduction(problem: Problem) -> Reduction:
-    reduction = problem.reduction
-    if reduction is None:
+    if draws is not None and draws < 2:
+        raise ArgumentError(f"draws must be at least 2, for a covariance; {draws} was given")
+    rows, of = (n, "samples") if draws is None else (draws, "drawn batches")
+    if rank is not None and not 1 <= rank <= rows:
+        raise ArgumentError(f"rank must be from 1 to {rows}, the number of {of}; {rank} was given")
+    loss = float(problem.loss(theta))
+    factor = (
+        _of_samples(problem, theta, batch_size)
+        if draws is None
+        else _drawn(problem, theta, batch_size, draws, seed)
+    )
+    total, error = float(factor.square().sum()), 0.0
+    if draws is not None:
+        error = float(factor.square().sum(dim=1).std()) * math.sqrt(draws)
+    if not (math.isfinite(loss) and math.isfinite(total)):
         raise ProblemError(
-            "the noise of a batch's gradient is not that of its samples: over a batch the loss is neither the mean "
-            "nor the sum of its samples' losses (batch-dependent layers, class weights or ignored targets do this)"
+            f"at this theta the loss is {loss} and the trace of its gradients' covariance {total}: choose a theta "
+            "where both are finite"
         )
-    return reduction
+
+    def noise(factor: Tensor) -> GradientNoise:
+        at = theta.detach().to(problem.theta0).clone()
+        how: Estimator = "samples" if draws is None else "batches"
+        return GradientNoise(factor, total, batch_size, at, loss, how, draws, error)
+
+    if kind == "diagonal":
+        return noise(factor.square().sum(dim=0).sqrt())
+    if rank is None:
+        return noise(factor)
+    _, values, directions = torch.linalg.svd(factor, full_matrices=False)
+    return noise(values[:rank, None] * directions[:rank])
+
+
+def _of_samples(problem: Problem, theta: Tensor, batch_size: int) -> Tensor:
+    """A factor, shape (N, P), of the covariance of the mean or sum over a batch."""
+    reduction = require_mean_or_sum(
+        problem.reduction,
+        "the noise of a batch's gradient is not that of its samples",
+        "give draws, the number of batches to estimate it from",
+    )
+    scale = 1 / batch_size if reduction == "mean" else batch_size
+    return GradientCovariance.at(problem, theta).deviations.mul_((scale / problem.n_samples) ** 0.5)
+
+
+def _drawn(problem: Problem, theta: Tensor, batch_size: int, draws: int, seed: int) -> Tensor:
+    """A factor, shape (draws, P), of the sample covariance of drawn batches' gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = problem.theta0.new_empty(draws, problem.layout.size)
+    for row in rows:
+        problem.grad(theta, torch.randint(problem.n_samples, (batch_size,), generator=generator), out=row)
+    return rows.sub_(rows.mean(dim=0)).div_(math.sqrt(draws - 1))

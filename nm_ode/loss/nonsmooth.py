@@ -99,7 +99,9 @@ def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
     """On which to measure, and the operations that their loss goes through."""
     few, most = _SAMPLES
     count = min(max(few, problem.n_samples // _CHEAP), most, problem.n_samples)
-    some = torch.linspace(0, problem.n_samples - 1, min(count, problem.chunk_size or count)).long()
+    some = torch.linspace(
+        0, problem.n_samples - 1, min(count, problem.chunk_size or count), device="cpu"
+    ).long()
 
     def names(samples: Samples) -> list[str]:
         return sorted({unit.name for unit in _units(problem, problem.theta0, problem.batch(samples))})
@@ -156,8 +158,8 @@ def _sides_of(name: str, units: Sequence[Unit]) -> tuple[bytes, ...] | None:
 
 def _direction(problem: Problem, seed: int) -> Tensor:
     """Random, each parameter tensor's entries by its own size, or by that of all where it is zero."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(problem.layout.size, generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    normal = torch.randn(problem.layout.size, generator=generator, dtype=torch.float64, device="cpu")
     direction = normal.to(problem.theta0)
     overall = problem.theta0.square().mean().sqrt()
     for own, part in zip(problem.layout.split(problem.theta0), problem.layout.split(direction), strict=True):

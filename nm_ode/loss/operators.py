@@ -118,7 +118,7 @@ class GradientCovariance(SymmetricOperator):
         """At theta, of `samples` (all if None).
 
         Raises:
-            ProblemError: BatchNorm in train mode, with which a sample has no gradient of its own.
+            ProblemError: a loss with which a sample has no gradient of its own, as of `sample_grads`.
         """
         gradients = problem.sample_grads(theta, samples)
         return cls(gradients.sub_(gradients.mean(dim=0)))

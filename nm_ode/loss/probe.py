@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nm_ode.loss import guards, randomness
 from nm_ode.loss.batching import DeviceBatches
+from nm_ode.loss.broadcasting import no_broadcast_targets
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.loss.finite import close, require_finite_data
@@ -38,7 +39,7 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
         if isinstance(objective, Supervised):
             require_pair(batch)
             _look_at_labels(at, objective, batches, batch, passes)
-        with passes.one(settled=False), torch.no_grad():
+        with passes.one(settled=False), torch.no_grad(), no_broadcast_targets():
             losses = [at.loss(batch)]
         with passes.one(repeated=True):
             loss = _loss_without_draws(at, objective, batch)

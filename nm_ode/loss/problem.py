@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
 from nm_ode.loss.placing import copied, placed
 from nm_ode.loss.probe import SAMPLES, first_look
+from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout
@@ -31,8 +33,9 @@ class Problem:
 
     The model is copied, so the caller's stays as it is. In the copy the trainable parameters are views into
     the theta that is being evaluated: nothing is copied in, whatever the number of tensors (a theta of another
-    dtype, device or stride is converted first). Tied parameters appear once; frozen ones
-    (`requires_grad=False`) are constants. One thread at a time.
+    dtype, device or stride, an array or a list is converted first). Tied parameters appear once; frozen ones
+    (`requires_grad=False`) are constants. The caller's `no_grad`, `inference_mode` and autocast change nothing.
+    One thread at a time.
 
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
@@ -53,9 +56,11 @@ class Problem:
         loss_fn: of the short form; None for a general objective.
 
     Raises:
-        ProblemError: active dropout or another source of randomness, chunks that would change the loss
-            (BatchNorm in train mode), a dtype too coarse, nothing to train, parameters that overlap.
-        DataError: data from which no samples can be taken.
+        ProblemError: active dropout or another source of randomness, a forward pass that writes a parameter or reads
+            what an earlier one wrote, chunks that would change the loss (BatchNorm in train mode), targets of another
+            shape than what the model gives, a dtype too coarse, nothing to train, parameters that overlap, a loss with
+            parameters of its own.
+        DataError: data from which no samples can be taken; labels of no class, values that are not finite.
     """
 
     model: nn.Module
@@ -225,11 +230,12 @@ class Problem:
         not possible, they are taken one at a time too, after a `VectorisedWarning` that says why.
 
         Raises:
-            ProblemError: BatchNorm in train mode, with which a sample has no gradient of its own.
+            ProblemError: a loss that is neither the mean nor the sum of its samples' (BatchNorm in train mode does
+                this, or class weights), with which a sample has no gradient of its own.
         """
-        guards.refuse_batch_statistics(
-            self.model, "a sample has no gradient of its own", "put the module in eval mode"
-        )
+        consequence = "a sample has no gradient of its own"
+        guards.refuse_batch_statistics(self.model, consequence, "put the module in eval mode")
+        require_mean_or_sum(self.reduction, consequence, "take grad(theta, samples), over a batch")
         theta = self._at.vector(theta, "theta")
         with self._at.watched():
             return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
@@ -266,6 +272,13 @@ class Problem:
         view = copy.copy(self)
         if samples is not None:
             view._batches = self._batches.subset(samples)
+            vars(view).pop("reduction", None)  # of all samples
+        return view
+
+    def scaled(self, factor: float) -> Problem:
+        """factor · L and its derivatives: a view. Its `objective`, `loss_on` and `loss_graph` are those of L."""
+        view = copy.copy(self)
+        view._batches = self._batches.scaled(factor)
         return view
 
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
@@ -273,13 +286,13 @@ class Problem:
         self._at.set(theta)
         return self._at.loss(batch)
 
-    @property
+    @cached_property
     @in_own_modes
     def reduction(self) -> Reduction | None:
-        """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured at theta0."""
+        """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured once."""
         if self.chunk_size is not None:
             return self._batches.reduction
-        return self._measured_reduction(self.n_samples)
+        return measured_reduction(self._batches, self._at, self.n_samples)
 
     @in_own_modes
     def loss_graph(self) -> Tensor:
@@ -313,24 +326,13 @@ class Problem:
             second.add_(more_second, alpha=weight)
         return first, second
 
-    def _measured_reduction(self, chunk_size: int) -> Reduction | None:
-        self._at.set(self.theta0)
-        with torch.no_grad():
-            return self._batches.measured_reduction(self._at.loss, chunk_size)
-
     def _chunked_reduction(self, chunk_size: int) -> Reduction:
         remedy = "leave chunk_size out" if self._batches.in_memory else "take all samples in one chunk"
         guards.refuse_batch_statistics(
             self.model, "chunk_size would change the loss", f"{remedy}, or put the module in eval mode"
         )
-        reduction = self._measured_reduction(chunk_size)
-        if reduction is None:
-            raise ProblemError(
-                "chunk_size would change the loss: over a chunk it is neither the mean nor the sum of its "
-                "samples' losses (batch-dependent layers, class weights or ignored targets do this); "
-                f"{remedy}"
-            )
-        return reduction
+        reduction = measured_reduction(self._batches, self._at, chunk_size)
+        return require_mean_or_sum(reduction, "chunk_size would change the loss", remedy)
 
 
 def _device_of(model: nn.Module) -> torch.device:

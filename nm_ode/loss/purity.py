@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from nm_ode.loss.guards import ProblemError
 
@@ -274,7 +275,10 @@ def _filled(cells: Sequence[Cell], fill: float) -> Iterator[None]:
 def _other(value: Any, fill: float) -> Any:
     whole = 7 if math.isnan(fill) else int(fill)
     if isinstance(value, Tensor):
-        number = fill if value.is_floating_point() or value.is_complex() else whole % 2**7
+        number = fill
+        if not (value.is_floating_point() or value.is_complex()):
+            within = None if value.dtype == torch.bool else torch.iinfo(value.dtype)
+            number = bool(whole) if within is None else min(max(whole, within.min), within.max)
         other = torch.full_like(value.detach(), number)
         return nn.Parameter(other, requires_grad=False) if isinstance(value, nn.Parameter) else other
     if isinstance(value, bool):
@@ -301,9 +305,13 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
 
 def _sums(tensor: Tensor) -> tuple[float, ...]:
     """Two numbers that change when the values do."""
-    tensor = tensor.detach()
     if not _dense(tensor):
         return ()
+    with _disable_current_modes():  # whoever follows the operations of the loss does not see these
+        return _two_numbers(tensor.detach())
+
+
+def _two_numbers(tensor: Tensor) -> tuple[float, ...]:
     if tensor.dtype.is_floating_point:
         tensor = tensor if tensor.dtype.itemsize >= 4 else tensor.float()
         return float(tensor.sum()), float(torch.linalg.vector_norm(tensor))

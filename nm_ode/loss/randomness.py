@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from nm_ode.loss.reachable import reachable
 
@@ -102,14 +102,14 @@ def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module])
     return found[0] if found else None
 
 
-class _Drawn(TorchDispatchMode):
-    """Sees the generators that are passed to torch's operations, wherever they are kept."""
+class _Drawn(TorchFunctionMode):
+    """Sees the generators that are passed to torch's functions, wherever they are kept."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: set[str] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         passed = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, torch.Generator)]
         before = [generator.get_state() for generator in passed]
         made = func(*args, **(kwargs or {}))

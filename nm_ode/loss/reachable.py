@@ -6,6 +6,7 @@ import functools
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,9 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
     ):
         return
     if isinstance(thing, Mapping):
-        yield from ((str(key), value) for key, value in list(thing.items())[:100])
+        yield from ((str(key), value) for key, value in islice(thing.items(), 100))
     elif isinstance(thing, list | tuple | set | frozenset):
-        yield from ((str(i), value) for i, value in enumerate(list(thing)[:100]))
+        yield from ((str(i), value) for i, value in enumerate(islice(thing, 100)))
     elif isinstance(thing, functools.partial):
         yield from (("func", thing.func), ("args", thing.args), ("keywords", thing.keywords))
     elif isinstance(thing, types.MethodType):

@@ -62,7 +62,7 @@ class Vectorised:
         def together() -> Tensor:
             start = 0
             for part in batches.pieces(samples, at_once):
-                found = self._rows(theta, batches.batch(part))
+                found = self._rows(theta, batches.batch(part)).mul_(batches.scale)
                 rows[start : start + len(found)] = found
                 start += len(found)
             return rows
@@ -206,7 +206,7 @@ def _batches_of_members(
     members, width = samples.shape
     for columns in samples.split(batches.chunk_size or width, dim=1):
         leaves, rebuild = _tensors(batches.batch(columns.reshape(-1)))
-        weight = columns.shape[1] / width if batches.reduction == "mean" else 1.0
+        weight = batches.weight(columns.shape[1], width)
         yield [leaf.unflatten(0, (members, columns.shape[1])) for leaf in leaves], rebuild, weight
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
+from nm_ode.loss.expected import share_of_batches
 from nm_ode.observers.memory import plain_attributes, set_attributes
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout
 from nm_ode.registry import UnknownNameError
-from nm_ode.results import Variable
+from nm_ode.results import TimeGrid, Variable
 
 Coordinates: TypeAlias = Mapping[str, tuple[str, np.ndarray]]
 """Name → (dimension, values)."""
@@ -37,6 +38,7 @@ class Context:
         steps: N, how many steps the run will take; 0 along a flow.
         saved_steps: at which theta is kept, N the last.
         device: of the vectors that it will see.
+        grid: of a run: when each step is taken, and with which samples; None along a flow.
     """
 
     problem: Problem
@@ -44,6 +46,12 @@ class Context:
     steps: int
     saved_steps: tuple[int, ...]
     device: torch.device
+    grid: TimeGrid | None = None
+
+    @property
+    def expected_problem(self) -> Problem:
+        """Of the loss that a batch of the run has on average: the problem itself, unless that sums over its samples."""
+        return self.problem if self.grid is None else share_of_batches(self.problem, self.grid)[0]
 
     @property
     def layout(self) -> Layout:

@@ -19,7 +19,8 @@ from nm_ode.results import Variable, variable
 class Curvature(Observer):
     """Along a run, at some steps, along `curvature_step`; the tree keeps it in `/discrete/curvature`.
 
-    `sharpness` is λ_max of the Hessian that the optimiser sees (preconditioned for Adam, weight decay added), and
+    `sharpness` is λ_max of the Hessian that the optimiser sees (preconditioned for Adam, weight decay added; over
+    minibatches of a loss that sums over its samples, of the part of the loss that a batch has on average), and
     `normalised_sharpness` the same times the learning rate that it is multiplied by, which is to be compared with the
     constants `series_limit` (the modified flow) and, where the optimiser's is known, `stability_limit` (the run).
 
@@ -45,7 +46,7 @@ class _Sharpnesses(Observer):
     }
 
     def __init__(self, context: Context, optimizer: Optimizer, points: int) -> None:
-        self._problem, self._optimizer = context.problem, optimizer
+        self._problem, self._optimizer = context.expected_problem, optimizer
         self._steps = spread_steps(context.steps, points)
         self._last: Sharpness | None = None
         self._lr = optimizer.lr

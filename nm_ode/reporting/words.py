@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,12 @@ from nm_ode.reporting.formats import order_with_error, power
 
 _FINEST_RTOL = 1e-12
 """At this tolerance and below, what limits a solver is rounding."""
+
+_NO_CHECK = {
+    "same_steps": "its check took the same steps; tighten solver.rtol and solver.atol, or take a smaller step",
+    "too_loose": "its tolerances admit as much as the solution moves; tighten solver.rtol and solver.atol",
+    "stopped": "its check stopped before the end; raise solver.max_rhs, max_steps or max_seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -41,13 +48,15 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
                 "to be expected."
             )
         )
-    if any(row.beside == "full_batch" for row in rows):
+    full = [row for row in rows if row.beside == "full_batch"]
+    if full:
         found.append(
             Sentence(
                 "The run used minibatches. A full-batch flow takes all samples, so its error holds the noise of the "
                 "batches as well as the discretisation."
             )
         )
+        found += [Sentence(text, warns) for text, warns in dict.fromkeys(map(_of_batches, full)) if text]
     if any(row.beside == "same_batch" for row in rows):
         found.append(
             Sentence(
@@ -61,9 +70,45 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
     return found
 
 
+def _of_batches(row: Row) -> tuple[str, bool]:
+    """What the loss over a batch is to a full-batch flow's loss, unless it is a mean; and whether that warns."""
+    if row.batch_bias is not None:
+        differs = _bias(row.batch_bias, math.nan if row.batch_bias_error is None else row.batch_bias_error)
+        return (
+            "Over a batch the loss is neither the mean nor the sum of its samples' losses (batch-dependent layers, "
+            "class weights or ignored targets do this): the batches' mean gradient differs from the full one"
+            f"{differs}. A full-batch flow's error holds that difference too, which is not noise."
+        ), True
+    if row.batch_share is not None:
+        return (
+            f"The loss sums over its samples, of which a step takes a share of {row.batch_share:.3g} on average: a "
+            "full-batch flow is that of this share of the loss, and as fast as the run."
+        ), False
+    return "", False
+
+
+def _bias(distance: float, error: float) -> str:
+    """At the start, over the full gradient: ", by 0.12 ± 0.01 of it at the start"."""
+    if math.isnan(distance):
+        return ""
+    deviation = "" if math.isnan(error) else f" ± {error:.1g}"
+    return f", by {distance:.2g}{deviation} of it at the start"
+
+
 def _solution_clauses(row: Row) -> Iterator[str]:
+    if row.gradient_noise is not None and row.rtol_floor is not None:
+        where = f" ({', '.join(row.coarse)})" if row.coarse else ""
+        yield (
+            f"the gradient's rounding noise is {power(row.gradient_noise)} of its size{where}, so no rtol below "
+            f"{power(row.rtol_floor)} means anything"
+        )
+    if row.check_verdict == "bound":
+        yield "its solver's error is a bound, from a coarser solve: rounding leaves no room for a finer one"
     for method, distance in row.engine_distances:
-        yield f"solved by {method} too; the two solutions are at most {power(distance)} apart"
+        if np.isnan(distance):
+            yield f"to be checked by {method} too, which is the same method: that is no check"
+        else:
+            yield f"solved by {method} too; the two solutions are at most {power(distance)} apart"
     if row.holds_from is not None and row.holds_from < 0:
         yield "its one-step defect is above a thousandth of the update up to the last step"
     elif row.holds_from:
@@ -75,7 +120,9 @@ def _solution_clauses(row: Row) -> Iterator[str]:
 
 def solver_sentence(row: Row) -> Sentence:
     """Of a flow whose error the solver's own limits: what to do."""
-    if row.rtol <= _FINEST_RTOL:
+    if row.check_verdict in _NO_CHECK:
+        sentence = f"the solver's own error is not known: {_NO_CHECK[row.check_verdict]}"
+    elif row.rtol <= _FINEST_RTOL:
         sentence = "as close to the run as the solver gets; what is left is rounding"
     else:
         sentence = (
@@ -114,6 +161,11 @@ def _outcome(diagnosis: Diagnosis) -> str:
 
 def _cause(cause: Cause, seen: Evidence) -> str:
     match cause:
+        case Cause.BATCH_LOSS:
+            return (
+                "Over a batch the loss is neither the mean nor the sum of its samples' losses, and the batches' mean "
+                f"gradient differs from the full one{_bias(seen.batch_bias, seen.batch_bias_error)}."
+            )
         case Cause.BATCH_NOISE:
             return (
                 "This flow takes all samples and the run takes batches: the noise of the batches is in the error, and "

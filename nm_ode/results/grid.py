@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nm_ode.data import BatchSize, sample_batches
+from nm_ode.errors import ArgumentError
 
 Array = NDArray[np.float64]
 
@@ -50,7 +51,16 @@ class TimeGrid:
         Args:
             lr, time_per_step: of the optimiser: a step of `lr` takes so much flow time.
             factors: shape (N,), of the schedule.
+
+        Raises:
+            ArgumentError: a factor that is not positive and finite.
         """
+        bad = np.flatnonzero(~(np.isfinite(factors) & (np.asarray(factors) > 0)))
+        if bad.size:
+            raise ArgumentError(
+                f"the schedule's factor at step {bad[0]} is {factors[bad[0]]:g}: a step takes as much flow time as its "
+                "learning rate, so factors must be positive and finite; begin or end at a small one instead"
+            )
         lrs = lr * np.asarray(factors, dtype=np.float64)
         if (factors == 1).all():  # to the last digit the times that a user would write
             times = np.arange(len(lrs) + 1) * time_per_step
@@ -84,6 +94,16 @@ class TimeGrid:
     def batches(self) -> tuple[Tensor | None, ...]:
         """Which samples each step took, at any step; None for all."""
         return tuple(self.each_batch())
+
+    @property
+    def mean_batch_size(self) -> float:
+        """Samples of a step, the mean over the run's time: the last batch of an epoch may be smaller."""
+        if self.batch_size == "full" or not self.steps:
+            return float(self.n_samples if self.batch_size == "full" else self.batch_size)
+        last = self.n_samples - self.batch_size * ((self.n_samples - 1) // self.batch_size)
+        per_epoch = -(-self.n_samples // self.batch_size)
+        smaller = float(self.lr[per_epoch - 1 :: per_epoch].sum() / self.lr.sum())
+        return self.batch_size - smaller * (self.batch_size - last)
 
     def step_at(self, time: float) -> int:
         """The step that is under way at a flow time; the first or last outside the run."""

@@ -133,7 +133,11 @@ class EnsembleInfo:
         title: of the flow, or of the optimiser.
         seed: of the noise or the batches.
         time: flow time that the members end at.
+        steps, batch_size: of runs.
+        lr: of the optimiser, or of the flow's.
         step: of a fixed-step method.
+        noise_kind, …: of a flow's noise, as of `GradientNoise`; None for a factor of the user's own. Where it was
+            measured is the dataset's `noise_theta`. It is constant in theta, and for batches drawn with replacement.
     """
 
     title: str
@@ -147,6 +151,13 @@ class EnsembleInfo:
     engine: str | None = None
     method: str | None = None
     step: float | None = None
+    lr: float | None = None
+    noise_kind: str | None = None
+    noise_batch_size: int | None = None
+    noise_captured: float | None = None
+    noise_estimator: str | None = None
+    noise_draws: int | None = None
+    noise_standard_error: float | None = None
 
 
 def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
@@ -234,11 +245,14 @@ class LadderInfo:
         stateful: has the optimiser a state beyond theta?
         warm_start: did the runs start warm?
         fixed_step: were the flows solved with a step of the user's?
+        batch_bias, batch_bias_error: as of `SolveInfo`, where the runs are on minibatches.
     """
 
     stateful: bool
     warm_start: bool
     fixed_step: bool
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     kinks: tuple[str, ...] = ()
     status: str = "success"
 

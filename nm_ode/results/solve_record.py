@@ -29,6 +29,10 @@ class SolveInfo:
     Attributes:
         flow, title: its name in the tree, and for a reader.
         beside: over whose samples its loss is, where the run is on minibatches.
+        batch_share: of a full-batch flow of a loss that sums over its samples: the part of the loss that the flow is
+            of, which is what the run's batches have on average. None for the whole.
+        batch_bias, batch_bias_error: of a loss that over a batch is neither mean nor sum of its samples': how far the
+            batches' mean gradient is from the full gradient at the start, over that, and its standard error.
         expected_order: in lr, by theory, for smooth losses.
         map_order: of the iterated-map form, whose truncation can be read off a run.
         choice: why this engine and method.
@@ -43,7 +47,8 @@ class SolveInfo:
         check_status: how the second solve ended.
         dtype: in which the field was computed.
         rtol_floor: the smallest rtol that the rounding of the field admits, dimensionless.
-        gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless.
+        gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless; None where it is
+            that of the dtype.
         coarse: where the model computes in a coarser dtype, which the noise comes from.
         start_time: flow time of the start.
         lr: the learning rate that the field is that of; None where it depends on none.
@@ -65,6 +70,9 @@ class SolveInfo:
     layout: Layout
     kinks: tuple[str, ...] = ()
     beside: Beside | None = None
+    batch_share: float | None = None
+    batch_bias: float | None = None
+    batch_bias_error: float | None = None
     map_order: int | None = None
     rtol_requested: float | None = None
     step: float | None = None

@@ -105,7 +105,12 @@ def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdi
         how += f", a bound: rtol {ode.rtol:g} is as tight as rounding lets it be"
     elif tighter > ode.rtol / _TIGHTER:
         how += ", the smallest that rounding lets it have"
-    return replace(ode, rtol=rtol, atol=ode.atol * share), how, "measured" if finer else "bound"
+    other = replace(ode, rtol=rtol, atol=ode.atol * share)
+    if ode.max_step is not None:
+        # It may be what decides on the steps, whatever the tolerances.
+        other = replace(other, max_step=ode.max_step / 2, max_steps=None)
+        how += f", steps of at most {other.max_step:g}"
+    return other, how, "measured" if finer else "bound"
 
 
 def _as_tight_as_it_takes(ode: OdeProblem, solved: Solved, rtol: float) -> tuple[float, float]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bridges import Engine, EngineError, engines_with, get_engine
-from nm_ode.ensembles import ensemble_dataset
+from bridges import Engine, EngineError, engines_with, get_engine, require_limits
+from nm_ode.ensembles import ensemble_dataset, start_of_members
+from nm_ode.errors import ArgumentError
 from nm_ode.flows import StochasticModifiedFlow
-from nm_ode.loss.noise import along
+from nm_ode.loss.noise import GradientNoise, along
 from nm_ode.modes import in_own_modes
 from nm_ode.results import EnsembleInfo
 
@@ -39,13 +42,24 @@ def solve_ensemble(
         seed: of the noise; member i has its own.
 
     Returns:
-        `theta` (member, param), at `time`.
+        `theta` (member, param), at `time`; `start` (param), and `noise_theta` (param), at which the noise was measured,
+        if it is of `gradient_noise`. `nm_ode.ensemble_info` gives the typed record, with what the noise is of.
 
     Raises:
+        ArgumentError: another flow, members, time or step out of range, or a start of another shape.
         EngineError: an unknown engine or method, or no StochasticDiffEq.
     """
-    start = (flow.problem.theta0 if theta0 is None else theta0).detach()
+    if not isinstance(flow, StochasticModifiedFlow):
+        raise ArgumentError(
+            f"an ensemble is one of a StochasticModifiedFlow, whose paths differ; {type(flow).__name__} was given: "
+            "take nm_ode.solve"
+        )
+    for name, value in (("time", time), ("step", step)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ArgumentError(f"{name} must be a positive number; {value} was given")
+    start = start_of_members(flow.problem, theta0, members)
     used = flow.optimizer.lr / 4 if step is None else step
+    require_limits(step=used, span=time)
     count = max(1, round(time / used))
     if engine == "torch":
         if method != "EM":
@@ -68,8 +82,23 @@ def solve_ensemble(
         engine=engine,
         method=method,
         step=time / count,
+        lr=flow.optimizer.lr,
     )
-    return ensemble_dataset(ends, info)
+    if flow.noise is None:
+        return ensemble_dataset(ends, info, start=start)
+    return ensemble_dataset(ends, _with_noise(info, flow.noise), start=start, noise_theta=flow.noise.theta)
+
+
+def _with_noise(info: EnsembleInfo, noise: GradientNoise) -> EnsembleInfo:
+    return replace(
+        info,
+        noise_kind=noise.kind,
+        noise_batch_size=noise.batch_size,
+        noise_captured=noise.captured,
+        noise_estimator=noise.estimator,
+        noise_draws=noise.draws,
+        noise_standard_error=noise.standard_error,
+    )
 
 
 def _euler_maruyama(
@@ -98,13 +127,13 @@ def _by_engine(
     method: str,
     seed: int,
 ) -> Tensor:
-    ends = np.empty((members, len(start)))
+    ends, came = np.empty((members, len(start))), np.zeros(members, dtype=bool)
 
     def drift(t: float, y: np.ndarray, dy: np.ndarray) -> None:
         dy[:] = flow.drift(torch.from_numpy(y.copy()).to(start)).cpu().numpy()
 
     def keep(member: int, y: np.ndarray) -> None:
-        ends[member] = y
+        ends[member], came[member] = y, True
 
     seeds: Sequence[int] = np.random.SeedSequence(seed).generate_state(members).tolist()
     engine.solve_noisy(
@@ -117,4 +146,6 @@ def _by_engine(
         method=method,
         on_member=keep,
     )
+    if not came.all():
+        raise EngineError(f"{engine.name} {method} gave {int(came.sum())} of {members} members")
     return torch.from_numpy(ends)

@@ -15,6 +15,7 @@ from torch import Tensor
 from bridges import AUTO, OdeProblem, OdeSolution
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
+from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
@@ -74,8 +75,9 @@ def solve(
         max_steps, max_rhs, max_seconds: limits on one solve.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
-        check: solve once more with rtol and atol ten times tighter (rtol no finer than float64 holds) and record
-            the distance as `solver_error` (docs/theory.md §5). Methods with a fixed step take their own step halving.
+        check: solve once more with rtol and atol ten times tighter (rtol no finer than rounding lets it be) and record
+            the distance as `solver_error` (docs/theory.md §5), NaN where that says nothing (`check_verdict` of the
+            record). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
         checkpoint: a file in which the solve, its check included, is kept while it runs. If it is cut off, the same
             call goes on from there, to the same solution within its tolerance; `restarts` counts how often.
@@ -89,7 +91,8 @@ def solve(
         SolveError: not solved to the end; its attribute `solution` has what was.
         ArgumentError: an unknown name in `record`, or what is no observer.
         FlowError: a modified flow on a run whose learning rate changes.
-        EngineError: unknown engine or method, or options that do not go together.
+        EngineError: unknown engine or method, options that do not go together, values or times that no engine takes,
+            or an rtol below what the rounding of the field holds.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
     require_flow(flow)
@@ -115,13 +118,15 @@ def solve(
         max_seconds=max_seconds,
     )
     asked.require(flow.problem.dtype)
-    beginning = start_of(flow, t, theta0)
+    problem, beginning = flow.problem, start_of(flow, t, theta0)
+    flow, expected = beginning.flow, beginning.expected
+    bias = None if expected is None else expected.bias
     times, start = beginning.times, to_numpy(beginning.state)
     asked.require(flow.problem.dtype, span=float(times[-1] - times[0]))
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
-    found = kinks(flow.problem)
-    floor = rtol_floor(flow, found)
+    found = kinks(problem)
+    floor = rtol_floor(flow, problem, found)
     settled, why = settled_rtol(asked.rtol, floor, found)
     field = Field(flow, floor.noise)
     plan = plan_solve(
@@ -160,6 +165,9 @@ def solve(
         flow=name,
         title=title,
         beside=beside,
+        batch_share=None if expected is None or expected.share == 1 else expected.share,
+        batch_bias=None if bias is None else bias.distance,
+        batch_bias_error=None if bias is None else bias.standard_error,
         expected_order=flow.expected_order,
         map_order=flow.map_order,
         engine=plan.choice.engine,
@@ -175,17 +183,17 @@ def solve(
         hvps_per_rhs=flow.cost.hvps,
         third_derivatives_per_rhs=flow.cost.third_derivatives,
         probe_rhs_evaluations=probes,
-        layout=flow.problem.layout,
-        dtype=dtype_name(flow.problem.dtype),
+        layout=problem.layout,
+        dtype=dtype_name(problem.dtype),
         rtol_floor=floor.rtol,
-        gradient_noise=floor.precision.noise,
+        gradient_noise=None if floor.precision.own else floor.precision.noise,
         coarse=floor.precision.coarse,
         start_time=float(times[0]),
         lr=flow.lr,
-        stateful=len(start) > flow.problem.layout.size,
+        stateful=len(start) > problem.layout.size,
         warm_start=beginning.warm,
     )
-    samples = _Samples(field, times, observers, on_sample)
+    samples = _Samples(problem, field, times, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
     }
@@ -236,17 +244,17 @@ def solve(
 
 
 class _Samples:
-    """Hands each sample to the observers and lets the state go."""
+    """Hands each sample to the observers, with the user's problem, and lets the state go."""
 
     def __init__(
         self,
+        problem: Problem,
         field: Field,
         times: Array,
         observers: Sequence[Observer],
         on_sample: Callable[[int], None] | None,
     ) -> None:
-        self._field, self._on_sample, self._done = field, on_sample, 0
-        problem = field.flow.problem
+        self._problem, self._field, self._on_sample, self._done = problem, field, on_sample, 0
         context = Context(
             problem=problem,
             optimizer=None,
@@ -258,7 +266,7 @@ class _Samples:
         self.recording = Recording(observers, context, samples=times.size)
 
     def __call__(self, index: int, t: float, y: Array) -> None:
-        self.recording.observe(View(self._field.flow.problem, index, t, self._field.theta(y)))
+        self.recording.observe(View(self._problem, index, t, self._field.theta(y)))
         self.begin_at(index + 1)
 
     def begin_at(self, done: int) -> None:

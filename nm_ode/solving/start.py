@@ -14,18 +14,26 @@ from torch import Tensor
 from bridges import require_times
 from nm_ode.arguments import as_vector, said
 from nm_ode.errors import ArgumentError
-from nm_ode.flows import Flow, FlowError
+from nm_ode.flows import Flow, FlowError, follow_batches
+from nm_ode.loss.expected import ExpectedLoss
 from nm_ode.results import ResultError, RunInfo, run_info
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Sample times, the flow's state at the first, and the run that they are of, if of one."""
+    """Sample times, the flow and its state at the first, and the run that they are of, if of one.
+
+    Attributes:
+        flow: the one that is solved: beside minibatches that of the loss which a batch has on average.
+        expected: that loss, of a full-batch flow beside minibatches.
+    """
 
     times: NDArray[np.float64]
+    flow: Flow
     state: Tensor
     run: RunInfo | None = None
     warm: bool = False  # with the state of an optimiser under way
+    expected: ExpectedLoss | None = None
 
 
 def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
@@ -40,12 +48,13 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             shape or with values that are not finite.
         FlowError: a flow of one learning rate beside a run whose learning rate changes; or one that needs the
             optimiser's state beside a run whose first steps were cut off.
+        ProblemError: a loss that sums over other samples than the run's batches.
     """
     if not isinstance(t, xr.Dataset):
         times = _times(t)
         given = flow.problem.theta0 if theta0 is None else theta0
         what = "the model's theta0" if theta0 is None else "theta0"
-        return Start(times, flow.state_from(_placed(flow, given, what)))
+        return Start(times, flow, flow.state_from(_placed(flow, given, what)))
     for name in ("saved_time", "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
@@ -76,13 +85,14 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             memory = torch.from_numpy(t["initial_state"].values.copy()).to(flow.problem.theta0)
     times = _times(t["saved_time"].values)
     start = _placed(flow, theta0, what)
+    flow, expected = follow_batches(flow, info.grid, start)
     state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
     if memory is not None and first > 0 and len(state) > len(start):
         raise FlowError(
             f"{flow.title} starts with the optimiser's state, which is kept of step 0, and this run begins at step "
             f"{first}: solve from step 0, or train from there with state0"
         )
-    return Start(times, state, info, warm=info.warm_start and memory is not None)
+    return Start(times, flow, state, info, info.warm_start and memory is not None, expected)
 
 
 def _times(t: Any) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import torch
 
 from bridges import EngineError, default_rtol, finest_rtol
 from nm_ode.flows import Flow
+from nm_ode.loss import Problem
 from nm_ode.loss.precision import Precision, gradient_precision
 
 _MARGIN = 4.0  # noise, over what a tolerance must be for the error control to see more than noise
@@ -35,9 +36,8 @@ class Floor:
         return _of_dtype(self.dtype) if self.precision.own else self.precision.words()
 
 
-def rtol_floor(flow: Flow, kinks: Sequence[str]) -> Floor:
-    """By the dtype that the flow's problem computes in, and by the measured noise where it is more than that."""
-    problem = flow.problem
+def rtol_floor(flow: Flow, problem: Problem, kinks: Sequence[str]) -> Floor:
+    """By the dtype that a flow's problem computes in, and by the measured noise where it is more than that."""
     precision = gradient_precision(problem, kinked=bool(kinks))
     finest = finest_rtol(dtype_name(problem.dtype))
     if not precision.own:

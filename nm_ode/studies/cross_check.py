@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from bridges import get_engine
 from nm_ode.flows import Flow
-from nm_ode.results import annotate, solve_info
+from nm_ode.results import SolveInfo, annotate, solve_info
 from nm_ode.solving import solve
 from nm_ode.studies.keeping import Checkpoints
 from nm_ode.studies.progress import Progress
@@ -18,7 +19,8 @@ def cross_checked(
 ) -> xr.Dataset:
     """The solution with `engine_distance` ‖θ_other(t) − θ(t)‖ to that of each further engine of the case.
 
-    Further engines take their own method and the case's tolerances.
+    Further engines take their own method and the case's tolerances; the engine that solved takes another method, since
+    by the same the distance would be zero, whatever the error.
 
     Raises:
         SolveError: another engine gave up.
@@ -30,7 +32,8 @@ def cross_checked(
     title = solve_info(solution).title
     distances, methods = [], []
     for engine in others:
-        options = case.solver.options() | {"engine": engine, "method": None, "step": None}
+        method = _another_method(engine, solve_info(solution))
+        options = case.solver.options() | {"engine": engine, "method": method, "step": None}
         report = progress(f"{title}, by {engine}", run.sizes["saved_step"])
         other = solve(
             flow,
@@ -42,7 +45,10 @@ def cross_checked(
             checkpoint=kept(f"by {engine}"),
         )
         info = solve_info(other)
-        distances.append(np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1))
+        distance = np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1)
+        if (info.engine, info.method, info.step) == _how(solution):
+            distance[1:] = np.nan  # "auto" has chosen what had solved it: the distance would say nothing
+        distances.append(distance)
         methods.append(f"{info.engine} {info.method} ({info.engine_version})")
     return annotate(
         solution.assign(engine_distance=(("other_engine", "time"), np.stack(distances))).assign_coords(
@@ -50,3 +56,16 @@ def cross_checked(
             other_method=("other_engine", np.array(methods, dtype=object)),
         )
     )
+
+
+def _how(solution: xr.Dataset) -> tuple[str, str, float | None]:
+    info = solve_info(solution)
+    return info.engine, info.method, info.step
+
+
+def _another_method(engine: str, solved: SolveInfo) -> str | None:
+    """None, the engine's own choice, unless it may be what has solved the flow already."""
+    if engine != solved.engine:
+        return None
+    others = [name for name, one in get_engine(engine).methods.items() if one.step != "required"]
+    return next((name for name in others if name != solved.method), None)

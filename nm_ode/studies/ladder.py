@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nm_ode.comparison import compare, defects, share_at_start
 from nm_ode.flows import Flow
+from nm_ode.loss.expected import BatchBias, batch_bias
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Curvature, KinkCrossings
 from nm_ode.optimizers import Optimizer
@@ -28,11 +29,24 @@ _ROUNDINGS = 10.0
 
 def confounders(study: Study) -> LadderInfo:
     """What, apart from the flow, may change the observed order."""
+    bias = _batch_bias(study)
     return LadderInfo(
         stateful=study.optimizer.stateful,
         warm_start=study.case.training.warm_steps > 0,
         fixed_step=study.case.solver.step is not None,
+        batch_bias=None if bias is None else bias.distance,
+        batch_bias_error=None if bias is None else bias.standard_error,
         kinks=kinks(study.problem),
+    )
+
+
+def _batch_bias(study: Study) -> BatchBias | None:
+    """What batches miss in expectation, where the runs take some and a flow takes all samples."""
+    problem, size = study.problem, study.case.training.batch_size
+    if size == "full" or all(table.batches == "same" for table in study.case.flows):
+        return None
+    return (
+        None if problem.reduction is not None else batch_bias(problem, problem.theta0, size, study.case.seed)
     )
 
 

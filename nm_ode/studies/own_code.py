@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nm_ode.loss.explain import EvaluationError
 from nm_ode.registry import did_you_mean
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
@@ -145,10 +146,12 @@ class OwnCode:
         except CaseError:
             raise
         except (Exception, SystemExit) as error:
-            for frame in reversed(traceback.extract_tb(error.__traceback__)):
-                file = Path(frame.filename)
-                if file in self._hashes:
-                    raise self._error_at(file, frame.lineno, error) from error
+            own = error.__cause__ if isinstance(error, EvaluationError) else error
+            if isinstance(own, Exception | SystemExit):
+                for frame in reversed(traceback.extract_tb(own.__traceback__)):
+                    file = Path(frame.filename)
+                    if file in self._hashes:
+                        raise self._error_at(file, frame.lineno, own) from error
             raise
 
     def _error_at(self, file: Path, line: int | None, error: BaseException) -> CaseError:

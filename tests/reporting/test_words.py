@@ -35,6 +35,8 @@ SEEN = Evidence(
     crossing_share=0.0284,
     normalised_sharpness=1.34,
     start_share=0.7,
+    batch_bias=0.3,
+    batch_bias_error=0.01,
 )
 
 
@@ -56,7 +58,15 @@ def test_every_outcome_with_every_cause_is_in_sentences() -> None:
     for outcome, why, left_out, order in itertools.product(Outcome, causes, lefts, orders):
         for evidence in (
             replace(SEEN, left_out=left_out, order=order),
-            replace(SEEN, left_out=left_out, order=order, crossing_share=math.nan, start_share=math.nan),
+            replace(
+                SEEN,
+                left_out=left_out,
+                order=order,
+                crossing_share=math.nan,
+                start_share=math.nan,
+                batch_bias=math.nan,
+                batch_bias_error=math.nan,
+            ),
         ):
             require_sentences(diagnosis_sentence(Diagnosis(outcome, why, evidence)))
 
@@ -76,6 +86,7 @@ def test_every_outcome_with_every_cause_is_in_sentences() -> None:
             (Cause.BATCH_NOISE,),
             ["the 4 of theory is not to be expected", "noise"],
         ),
+        (Outcome.NOT_TO_BE_EXPECTED, (Cause.BATCH_LOSS, Cause.BATCH_NOISE), ["0.3 ± 0.01 of it", "noise"]),
         (Outcome.ABOVE, (Cause.LARGE_STEPS,), ["above the 4"]),
     ],
 )
@@ -186,6 +197,25 @@ def test_what_must_be_known_of_a_flow(title: str, changes, figures: list[str]) -
     (said,) = flow_sentences([replace(ROW, title=title, **changes)])
     require_sentences(said.text)
     assert said.warns == ("solver_limited" in changes)
+    for figure in figures:
+        assert figure in said.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "figures"),
+    [
+        (
+            {"batch_bias": 0.123, "batch_bias_error": 0.0211},
+            ["0.12 ± 0.02 of it", "not noise", "class weights"],
+        ),
+        ({"batch_bias": math.nan, "batch_bias_error": math.nan}, ["neither the mean nor the sum"]),
+        ({"batch_share": 0.24987}, ["a share of 0.25"]),
+    ],
+)
+def test_what_batches_are_to_the_whole_is_said_once(changes, figures: list[str]) -> None:
+    _, said = flow_sentences([replace(ROW, beside="full_batch", **changes)] * 2)
+    require_sentences(said.text)
+    assert said.warns == ("batch_bias" in changes)
     for figure in figures:
         assert figure in said.text
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nm_ode.comparison import summary
+from nm_ode.comparison import Cause, diagnoses, summary
 from nm_ode.data import diabetes, sample_batches
+from nm_ode.reporting.words import flow_sentences
 from nm_ode.results import run_info, solve_info
 from nm_ode.studies import load_case, run_case
 from tests.oracles.linear import Quadratic
@@ -82,3 +83,25 @@ def test_a_same_batch_flow_keeps_the_times_of_a_schedule(tmp_path: Path, schedul
         np.testing.assert_allclose(flow["theta"].values[k + 1], theta, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(flow["time"], np.append(0, np.cumsum(lrs)), rtol=1e-12)
     assert solve_info(flow).beside == "same_batch"
+
+
+@pytest.mark.parametrize("coupled", [True, False], ids=["BatchNorm", "plain"])
+def test_where_batches_miss_the_gradient_the_store_the_table_and_the_ladder_say_so(
+    edited, tmp_path: Path, coupled: bool
+) -> None:
+    path = edited(
+        (FLOWS, '[{ kind = "gradient", batches = "full" }]'),
+        ("widths = [64, 4, 10]", "widths = [64, 4, 10]" + coupled * '\nnorm = "batch"'),
+        ("save_every = 5", "batch_size = 5\n\n[ladder]\nlr = [0.1, 0.05, 0.025]"),
+    )
+    outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert outcome.failures == ()
+    (row,) = summary(outcome.tree)
+    (found,) = diagnoses(outcome.tree["convergence"].dataset)
+    warned = [said.text for said in flow_sentences([row]) if said.warns and "neither the mean" in said.text]
+    assert len(warned) == coupled
+    assert (row.batch_bias is not None) == coupled
+    assert found.causes == ((Cause.BATCH_LOSS,) if coupled else ()) + (Cause.BATCH_NOISE,)
+    if coupled:
+        assert row.batch_bias > 2 * row.batch_bias_error
+        assert found.evidence.batch_bias == pytest.approx(row.batch_bias)

@@ -1,0 +1,179 @@
+"""What the loss over a set of samples is to those over its parts: measured once, for every use of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.evaluation import Evaluation
+from nm_ode.loss.guards import ProblemError
+
+_LOOKED_AT = 8  # chunks of data that are not in memory
+_FEW = 64  # samples on which gradients are looked at
+_AWAY = (
+    0.1,
+    0.01,
+    0.001,
+)  # of an entry and the root mean square: how far to look, as long as the loss is finite
+_ROUNDINGS = 1e4  # that a loss's agreement may miss
+_GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # that a gradient's may, over the largest norm
+
+
+class _Apart(Exception):  # noqa: N818 (what was found, not what is broken)
+    """Neither mean nor sum is left."""
+
+
+def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) -> Reduction | None:
+    """Is the loss over samples the mean or the sum of theirs? None if it is neither.
+
+    Sets of samples are cut in two unequal parts, whose losses and gradients must give the set's. Losses, over chunks of
+    all the data, or eight from the first to the last where they must be read, at a theta away from theta0: there losses
+    that agree by accident (all those of a network whose last layer is zero, say) differ. Gradients, too, and in another
+    order of the samples, over a few samples from all over the data, for sorted data may have other weights in each
+    chunk and equal ones within.
+    """
+    n = len(batches)
+    if n == 1:
+        return "mean"
+    few = list(_few(n, chunk_size))
+    try:
+        measurement = _Measurement(batches, at, few[0])
+        for samples in few:
+            for theta in (at.theta, measurement.away):
+                measurement.look_closely(theta, samples)
+        for samples in _chunks(n, chunk_size, all_of_them=batches.in_memory):
+            measurement.look(samples)
+    except _Apart:
+        return None
+    except ValueError:  # of a layer that does not take so few samples
+        return None
+    return measurement.found()
+
+
+def require_mean_or_sum(reduction: Reduction | None, consequence: str, remedy: str) -> Reduction:
+    """The reduction.
+
+    Raises:
+        ProblemError: there is none.
+    """
+    if reduction is None:
+        raise ProblemError(
+            f"{consequence}: over a batch the loss is neither the mean nor the sum of its samples' losses "
+            f"(batch-dependent layers, class weights or ignored targets do this); {remedy}"
+        )
+    return reduction
+
+
+@dataclass
+class _Cut:
+    """A set of samples and its two parts."""
+
+    whole: Tensor
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, samples: Tensor) -> _Cut:
+        at = (len(samples) + 2) // 3
+        return cls(samples, samples[:at], samples[at:])
+
+    def together(self, left: Tensor, right: Tensor) -> dict[Reduction, Tensor]:
+        """What the parts' values make of the whole's."""
+        share = len(self.left) / len(self.whole)
+        return {"mean": share * left + (1 - share) * right, "sum": left + right}
+
+
+class _Measurement:
+    def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
+        self._batches, self._at = batches, at
+        theta = at.theta
+        generator = torch.Generator("cpu").manual_seed(0)
+        normal = torch.randn(len(theta), generator=generator, dtype=torch.float64, device="cpu").to(theta)
+        size = theta.square().mean().sqrt()
+        self._direction = normal * (theta.abs() + size + (size == 0))
+        far = (theta + share * self._direction for share in _AWAY)
+        self.away = next((point for point in far if self._loss(point, few).isfinite()), theta)
+        self._possible: list[Reduction] = ["mean", "sum"]
+        self._loose = 0.0  # of a loss, relative: its rounding, where that is coarser than its dtype's
+
+    def look(self, samples: Tensor) -> None:
+        """At the losses."""
+        cut = _Cut.of(samples)
+        whole, left, right = (self._loss(self.away, part) for part in (cut.whole, cut.left, cut.right))
+        self._keep(cut.together(left, right), whole, max(map(_size, (whole, left, right))), self._tolerance)
+
+    def look_closely(self, theta: Tensor, samples: Tensor) -> None:
+        """At losses and gradients, and at those of the samples in another order."""
+        cut = _Cut.of(samples)
+        mixed = samples[
+            torch.randperm(len(samples), generator=torch.Generator("cpu").manual_seed(1), device="cpu")
+        ]
+        whole, left, right, again = (
+            self._loss_and_grad(theta, part) for part in (cut.whole, cut.left, cut.right, mixed)
+        )
+        self._loose = max(self._loose, self._rounding(theta, samples, *whole))
+        bounds = (self._tolerance, _GRADIENT[theta.dtype])
+        for a, b, c, d, bound in zip(whole, left, right, again, bounds, strict=True):
+            size = max(map(_size, (a, b, c)))
+            self._keep(cut.together(b, c), a, size, bound)
+            if not _size(d - a) <= bound * size:
+                raise _Apart
+
+    def found(self) -> Reduction | None:
+        """The one that is left; None if both are, because all there was to see is zero."""
+        return self._possible[0] if len(self._possible) == 1 else None
+
+    @property
+    def _tolerance(self) -> float:
+        return max(_ROUNDINGS * torch.finfo(self._at.theta.dtype).eps, self._loose)
+
+    def _loss(self, theta: Tensor, samples: Tensor) -> Tensor:
+        self._at.set(theta)
+        with torch.no_grad():
+            return self._at.loss(self._batches.batch(samples))
+
+    def _loss_and_grad(self, theta: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        self._at.set(theta)
+        with torch.enable_grad():  # whatever the caller's mode
+            return self._at.loss_and_grad(self._batches.batch(samples))
+
+    def _rounding(self, theta: Tensor, samples: Tensor, loss: Tensor, gradient: Tensor) -> float:
+        """Of a loss that is computed in a lower precision than its dtype's, relative; at most 1e-5.
+
+        What a step of 1e-9 does to it beyond the gradient's share.
+        """
+        step = self._direction * 1e-9
+        beyond = self._loss(theta + step, samples) - loss - gradient @ step
+        return min(30 * float(beyond.abs() / loss.abs()), 1e-5) if float(loss) and beyond.isfinite() else 0.0
+
+    def _keep(self, together: dict[Reduction, Tensor], whole: Tensor, size: float, bound: float) -> None:
+        self._possible = [name for name in self._possible if _size(together[name] - whole) <= bound * size]
+        if not self._possible:
+            raise _Apart
+
+
+def _size(value: Tensor) -> float:
+    return float(torch.linalg.vector_norm(value))
+
+
+def _few(n: int, chunk_size: int) -> Iterator[Tensor]:
+    """Samples in an order by chance: twice as many as are evaluated together, or all."""
+    size = min(max(chunk_size, 2), _FEW, n)
+    order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    yield order[:size]
+    if n >= 2 * size:
+        yield order[size : 2 * size]
+
+
+def _chunks(n: int, chunk_size: int, *, all_of_them: bool) -> Iterator[Tensor]:
+    size = min(max(chunk_size, 2), n)
+    starts = list(range(0, n - 1, size))
+    if not all_of_them and len(starts) > _LOOKED_AT:
+        starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
+    yield from (torch.arange(start, min(start + size, n), device="cpu") for start in starts)
+    if len(starts) > 1:
+        yield torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long()
