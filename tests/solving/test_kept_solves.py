@@ -178,6 +178,8 @@ def test_float32_too(tiny: Problem, tmp_path: Path) -> None:
     counter = Counter()
     flow = Interrupted(small, counter=counter)
     options: dict[str, Any] = {"engine": "scipy", "method": "RK23", "rtol": 1e-3}
-    whole, gone_on, said = cut_off_and_on(flow, counter, tmp_path / "c", [5 + t for t in TIMES], (0.4,), **options)
+    whole, gone_on, said = cut_off_and_on(
+        flow, counter, tmp_path / "c", [5 + t for t in TIMES], (0.4,), **options
+    )
     assert len(said) == 1
     xr.testing.assert_equal(gone_on, whole)
