@@ -104,6 +104,7 @@ def train(
     batch_size = as_batch_size(batch_size, problem.n_samples)
     require_callable(on_step, "on_step", "lambda done: print(done)")
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
+    foreign_gradient = problem.foreign_gradient
     theta, state = _start(problem, optimizer, theta0, state0)
     require_room(problem, steps, save_every)
     factors = factors_of(schedule, optimizer.lr, steps)
@@ -155,6 +156,7 @@ def train(
             warm_start=state0 is not None,
             grid=grid.first(done),
             layout=problem.layout,
+            foreign_gradient=foreign_gradient,
             status="diverged" if diverged else "success",
             message=diverged,
         )

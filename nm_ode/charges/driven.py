@@ -103,6 +103,11 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
             "the run recorded its charges at some steps alone, and a law needs what drives them at each: train with "
             "Charges(symmetries, every=1)"
         )
+    if info.foreign_gradient and not with_residual:
+        raise LawError(
+            f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "
+            "them: take law 'exact' with_residual=True, which has the recorded ⟨g, ξ⟩"
+        )
     if not info.grid.steps:
         raise LawError(
             "the run has no step: its loss was not finite from the start, and there is nothing to predict"

@@ -30,7 +30,8 @@ def symmetries(
 
     Each symmetry has the number of its charges, and the worst residual of its gradient constraint ⟨g, ξ⟩ = 0 and its
     Hessian constraint Hξ = −∂_ξ g at random parameters and batches, relative. A normalisation's ε breaks a scale
-    symmetry a little: `of ε` is what it accounts for, `left` what remains.
+    symmetry a little: `of ε` is what it accounts for, `left` what remains. What trains by another gradient than the
+    loss's (a backward of its own, a hook) is left out, and said.
 
       nm-ode symmetries digits_vit
     """
@@ -55,6 +56,8 @@ def symmetries(
     _print_found(found)
     if scanned is not None:
         _print_scan(scanned)
+    for remark in (*found.left_out, *found.notes):
+        out.print(f"[yellow]note:[/yellow] {escape(remark)}", soft_wrap=True, highlight=False)
     for defect in found.defects:
         complain(defect)
     raise typer.Exit(FAILED if found.defects else DONE)

@@ -91,7 +91,7 @@ def symmetry_rows(found: Symmetries) -> list[SymmetryRow]:
             gradient_residual=check.gradient,
             epsilon_share=check.epsilon_share,
             unexplained_residual=check.unexplained,
-            hessian_residual=check.hessian,
+            hessian_residual=math.nan if check.hessian is None else check.hessian,
         )
         for symmetry, check in checks
     ]

@@ -47,6 +47,7 @@ class Row:
     hvp_evaluations: int
     third_derivative_evaluations: int
     wall_seconds: float
+    foreign_gradient: str = ""
     batch_share: float | None = None
     batch_bias: float | None = None
     batch_bias_error: float | None = None

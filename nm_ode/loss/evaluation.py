@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_vector
-from nm_ode.loss import guards
+from nm_ode.loss import guards, no_hessian
+from nm_ode.loss.derivatives import Differentiable
 from nm_ode.loss.explain import failed, passes_through
 from nm_ode.loss.finite import close
 from nm_ode.loss.guards import ProblemError
@@ -44,12 +46,15 @@ class Evaluation:
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         self.layout = Layout.of(model)
-        self.parameters = [model.get_parameter(name) for name in self.layout.names]
+        # Scripted modules have no get_parameter.
+        everything = dict(model.named_parameters(remove_duplicate=False))
+        self.parameters = [everything[name] for name in self.layout.names]
         self.theta = _flat([parameter.detach() for parameter in self.parameters])
         self.roots = [("", model)]
         if isinstance(objective, nn.Module):
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
         self._model, self._objective = model, objective
+        self._differentiable = Differentiable()
         self._watch = Watch((), self.parameters)
         self._seen = False
 
@@ -130,23 +135,34 @@ class Evaluation:
         return loss.detach(), _flat(self._derivatives(loss), out)
 
     def grad_and_hvp(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """∇L and Hv."""
-        gradients = self._derivatives(self.loss(batch), create_graph=True)
-        along = self._along(gradients, direction)
-        flat = _flat([g.detach() for g in gradients])
-        if not along.requires_grad:  # the loss is linear in theta
-            return flat, torch.zeros_like(flat)
-        return flat, _flat(self._derivatives(along))
+        """∇L and Hv.
+
+        Raises:
+            NoSecondDerivative: of an operation.
+        """
+        loss = self._differentiable.loss(2, partial(self.loss, batch))
+        with no_hessian.explained(self._model, partial(self.loss, batch)):
+            gradients = self._derivatives(loss, create_graph=True)
+            along = self._along(gradients, direction)
+            flat = _flat([g.detach() for g in gradients])
+            if not along.requires_grad:  # the loss is linear in theta
+                return flat, torch.zeros_like(flat)
+            return flat, _flat(self._derivatives(along))
 
     def loss_and_third_derivative(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """L and ∇³L[v, v]."""
-        loss = quantity = self.loss(batch)
-        for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
-            if quantity.requires_grad:
-                quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
-        if not quantity.requires_grad:  # the loss is quadratic in theta
-            return loss.detach(), torch.zeros_like(self.theta)
-        return loss.detach(), _flat(self._derivatives(quantity))
+        """L and ∇³L[v, v].
+
+        Raises:
+            NoSecondDerivative: of an operation.
+        """
+        loss = quantity = self._differentiable.loss(3, partial(self.loss, batch))
+        with no_hessian.explained(self._model, partial(self.loss, batch)):
+            for _ in range(2):  # ⟨g, v⟩, then ⟨Hv, v⟩
+                if quantity.requires_grad:
+                    quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
+            if not quantity.requires_grad:  # the loss is quadratic in theta
+                return loss.detach(), torch.zeros_like(self.theta)
+            return loss.detach(), _flat(self._derivatives(quantity))
 
     def _computed(self, batch: Any) -> Tensor:
         supervised = isinstance(self._objective, Supervised)

@@ -70,6 +70,16 @@ def require_separate(model: nn.Module) -> None:
             )
 
 
+def require_no_parameter_hooks(model: nn.Module) -> None:
+    """No hook on a parameter, which the copy would not have: torch.optim would train by another gradient."""
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ProblemError(
+                f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it "
+                "does in the forward pass, in the loss or in an optimizer of your own"
+            )
+
+
 def require_real_and_trainable(model: nn.Module) -> None:
     """At least one parameter to train, and none of those complex, without values or not finite.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from nm_ode.arguments import as_device, as_dtype, as_real, as_tensor
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
-from nm_ode.loss.derivatives import thrice_differentiable, twice_differentiable
+from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
@@ -24,6 +24,8 @@ from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout
+
+_TESTED = 16  # samples on which derivatives are held against differences
 
 
 class Problem:
@@ -129,6 +131,7 @@ class Problem:
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
         guards.require_initialised(model)
         guards.require_separate(model)
+        guards.require_no_parameter_hooks(model)
         guards.require_real_and_trainable(model)
         self.objective = objective = objective_of(placed(loss, model, self.device, dtype))
         self.loss_fn = objective.loss_fn if isinstance(objective, Supervised) else None
@@ -144,9 +147,25 @@ class Problem:
         self.layout, self.theta0 = self._at.layout, self._at.theta
         self._vectorised = Vectorised(self.model, objective, self.layout)
         first_look(self._at, objective, batches, slice(0, min(SAMPLES, chunk_size or SAMPLES)))
+        some = partial(batches.batch, slice(0, min(_TESTED, chunk_size or _TESTED)))
+        self._consistency = Consistency(self._at, self.model, objective, some)
         if chunk_size is not None and chunk_size < self.n_samples:
             batches.reduction = self._chunked_reduction(chunk_size)
             batches.chunk_size = chunk_size
+
+    @property
+    def foreign_gradient(self) -> str:
+        """Why `grad` is not the gradient of `loss` (straight-through estimators, detached tensors …); empty if it is.
+
+        Measured once, by differences on a few samples. Such a problem can be trained and its flow be solved; it has no
+        Hessian, and no quantity is conserved by reason of a symmetry of the loss.
+        """
+        return self._consistency.foreign_gradient
+
+    @property
+    def has_hessian(self) -> bool:
+        """Has it one, with products that can be trusted? Measured once, as `hvp` does before its first product."""
+        return self._consistency.has_hessian
 
     @property
     def n_samples(self) -> int:
@@ -201,26 +220,39 @@ class Problem:
         return self._accumulate(self._at.loss_and_grad, samples, out)
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
-        """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994)."""
+        """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994).
+
+        Raises:
+            NoSecondDerivative: an operation has none, or a wrong one; or the gradient is not the loss's. The first
+                product is held against differences on a few samples.
+        """
         return self.grad_and_hvp(theta, v, samples)[1]
 
     @in_own_modes
     def grad_and_hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> tuple[Tensor, Tensor]:
-        """∇L(theta) and H(theta) v from one forward and two backward passes."""
+        """∇L(theta) and H(theta) v from one forward and two backward passes.
+
+        Raises:
+            NoSecondDerivative: as `hvp`.
+        """
+        self._consistency.require_hessian()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with twice_differentiable():
-            return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
+        return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
 
     @in_own_modes
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
-        """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed."""
+        """∇³L(theta)[v, v], shape (P,), exact: the gradient of vᵀH(theta)v with v held fixed.
+
+        Raises:
+            NoSecondDerivative: as `hvp`.
+        """
+        self._consistency.require_third()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with thrice_differentiable():
-            return self._accumulate(
-                lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
-            )[1]
+        return self._accumulate(
+            lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
+        )[1]
 
     @in_own_modes
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:

@@ -21,6 +21,7 @@ from nm_ode.reporting.tables import (
     order_table,
 )
 from nm_ode.reporting.words import Sentence, flow_sentences, stability_sentence
+from nm_ode.results import SymmetriesInfo, decode
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,25 @@ def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
     if "symmetries" not in tree.children:
         return
     rows, laws = symmetry_summary(tree), law_infos(tree)
+    attrs = tree["symmetries"].dataset.attrs
+    remarks = [
+        Sentence(f"{remark[:1].upper()}{remark[1:]}.", warns=True)
+        for remark in decode(SymmetriesInfo, attrs).remarks
+    ]
     if not rows:
-        none = Sentence("No symmetry was found in the model's graph.")
-        yield Section("Symmetries and their charges", sentences=[none])
+        none = Sentence("No symmetry was found in the model's graph that its training has.")
+        yield Section("Symmetries and their charges", sentences=[none, *remarks])
         return
     drawn = drawings(tree, "symmetries")
     if drawn:
         yield Section("Symmetries and their charges", drawn)
     if laws:
         yield Section("How well the laws of motion predict the charges", table=law_table(rows, laws))
-    yield Section("Constraints that the symmetries put on gradient and Hessian", table=constraint_table(rows))
+    yield Section(
+        "Constraints that the symmetries put on gradient and Hessian",
+        table=constraint_table(rows),
+        sentences=remarks,
+    )
 
 
 def drawings(tree: xr.DataTree, place: Place) -> list[Drawing]:

@@ -48,6 +48,15 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
                 "to be expected."
             )
         )
+    foreign = sorted({row.foreign_gradient for row in rows if row.foreign_gradient})
+    found += [
+        Sentence(
+            f"{_start(reason)}. Run and flows follow one field, which is not a gradient: there is no Hessian, and no "
+            "charge is conserved.",
+            warns=True,
+        )
+        for reason in foreign
+    ]
     full = [row for row in rows if row.beside == "full_batch"]
     if full:
         found.append(

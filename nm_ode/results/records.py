@@ -30,6 +30,7 @@ class RunInfo:
         warm_start: did it start with the state of an earlier run?
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
+        foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
         status: "success", or "diverged" with a message.
     """
 
@@ -41,6 +42,7 @@ class RunInfo:
     warm_start: bool
     grid: TimeGrid
     layout: Layout
+    foreign_gradient: str = ""
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -60,6 +62,7 @@ class _RunAttributes:
     n_samples: int
     end_time: float
     layout: Layout
+    foreign_gradient: str = ""
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -286,10 +289,16 @@ def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
 
 @dataclass(frozen=True)
 class SymmetriesInfo:
-    """The symmetries of a model: how many charges they have, those of a matrix's diagonal not counted twice."""
+    """The symmetries of a model.
+
+    Attributes:
+        n_charges: how many charges they have, those of a matrix's diagonal not counted twice.
+        remarks: sentences on what was left out, and on what could not be checked.
+    """
 
     n_charges: int
     status: str = "success"
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

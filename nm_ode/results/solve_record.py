@@ -37,6 +37,7 @@ class SolveInfo:
         map_order: of the iterated-map form, whose truncation can be read off a run.
         choice: why this engine and method.
         kinks: operations whose derivative jumps.
+        foreign_gradient: why its field is not of the loss's gradient; empty where it is.
         rtol_requested: where another was used.
         step: of a fixed-step method.
         status, message: "success", or what stopped the solver.
@@ -69,6 +70,7 @@ class SolveInfo:
     atol: float
     layout: Layout
     kinks: tuple[str, ...] = ()
+    foreign_gradient: str = ""
     beside: Beside | None = None
     batch_share: float | None = None
     batch_bias: float | None = None

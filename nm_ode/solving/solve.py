@@ -27,6 +27,7 @@ from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
 from nm_ode.solving.options import names, options, require_flow, switch
+from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
@@ -153,7 +154,7 @@ def solve(
         on_restart=None if flow.jumps is None else field.enter,
         max_step=asked.max_step,
         max_steps=asked.max_steps,
-        jvp=None if flow.jvp is None else field.jvp,
+        jvp=field.jvp if _has_product(flow, plan) else None,
         sharpness=SharpnessBound(field, scales),
         max_rhs=asked.max_rhs,
         max_seconds=asked.max_seconds,
@@ -175,6 +176,7 @@ def solve(
         method=plan.choice.method,
         choice=plan.choice.reason + why,
         kinks=found,
+        foreign_gradient=flow.problem.foreign_gradient,
         rtol=plan.choice.rtol,
         atol=used_atol,
         rtol_requested=asked.rtol,
@@ -278,6 +280,11 @@ class _Samples:
     def dataset(self) -> xr.Dataset:
         """The samples that are complete: an exception may have come in the middle of one."""
         return self.recording.dataset(before=self._done)
+
+
+def _has_product(flow: Flow, plan: Plan) -> bool:
+    """Does the method use the Jacobian's product, and is there one? Without, it takes differences of the field."""
+    return flow.jvp is not None and plan.engine.methods[plan.choice.method].jvp and flow.problem.has_hessian
 
 
 def _snapped(jumps: Array, times: Array) -> Array:

@@ -125,8 +125,10 @@ def _table(found: Symmetries) -> xr.Dataset:
             "gradient_residual": column([check.gradient for check in checks]),
             "epsilon_share": column([check.epsilon_share for check in checks]),
             "unexplained_residual": column([check.unexplained for check in checks]),
-            "hessian_residual": column([check.hessian for check in checks]),
+            "hessian_residual": column(
+                [np.nan if check.hessian is None else check.hessian for check in checks]
+            ),
         },
         coords={"symmetry": words([s.name for s in found])},
     )
-    return annotate(write(table, SymmetriesInfo(found.n_charges())))
+    return annotate(write(table, SymmetriesInfo(found.n_charges(), remarks=(*found.left_out, *found.notes))))

@@ -77,7 +77,10 @@ def ladder_point(
             seed=case.seed,
             save_every=1 if keep_all else steps,
             state0=warm_state(study, optimizer, kept),
-            observe=[Curvature(_POINTS), *([KinkCrossings(_POINTS)] if kinks(problem) else [])],
+            observe=[
+                *([Curvature(_POINTS)] if problem.has_hessian else []),
+                *([KinkCrossings(_POINTS)] if kinks(problem) else []),
+            ],
             on_step=progress(f"lr = {lr:g}: training", steps),
             checkpoint=kept("training"),
         )
@@ -102,7 +105,10 @@ def ladder_point(
                 (),
                 _ROUNDINGS * np.finfo(theta.dtype).eps * float(np.linalg.norm(theta)) * math.sqrt(steps),
             ),
-            "largest_normalised_sharpness": ((), _largest(run["normalised_sharpness"].values)),
+            "largest_normalised_sharpness": (
+                (),
+                _largest(run["normalised_sharpness"].values) if "normalised_sharpness" in run else math.nan,
+            ),
             "crossing_share": (
                 (),
                 float(run["crossing_share"].mean()) if "crossing_share" in run else math.nan,

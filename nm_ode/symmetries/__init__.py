@@ -1,12 +1,12 @@
 """Symmetries of a model's loss: found in its graph and verified; and the sums that they conserve."""
 
+from nm_ode.symmetries.check import Check
 from nm_ode.symmetries.discovery import Symmetries, find_symmetries, symmetries_of
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.kinds import KINDS, Kind, SymmetryKind
 from nm_ode.symmetries.meter import ChargeMeter
 from nm_ode.symmetries.scan import Scan, Unexplained, scan_of, scan_symmetries
 from nm_ode.symmetries.symmetry import Part, Symmetry, View
-from nm_ode.symmetries.verify import Check
 
 __all__ = [
     "KINDS",

@@ -1,4 +1,4 @@
-"""The tensors of a batch of any structure (`nm_ode.data.trees`), and random ones like an example's."""
+"""The tensors of a batch of any structure (`nm_ode.data.trees`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from nm_ode.arguments import outside_inference
 from nm_ode.data.trees import flatten, map_leaves
 
 Batch: TypeAlias = Any
@@ -31,18 +32,6 @@ def float64_on_cpu(batch: Batch) -> Batch:
     return map_leaves(lambda leaf: _float64_on_cpu(leaf) if isinstance(leaf, Tensor) else leaf, batch)
 
 
-def drawn_like(example: Tensor, generator: torch.Generator) -> Tensor:
-    """A random tensor of the example's shape, scale and range."""
-    if example.is_floating_point():
-        spread = float(example.std()) if example.numel() > 1 else 1.0
-        noise = torch.randn(example.shape, dtype=example.dtype, generator=generator)
-        return float(example.mean()) + (spread or 1.0) * noise
-    if example.dtype == torch.bool:
-        return torch.rand(example.shape, generator=generator) < 0.5
-    low, high = int(example.min()), int(example.max())
-    return torch.randint(low, high + 1, example.shape, generator=generator, dtype=example.dtype)
-
-
 def repeated(part: Tensor, count: int) -> Tensor:
     """The first `count` samples, from the first again where there are fewer."""
     return torch.cat([part] * -(-count // len(part)))[:count]
@@ -60,5 +49,5 @@ def at_least(x: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _float64_on_cpu(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu()
+    tensor = outside_inference(tensor.detach()).cpu()
     return tensor.double() if tensor.is_floating_point() else tensor

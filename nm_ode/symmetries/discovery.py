@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
+from nm_ode.symmetries.alone import alone
+from nm_ode.symmetries.check import Check
+from nm_ode.symmetries.examples import name_of_loss
 from nm_ode.symmetries.kinds import Kind
+from nm_ode.symmetries.other_batches import lost_elsewhere
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry, count_charges
 from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
-from nm_ode.symmetries.verify import Check, verify
+from nm_ode.symmetries.verify import Verification, verify
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,25 @@ class Symmetries(Sequence[Symmetry]):
         found: in order of kind.
         checks: by name, what the verification measured.
         defects: sentences on what the graph's rules found and the numbers did not bear out. Never in `found`.
+        left_out: sentences on what the graph has and the training does not: its gradient is another, or the graph is
+            for batches of another size. Never in `found`.
+        loss: the name of the loss that this is of.
+        notes: sentences on what could not be checked.
     """
 
     found: tuple[Symmetry, ...]
     checks: dict[str, Check]
     defects: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    loss: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        missing = dict.fromkeys(check.missing for check in self.checks.values() if check.hessian is None)
+        return tuple(
+            f"Hessian check not possible: torch has no second derivative of {operation}"
+            for operation in missing
+        )
 
     def __len__(self) -> int:
         return len(self.found)
@@ -59,10 +77,11 @@ class Symmetries(Sequence[Symmetry]):
         return count_charges(self.found, kind)
 
 
+@alone
 def find_symmetries(
     model: nn.Module,
     example_input: Tensor,
-    loss: str | LossFunction = "cross_entropy",
+    loss: str | LossFunction | None = None,
     *,
     target: Tensor | None = None,
     draws: int = 2,
@@ -72,9 +91,10 @@ def find_symmetries(
 
     Args:
         model: in the mode (train or eval) in which it is meant; it is copied, and stays as it is.
-        example_input: a batch, samples along the first axis. Its size is the cost of the verification, so for a
-            large network a small image is enough.
-        loss: "cross_entropy", "mse", or a function of (output, target); then `target` is needed.
+        example_input: a batch, samples along the first axis (a tensor, an array, a list of numbers). Its
+            size is the cost of the verification, so for a large network a small image is enough.
+        loss: "cross_entropy", "mse", or a function of (output, target); then `target` is needed. Cross entropy is
+            assumed where none is given, and the result's `loss` says so.
         target: targets of the example; drawn at random if None.
         draws: random parameters and batches at which the constraints are verified.
         seed: of these.
@@ -82,28 +102,75 @@ def find_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    return verified_symmetries(
-        loss_of_model(model, example_input, loss, target, seed), draws=draws, seed=seed
-    )
+    traced = loss_of_model(model, example_input, loss, target, seed)
+    return replace(verified_symmetries(traced, draws=draws, seed=seed), loss=name_of_loss(loss))
 
 
+@alone
 def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: int = 0) -> Symmetries:
     """The symmetries of a problem's loss, found on its first samples.
 
     Raises:
         SymmetryError: the model cannot be traced.
     """
-    return verified_symmetries(loss_of_problem(problem, samples), draws=draws, seed=seed)
+    traced = loss_of_problem(problem, samples)
+    name = name_of_loss(problem.loss_fn or problem.objective)
+    return replace(verified_symmetries(traced, draws=draws, seed=seed), loss=name)
 
 
 def verified_symmetries(loss: TracedLoss, *, draws: int = 2, seed: int = 0) -> Symmetries:
     """What the rules prove of a traced model, and the numbers bear out."""
+    found = _verified(loss, draws, seed)
+    if found.left_out and loss.graph.has_stops:
+        # No gradient comes out of the model's blocks under no_grad, then; out of a checkpoint's it does.
+        stopped = _verified(replace(loss, stops=True), draws, seed)
+        return found if stopped.left_out else stopped
+    return found
+
+
+def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
     symmetries, links = discover(loss.graph)
-    checks = verify(loss, symmetries, links, draws=draws, seed=seed)
-    good = tuple(s for s in symmetries if checks[s.name].holds)
+    seen = verify(loss, symmetries, links, draws=draws, seed=seed)
+    elsewhere = lost_elsewhere(loss, symmetries)
+    trained = tuple(s for s in symmetries if not seen.untrue & set(s.parameters) and s.name not in elsewhere)
+    good = tuple(s for s in trained if seen.checks[s.name].holds)
     defects = tuple(
-        f"{s.name}: found by its graph, but {checks[s.name].explain()}; this is a defect of nm_ode, please report it"
-        for s in symmetries
-        if not checks[s.name].holds
+        f"{s.name}: found by its graph, but {seen.checks[s.name].explain()}; this is a defect of nm_ode, please report "
+        "it"
+        for s in trained
+        if s not in good
     )
-    return Symmetries(good, {s.name: checks[s.name] for s in good}, defects)
+    return Symmetries(
+        good,
+        {s.name: seen.checks[s.name] for s in good},
+        defects,
+        _other_gradient(symmetries, seen) + _other_size(symmetries, elsewhere),
+    )
+
+
+def _other_gradient(symmetries: Sequence[Symmetry], seen: Verification) -> tuple[str, ...]:
+    lost = [s for s in symmetries if seen.untrue & set(s.parameters)]
+    if not lost:
+        return ()
+    by = f" by {', '.join(seen.functions)}" if seen.functions else ""
+    return (
+        f"{_listed([s.name for s in lost])}: left out, since the gradient that trains "
+        f"{_listed(sorted({name for s in lost for name in s.parameters} & seen.untrue))} is not the loss's (a backward "
+        f"of its own{by}, a hook or a stopped gradient changes it): the loss's symmetries say nothing of such training",
+    )
+
+
+def _other_size(symmetries: Sequence[Symmetry], elsewhere: Mapping[str, int]) -> tuple[str, ...]:
+    lost = [s.name for s in symmetries if s.name in elsewhere]
+    sizes = _listed(sorted({str(elsewhere[name]) for name in lost}))
+    return (
+        (
+            f"{_listed(lost)}: left out, since the model computes something else for a batch of {sizes} samples",
+        )
+        if lost
+        else ()
+    )
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from nm_ode.loss.derivatives import twice_differentiable, weight_norm
+from nm_ode.loss.derivatives import twice_differentiable
+from nm_ode.loss.elementary import weight_norm
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.graph import MODEL, Graph
 from nm_ode.symmetries.labels import RESHAPES

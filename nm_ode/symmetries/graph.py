@@ -1,4 +1,4 @@
-"""The graph of model and loss as plain tensor operations, and the values that do not depend on parameters.
+"""The graph of model and loss as plain tensor operations, and the integers that are the same for every batch.
 
 torch.export is used for it: unlike torch.fx's symbolic trace it follows a module's own Python, knows shapes and
 strides, and makes no difference between `nn.Linear`, `F.linear` and `x @ w.T`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,15 @@ from torch.fx import GraphModule, Node
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.sizes import (
+    fix_sizes,
+    other_sizes,
+    read_as_number,
+    reads_part_of_a_parameter,
+    symbolic_len,
+    unknown_sizes,
+)
+from nm_ode.symmetries.stops import find_stops
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
@@ -34,7 +43,10 @@ class Graph:
         operations: the calls, each with its shape and dtype in `meta["val"]`.
         parameters: placeholder → name in the model, of trainable parameters; tied ones have one placeholder.
         frozen: placeholders of parameters that are not trained.
-        known: values of integer tensors that depend on no parameter (indices, masks, shapes).
+        known: integer tensors that are the same for every batch: of buffers and constants, never of data or sizes.
+        sized: operations with an argument that was made of the batch's sizes.
+        other_sizes: numbers of samples at which the model may do something else.
+        has_stops: there are blocks under `torch.no_grad` in the model.
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
@@ -45,6 +57,9 @@ class Graph:
     parameters: dict[Node, str]
     frozen: frozenset[Node]
     known: dict[Node, Tensor]
+    sized: frozenset[Node]
+    other_sizes: tuple[int, ...]
+    has_stops: bool
     loss: Node
     module: GraphModule = field(repr=False)
     inputs: tuple[str | int, ...]
@@ -64,15 +79,24 @@ class LossModule(nn.Module):
         return self.objective(self.model, with_tensors(self._like, tensors))
 
 
-def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
+def trace(
+    model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool = True, stops: bool = False
+) -> Graph:
     """Trace objective(model, batch), the tensors of the batch being inputs.
+
+    Args:
+        sizes: tell what is made of the batch's sizes from constants; False for a graph of this size alone.
+        stops: no gradient comes out of blocks under `torch.no_grad`.
 
     Raises:
         SymmetryError: the model's Python depends on the values of tensors, or it does what cannot be exported.
     """
     whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
-    exported = _exported(whole, tensors)
+    exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
+    elsewhere = other_sizes(_data(exported)) if sizes else ()
+    sized = fix_sizes(exported.graph)
+    exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
     loss = output.args[0][-1]
     live = _ancestors(loss)
@@ -80,7 +104,7 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
     parameters: dict[Node, str] = {}
     frozen: set[Node] = set()
     inputs: list[str | int] = []
-    data: dict[Node, Tensor] = {}
+    constants: dict[Node, Tensor] = {}
     for node in exported.graph.nodes:
         if node.op != "placeholder":
             continue
@@ -94,23 +118,28 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
                 else:
                     frozen.add(node)
         elif node.name in signature.inputs_to_buffers:
-            inputs.append(signature.inputs_to_buffers[node.name])
+            name = signature.inputs_to_buffers[node.name]
+            inputs.append(name)
+            # A buffer that the forward pass changes (a counter) is another one at the next batch.
+            if name not in signature.buffers_to_mutate.values():
+                constants[node] = whole.get_buffer(name)
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             name = signature.inputs_to_lifted_tensor_constants[node.name]
             inputs.append(_constant(name))
             constant = exported.constants[name]
             assert isinstance(constant, Tensor)
-            data[node] = constant
+            constants[node] = constant
         else:
-            number = signature.user_inputs.index(node.name)
-            inputs.append(number)
-            data[node] = tensors[number]
+            inputs.append(signature.user_inputs.index(node.name))
     operations = tuple(node for node in exported.graph.nodes if node.op == "call_function" and node in live)
     return Graph(
         operations=operations,
         parameters=parameters,
         frozen=frozenset(frozen),
-        known=_known(operations, data, exported),
+        known=_known(operations, constants, sized),
+        sized=sized,
+        other_sizes=elsewhere,
+        has_stops=has_stops,
         loss=loss,
         module=exported.graph_module,
         inputs=tuple(inputs),
@@ -118,19 +147,60 @@ def trace(model: nn.Module, objective: Objective, batch: Batch) -> Graph:
     )
 
 
-def _exported(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram:
+def _exported(
+    whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
+) -> tuple[ExportedProgram, bool]:
+    """Plain operations, and whether there are blocks without gradients."""
     try:
-        with _quiet():
-            exported = torch.export.export(whole, tensors, strict=False)
-            # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
-            plain: ExportedProgram = exported.run_decompositions({})
-            return plain
+        exported = _with_sizes(whole, tensors) if sizes else None
+        if exported is not None:
+            with suppress(Exception):  # then of the example's sizes alone
+                return _plain(exported, stops)
+        return _plain(_export(whole, tensors, None), stops)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SymmetryError(
             f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
             "models whose operations do not depend on the values of tensors"
         ) from error
+
+
+def _plain(exported: ExportedProgram, stops: bool) -> tuple[ExportedProgram, bool]:
+    with _quiet():
+        has_stops = find_stops(exported.graph_module, keep=stops)
+        # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
+        plain: ExportedProgram = exported.run_decompositions({})
+    return plain, has_stops
+
+
+def _with_sizes(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram | None:
+    """With symbols for the sizes that may be any; None where torch cannot."""
+    try:
+        exported = _export(whole, tensors, unknown_sizes(tensors))
+        if any(tensor.ndim > 3 for tensor in tensors) and reads_part_of_a_parameter(
+            exported.graph, exported.graph_signature.inputs_to_parameters
+        ):
+            return _export(whole, tensors, unknown_sizes(tensors, images=True))
+        if read_as_number(_data(exported)):
+            with symbolic_len():
+                again = _export(whole, tensors, unknown_sizes(tensors))
+            return exported if read_as_number(_data(again)) else again
+        return exported
+    except Exception:
+        return None
+
+
+def _export(whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any) -> ExportedProgram:
+    with _quiet():
+        shapes = None if unknown is None else {"tensors": unknown}
+        exported: ExportedProgram = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
+        return exported
+
+
+def _data(exported: ExportedProgram) -> list[Tensor]:
+    """The batch's tensors as the graph has them, with symbols for sizes."""
+    names = exported.graph_signature.user_inputs
+    return [node.meta["val"] for node in exported.graph.nodes if node.name in names]
 
 
 def _constant(name: str) -> str:
@@ -164,24 +234,26 @@ def _ancestors(node: Node) -> set[Node]:
 
 
 def _known(
-    operations: tuple[Node, ...], data: dict[Node, Tensor], exported: ExportedProgram
+    operations: tuple[Node, ...], constants: dict[Node, Tensor], sized: frozenset[Node]
 ) -> dict[Node, Tensor]:
-    buffers = {}
-    for node in exported.graph.nodes:
-        if node.op == "placeholder" and node.name in exported.graph_signature.inputs_to_buffers:
-            name = exported.graph_signature.inputs_to_buffers[node.name]
-            buffer: Any = exported.state_dict.get(name, exported.constants.get(name))
-            if isinstance(buffer, Tensor) and not buffer.is_floating_point():
-                buffers[node] = buffer
-    known = {**data, **buffers}
+    """What is computed of constants alone: neither of data nor of its sizes, nor drawn at random."""
+    known = {node: tensor for node, tensor in constants.items() if not _real(tensor)}
     for node in operations:
         result = node.meta.get("val")
-        if not isinstance(result, Tensor) or result.is_floating_point() or result.is_complex():
+        if not isinstance(result, Tensor) or _real(result) or node in sized or _random(node):
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])
             known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
     return known
+
+
+def _real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
 from nm_ode.parameters import Layout
+from nm_ode.symmetries.alone import alone
 from nm_ode.symmetries.discovery import Symmetries, verified_symmetries
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
@@ -28,6 +29,7 @@ from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
+from nm_ode.symmetries.verify import first_look
 
 Array = NDArray[np.float64]
 
@@ -73,10 +75,11 @@ class Scan:
     unexplained: tuple[Unexplained, ...]
 
 
+@alone
 def scan_symmetries(
     model: nn.Module,
     example_input: Tensor,
-    loss: str | LossFunction = "cross_entropy",
+    loss: str | LossFunction | None = None,
     *,
     target: Tensor | None = None,
     seed: int = 0,
@@ -84,17 +87,20 @@ def scan_symmetries(
     """Conserved directions of a small model, beside those that `find_symmetries` proves; arguments as there.
 
     Raises:
-        SymmetryError: the model cannot be traced, or has too many rows and columns.
+        SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
+            the loss's.
     """
     traced = loss_of_model(model, example_input, loss, target, seed)
     return _scan(traced, verified_symmetries(traced, seed=seed), seed)
 
 
+@alone
 def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int = 8, seed: int = 0) -> Scan:
     """The same for a problem; `found` are its symmetries, if they are known already.
 
     Raises:
-        SymmetryError: the model cannot be traced, or has too many rows and columns.
+        SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
+            the loss's.
     """
     traced = loss_of_problem(problem, samples)
     return _scan(traced, verified_symmetries(traced, seed=seed) if found is None else found, seed)
@@ -150,10 +156,16 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
     extended = ExtendedLoss(traced, links)
     epsilons = [_EPSILON * epsilon for epsilon in extended.epsilons]
     generator = torch.Generator().manual_seed(seed)
+    how, untrue = first_look(traced, extended, generator)
+    if untrue:
+        raise SymmetryError(
+            f"the scan is of the loss's gradient, and {', '.join(untrue[:4])} {'train' if untrue[1:] else 'trains'} by "
+            "another one (a backward of its own, a hook or a stopped gradient)"
+        )
     sums, squares = np.empty((draws, 2 * blocks.shape[1])), np.zeros(2 * blocks.shape[1])
     for draw in range(draws):
         theta = traced.drawn_theta(generator)
-        tensors = traced.drawn_tensors(generator)
+        tensors = traced.drawn_tensors(how, generator)
         parameters = leaves(layout, theta)
         loss = extended(parameters, epsilons, tensors, draw)
         pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)

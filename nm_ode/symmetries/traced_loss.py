@@ -7,22 +7,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
-from nm_ode.loss.placing import placed
 from nm_ode.parameters import Layout
-from nm_ode.symmetries.batches import (
-    Batch,
-    at_least,
-    drawn_like,
-    float64_on_cpu,
-    repeated,
-    tensors_of,
-)
+from nm_ode.symmetries import examples
+from nm_ode.symmetries.batches import Batch, float64_on_cpu, tensors_of
+from nm_ode.symmetries.draws import drawn
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.evaluated import loss_in_float64
 from nm_ode.symmetries.graph import Graph, trace
+from nm_ode.symmetries.padding import padding_rows
+from nm_ode.symmetries.ranges import Range, ranges
 
 _LEAST_SAMPLES = 4  # that tell a batch statistic from a constant
 
@@ -31,6 +27,10 @@ _LEAST_SAMPLES = 4  # that tell a batch statistic from a constant
 class TracedLoss:
     """objective(model, batch) with its graph.
 
+    Attributes:
+        hooked: parameters whose gradients a hook of the caller's may change.
+        sizes, stops: as of `trace`.
+
     Raises:
         SymmetryError: the model cannot be traced.
     """
@@ -38,44 +38,58 @@ class TracedLoss:
     model: nn.Module
     objective: Objective
     batch: Batch
+    hooked: tuple[str, ...] = ()
+    sizes: bool = True
+    stops: bool = False
     graph: Graph = field(init=False)
     layout: Layout = field(init=False)
+    within: dict[int, Range] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "graph", trace(self.model, self.objective, self.batch))
+        graph = trace(self.model, self.objective, self.batch, sizes=self.sizes, stops=self.stops)
+        object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "layout", Layout.of(self.model))
+        object.__setattr__(self, "within", ranges(graph))
 
     def drawn_theta(self, generator: torch.Generator) -> Tensor:
-        """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one."""
+        """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one.
+
+        But for rows that stay zero, since no gradient reaches them: an embedding's padding.
+        """
+        still = padding_rows(self.graph)
         pieces = []
         for slot in self.layout.slots:
-            own = self.model.get_parameter(slot.name).detach().reshape(-1).double()
+            own = self.model.get_parameter(slot.name).detach().double()
             size = float(own.square().mean().sqrt()) or 0.1
-            pieces.append(own + 0.3 * size * torch.randn(own.shape, dtype=own.dtype, generator=generator))
-        return torch.cat(pieces)
+            noise = torch.randn(own.numel(), dtype=own.dtype, generator=generator, device="cpu")
+            moved = own + 0.3 * size * noise.reshape(own.shape)
+            for row in still.get(slot.name, ()):
+                moved[row] = own[row]
+            pieces.append(moved.reshape(-1))
+        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
 
-    def drawn_tensors(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The tensors of a random batch of the example's shape, scale and range."""
-        return tuple(drawn_like(tensor, generator) for tensor in tensors_of(self.batch))
+    def drawn_tensors(self, how: str, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`."""
+        return drawn(tensors_of(self.batch), self.within, how, generator)
 
 
 def loss_of_model(
-    model: nn.Module, example_input: Tensor, loss: str | LossFunction, target: Tensor | None, seed: int
+    model: nn.Module, example_input: object, loss: str | LossFunction | None, target: object, seed: int
 ) -> TracedLoss:
     """From a user's model and example.
 
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    model = _copied(model)
-    x = float64_on_cpu(torch.as_tensor(example_input))
-    if x.ndim == 0 or len(x) == 0:
-        raise SymmetryError(
-            f"example_input has shape {tuple(x.shape)}; it must be a batch of at least one sample"
-        )
-    x = at_least(x, _LEAST_SAMPLES, seed)
-    loss_fn, y = _loss_and_target(model, loss, x, target, seed)
-    return TracedLoss(model, Supervised(loss_fn), (x, y))
+    examples.require_model(model)
+    hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
+    given, model = _copied(model), _copied(model)
+    model = model.to(torch.float64)
+    x, samples = examples.input_of(example_input, _LEAST_SAMPLES, seed)
+    loss_fn, y = examples.loss_and_target(model, loss, x, samples, target, seed)
+    objective = _of_float64(Supervised(loss_fn))
+    loss_in_float64(model, objective, (x, y), instead_of=(given, Supervised(loss_fn)))
+    return TracedLoss(model, objective, (x, y), hooked)
 
 
 def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
@@ -84,44 +98,52 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
     Raises:
         SymmetryError: the model cannot be traced.
     """
+    if not isinstance(problem, Problem):
+        raise SymmetryError(
+            f"symmetries_of takes a Problem; {type(problem).__name__} was given (of a model and an example: "
+            "find_symmetries)"
+        )
     count = max(min(samples, problem.n_samples), _LEAST_SAMPLES)
     first = torch.arange(count) % problem.n_samples  # from the first again where there are fewer
-    model = _copied(problem.model)
+    given = _copied(problem.model)
     with torch.no_grad():  # its own parameters, whatever theta was evaluated last
         for slot in problem.layout.slots:
-            model.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
-    return TracedLoss(
-        model,
-        placed(problem.objective, None, torch.device("cpu"), torch.float64),
-        float64_on_cpu(problem.batch(first)),
-    )
+            given.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
+    model = _copied(given).to(torch.float64)
+    objective, batch = _of_float64(problem.objective), float64_on_cpu(problem.batch(first))
+    loss_in_float64(model, objective, batch, instead_of=(given, problem.objective))
+    return TracedLoss(model, objective, batch)
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).to(device="cpu", dtype=torch.float64)
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
+    try:
+        model = copy.deepcopy(model).to(device="cpu")
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise SymmetryError(
+            f"the model cannot be copied ({error}): a module keeps as an attribute what copy.deepcopy does not take, "
+            "such as a computed tensor (old torch.nn.utils.weight_norm; torch.nn.utils.parametrizations has its kin)"
+        ) from error
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False
+            if module.max_norm is not None:
+                raise SymmetryError(
+                    f"{type(module).__name__} with max_norm rescales its weights in the forward pass, so the loss is "
+                    "no function of its parameters; leave max_norm out"
+                )
+    return model
 
 
-def _loss_and_target(
-    model: nn.Module, loss: str | LossFunction, x: Tensor, target: Tensor | None, seed: int
-) -> tuple[LossFunction, Tensor]:
-    known: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
-    if not isinstance(loss, str):
-        loss_fn = loss
-        if target is None:
-            raise SymmetryError("a loss of your own needs `target`, the targets of example_input")
-    elif loss in known:
-        loss_fn = known[loss]
-    else:
-        raise SymmetryError(f"loss: {loss!r} was given; it must be 'cross_entropy', 'mse' or a function")
-    if target is not None:
-        return loss_fn, repeated(float64_on_cpu(torch.as_tensor(target)), len(x))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        output = copy.deepcopy(model)(x)
-    if not isinstance(output, Tensor) or (loss == "cross_entropy" and output.ndim < 2):
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise SymmetryError(f"the model returns {what}; {loss} needs a tensor of shape (samples, classes, …)")
-    generator = torch.Generator().manual_seed(seed)
-    if loss == "mse":
-        return loss_fn, torch.randn(output.shape, dtype=torch.float64, generator=generator)
-    shape = (output.shape[0], *output.shape[2:])
-    return loss_fn, torch.randint(output.shape[1], shape, generator=generator)
+def _is_hooked(parameter: nn.Parameter) -> bool:
+    """By `register_hook` or its kin, which a copy of the model does not keep."""
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
+def _of_float64(objective: Objective) -> Objective:
+    """A copy of an objective with tensors of its own (class weights) on the CPU in float64."""
+    if not isinstance(objective, nn.Module):
+        return objective
+    return copy.deepcopy(objective).to(torch.device("cpu"), torch.float64)

@@ -9,107 +9,146 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from nm_ode.symmetries.check import TOLERANCE, Check
+from nm_ode.symmetries.draws import GIVEN, MIXED, WIDE
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
-from nm_ode.symmetries.graph import MODEL, LossModule
+from nm_ode.symmetries.layers import faint_scale
 from nm_ode.symmetries.meter import ChargeMeter
+from nm_ode.symmetries.own_gradient import OwnGradient, differing, own_gradient, same_loss
 from nm_ode.symmetries.proofs import EpsilonLink
+from nm_ode.symmetries.second_derivative import missing_derivative
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss
 
-TOLERANCE = 1e-10
-_FAINT = 1e-4  # of the whole gradient, below which a layer's own gradient is rounding to the tolerance
-
 
 @dataclass(frozen=True)
-class Check:
-    """What was measured of one symmetry, the worst over its charges and all draws.
+class Verification:
+    """What was measured.
 
     Attributes:
-        gradient: |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), with g of the layers that take part (at least 1e-4 of the whole gradient).
-        epsilon_share: the same for what the normalisations' ε explains, −2ε ∂L/∂ε.
-        unexplained: the same for what is left.
-        hessian: ‖Hξ + ∂_ξ g‖ / (‖Hξ‖ + ‖∂_ξ g‖) for a random combination of the charges of this kind.
+        checks: of each symmetry.
+        untrue: parameters that are not trained by the graph's gradient.
+        functions: the user's own backward functions in the model.
     """
 
-    gradient: float
-    epsilon_share: float
-    unexplained: float
-    hessian: float
-
-    @property
-    def holds(self) -> bool:
-        return self.unexplained < TOLERANCE and self.hessian < TOLERANCE
-
-    def explain(self) -> str:
-        return (
-            f"its gradient constraint is violated by {self.unexplained:.1e} and its Hessian constraint by "
-            f"{self.hessian:.1e}, relative"
-        )
+    checks: dict[str, Check]
+    untrue: frozenset[str] = field(default_factory=frozenset)
+    functions: tuple[str, ...] = ()
 
 
 def verify(
     loss: TracedLoss, symmetries: Sequence[Symmetry], links: Sequence[EpsilonLink], *, draws: int, seed: int
-) -> dict[str, Check]:
-    """Both constraints at random parameters and batches, in float64.
+) -> Verification:
+    """Both constraints at random parameters and batches, in float64, and that the graph's gradient is the model's own.
 
     Raises:
         SymmetryError: the traced graph does not compute what the model computes.
     """
     if not symmetries:
-        return {}
+        return Verification({})
     meter = ChargeMeter(loss.layout, symmetries)
     extended = ExtendedLoss(loss, links)
     generator = torch.Generator().manual_seed(seed)
-    worst = {s.name: [0.0, 0.0, 0.0, 0.0] for s in symmetries}
+    worst = {s.name: (0.0, 0.0, 0.0) for s in symmetries}
+    second: dict[str, float | None] = dict.fromkeys(worst, None)
+    untrue, missing = set(loss.hooked), ""
+    functions: dict[str, None] = {}
     for draw in range(max(1, draws)):
-        at = _Point(loss.drawn_theta(generator), loss.drawn_tensors(generator), draw)
-        _require_same_loss(loss, extended, at)
-        gradient = _gradient_residuals(extended, meter, at)
+        at, own = _point(loss, draw, generator)
+        traced, gradient, by_epsilon = _gradient(extended, at)
+        _require_same_loss(loss, own.loss, traced)
+        untrue.update(differing(loss.layout, own.gradient, gradient))
+        functions |= dict.fromkeys(own.functions)
+        residuals = _gradient_residuals(extended, meter, at.theta, gradient, by_epsilon)
         for s in symmetries:
-            for i, residuals in enumerate(gradient):
-                worst[s.name][i] = max(worst[s.name][i], float(residuals[meter.slices[s.name]].max()))
+            a, b, c = (float(residual[meter.slices[s.name]].max()) for residual in residuals)
+            worst[s.name] = tuple(map(max, worst[s.name], (a, b, c)))  # type: ignore[assignment]
         if draw == 0:
-            for name, residual in _hessian_residuals(extended, meter, at, generator).items():
-                worst[name][3] = residual
-    return {name: Check(*values) for name, values in worst.items()}
+            try:
+                second.update(_hessian_residuals(extended, meter, at, generator))
+            except Exception as error:
+                missing = missing_derivative(error)
+                if not missing:
+                    raise
+    checks = {name: Check(*worst[name], second[name], missing) for name in second}
+    return Verification(checks, frozenset(untrue), tuple(functions))
+
+
+def first_look(loss: TracedLoss, extended: ExtendedLoss, generator: torch.Generator) -> tuple[str, list[str]]:
+    """How batches can be drawn, and the parameters that are not trained by the graph's gradient.
+
+    Raises:
+        SymmetryError: the loss cannot be evaluated.
+    """
+    at, own = _point(loss, 0, generator)
+    _, gradient, _ = _gradient(extended, at)
+    return at.how, sorted({*loss.hooked, *differing(loss.layout, own.gradient, gradient)})
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """Random parameters and batch, and the seed of the dropout."""
+    """Random parameters and batch, the seed of the dropout, and how the batch was drawn."""
 
     theta: Tensor
     tensors: tuple[Tensor, ...]
     seed: int
+    how: str
+
+
+def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[_Point, OwnGradient]:
+    """The first batch of those that can be drawn at which the model has a finite loss."""
+    theta = loss.drawn_theta(generator)
+    for how in (WIDE, MIXED, GIVEN):
+        at = _Point(theta, loss.drawn_tensors(how, generator), draw, how)
+        try:
+            own = own_gradient(loss, at.theta, at.tensors, at.seed)
+        except SymmetryError:
+            raise
+        except Exception as error:  # numbers that the model or the loss does not take
+            if how == GIVEN:
+                raise SymmetryError(
+                    f"the loss cannot be evaluated near the model's own parameters ({type(error).__name__}: {error})"
+                ) from error
+            continue
+        if bool(own.gradient.isfinite().all()) and abs(own.loss) < float("inf"):
+            return at, own
+    raise SymmetryError(
+        f"the loss is {own.loss} near the model's own parameters, or its gradient is not finite, so that nothing can "
+        "be verified: are they finite?"
+    )
+
+
+def _gradient(extended: ExtendedLoss, at: _Point) -> tuple[float, Tensor, tuple[Tensor, ...]]:
+    """The graph's loss, its gradient, and its derivative by each ε."""
+    parameters = leaves(extended.layout, at.theta)
+    epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
+    loss = extended(parameters, epsilons, at.tensors, at.seed)
+    if not loss.requires_grad:  # gradients stop before the parameters
+        zero = loss.new_zeros(extended.layout.size)
+        return float(loss), zero, tuple(torch.zeros_like(e) for e in extended.epsilons)
+    found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
+    return float(loss.detach()), flat(found[: len(parameters)]), found[len(parameters) :]
 
 
 def _gradient_residuals(
-    extended: ExtendedLoss, meter: ChargeMeter, at: _Point
+    extended: ExtendedLoss, meter: ChargeMeter, theta: Tensor, gradient: Tensor, by_epsilon: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative ⟨g, ξ⟩ of each charge, the share of the ε's, and what neither explains."""
-    layout, theta = extended.layout, at.theta
-    parameters = leaves(layout, theta)
-    epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(parameters, epsilons, at.tensors, at.seed)
-    found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
-    gradient, by_epsilon = flat(found[: len(parameters)]), found[len(parameters) :]
+    layout = extended.layout
     constraint = meter.constraint(gradient, theta)
     share = epsilon_constraint(extended.links, extended.epsilons, by_epsilon, meter.count)
     scale = meter.generator_norm(theta)
-    whole = gradient.norm()
-    of_layer = dict(zip(layout.layers, layout.layer_norms(gradient), strict=True))
+    # Where a layer's gradient is all but zero (before a LayerNorm of two features, say), what it is made of is not.
+    of_layer = faint_scale(layout, gradient)
     for s in meter.symmetries:
         layers = dict.fromkeys(layout[parameter].layer for parameter in s.parameters)
-        norm = torch.stack([of_layer[layer] for layer in layers]).norm()
-        # Where a layer's gradient is all but zero (before a LayerNorm of two features, say), what it is made of is not.
-        scale[meter.slices[s.name]] *= torch.maximum(norm, _FAINT * whole)
+        scale[meter.slices[s.name]] *= math.hypot(*(of_layer[layer] for layer in layers))
     # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
     scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
     return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]
@@ -135,6 +174,8 @@ def _hessian_residuals(
     leaf = list(parameters.values())
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
     loss = extended(parameters, epsilons, at.tensors, at.seed)
+    if not loss.requires_grad:
+        return dict.fromkeys((s.name for s in meter.symmetries), 0.0)
     first = torch.autograd.grad(loss, [*leaf, *epsilons], create_graph=True, materialize_grads=True)
     gradients, by_epsilon = first[: len(leaf)], first[len(leaf) :]
     gradient = flat([g.detach() for g in gradients])
@@ -187,25 +228,12 @@ def _hessian_residuals(
     return found
 
 
-def _require_same_loss(loss: TracedLoss, extended: ExtendedLoss, at: _Point) -> None:
-    model, whole = loss.model, LossModule(loss.model, loss.objective, loss.batch)
-    parameters = leaves(loss.layout, at.theta)
-    given = {MODEL + name: parameter for name, parameter in parameters.items()}
-    given |= {name: buffer.clone() for name, buffer in whole.named_buffers()}  # running statistics stay
-    with torch.no_grad():
-        traced = float(extended(parameters, extended.epsilons, at.tensors, at.seed))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(at.seed)
-            direct = float(functional_call(whole, given, at.tensors))
-    if not math.isfinite(direct):
-        raise SymmetryError(
-            f"the loss is {direct} near the model's own parameters, so that nothing can be verified: are they finite?"
-        )
+def _require_same_loss(loss: TracedLoss, own: float, traced: float) -> None:
     random = any(
-        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in model.modules()
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in loss.model.modules()
     )
-    if not abs(traced - direct) <= 1e-9 * max(abs(direct), 1e-300) and not random:
+    if not same_loss(own, traced) and not random:
         raise SymmetryError(
-            f"the traced graph gives the loss {traced:.12g} where the model gives {direct:.12g}: the model's "
+            f"the traced graph gives the loss {traced:.12g} where the model gives {own:.12g}: the model's "
             "operations depend on the values of tensors, so its graph proves nothing"
         )

@@ -221,12 +221,13 @@ def test_costs_are_what_the_flow_says_and_not_one_more(kind: str, tiny: Problem,
 
 def test_a_whole_solve_costs_what_it_says(tiny: Problem, counts) -> None:
     for flow in (modified_flow(tiny, HEAVY, 5), HessianFlow(tiny, SGD(lr=0.1), 3)):
+        # What is measured of a problem once (its kinks, say) is no right-hand side of the first solve.
+        solve(flow, [0.0, 1.0], engine="scipy", record=["theta"], check=False)
         counts.update(grad=0, hvp=0, third_derivative=0)
-        start = counts["grad"]
         solution = solve(flow, [0.0, 1.0], engine="scipy", record=["theta"], check=False)
         at_rest = 1 if flow.expected_order == 5 else 0  # the velocity's start
         attrs = solution.attrs
-        assert counts["grad"] - start == attrs["gradient_evaluations"] + at_rest
+        assert counts["grad"] == attrs["gradient_evaluations"] + at_rest
         assert counts["hvp"] == attrs["hvp_evaluations"]
         assert counts["third_derivative"] == attrs["third_derivative_evaluations"]
 

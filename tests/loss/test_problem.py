@@ -322,6 +322,16 @@ def test_what_makes_no_flow_is_refused_with_the_reason(model, loss, data, option
         Problem(model, loss_fn, data, **options)
 
 
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_a_hook_that_a_copy_would_lose_is_refused(kind: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    handle = getattr(model[1].weight, kind)(lambda gradient: None)
+    with pytest.raises(ProblemError, match=r"'1.weight' has a hook"):
+        Problem(model, nn.functional.mse_loss, REGRESSION)
+    handle.remove()
+    Problem(model, nn.functional.mse_loss, REGRESSION)
+
+
 def test_parameters_that_share_memory_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = nn.Parameter(model[0].weight.detach())

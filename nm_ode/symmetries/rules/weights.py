@@ -43,12 +43,18 @@ def moved_weight(node: Node, weight: Weight) -> Weight | list[Weight] | None:
 
     if operation(node) in ("clone", "contiguous"):
         return weight
-    moved = move(node, lambda _: weight.view)
+    if operation(node) in ("index", "index_select", "repeat_interleave"):
+        return None
+    moved = move(node, lambda needed: weight.view if needed is node.args[0] else _like(needed))
     if isinstance(moved, Tensor):
         return Weight(weight.name, moved, weight.frozen) if stays(moved) else None
     if all(stays(part) for part in moved):
         return [Weight(weight.name, part, weight.frozen) for part in moved]
     return None
+
+
+def _like(node: Node) -> Tensor:
+    return torch.empty(tuple(value(node).shape), dtype=value(node).dtype, device="meta")
 
 
 def overlap(one: View, other: View) -> bool:

@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, compressed, is_move, move, one_for_each
+from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.rules.matrix.coordinates import Consumer, Coordinates, Producer
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, placeholder_view
@@ -56,8 +57,9 @@ class CoordinateTraversal:
                 moved = moved_weight(node, found)
                 if moved is not None:
                     return moved
-            elif any(self._coordinates(n) is not None for n in node.all_input_nodes) or isinstance(
-                found, list | tuple
+            elif self._may_move(node) and (
+                any(self._coordinates(n) is not None for n in node.all_input_nodes)
+                or isinstance(found, list | tuple)
             ):
                 return move(node, self._read_to_move)
             self._forbid(node)
@@ -89,10 +91,18 @@ class CoordinateTraversal:
         found = self._values.get(node) if isinstance(node, Node) else None
         return found if isinstance(found, Tensor) else None
 
+    def _may_move(self, node: Node) -> bool:
+        """Where the batch says what is read, all that it could read must be the same coordinates."""
+        dims = open_dims(self.graph, node)
+        x = self._coordinates(node.args[0])
+        if not dims or x is None:
+            return not dims
+        return self._uniform(x, tuple(dim for dim in range(x.ndim) if dim not in dims)) is not None
+
     def _read_to_move(self, node: Any) -> Any:
-        known = self.graph.known.get(node)
-        if known is not None:
-            return known
+        index = place_of_index(self.graph, node)
+        if index is not None:
+            return index
         found = self._values.get(node)
         if isinstance(found, Tensor | list | tuple):
             return found

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.labels import at
 from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.padding import padding_row, stays_zero
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal, Term, Use
 from nm_ode.symmetries.rules.scaling.variables import Variables
 from nm_ode.symmetries.rules.weights import described
@@ -115,8 +116,12 @@ def _embedding(s: ScalingTraversal, node: Node) -> Any:
     weight = s.weight(node.args[0])
     if weight is None:
         return None
+    if argument(node, "scale_grad_by_freq"):
+        return None  # torch's gradient is not the derivative
     y = s.variables.new(weight.view.shape[1])
     s.uses.append(Use(described(weight.name, weight.view), (Term((1,), y, 1.0),)))
+    if padding_row(node) is not None and not stays_zero(s.graph, node):
+        s.variables.zero(y)  # a row that is not zero, and that nothing trains
     shape = tuple(value(node).shape)
     return at(y, -1, len(shape)).expand(shape)
 

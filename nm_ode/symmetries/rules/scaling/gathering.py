@@ -26,9 +26,19 @@ class _Place:
 def gathered(traversal: ScalingTraversal, free: Free) -> Findings:
     """The symmetries of a graph that has been traversed, and the ε's that break them."""
     rank = {name: i for i, name in enumerate(traversal.graph.parameters.values())}
-    uses = sorted(traversal.uses, key=lambda use: rank[use.view.parameter])  # as the model lists them
+    uses = sorted(
+        _distinct(traversal.uses), key=lambda use: rank[use.view.parameter]
+    )  # as the model lists them
     found, places = _symmetries(uses, free)
     return Findings(tuple(found), tuple(_absorption(term, free, places) for term in traversal.epsilons))
+
+
+def _distinct(uses: Sequence[Use]) -> list[Use]:
+    """A parameter that is used again in the same way moves once, whatever its uses."""
+    found = {
+        (use.view, tuple((term.axes, term.coefficient) for term in use.terms)): use for use in reversed(uses)
+    }
+    return list(reversed(found.values()))
 
 
 def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int, _Place]]:

@@ -34,7 +34,7 @@ def _pad(s: ScalingTraversal, node: Node) -> Any:
     mode, filler = argument(node, "mode", "constant"), argument(node, "value", 0)
     if mode != "constant":
         return _pool(s, node)  # copies of a channel's own entries
-    if filler not in (None, 0, 0.0):
+    if filler not in (None, 0, 0.0) or node in s.graph.sized:  # by how much is the batch's
         return None
     padded = torch.nn.functional.pad(s.labels(node.args[0]), node.args[1], value=-1).clone()  # type: ignore[arg-type]
     holes = padded == -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import is_move, move
+from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, overlap, placeholder_view
@@ -84,6 +86,9 @@ class ScalingTraversal:
         if not any(self._depends(needed) for needed in node.all_input_nodes):
             return None  # data: factor zero, read when asked for
         if is_move(node):
+            dims = open_dims(self.graph, node)
+            if dims:
+                return self._looked_up(node, dims)
             first = node.args[0]
             if isinstance(first, Node) and isinstance(self._values.get(first), Weight):
                 moved = moved_weight(node, self._values[first])
@@ -116,11 +121,25 @@ class ScalingTraversal:
             return self._entries(node, found)
         return zeros(value(node)) if found is None else found
 
+    def _looked_up(self, node: Node, dims: tuple[int, ...]) -> Any:
+        """The batch says what is read along some dimensions: all entries along them have one factor."""
+        first = node.args[0]
+        if not isinstance(first, Node) or isinstance(value(first), tuple | list):
+            return self.unknown(node)
+        keep = tuple(dim for dim in range(value(first).ndim) if dim not in dims)
+        shape = tuple(value(first).shape)
+        weight = self.weight(first)
+        if weight is not None:
+            kept = self.variables.new(prod(shape[dim] for dim in keep))
+            self.uses.append(Use(described(weight.name, weight.view), (Term(keep, kept, 1.0),)))
+        else:
+            kept = self.variables.merge(self.labels(first), keep)
+        labels = kept.reshape([n if dim in keep else 1 for dim, n in enumerate(shape)]).expand(shape)
+        return move(node, lambda needed: labels if needed is first else self._read_to_move(needed))
+
     def _read_to_move(self, node: Any) -> Any:
-        known = self.graph.known.get(node)
-        if known is not None:  # an index
-            return known
-        return self._read(node)
+        index = place_of_index(self.graph, node)
+        return self._read(node) if index is None else index
 
     def labels(self, argument: Any) -> Tensor:
         """Variables of an operand: a node, or a number (zero)."""

@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.padding import padding_row
 from nm_ode.symmetries.rules.translation.partitions import collect, per_row, tied_along
 from nm_ode.symmetries.rules.translation.traversal import Labelled, Rule, broadcast_back, labelled
 
@@ -106,7 +107,13 @@ def _embedding(node: Node, mine: Tensor | None) -> Labelled:
     weight = node.args[0]
     assert isinstance(weight, Node)
     rows, _ = value(weight).shape
+    if argument(node, "scale_grad_by_freq"):
+        return []  # torch's gradient is not the derivative
     labels = _weight_labels(per_row(mine), rows, out_first=False)
+    still = padding_row(node)
+    if labels is not None and still is not None:
+        labels = labels.clone()
+        labels[still] = NONE  # nothing trains it
     return labelled((weight, labels))
 
 

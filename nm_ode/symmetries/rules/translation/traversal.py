@@ -12,8 +12,9 @@ from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, is_move, move
+from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.rules.translation.partitions import collect, join
+from nm_ode.symmetries.rules.translation.partitions import collect, join, per_row
 
 Labelled: TypeAlias = list[tuple[Node, Tensor | None]]
 """The labels of some nodes, None where nothing may be shifted."""
@@ -49,8 +50,12 @@ def _inputs(graph: Graph, rules: Mapping[str, Rule], node: Node, mine: Tensor | 
         if isinstance(parts, Node) and is_move(parts):  # one of chunk's pieces, say
             source = parts.all_input_nodes[0]
             return [(source, _piece_back(node, parts, source, mine))]
+        dims = open_dims(graph, node)
         for source in needed:
-            given[source] = _moved_back(node, source, mine)
+            if not dims:
+                given[source] = _moved_back(graph, node, source, mine)
+            elif source is node.args[0] and is_pure(graph, node):
+                given[source] = _looked_up_back(graph, node, dims, mine)
     elif rule is not None:
         seen: set[Node] = set()
         for source, found in rule(node, mine):
@@ -60,13 +65,13 @@ def _inputs(graph: Graph, rules: Mapping[str, Rule], node: Node, mine: Tensor | 
     return list(given.items())
 
 
-def _moved_back(node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
+def _moved_back(graph: Graph, node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
     """Labels of the source of a move: those of the places where its entries went.
 
     Entries that went nowhere are free; a label that reaches over entries of several sources is lost, since none of
     them may be shifted without the others.
     """
-    if not isinstance(value(source), Tensor):
+    if not isinstance(value(source), Tensor) or place_of_index(graph, source) is not None:
         return None
     shape = tuple(value(source).shape)
     size = int(np.prod(shape))
@@ -77,6 +82,9 @@ def _moved_back(node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
     def read(n: Any) -> Any:
         if n is source:
             return numbers
+        index = place_of_index(graph, n)
+        if index is not None:
+            return index
         other = value(n)
         return nothing.expand(tuple(other.shape)) if isinstance(other, Tensor) else None
 
@@ -86,6 +94,31 @@ def _moved_back(node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
     shared = mine[went == -1].unique()
     mine = torch.where(torch.isin(mine, shared), NONE, mine) if shared.numel() else mine
     return collect(went, mine, size).reshape(shape)
+
+
+def _looked_up_back(graph: Graph, node: Node, dims: tuple[int, ...], mine: Tensor | None) -> Tensor | None:
+    """Labels of the source of a lookup, at places that the batch says, along `dims`.
+
+    Each place may be shifted by its own amount, along the other dimensions as every lookup's result may be.
+    """
+    source = node.args[0]
+    assert isinstance(source, Node)
+    shape = tuple(value(source).shape)
+    rest = [n for dim, n in enumerate(shape) if dim not in dims]
+    size = int(np.prod(rest))
+    row = torch.arange(size).reshape([1 if dim in dims else n for dim, n in enumerate(shape)]).expand(shape)
+    went = move(node, lambda n: row if n is source else place_of_index(graph, n))
+    if mine is None or not isinstance(went, Tensor) or went.numel() != mine.numel() or not size:
+        return None
+    # The entries of one place of the rest in the order of the lookups, which is the same for all.
+    order = torch.argsort(went.reshape(-1), stable=True).reshape(size, -1)
+    allowed = per_row(mine.reshape(-1)[order].T)
+    if allowed is None:
+        return None
+    places = int(np.prod(shape)) // size
+    place = torch.arange(places).reshape([n if dim in dims else 1 for dim, n in enumerate(shape)])
+    classes = allowed[row]
+    return torch.where(classes == NONE, NONE, classes * places + place)
 
 
 def _nothing(node: Node) -> Tensor:

@@ -1,0 +1,75 @@
+"""The loss of the example, before anything is made of it: what cannot be evaluated is said in one sentence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nm_ode.loss.guards import no_scalar
+from nm_ode.loss.objective import Objective
+from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
+from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.graph import LossModule
+
+
+def loss_in_float64(
+    model: nn.Module, objective: Objective, batch: Batch, *, instead_of: tuple[nn.Module, Objective]
+) -> float:
+    """The loss of a copy in float64 at the example.
+
+    Args:
+        model, objective, batch: in float64.
+        instead_of: model and objective as they were given, in their own dtype.
+
+    Raises:
+        SymmetryError: there is no finite scalar, or the model does something else in its own dtype.
+    """
+    loss = _evaluated(model, objective, batch)
+    dtypes = {p.dtype for p in instead_of[0].parameters() if p.is_floating_point()}
+    if len(dtypes) == 1 and dtypes != {torch.float64}:
+        dtype = dtypes.pop()
+        own = _in_dtype(*instead_of, batch, dtype)
+        random = loss != _evaluated(model, objective, batch, seed=1)
+        far = 10 * math.sqrt(torch.finfo(dtype).eps)
+        if own is not None and not random and not abs(own - loss) <= far * max(abs(own), abs(loss)):
+            raise SymmetryError(
+                f"the loss is {own:.6g} in {str(dtype).removeprefix('torch.')}, in which the model is, and {loss:.6g} "
+                "in float64, in which symmetries are verified: does the model ask for dtypes?"
+            )
+    return loss
+
+
+def _in_dtype(model: nn.Module, objective: Objective, batch: Batch, dtype: torch.dtype) -> float | None:
+    cast = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors_of(batch)]
+    try:
+        return _evaluated(model, objective, with_tensors(batch, cast))
+    except SymmetryError:
+        return None
+
+
+def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int = 0) -> float:
+    whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
+    buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            loss = functional_call(whole, buffers, tensors)
+    except SymmetryError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SymmetryError(
+            f"the loss of the example cannot be evaluated ({type(error).__name__}: {first})"
+        ) from error
+    loss = loss.detach() if isinstance(loss, Tensor) else loss
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise SymmetryError(f"the loss {no_scalar(loss)}")
+    if not math.isfinite(float(loss)):
+        raise SymmetryError(
+            f"the loss is {float(loss)} at the example, so that nothing can be verified: are the model's parameters "
+            "and the data finite?"
+        )
+    return float(loss)

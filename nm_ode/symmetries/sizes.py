@@ -1,0 +1,149 @@
+"""Sizes of a batch as unknowns: what an operation reads of them, and where a model asks how large its batch is.
+
+torch.export keeps sizes as symbols where it can. The proof runs on the sizes of the example, which are put in their
+place; but a number that was made of a size is data: what is picked by it is not known.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torch.fx import Graph, Node
+
+from nm_ode.symmetries.errors import SymmetryError
+
+_MOST = 1024  # samples of a batch that is tried because a model asks for its size
+_MANY = 4  # other sizes that are looked at
+
+_PICKS = {"slice", "narrow", "select", "index", "index_select", "split", "split_with_sizes", "embedding"}
+
+_Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
+
+
+def unknown_sizes(tensors: Sequence[Tensor], *, images: bool = False) -> tuple[dict[int, Any], ...]:
+    """For torch.export: the number of samples, and of the tokens of what is no image, may be any.
+
+    Args:
+        images: those of images too, which takes several times as long where there are convolutions.
+    """
+    return tuple(
+        {
+            dim: Dim.AUTO
+            for dim, size in enumerate(tensor.shape)
+            if size > 1 and (dim == 0 or tensor.ndim <= 3 or images)  # torch keeps a 1 as it is
+        }
+        for tensor in tensors
+    )
+
+
+def reads_part_of_a_parameter(graph: Graph, parameters: Collection[str]) -> bool:
+    """Is a place in a parameter picked, which may be by the example's size (positions up to the number of patches)?"""
+    still: set[Node] = set()
+    for node in graph.nodes:
+        needed = node.all_input_nodes
+        if node.op == "placeholder" and node.name in parameters:
+            still.add(node)
+        elif needed and needed[0] in still:
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.name.rpartition("::")[2] in _PICKS:
+                return True
+            if all(n in still for n in needed):
+                still.add(node)
+    return False
+
+
+@contextmanager
+def symbolic_len() -> Iterator[None]:
+    """`len(x)` of a tensor is its first size as the symbol that it is, not the number that Python makes of it.
+
+    Python's `len` itself is another function meanwhile, which gives the same of all else: nothing but a size that has
+    become a number would be left to see in a model that writes `torch.arange(len(x))`.
+    """
+    plain = builtins.len
+
+    def length(of: Any) -> Any:
+        return of.shape[0] if isinstance(of, Tensor) and of.ndim else plain(of)
+
+    builtins.len = length
+    try:
+        yield
+    finally:
+        builtins.len = plain
+
+
+def read_as_number(inputs: Iterable[Tensor]) -> bool:
+    """Has the number of samples, a symbol at first, become a number on the way?"""
+    first: list[Any] = [tensor.shape[0] for tensor in inputs if tensor.ndim]
+    return not any(isinstance(size, torch.SymInt) and size.node.expr.is_Symbol for size in first)
+
+
+def fix_sizes(graph: Graph) -> frozenset[Node]:
+    """Put the example's sizes in the place of symbols; the operations with an argument that was made of one.
+
+    Raises:
+        SymmetryError: a size depends on the values of tensors.
+    """
+    numbers = {
+        node: _hint(node.meta["val"]) for node in graph.nodes if isinstance(node.meta.get("val"), _Symbolic)
+    }
+    sized = set()
+    for node in graph.nodes:
+        if "val" in node.meta:
+            node.meta["val"] = _fixed(node.meta["val"])
+        if any(needed in numbers for needed in node.all_input_nodes):
+            node.args, node.kwargs = torch.fx.map_arg(
+                (node.args, node.kwargs), lambda needed: numbers.get(needed, needed)
+            )
+            sized.add(node)
+    return frozenset(sized)
+
+
+def other_sizes(inputs: Iterable[Tensor]) -> tuple[int, ...]:
+    """Numbers of samples at which the traced model may do something else than at the example's.
+
+    Args:
+        inputs: the data's tensors as torch.export keeps them, with symbols.
+    """
+    first: list[Any] = [tensor.shape[0] for tensor in inputs if tensor.ndim]
+    unknown = [size.node for size in first if isinstance(size, torch.SymInt)]
+    symbols = {node.expr for node in unknown if node.expr.is_Symbol}
+    if not symbols:  # it is read as a number: a loop over the samples, or a question
+        return tuple({int(size) + 1: None for size in first})[:1]
+    environment = unknown[0].shape_env
+    asked = [guard.expr.xreplace(dict(environment.replacements)) for guard in environment.guards]
+    asked = [guard for guard in asked if guard.free_symbols and guard.free_symbols <= symbols]
+    numbers = {int(number) for guard in asked for number in guard.atoms() if number.is_Integer}
+    near = {number + step for number in numbers for step in (-1, 0, 1)} | {_hint(size) + 1 for size in first}
+
+    def violated(n: int) -> bool:
+        return any(str(guard.subs(dict.fromkeys(symbols, n))) == "False" for guard in asked)
+
+    return tuple([n for n in sorted(near) if 2 <= n <= _MOST and violated(n)][:_MANY])
+
+
+def _hint(number: Any) -> Any:
+    if not isinstance(number, _Symbolic):
+        return number
+    if not number.node.has_hint():
+        raise SymmetryError(
+            "the model's sizes depend on the values of tensors (x[mask], nonzero, unique), so that one graph does not "
+            "hold for all batches; write it with torch.where or a product with the mask"
+        )
+    return number.node.hint
+
+
+def _fixed(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_fixed(part) for part in value)
+    if not isinstance(value, Tensor) or not any(
+        isinstance(size, torch.SymInt) for size in (*value.shape, *value.stride())
+    ):
+        return value
+    sizes, strides = ([_hint(n) for n in numbers] for numbers in (value.shape, value.stride()))
+    return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
