@@ -31,6 +31,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/symmetry.py
 	$(BIN)/python benchmarks/modified_flow.py
 	$(BIN)/python benchmarks/bridge.py
+	$(BIN)/python benchmarks/memory.py
 
 picture: demo
 	$(BIN)/nm-ode run cases/digits_bn_sgd.toml cases/orders_adam.toml

@@ -30,7 +30,7 @@ from bridges.options import (
     require_ready,
     resolve_method,
 )
-from bridges.problem import OdeProblem, OdeSolution, Statistics
+from bridges.problem import Kept, OdeProblem, OdeSolution, Statistics
 from bridges.registry import Registry, did_you_mean
 from bridges.solving import solve_with
 
@@ -43,6 +43,7 @@ __all__ = [
     "Choice",
     "Engine",
     "EngineError",
+    "Kept",
     "Limit",
     "Method",
     "NmOdeError",

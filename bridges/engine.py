@@ -41,11 +41,13 @@ class Engine(ABC):
         methods: name → properties; the first that needs no step is the default.
         capabilities: what it can do beyond `solve`.
         remedy: what a user does if it does not start or gives wrong results.
+        goes_on: does `solve` call `problem.on_step`, and go on from `problem.kept`?
     """
 
     name: str
     methods: Mapping[str, Method]
     capabilities = Capabilities()
+    goes_on: bool = False
 
     @property
     @abstractmethod

@@ -39,7 +39,11 @@ class FixedStep:
         self._grid = np.union1d(problem.times, _inside(problem.restarts, problem.times))
         self._coarse, self._fine = problem.y0.copy(), problem.y0.copy()
         self._slopes = np.empty((len(tableau.b), problem.y0.size))
-        self._interval, self._done, self._in_interval = 0, 0, 0
+        self._interval, self._done, self._in_interval, self._entered = 0, 0, 0, False
+        if problem.memory:  # in the middle of an interval: its steps are those that it was divided into
+            self._coarse = problem.memory["coarse"].copy()
+            self._grid[0], done, parts = problem.memory["interval"]
+            self._done, self._in_interval = int(done), int(parts)
         self.t = float(problem.times[0])
         self.steps = 0
         self.rejected_steps = 0
@@ -48,6 +52,8 @@ class FixedStep:
         start, end = self._grid[self._interval], self._grid[self._interval + 1]
         if self._done == 0:
             self._in_interval = max(1, math.ceil((end - start) / self._step * (1 - 1e-12)))
+        if self._done == 0 or not self._entered:
+            self._entered = True
             self._restart_at(start)
         h = (end - start) / self._in_interval
         t = start + self._done * h
@@ -61,6 +67,11 @@ class FixedStep:
             self.t = float(end)
         else:
             self.t = float(t + h)
+
+    def memory(self) -> dict[str, Array]:
+        """The coarser solution, and how far the interval between two samples or restarts is done."""
+        interval = np.array([self._grid[self._interval], self._done, self._in_interval])
+        return {"coarse": self._coarse, "interval": interval}
 
     def _restart_at(self, start: float) -> None:
         restarts, on_restart = self._problem.restarts, self._problem.on_restart

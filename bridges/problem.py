@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,6 +22,37 @@ OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
 
 Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
+
+    rhs_evaluations: int
+    steps: int
+    rejected_steps: int
+    wall_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A place from which a solve can go on: the end of a step.
+
+    Attributes:
+        t, y: time and state.
+        samples: how many were given to the callback up to there.
+        statistics: of the solve up to there; those of a solve that goes on begin with them, and so do its limits.
+        memory: what the method needs beside y to go on as if it had never stopped; without it a multistep method starts
+            anew with small steps.
+        errors: of the samples, as `OdeSolution.error_estimates`.
+    """
+
+    t: float
+    y: Array
+    samples: int
+    statistics: Statistics
+    memory: Mapping[str, Array] = field(default_factory=dict)
+    errors: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +76,10 @@ class OdeProblem:
         max_steps: at most this many accepted steps.
         max_rhs: at most this many right-hand sides.
         max_seconds: at most this much wall time; the clock is read before every right-hand side.
+        on_step: called after a step, and all samples up to its end, with a function that gives the place; copy the
+            place's arrays. Of engines that can go on (`Engine.goes_on`) alone.
+        kept: a place that `on_step` was given in an earlier solve of the same problem: this one goes on from there, and
+            its first sample is the first that was not given. Of the same engines alone.
         origin: what the caller's times are ahead of `times`; for messages and for `OdeSolution.time`.
 
     Raises:
@@ -65,6 +100,8 @@ class OdeProblem:
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
+    on_step: Callable[[Callable[[], Kept]], None] | None = None
+    kept: Kept | None = None
     origin: float = 0.0
 
     def __post_init__(self) -> None:
@@ -100,15 +137,18 @@ class OdeProblem:
             return f"{self.origin:.6g} + {t:.6g}"
         return f"{self.origin + t:.6g}"
 
+    @property
+    def ahead(self) -> OdeProblem:
+        """What is still to be solved: from the place that was kept, with its own memory; the problem itself if none."""
+        if self.kept is None:
+            return self
+        times = np.append(self.kept.t, self.times[self.kept.samples :])
+        return replace(self, y0=self.kept.y, times=times)
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
-
-    rhs_evaluations: int
-    steps: int
-    rejected_steps: int
-    wall_seconds: float
+    @property
+    def memory(self) -> Mapping[str, Array]:
+        """What the method remembers at the start; nothing unless the solve goes on."""
+        return {} if self.kept is None else self.kept.memory
 
 
 @dataclass(frozen=True)

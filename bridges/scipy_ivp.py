@@ -50,14 +50,16 @@ class ScipyEngine(SteppedEngine):
 class _Adaptive:
     def __init__(self, method: Any, problem: OdeProblem, rhs: Rhs) -> None:
         self._evaluations = 0
+        times, remembered = problem.times, dict(problem.memory)
 
         def field(t: float, y: Array) -> Array:
+            if "rate" in remembered:  # of the start, which the step before had found
+                return remembered.pop("rate").copy()
             self._evaluations += 1
             dy = np.empty_like(y)
             rhs(t, y, dy)
             return dy
 
-        times = problem.times
         self._solver = method(
             field,
             times[0],
@@ -66,6 +68,8 @@ class _Adaptive:
             rtol=problem.rtol,
             atol=problem.atol,
             max_step=np.inf if problem.max_step is None else problem.max_step,
+            # SciPy refuses a first step beyond the end, to which it would be cut.
+            first_step=min(float(remembered["step"][0]), times[-1] - times[0]) if remembered else None,
         )
         self._dense: Any = None
         self.steps = 0
@@ -93,6 +97,15 @@ class _Adaptive:
         if self._dense is None:
             self._dense = self._solver.dense_output()
         return np.asarray(self._dense(t))
+
+    def memory(self) -> dict[str, Array]:
+        """The length of the step to come, and the rate at its start; no more is there to a one-step method."""
+        return {"step": np.array([self._solver.h_abs]), "rate": self._solver.f}
+
+    def release(self) -> None:
+        """SciPy's solvers hold functions that hold them."""
+        vars(self._solver).clear()
+        self._dense = None
 
     def error_at_sample(self) -> float | None:
         return None

@@ -14,6 +14,8 @@ from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Statistics
 def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
     """`Engine.solve` on times that begin at 0, and the caller's own times in what is given back.
 
+    A place to go on from (`OdeProblem.kept`) has the engine's time.
+
     At t = 1e9 a step of 1e-9 is lost in the time's rounding, and methods stop, stall or take zero for the time that has
     passed. So the engine's time is the time since the start; right-hand sides, samples and messages have the caller's.
 
@@ -24,7 +26,7 @@ def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSa
         EngineError, or what a callable raises: as `Engine.solve`.
     """
     heard = _Samples(problem, on_sample)
-    evaluated = False
+    evaluated = problem.kept is not None  # it goes on with what was evaluated before
 
     def rhs(t: float, y: Array, dy: Array) -> None:
         nonlocal evaluated
@@ -70,7 +72,7 @@ class _Samples:
 
     def __init__(self, problem: OdeProblem, on_sample: Callable[[int, float, Array], None]) -> None:
         self._problem, self._on_sample = problem, on_sample
-        self.count, self.asked = 0, problem
+        self.count, self.asked = 0 if problem.kept is None else problem.kept.samples, problem
 
     def __call__(self, index: int, t: float, y: Array) -> None:
         times, clock = self.asked.times, self.asked.clock

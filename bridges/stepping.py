@@ -14,11 +14,16 @@ from threadpoolctl import ThreadpoolController
 
 from bridges.engine import Engine
 from bridges.options import require_fit
-from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
 
 
 class Stepper(Protocol):
-    """A method with its state between two steps. It evaluates the right-hand side that it was made with."""
+    """A method with its state between two steps. It evaluates the right-hand side that it was made with.
+
+    One that needs more than time and state to go on as if it had never stopped has a method `memory() -> dict[str,
+    Array]`, and finds what that gave in the `memory` of the problem that it is made with. One that is part of a cycle
+    of references has a method `release()`, which ends it: else its vectors would be held beside those of the next.
+    """
 
     @property
     def t(self) -> float:
@@ -65,10 +70,10 @@ class CountedRhs:
     """
 
     def __init__(self, problem: OdeProblem) -> None:
-        self._problem = problem
-        self._started = time.perf_counter()
-        self.count = 0
-        self.last_t = float(problem.times[0])
+        self._problem, kept = problem, problem.kept
+        self._started = time.perf_counter() - (0.0 if kept is None else kept.statistics.wall_seconds)
+        self.count = 0 if kept is None else kept.statistics.rhs_evaluations
+        self.last_t = float(problem.times[0] if kept is None else kept.t)
 
     @property
     def seconds(self) -> float:
@@ -92,6 +97,8 @@ class CountedRhs:
 class SteppedEngine(Engine):
     """An engine whose methods advance step by step: a subclass gives `stepper` instead of `solve`."""
 
+    goes_on = True
+
     @abstractmethod
     def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
         """A stepper at problem.times[0] that evaluates `rhs`, which counts and keeps the limits, not problem.rhs."""
@@ -102,7 +109,7 @@ class SteppedEngine(Engine):
         self.require_ready()
         return integrate(
             problem,
-            lambda rhs: self.stepper(problem, method, rhs),
+            lambda rhs: self.stepper(problem.ahead, method, rhs),
             on_sample,
             engine=self.name,
             method=method,
@@ -118,14 +125,29 @@ def integrate(
     method: str,
 ) -> OdeSolution:
     """Take steps past each sample time in turn. See `Engine.solve` for what a failure gives."""
-    times = problem.times
+    times, kept = problem.times, problem.kept
     counted = CountedRhs(problem)
     stepper: Stepper | None = None
-    samples = 0
-    errors: list[float] = []
+    samples = 0 if kept is None else kept.samples
+    errors: list[float] = [] if kept is None or kept.errors is None else kept.errors.tolist()
+
+    def statistics() -> Statistics:
+        before = Statistics(0, 0, 0, 0.0) if kept is None else kept.statistics
+        return Statistics(
+            rhs_evaluations=counted.count,
+            steps=before.steps + (stepper.steps if stepper is not None else 0),
+            rejected_steps=before.rejected_steps + (stepper.rejected_steps if stepper is not None else 0),
+            wall_seconds=counted.seconds,
+        )
+
+    def place() -> Kept:
+        assert stepper is not None
+        memory = stepper.memory() if hasattr(stepper, "memory") else {}
+        y, found = stepper.at(stepper.t), np.array(errors) if errors else None
+        return Kept(stepper.t, y, samples, statistics(), memory, found)
 
     def solution(status: Status, message: str) -> OdeSolution:
-        reached = stepper.t if stepper is not None else float(times[0])
+        reached = stepper.t if stepper is not None else float(times[0] if kept is None else kept.t)
         return OdeSolution(
             engine=engine,
             method=method,
@@ -133,12 +155,7 @@ def integrate(
             message=message if status == "success" else f"{message} at t = {problem.clock(counted.last_t)}",
             time=problem.origin + reached,
             samples=samples,
-            statistics=Statistics(
-                rhs_evaluations=counted.count,
-                steps=stepper.steps if stepper is not None else 0,
-                rejected_steps=stepper.rejected_steps if stepper is not None else 0,
-                wall_seconds=counted.seconds,
-            ),
+            statistics=statistics(),
             error_estimates=np.array(errors) if errors else None,
         )
 
@@ -152,16 +169,19 @@ def integrate(
 
     try:
         with _no_blas_threads():
-            if times.size > 1:
+            if times.size > max(samples, 1):
                 stepper = make_stepper(counted)
-            emit_sample(float(times[0]), problem.y0)
+            if samples == 0:
+                emit_sample(float(times[0]), problem.y0)
             while samples < times.size:
                 assert stepper is not None
-                if problem.max_steps is not None and stepper.steps >= problem.max_steps:
+                if problem.max_steps is not None and statistics().steps >= problem.max_steps:
                     raise SolveStopped("max_steps", f"the limit of {problem.max_steps} steps was reached")
                 stepper.advance()
                 while samples < times.size and times[samples] <= stepper.t:
                     emit_sample(float(times[samples]), stepper.at(float(times[samples])))
+                if problem.on_step is not None:
+                    problem.on_step(place)
     except SolveStopped as stop:
         return solution(stop.status, str(stop))
     except StepFailure as failure:
@@ -171,7 +191,11 @@ def integrate(
         error.ode_solution = so_far  # type: ignore[attr-defined]
         error.add_note(f"{engine} {method}: {so_far.message}; {samples} of {times.size} samples are done")
         raise
-    return solution("success", "the last sample time was reached")
+    else:
+        return solution("success", "the last sample time was reached")
+    finally:
+        if stepper is not None and hasattr(stepper, "release"):
+            stepper.release()
 
 
 @contextmanager

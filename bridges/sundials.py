@@ -100,5 +100,9 @@ class _Cvode:
             raise StepFailure(f"CVODE: {result.message.rstrip('.')}")
         return np.asarray(result.y)
 
+    def release(self) -> None:
+        """CVODE holds the field, which holds this."""
+        del self._solver
+
     def error_at_sample(self) -> float | None:
         return None

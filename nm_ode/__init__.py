@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.results import (
+        Checkpoint,
         ResultError,
         StoreError,
         Variable,
@@ -57,6 +58,7 @@ _HOMES = {
     "AdamW": "nm_ode.optimizers",
     "ArgumentError": "nm_ode.errors",
     "Charges": "nm_ode.observers",
+    "Checkpoint": "nm_ode.results",
     "Cosine": "nm_ode.optimizers.schedules",
     "Curvature": "nm_ode.observers",
     "Drop": "nm_ode.optimizers.schedules",
@@ -123,6 +125,7 @@ __all__ = [
     "AdamW",
     "ArgumentError",
     "Charges",
+    "Checkpoint",
     "Cosine",
     "Curvature",
     "Drop",

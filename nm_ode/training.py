@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -17,6 +19,7 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
+from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.observers.room import require_room
@@ -31,6 +34,8 @@ from nm_ode.optimizers import (
 from nm_ode.optimizers.steppers import start
 from nm_ode.required import as_seed, require_callable, require_dataset
 from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
+from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
+from nm_ode.resuming import KeptTraining
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
 """Observers of every run."""
@@ -64,6 +69,7 @@ def train(
     schedule: Schedule | None = None,
     observe: Sequence[Observer] = (),
     on_step: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
@@ -77,6 +83,8 @@ def train(
         schedule: of the learning rate; constant if None.
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
         on_step: called with the number of steps done, for a progress bar.
+        checkpoint: a file in which the training is kept while it runs. If it is cut off, the same call goes on from
+            there, to the same bits (`nm_ode.Checkpoint` has how often, and who is told).
 
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did), `saved_step`, `layer`,
@@ -95,7 +103,7 @@ def train(
     steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
     batch_size = as_batch_size(batch_size, problem.n_samples)
     require_callable(on_step, "on_step", "lambda done: print(done)")
-    observers = require_observers(observe)
+    observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     foreign_gradient = problem.foreign_gradient
     theta, state = _start(problem, optimizer, theta0, state0)
     require_room(problem, steps, save_every)
@@ -118,8 +126,25 @@ def train(
         grid=grid,
     )
     recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *observers], context)
+    require_memory(
+        recording.expected_bytes,
+        f"what is recorded in {steps} steps",
+        "record less: Charges(symmetries, every=…), a larger save_every, fewer steps",
+    )
     states: dict[str, Tensor] = {}
     gradient = torch.empty_like(theta)
+    kept = KeptTraining(
+        kept_in,
+        problem,
+        optimizer,
+        grid,
+        theta,
+        state,
+        save_every,
+        stepper,
+        recording,
+        states,
+    )
 
     def finish(done: int, diverged: str = "") -> xr.Dataset:
         info = RunInfo(
@@ -136,8 +161,8 @@ def train(
             message=diverged,
         )
         made = recording.dataset(before=done if diverged else None)
-        kept = {name: ("state_index", kept.cpu().numpy()) for name, kept in states.items()}
-        return annotate(write_run_info(made.assign(kept), info))
+        whole = {name: ("state_index", one.cpu().numpy()) for name, one in states.items()}
+        return annotate(write_run_info(made.assign(whole), info))
 
     def require_finite(losses: dict[int, Tensor]) -> None:
         for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
@@ -149,32 +174,41 @@ def train(
 
     together = steps_between_checks(theta.device)
     unchecked: dict[int, Tensor] = {}
-    for step, batch in enumerate(grid.each_batch()):
-        loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
-        unchecked[step] = loss
-        if len(unchecked) >= together or recording.waits_at(step):
-            require_finite(unchecked)
-        view = View(
-            problem,
-            step,
-            float(grid.times[step]),
-            stepper.theta,
-            lr=float(grid.lr[step]),
-            loss_and_gradient=lambda loss=loss: (loss, gradient),  # type: ignore[misc]
-            # With the whole data as the batch, its loss is the full loss already.
-            full_loss=(lambda loss=loss: loss) if batch is None else None,  # type: ignore[misc]
-            state=lambda: stepper.state(gradient),
-            memory=stepper.memory,
-        )
-        if step == 0 and optimizer.stateful:
-            states["initial_state"] = view.state()
-        recording.observe(view)
-        before = stepper.theta.clone()
-        stepper.step(gradient, view.lr)
-        view.update = torch.sub(stepper.theta, before, out=before)
-        recording.observe_update(view)
-        if on_step is not None:
-            on_step(step + 1)
+    settle, first = partial(require_finite, unchecked), kept.go_on()
+    if first and on_step is not None:
+        on_step(first)
+    with kept.keeping():
+        for step, batch in islice(enumerate(grid.each_batch()), first, None):
+            loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
+            if step == 0:
+                kept.first(loss, gradient)
+            unchecked[step] = loss
+            if len(unchecked) >= together or recording.waits_at(step):
+                require_finite(unchecked)
+            view = View(
+                problem,
+                step,
+                float(grid.times[step]),
+                stepper.theta,
+                lr=float(grid.lr[step]),
+                loss_and_gradient=lambda loss=loss: (loss, gradient),  # type: ignore[misc]
+                # With the whole data as the batch, its loss is the full loss already.
+                full_loss=(lambda loss=loss: loss) if batch is None else None,  # type: ignore[misc]
+                state=lambda: stepper.state(gradient),
+                memory=stepper.memory,
+            )
+            kept.leave()
+            if step == 0 and optimizer.stateful:
+                states["initial_state"] = view.state()
+            recording.observe(view)
+            before = stepper.theta.clone()
+            stepper.step(gradient, view.lr)
+            view.update = torch.sub(stepper.theta, before, out=before)
+            recording.observe_update(view)
+            kept.at(step + 1, settle)
+            if on_step is not None:
+                on_step(step + 1)
+        kept.at(steps, settle, ending=True)
     last = View(problem, steps, float(grid.times[-1]), stepper.theta, state=lambda: stepper.state(gradient))
     require_finite({**unchecked, steps: last.full_loss})
     recording.observe(last)

@@ -18,7 +18,7 @@ from bridges.julia.methods import METHODS, best_method
 from bridges.julia.process import WorkerError
 from bridges.julia.session import WorkerSession
 from bridges.options import require_fit, require_method
-from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
 from bridges.stepping import CountedRhs, SolveStopped
 
 JULIA = "bridges.julia.julia:JuliaBackend"
@@ -69,6 +69,7 @@ class DiffeqEngine(Engine):
     capabilities = Capabilities(recommends=True, laws=True, noise=True)
     trial_methods = ("Tsit5", "Vern9")
     laws_method = "Vern7"
+    goes_on = True
 
     def __init__(self, backend: str | None = None) -> None:
         self._backend = _default if backend is None else backend
@@ -105,14 +106,25 @@ class DiffeqEngine(Engine):
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """See `Engine.solve`."""
         properties = require_fit(self, problem, method)
-        counted = CountedRhs(problem)
-        samples = 0
-        times = problem.times
+        counted, kept, ahead = CountedRhs(problem), problem.kept, problem.ahead
+        # A place can be kept at a sample: only there the worker tells the state. Its first sample is then known.
+        known = 0 if kept is None else kept.samples
+        samples, before = (
+            known,
+            (0, 0) if kept is None else (kept.statistics.steps, kept.statistics.rejected_steps),
+        )
+        times = ahead.times
 
         def emit_sample(index: int, state: Array) -> None:
             nonlocal samples
-            on_sample(index, float(times[index]), state)
+            if kept is not None and index == 0:
+                return
+            on_sample(samples, float(times[index]), state)
             samples += 1
+            if problem.on_step is not None:
+                # The worker tells its counts of steps at the end alone.
+                spent = Statistics(counted.count, *before, counted.seconds)
+                problem.on_step(lambda: Kept(float(times[index]), state, samples, spent))
 
         def solution(
             status: Status, message: str, time: float, steps: int = 0, rejected: int = 0
@@ -128,7 +140,7 @@ class DiffeqEngine(Engine):
             )
 
         if times.size == 1:
-            emit_sample(0, problem.y0)
+            emit_sample(0, ahead.y0)
             return solution("success", "the last sample time was reached", float(times[0]))
         vector = np.ndim(problem.atol) > 0
         job: dict[str, Any] = {
@@ -146,7 +158,7 @@ class DiffeqEngine(Engine):
         callbacks = Callbacks(counted, emit_sample, problem.jvp, problem.sharpness)
         try:
             atol = np.asarray(problem.atol) if vector else None
-            ending = self._session.solve(job, problem.y0, atol, callbacks)
+            ending = self._session.solve(job, ahead.y0, atol, callbacks)
         except SolveStopped as stop:
             return solution(stop.status, str(stop), counted.last_t)
         except WorkerError as error:
@@ -157,10 +169,10 @@ class DiffeqEngine(Engine):
             so_far = solution("step_failure", f"{type(error).__name__} was raised", counted.last_t)
             error.ode_solution = so_far  # type: ignore[attr-defined]
             error.add_note(
-                f"{self.name} {method}: {so_far.message}; {samples} of {times.size} samples are done"
+                f"{self.name} {method}: {so_far.message}; {samples} of {problem.times.size} samples are done"
             )
             raise
-        counts = (int(ending["steps"]), int(ending["rejected_steps"]))
+        counts = (before[0] + int(ending["steps"]), before[1] + int(ending["rejected_steps"]))
         code = ending["retcode"]
         if code == "MaxIters" and problem.max_steps is not None:
             limit = f"the limit of {problem.max_steps} steps was reached"

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from bridges.errors import NmOdeError
 from bridges.julia import protocol
@@ -98,11 +99,10 @@ class WorkerProcess:
             vectors.close()
             self.vectors = None
             raise WorkerError(f"{failure['kind']}: {failure['text']}")
-        vectors.forget_name()
         return vectors
 
     def _let_open(self, vectors: Vectors) -> dict[str, Any] | None:
-        protocol.send_message(self.connection, {"vectors": str(vectors.path), "n": vectors.n})
+        vectors.send(self.connection, self.pid)
         operation, _ = protocol.receive_frame(self.connection)
         return protocol.receive_message(self.connection) if operation == protocol.FAILED else None
 
@@ -149,45 +149,73 @@ def start_worker(backend: str, environment: dict[str, str] | None, sigint: Defer
     Raises:
         WorkerError: it did not start; with the reason, or the last lines that it printed.
     """
-    key = secrets.token_bytes(24)
-    listener = Listener(authkey=key)
-    address = listener.address
-    separate: dict[str, Any] = (
-        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
-        if os.name == "nt"
-        else {"start_new_session": True}  # Ctrl-C reaches the caller alone, which tells the worker
-    )
     stderr_lines: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "bridges.julia.worker",
-            address if isinstance(address, str) else f"{address[0]}:{address[1]}",
-            backend,
-        ],
-        env={
-            **(os.environ if environment is None else environment),
-            protocol.KEY: key.hex(),
-            "PYTHONPATH": _import_path(),
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        **separate,
-    )
+    process, connect = _begin(backend, dict(os.environ if environment is None else environment))
     assert process.stderr is not None
     threading.Thread(target=_write_log, args=(process.stderr, stderr_lines), daemon=True).start()
     try:
-        connection = _accept(listener, process, key, stderr_lines, sigint)
+        connection = connect(stderr_lines, sigint)
         versions = _first_message(connection, process, stderr_lines, sigint)["versions"]
     except BaseException:
         process.kill()
         process.wait()
         raise
-    finally:
-        listener.close()
     return WorkerProcess(process, connection, versions, stderr_lines)
+
+
+_Connect: TypeAlias = Callable[["collections.deque[str]", DeferSigint], Connection]
+
+
+def _begin_with_pair(backend: str, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], _Connect]:
+    """A process born with its end of a connection: no name, which a crash would leave or TMPDIR make too long."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        address = f"{protocol.INHERITED}{theirs.fileno()}"
+        try:
+            process = _started(
+                [address, backend],
+                environment,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C reaches the caller alone, which tells the worker
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return process, lambda stderr_lines, sigint: Connection(ours.detach())
+
+
+def _begin_with_name(backend: str, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], _Connect]:
+    """A process that finds its caller by the name of a pipe: Windows has no other way."""
+    key = secrets.token_bytes(24)
+    listener = Listener(authkey=key)
+    group: dict[str, Any] = (
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
+        if os.name == "nt"
+        else {"start_new_session": True}
+    )
+    process = _started([str(listener.address), backend], {**environment, protocol.KEY: key.hex()}, **group)
+
+    def connect(stderr_lines: collections.deque[str], sigint: DeferSigint) -> Connection:
+        try:
+            return _accept(listener, process, key, stderr_lines, sigint)
+        finally:
+            listener.close()
+
+    return process, connect
+
+
+_begin = _begin_with_pair if os.name == "posix" else _begin_with_name
+
+
+def _started(arguments: list[str], environment: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bridges.julia.worker", *arguments],
+        env={**environment, "PYTHONPATH": _import_path()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def _accept(

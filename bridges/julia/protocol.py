@@ -1,9 +1,9 @@
 """What goes between caller and worker: frames of nine bytes, messages in JSON, vectors in shared memory.
 
 Control travels over a socket or pipe of its own, never over stdin or stdout: libuv makes descriptor 0 non-blocking, and
-Julia's packages print on 1 (docs/bridge.md rule 1). Vectors lie in a temporary file that both sides map; the caller
-makes it and removes its name as soon as the worker has it open, so that no crash leaves it behind and no resource
-tracker unlinks it twice, as it does named shared memory (rule 2).
+Julia's packages print on 1 (docs/bridge.md rule 1). Vectors lie in a file without a name that both sides map: the
+worker is handed the caller's descriptor, so that no crash leaves a file behind, whenever it comes, and no resource
+tracker unlinks it twice, as it does named shared memory (rule 2). Windows has no such files: there it has a name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import tempfile
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ GO_ON = b"."
 GIVE_UP = b"!"
 
 KEY = "NM_ODE_WORKER_KEY"
-"""The environment variable that has the connection's key."""
+"""The environment variable that has the key of a connection with a name."""
+
+INHERITED = "fd:"
+"""Before the number of a connection that the worker is born with."""
 
 STATE, RATE, DIRECTION = 0, 1, 2
 _ROWS = 3
@@ -88,13 +92,17 @@ def receive_arrays(connection: Connection, shapes: dict[str, list[int]]) -> dict
 class Vectors:
     """Three vectors of length n in memory that caller and worker share: state, rate, direction.
 
+    Args:
+        file: descriptor; it is kept open for `send`, and closed by `close`.
+        path: of a file that has a name; None where it has none.
+
     Attributes:
         rows: shape (3, n), float64.
-        path: of the file, for the worker to open.
     """
 
-    def __init__(self, file: int, path: Path, n: int) -> None:
-        self.n, self.path = n, path
+    def __init__(self, file: int, path: Path | None, n: int) -> None:
+        self.n = n
+        self._file, self._path = file, path
         self._map = mmap.mmap(file, _ROWS * n * 8)
         self.rows: Array = np.ndarray((_ROWS, n), np.float64, self._map)
 
@@ -107,48 +115,62 @@ class Vectors:
         """
         wanted = _ROWS * n * 8
         for folder in _folders():
-            file, name = tempfile.mkstemp(prefix="nm_ode-", dir=folder)
+            file, path = _new_file(folder)
             try:
                 # A file that only claims its size would kill the process with SIGBUS when the room runs out.
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file, 0, wanted)
                 else:
                     os.truncate(file, wanted)
-                return cls(file, Path(name), n)
+                return cls(file, path, n)
             except OSError:
-                os.unlink(name)
-            finally:
                 os.close(file)
+                if path is not None:
+                    path.unlink()
         raise EngineError(
             f"no room for {wanted / 1e6:.0f} MB that the state shares with the worker, in {' or '.join(_folders())}: "
             "make some, or set TMPDIR to a folder that has it"
         )
 
-    @classmethod
-    def open(cls, path: Path, n: int) -> Vectors:
-        """The worker's side."""
-        file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        try:
-            return cls(file, path, n)
-        finally:
-            os.close(file)
+    def send(self, connection: Connection, pid: int) -> None:
+        """Hand them to the worker, which calls `receive`."""
+        send_message(connection, {"vectors": str(self._path or ""), "n": self.n})
+        if self._path is None:
+            reduction.send_handle(connection, self._file, pid)
 
-    def forget_name(self) -> None:
-        """Remove the file's name, once both sides have it open; on Windows a file that is open keeps its name."""
-        if os.name == "posix":
-            self.path.unlink(missing_ok=True)
+    @classmethod
+    def receive(cls, connection: Connection, message: dict[str, Any]) -> Vectors:
+        """The worker's side of `send`, after its message."""
+        path = Path(message["vectors"]) if message["vectors"] else None
+        if path is None:
+            file = reduction.recv_handle(connection)
+        else:
+            file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        return cls(file, path, message["n"])
 
     def close(self) -> None:
         """Unmap; views of `rows` that are still held keep it mapped until they go."""
         if not hasattr(self, "rows"):
             return
         del self.rows
+        os.close(self._file)
         with contextlib.suppress(BufferError):  # somebody holds a view: the memory goes with it
             self._map.close()
-        with contextlib.suppress(
-            PermissionError
-        ):  # Windows, while the other side has it open: that side will
-            self.path.unlink(missing_ok=True)
+        if self._path is not None:
+            with contextlib.suppress(PermissionError):  # while the other side has it open: that side will
+                self._path.unlink(missing_ok=True)
+
+
+def _new_file(folder: str) -> tuple[int, Path | None]:
+    """A descriptor, and a path where a file cannot be without one."""
+    if hasattr(os, "O_TMPFILE"):
+        with contextlib.suppress(OSError):  # not every file system
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600), None
+    file, name = tempfile.mkstemp(prefix="nm_ode-", dir=folder)
+    if os.name != "posix":
+        return file, Path(name)
+    os.unlink(name)
+    return file, None
 
 
 def _folders() -> list[str]:

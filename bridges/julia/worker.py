@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
-from pathlib import Path
 from typing import Any, Protocol
 
 from bridges.julia import protocol
@@ -64,8 +63,7 @@ def main(address: str, backend: str) -> None:
     """Serve until the caller is gone."""
     parent = os.getppid()
     os.dup2(2, 1)  # what is printed belongs in the log
-    key = bytes.fromhex(os.environ.pop(protocol.KEY))
-    connection = Client(_address(address), authkey=key)
+    connection = _connection(address)
     threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     try:
         made = _load(backend)
@@ -98,7 +96,7 @@ def serve(connection: Connection, backend: Backend) -> None:
             if "vectors" in job:
                 if vectors is not None:
                     vectors.close()
-                vectors = Vectors.open(Path(job["vectors"]), job["n"])
+                vectors = Vectors.receive(connection, job)
                 protocol.send_frame(connection, protocol.GO_ON)
                 continue
             arrays = protocol.receive_arrays(connection, job["arrays"]) if "arrays" in job else {}
@@ -134,9 +132,10 @@ def _load(backend: str) -> Backend:
     return made
 
 
-def _address(text: str) -> str | tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    return (host, int(port)) if colon and port.isdigit() else text
+def _connection(address: str) -> Connection:
+    if address.startswith(protocol.INHERITED):
+        return Connection(int(address.removeprefix(protocol.INHERITED)))
+    return Client(address, authkey=bytes.fromhex(os.environ.pop(protocol.KEY)))
 
 
 def _exit_without(parent: int) -> None:

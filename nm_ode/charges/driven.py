@@ -90,7 +90,7 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
         with_residual: with the recorded ⟨g, ξ⟩.
 
     Raises:
-        LawError: no run of `train`, no charges, or no step.
+        LawError: no run of `train`, no charges or not those of every step, or no step.
     """
     try:
         info = run_info(run)
@@ -98,6 +98,11 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
         raise LawError(f"charges are predicted from a run of `train`; {error}") from error
     if "charge" not in run.variables:
         raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
+    if "step" not in run["charge"].dims:
+        raise LawError(
+            "the run recorded its charges at some steps alone, and a law needs what drives them at each: train with "
+            "Charges(symmetries, every=1)"
+        )
     if info.foreign_gradient and not with_residual:
         raise LawError(
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "

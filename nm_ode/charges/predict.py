@@ -29,9 +29,9 @@ def predict_charges(
         `charge` (step, charge_index), with the run's coordinates and a LawInfo.
 
     Raises:
-        LawError: no charges, an unknown law, an option of another law, or a run that the law does not describe: of an
-            optimiser for which it does not exist, one that went on from another's velocity, or, for the first-order
-            law, one with momentum.
+        LawError: no charges or not those of each step, an unknown law, an option of another law, or a run that the law
+            does not describe: of an optimiser for which it does not exist, one that went on from another's velocity,
+            or, for the first-order law, one with momentum.
     """
     require_dataset(run, "run", "nm_ode.train")
     found = law_named(law)

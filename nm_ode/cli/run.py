@@ -83,11 +83,14 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     from nm_ode.results.store import WriteError
     from nm_ode.studies import CaseError, StoreError, code_files, run_case
 
+    def say(sentence: str) -> None:
+        print_dim(f"{case.name}: {sentence}")
+
     heed()
     print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress:
-            outcome = run_case(case, path, out, progress)
+            outcome = run_case(case, path, out, progress, say)
     except WriteError as error:
         complain(f"{case.name}: {error}")
         return FAILED

@@ -109,7 +109,8 @@ def _recorded_residual(run: xr.Dataset, name: str) -> float:
     if "constraint_residual" not in run or name not in run["charge_symmetry"].values:
         return math.nan
     here = run["charge_symmetry"].values == name
-    size = run["generator_norm"].values[:, here] * run["grad_norm"].values[:, None]
+    steps = run[run["generator_norm"].dims[0]]  # all, or those at which charges were recorded
+    size = run["generator_norm"].values[:, here] * run["grad_norm"].sel(step=steps).values[:, None]
     return _largest(
         np.abs(run["constraint_residual"].values[:, here]) / np.maximum(size, np.finfo(float).tiny)
     )

@@ -96,8 +96,9 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
     direction = _direction(problem, theta, seed)
     at = (theta.add(direction, alpha=step * (1 + i)) for i in range(points))
     every = 1 + len(theta) // _ENTRIES
+    # Copies: views would hold every gradient whole.
     gradients = torch.stack(
-        [problem.grad(point.to(problem.theta0), _SAMPLES)[::every].double() for point in at]
+        [problem.grad(point.to(problem.theta0), _SAMPLES)[::every].clone().double() for point in at]
     )
     scale = max(
         float(gradients[0].norm()), float((gradients[-1] - gradients[0]).norm()) / ((points - 1) * step)

@@ -15,6 +15,7 @@ from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.loss.expected import share_of_batches
+from nm_ode.observers.memory import plain_attributes, set_attributes
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout
 from nm_ode.registry import UnknownNameError
@@ -207,6 +208,20 @@ class Observer:
     def observe_update(self, view: View) -> Mapping[str, Any]:
         """Of a step that has been taken: name → tensor or number."""
         return {}
+
+    def memory(self) -> Mapping[str, Any]:
+        """What the next observation depends on, for a checkpoint: numbers, texts, tensors, arrays, lists and dicts.
+
+        By default the observer's attributes. Those that nm_ode handed out (a problem, a layout) are left out.
+
+        Raises:
+            ArgumentError: an attribute that cannot be kept; then no checkpoint of the run is.
+        """
+        return plain_attributes(self)
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+        set_attributes(self, memory)
 
 
 def spread_steps(steps: int, points: int) -> list[int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from nm_ode.arguments import said
+from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.results import Variable, variable
@@ -30,16 +30,24 @@ class Charges(Observer):
     `charge_driver` [w, w] of the update −lr·w, and with Nesterov `charge_cross_driver` [w, v]; `saved_charge` at saved
     steps. Along a flow: `charge`.
 
+    At each step that is 32 bytes a charge. With `every` = k > 1 there are `charge`, `constraint_residual` and
+    `generator_norm` at steps 0, k, 2k, … along `charge_step`; the laws of motion need what drives the charges at each
+    step, and predict nothing from them.
+
     Args:
         symmetries: as `find_symmetries` or `symmetries_of` gives them; none at all observes nothing.
+        every: from one step at which the charges are recorded to the next.
 
     Raises:
         SymmetryError: symmetries of another model.
+        ArgumentError: `every` is no whole number above 0.
     """
 
     symmetries: Sequence[Symmetry]
+    every: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "every", as_count(self.every, "every"))
         given: Any = self.symmetries
         whole = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
         listed = list(given) if whole else [given]
@@ -58,8 +66,11 @@ class Charges(Observer):
         meter = ChargeMeter(context.layout, self.symmetries, context.device)
         if context.along_flow:
             return [_ChargeOfState(meter, "charge", STEP)]
+        saved = _ChargeOfState(meter, "saved_charge", SAVED_STEP)
+        if self.every > 1:
+            return [_ChargesOfSomeSteps(meter, range(0, context.steps, self.every)), saved]
         nesterov = bool(getattr(context.optimizer, "nesterov", False))
-        return [_ChargesOfSteps(meter, nesterov), _ChargeOfState(meter, "saved_charge", SAVED_STEP)]
+        return [_ChargesOfSteps(meter, nesterov), saved]
 
 
 class _ChargeOfState(Observer):
@@ -75,13 +86,15 @@ class _ChargeOfState(Observer):
         return {self._name: self._meter.charge(view.theta).double()}
 
 
-class _ChargesOfSteps(Observer):
+class _ChargesOfSomeSteps(Observer):
+    dim: str = "charge_step"
     variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
 
-    def __init__(self, meter: ChargeMeter, nesterov: bool) -> None:
-        self._meter, self._nesterov = meter, nesterov
-        drivers = ["charge_driver", *(["charge_cross_driver"] if nesterov else [])]
-        self.update_variables = {name: variable(name, CHARGES) for name in drivers}
+    def __init__(self, meter: ChargeMeter, steps: range) -> None:
+        self._meter, self._steps = meter, steps
+
+    def steps(self, context: Context) -> Collection[int]:
+        return self._steps
 
     def coordinates(self) -> Coordinates:
         return charge_coordinates(self._meter.symmetries)
@@ -89,6 +102,18 @@ class _ChargesOfSteps(Observer):
     def observe(self, view: View) -> Mapping[str, Any]:
         measured = self._meter.state(view.theta, view.gradient)
         return {name: values.double() for name, values in zip(_STATE, measured, strict=True)}
+
+
+class _ChargesOfSteps(_ChargesOfSomeSteps):
+    dim: str = STEP
+
+    def __init__(self, meter: ChargeMeter, nesterov: bool) -> None:
+        self._meter, self._nesterov = meter, nesterov
+        drivers = ["charge_driver", *(["charge_cross_driver"] if nesterov else [])]
+        self.update_variables = {name: variable(name, CHARGES) for name in drivers}
+
+    def steps(self, context: Context) -> Collection[int]:
+        return range(context.steps)
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
         found: dict[str, Tensor] = {

@@ -45,6 +45,9 @@ class _Crossings(Observer):
     def steps(self, context: Context) -> Collection[int]:
         return self._steps
 
+    def memory(self) -> Mapping[str, Any]:
+        return {}  # nothing outlives a step
+
     def observe(self, view: View) -> Mapping[str, Any]:
         self._before = self._sides(view)
         return {}

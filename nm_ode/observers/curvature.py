@@ -59,6 +59,13 @@ class _Sharpnesses(Observer):
         known = {} if stability is None else {"stability_limit": stability.limit}
         return {"series_limit": SERIES_LIMIT, **known}
 
+    def memory(self) -> Mapping[str, Any]:
+        return {"lr": self._lr, "last": None if self._last is None else self._last.vector}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        self._lr, last = memory["lr"], memory["last"]
+        self._last = None if last is None else Sharpness(float("nan"), last, 0)
+
     def observe(self, view: View) -> Mapping[str, Any]:
         if view.lr == view.lr:  # after the last step the learning rate is that of the last
             self._lr = view.lr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +14,15 @@ from torch import Tensor
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
+from nm_ode.observers.memory import in_part, made_anew, packed, unkept, unpacked
 from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
+from nm_ode.results.checkpoints import digest
 
 _TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
 """What a run or a solution adds to what was observed."""
+
+_SEEN, _TIMES = "@seen", "@times"
 
 
 def require_observers(observe: Any) -> list[Observer]:
@@ -59,6 +65,7 @@ class Recording:
     def __init__(self, observers: Sequence[Observer], context: Context, samples: int = 0) -> None:
         live = [one for observer in observers for one in observer.begin(context)]
         sizes = {dim: len(values) for one in live for dim, values in one.coordinates().values()}
+        self._parameters = context.layout.size
         self._tracks = [_Track(observer, context, samples, sizes) for observer in live]
         _require_names(self._tracks)
         if not context.along_flow:
@@ -94,6 +101,50 @@ class Recording:
             declared |= track.described
         return annotate(xr.Dataset(variables, coords=coordinates), declared)
 
+    @property
+    def expected_bytes(self) -> int:
+        """What the series will take in memory, as far as the sizes of their dimensions are known, in float64."""
+        return sum(track.expected_bytes(self._parameters) for track in self._tracks)
+
+    @property
+    def identity(self) -> list[Any]:
+        """Who observes what, at which steps, and what it remembers before the first: as JSON has it.
+
+        Raises:
+            ArgumentError: an observer with a memory that no checkpoint can keep.
+        """
+        return [track.identity() for track in self._tracks]
+
+    def rows(self, *, all_of_them: bool) -> dict[str, np.ndarray]:
+        """What was observed since this was last asked, or all of it: for `take_rows`."""
+        return _numbered(track.rows(all_of_them) for track in self._tracks)
+
+    def memory(self) -> tuple[list[Any], dict[str, np.ndarray]]:
+        """What the observers remember, as JSON and arrays: for `restore`.
+
+        Raises:
+            ArgumentError: one has come to remember what no checkpoint can keep.
+        """
+        found = [track.memory() for track in self._tracks]
+        return [tree for tree, _ in found], _numbered(
+            {f"memory.{i}": values for i, values in enumerate(arrays)} for _, arrays in found
+        )
+
+    def take_rows(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Observations that `rows` gave, in the recording of a run that went on before."""
+        for i, track in enumerate(self._tracks):
+            track.take_rows(in_part(f"{i}/", rows))
+
+    def restore(self, trees: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Let the observers remember what `memory` gave."""
+        for i, (track, tree) in enumerate(zip(self._tracks, trees, strict=True)):
+            kept = in_part(f"{i}/", arrays)
+            track.observer.restore(unpacked(tree, [kept[f"memory.{j}"] for j in range(len(kept))]))
+
+
+def _numbered(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {f"{i}/{name}": values for i, part in enumerate(parts) for name, values in part.items()}
+
 
 class _Track:
     """One observer, the steps that it wants, and what it has seen.
@@ -106,14 +157,14 @@ class _Track:
         self.observer = observer
         self.declared = {**observer.variables, **({} if context.along_flow else observer.update_variables)}
         self.dim = TIME if context.along_flow else observer.dim
-        self.steps: Collection[int] = (
-            range(samples) if context.along_flow else frozenset(observer.steps(context))
-        )
+        wanted = range(samples) if context.along_flow else observer.steps(context)
+        self.steps: Collection[int] = wanted if isinstance(wanted, range) else frozenset(wanted)
         self.sink = MemorySink(len(self.steps))
         self._sizes = sizes
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._seen: list[int] = []
-        self._times: list[float] = []
+        self._seen, self._times = array("q"), array("d")
+        self._made_anew: dict[str, Any] = {}
+        self._kept: dict[str, int] = {}  # how many of each are in the checkpoint
 
     @property
     def described(self) -> dict[str, Variable]:
@@ -122,6 +173,54 @@ class _Track:
             return self.declared
         steps = Variable((), "optimiser step", "step")
         return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
+
+    def expected_bytes(self, parameters: int) -> int:
+        sizes = {"param": parameters, **self._sizes}
+        rows = [math.prod(sizes.get(dim, 1) for dim in one.dims) for one in self.declared.values()]
+        return 8 * len(self.steps) * sum(rows)
+
+    def identity(self) -> list[Any]:
+        self._made_anew = made_anew(self.observer)
+        tree, arrays = self.memory()
+        return [
+            f"{type(self.observer).__module__}.{type(self.observer).__qualname__}",
+            self.dim,
+            sorted(self.declared),
+            digest(np.array(sorted(self.steps))) if not isinstance(self.steps, range) else len(self.steps),
+            {name: digest(values) for name, (_, values) in self.observer.coordinates().items()},
+            tree,
+            [digest(kept) for kept in arrays],
+        ]
+
+    def memory(self) -> tuple[Any, list[np.ndarray]]:
+        """What the observer remembers, as JSON and arrays."""
+        kept = self.observer.memory()
+        if type(self.observer).memory is Observer.memory:
+            for name, value in made_anew(self.observer).items():
+                if self._made_anew.get(name) is not value:  # it will not be made again
+                    raise unkept(self.observer, name, value)
+        try:
+            return packed(dict(kept))
+        except TypeError as error:
+            who = type(self.observer).__name__
+            raise ArgumentError(f"{who}.memory holds a {error}, which no checkpoint can keep") from None
+
+    def rows(self, all_of_them: bool) -> dict[str, np.ndarray]:
+        known = {} if all_of_them else self._kept
+        seen, times = (np.array(one[known.get(_SEEN, 0) :]) for one in (self._seen, self._times))
+        found = {_SEEN: seen.astype(np.int64), _TIMES: times, **self.sink.since(known)}
+        self._kept = {name: known.get(name, 0) + len(rows) for name, rows in found.items()}
+        return found
+
+    def take_rows(self, rows: Mapping[str, np.ndarray]) -> None:
+        rows = dict(rows)
+        self._seen.extend(rows.pop(_SEEN).tolist())
+        self._times.extend(rows.pop(_TIMES).tolist())
+        self.sink.put(rows)
+        self._kept = {
+            _SEEN: len(self._seen),
+            **{name: len(values) for name, values in self.sink.since({}).items()},
+        }
 
     def observe(self, view: View) -> None:
         self._take(self.observer.observe(view), self.observer.variables)
@@ -178,7 +277,8 @@ class _Track:
     def coordinates(self, before: int | None) -> dict[str, Any]:
         """Where they lie."""
         count = self._count(before)
-        steps, times = np.array(self._seen[:count], dtype=int), np.array(self._times[:count])
+        steps = np.array(self._seen[:count], dtype=int)
+        times = np.array(self._times[:count], dtype=float)
         if self.dim == TIME:
             return {TIME: times, **self.observer.coordinates()}
         return {self.dim: steps, _time_of(self.dim): (self.dim, times), **self.observer.coordinates()}
@@ -221,14 +321,19 @@ def _require_names(tracks: Sequence[_Track]) -> None:
 
 def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
     """Along one dimension all look at the same steps."""
-    along = {STEP: frozenset(range(context.steps)), SAVED_STEP: frozenset(context.saved_steps)}
+    along: dict[str, Collection[int]] = {
+        STEP: range(context.steps),
+        SAVED_STEP: frozenset(context.saved_steps),
+    }
     for track in tracks:
         who = type(track.observer).__name__
         if not track.dim.endswith("_step") and track.dim != STEP:
             raise ArgumentError(
                 f"observe: {who} has the dimension {track.dim!r}: let its name end in '_step'"
             )
-        if track.steps != along.setdefault(track.dim, frozenset(track.steps)):
+        others = along.setdefault(track.dim, track.steps)
+        # A range is compared as such: a set of all steps of a long run would take more memory than what is recorded.
+        if track.steps != others and frozenset(track.steps) != frozenset(others):
             raise ArgumentError(
                 f"observe: {who} looks at other steps than those of {track.dim!r}: give it a dimension of its own"
             )

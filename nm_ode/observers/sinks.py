@@ -61,6 +61,19 @@ class MemorySink:
 
     def arrays(self, count: int) -> dict[str, np.ndarray]:
         """The first `count` observations of each name."""
+        return {name: rows[:count] for name, rows in self.since({}).items()}
+
+    def since(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The observations of each name after the first so many: views."""
         for name in list(self._pending):
             self._fetch(name)
-        return {name: rows[: min(count, self._filled[name])] for name, rows in self._rows.items()}
+        return {name: rows[counts.get(name, 0) : self._filled[name]] for name, rows in self._rows.items()}
+
+    def put(self, observations: Mapping[str, np.ndarray]) -> None:
+        """Add several observations of each name."""
+        for name, values in observations.items():
+            if len(values):
+                self._add(name, values[0])
+                first = self._filled[name]
+                self._filled[name] = last = first + len(values) - 1
+                self._rows[name][first:last] = values[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from nm_ode.optimizers.base import Optimizer
+
+_THEIRS = "torch."  # before the names of torch's own state
 
 
 class Stepper(Protocol):
@@ -30,6 +33,14 @@ class Stepper(Protocol):
 
     def memory(self, name: str) -> Tensor:
         """A part of the state after a step; KeyError if there is none of this name."""
+        ...
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """All that the next step depends on, bit for bit; views of what the next step writes to."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Go on from what `snapshot` gave."""
         ...
 
 
@@ -71,6 +82,24 @@ class _TorchStepper:
         found: Tensor = self._twin.state[self._parameter][self._optimizer.torch_memory[name]]
         return found
 
+    def snapshot(self) -> dict[str, Tensor]:
+        # As torch has it, not as one vector: torch's step count has a dtype and a device of its own.
+        found = {
+            _THEIRS + name: torch.as_tensor(part) for name, part in self._twin.state[self._parameter].items()
+        }
+        return {"theta": self.theta, **found}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        self.theta.copy_(snapshot["theta"])
+        theirs = {
+            name.removeprefix(_THEIRS): part for name, part in snapshot.items() if name.startswith(_THEIRS)
+        }
+        # Vectors lie where theta lies; a step count stays on the host.
+        self._twin.state[self._parameter].update(
+            {name: part.to(self.theta.device if part.ndim else part.device) for name, part in theirs.items()}
+        )
+        self._at_rest = False
+
 
 class _MapStepper:
     def __init__(self, optimizer: Optimizer, theta: Tensor, state: Tensor | None) -> None:
@@ -98,3 +127,11 @@ class _MapStepper:
             raise KeyError(name)
         layout = self._optimizer.state_layout(self._n)
         return dict(zip(layout.names, layout.split(self._state), strict=True))[name]
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {"theta": self.theta} if self._state is None else {"state": self._state}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        if "state" in snapshot:
+            self._state = snapshot["state"].to(self.theta.device).clone()
+        self.theta.copy_(snapshot["theta"] if self._state is None else self._state[: self._n])

@@ -1,5 +1,6 @@
 """The tree of results: what its variables are called, what each group says of itself, where it is stored."""
 
+from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.codec import ResultError, decode, encode, write
 from nm_ode.results.grid import TimeGrid
 from nm_ode.results.identity import Identity, StoreError
@@ -30,6 +31,7 @@ from nm_ode.results.store import open_store
 __all__ = [
     "Beside",
     "CheckVerdict",
+    "Checkpoint",
     "ComparisonInfo",
     "EnsembleInfo",
     "Identity",

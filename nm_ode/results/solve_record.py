@@ -55,6 +55,8 @@ class SolveInfo:
         lr: the learning rate that the field is that of; None where it depends on none.
         stateful: has the flow's state more than theta?
         warm_start: did it start with the state that an optimiser under way had?
+        restarts: how often the solve was cut off and went on from a checkpoint; all counts are of the whole, but that
+            the Julia engine counts steps from the last restart on.
     """
 
     flow: str
@@ -101,6 +103,7 @@ class SolveInfo:
     lr: float | None = None
     stateful: bool = False
     warm_start: bool = False
+    restarts: int = 0
 
 
 def solve_info(solution: xr.Dataset) -> SolveInfo:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bridges import OdeProblem, OdeSolution, solve_with
+from bridges import OdeProblem, OdeSolution
 from nm_ode.results import CheckVerdict
 from nm_ode.solving.errors import failure
 from nm_ode.solving.field import Array, Field
-from nm_ode.solving.plan import Plan
+from nm_ode.solving.keeping import KeptSolve
 
 _TIGHTER = 10.0
 _OF_MOTION = (
@@ -53,7 +53,7 @@ class Solved:
     floor: float
 
 
-def check(field: Field, plan: Plan, ode: OdeProblem, solved: Solved) -> Check:
+def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Check:
     """Solve once more, ten times tighter; methods of a fixed step have their own step halving instead, or are halved.
 
     A second solve that took the same steps would be the same solution, whatever its error: then steps of half the
@@ -66,14 +66,14 @@ def check(field: Field, plan: Plan, ode: OdeProblem, solved: Solved) -> Check:
     if len(thetas) == 1:
         return Check(np.zeros(1), "the start alone was asked for", "measured")
     other, how, verdict = _other(ode, solved)
-    errors, found = _distances(field, plan, other, thetas)
+    errors, found = _distances(field, kept, other, thetas)
     evaluations = found.statistics.rhs_evaluations
     if _same_steps(solution, found):
         shorter = float(ode.times[-1] - ode.times[0]) / (2 * max(solution.statistics.steps, 1))
         if ode.step is None:
             other = replace(other, max_step=min(shorter, other.max_step or np.inf), max_steps=None)
             how += f" and steps of at most {other.max_step:.3g}, since it took the same steps without"
-        errors, found = _distances(field, plan, other, thetas)
+        errors, found = _distances(field, kept, other, thetas)
         evaluations += found.statistics.rhs_evaluations
         if _same_steps(solution, found):
             verdict = "same_steps"
@@ -124,13 +124,13 @@ def _as_tight_as_it_takes(ode: OdeProblem, solved: Solved, rtol: float) -> tuple
     return rtol, share
 
 
-def _distances(field: Field, plan: Plan, other: OdeProblem, thetas: Array) -> tuple[Array, OdeSolution]:
+def _distances(field: Field, kept: KeptSolve, other: OdeProblem, thetas: Array) -> tuple[Array, OdeSolution]:
     errors = np.full(len(thetas), np.nan)
 
     def distance(index: int, t: float, y: Array) -> None:
         errors[index] = np.linalg.norm(field.theta(y).numpy() - thetas[index])
 
-    return errors, solve_with(plan.engine, other, plan.choice.method, distance)
+    return errors, kept.solve(other, distance, errors)
 
 
 def _same_steps(one: OdeSolution, other: OdeSolution) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import AUTO, OdeProblem, OdeSolution, solve_with
+from bridges import AUTO, OdeProblem, OdeSolution
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
@@ -19,10 +20,12 @@ from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
 from nm_ode.results import SolveInfo, annotate, write
+from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
+from nm_ode.solving.keeping import KeptSolve
 from nm_ode.solving.options import names, options, require_flow, switch
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
@@ -53,6 +56,7 @@ def solve(
     observe: Sequence[Observer] = (),
     check: bool = True,
     on_sample: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Solve a flow at given times: `/flows/<name>` of docs/design.md.
 
@@ -76,6 +80,8 @@ def solve(
             the distance as `solver_error` (docs/theory.md §5), NaN where that says nothing (`check_verdict` of the
             record). Methods with a fixed step take their own step halving.
         on_sample: called with the number of samples done, for a progress bar.
+        checkpoint: a file in which the solve, its check included, is kept while it runs. If it is cut off, the same
+            call goes on from there, to the same solution within its tolerance; `restarts` counts how often.
 
     Returns:
         Dimensions `time`, `param` and those of the observers; variables as recorded, and `solver_error` if checked.
@@ -91,6 +97,7 @@ def solve(
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
     """
     require_flow(flow)
+    kept_in = as_checkpoint(checkpoint)
     recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
     if checked and "theta" not in recorded:
         raise ArgumentError(
@@ -189,12 +196,19 @@ def solve(
         warm_start=beginning.warm,
     )
     samples = _Samples(problem, field, times, observers, on_sample)
+    fixed = {
+        name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
+    }
+    fixed |= {"max_step": asked.max_step, "check": checked}
+    kept = KeptSolve(kept_in, plan, flow, ode, fixed, samples.recording)
+    samples.begin_at(kept.go_on())
+    info = replace(info, restarts=kept.restarts)
 
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
     try:
-        solution = solve_with(plan.engine, ode, plan.choice.method, samples)
+        solution = kept.solve(ode, samples)
     except BaseException as error:
         so_far = getattr(error, "ode_solution", None)
         if so_far is not None:
@@ -217,7 +231,7 @@ def solve(
         return result
     try:
         solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
-        verdict = check_solution(field, plan, ode, solved)
+        verdict = check_solution(field, kept, ode, solved)
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]
         raise
@@ -251,17 +265,21 @@ class _Samples:
             # A solution is kept on the CPU (in float64), wherever the problem computes.
             device=torch.device("cpu"),
         )
-        self._recording = Recording(observers, context, samples=times.size)
+        self.recording = Recording(observers, context, samples=times.size)
 
     def __call__(self, index: int, t: float, y: Array) -> None:
-        self._recording.observe(View(self._problem, index, t, self._field.theta(y)))
-        self._done = index + 1
-        if self._on_sample is not None:
-            self._on_sample(self._done)
+        self.recording.observe(View(self._problem, index, t, self._field.theta(y)))
+        self.begin_at(index + 1)
+
+    def begin_at(self, done: int) -> None:
+        """So many samples are recorded."""
+        self._done = done
+        if self._on_sample is not None and done:
+            self._on_sample(done)
 
     def dataset(self) -> xr.Dataset:
         """The samples that are complete: an exception may have come in the middle of one."""
-        return self._recording.dataset(before=self._done)
+        return self.recording.dataset(before=self._done)
 
 
 def _has_product(flow: Flow, plan: Plan) -> bool:

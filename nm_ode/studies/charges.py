@@ -86,6 +86,8 @@ def _laws(case: Case, optimizer: Optimizer) -> list[str]:
     assert case.symmetries is not None
     if case.symmetries.laws is not None:
         return list(case.symmetries.laws)
+    if case.symmetries.charges_every > 1:
+        return []
     fitting = [name for name in LAWS if _describes(name, case, optimizer)]
     continuous = [name for name in fitting if LAWS[name].equation is not None]
     return [name for name in fitting if name not in continuous[1:]]

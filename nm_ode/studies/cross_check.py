@@ -9,12 +9,13 @@ from bridges import get_engine
 from nm_ode.flows import Flow
 from nm_ode.results import SolveInfo, annotate, solve_info
 from nm_ode.solving import solve
+from nm_ode.studies.keeping import Checkpoints
 from nm_ode.studies.progress import Progress
 from nm_ode.studies.schema import Case
 
 
 def cross_checked(
-    solution: xr.Dataset, flow: Flow, run: xr.Dataset, case: Case, progress: Progress
+    solution: xr.Dataset, flow: Flow, run: xr.Dataset, case: Case, progress: Progress, kept: Checkpoints
 ) -> xr.Dataset:
     """The solution with `engine_distance` ‖θ_other(t) − θ(t)‖ to that of each further engine of the case.
 
@@ -34,7 +35,15 @@ def cross_checked(
         method = _another_method(engine, solve_info(solution))
         options = case.solver.options() | {"engine": engine, "method": method, "step": None}
         report = progress(f"{title}, by {engine}", run.sizes["saved_step"])
-        other = solve(flow, run, **options, record=["theta"], check=False, on_sample=report)
+        other = solve(
+            flow,
+            run,
+            **options,
+            record=["theta"],
+            check=False,
+            on_sample=report,
+            checkpoint=kept(f"by {engine}"),
+        )
         info = solve_info(other)
         distance = np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1)
         if (info.engine, info.method, info.step) == _how(solution):

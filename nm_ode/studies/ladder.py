@@ -16,7 +16,7 @@ from nm_ode.loss.expected import BatchBias, batch_bias
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.observers import Curvature, KinkCrossings
 from nm_ode.optimizers import Optimizer
-from nm_ode.results import Beside, LadderInfo, LadderPointInfo, annotate, write
+from nm_ode.results import Beside, Checkpoint, LadderInfo, LadderPointInfo, annotate, write
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
 from nm_ode.studies.progress import Progress
@@ -50,8 +50,13 @@ def _batch_bias(study: Study) -> BatchBias | None:
     )
 
 
-def ladder_point(study: Study, lr: float, progress: Progress) -> xr.Dataset:
+def ladder_point(
+    study: Study, lr: float, progress: Progress, kept: Callable[[str], Checkpoint | None] = lambda part: None
+) -> xr.Dataset:
     """Train and solve at `lr`, to the case's final time.
+
+    Args:
+        kept: the checkpoint of a part: of its trainings, and of each flow.
 
     Returns:
         Dimensions `flow`, `layer`; scalar coordinate `lr`. `error`, `relative_error`, `layer_error` at the end,
@@ -71,12 +76,13 @@ def ladder_point(study: Study, lr: float, progress: Progress) -> xr.Dataset:
             batch_size=case.training.batch_size,
             seed=case.seed,
             save_every=1 if keep_all else steps,
-            state0=warm_state(study, optimizer),
+            state0=warm_state(study, optimizer, kept),
             observe=[
                 *([Curvature(_POINTS)] if problem.has_hessian else []),
                 *([KinkCrossings(_POINTS)] if kinks(problem) else []),
             ],
             on_step=progress(f"lr = {lr:g}: training", steps),
+            checkpoint=kept("training"),
         )
     except TrainingDiverged as stopped:
         run, diverged = stopped.run, True
@@ -84,7 +90,8 @@ def ladder_point(study: Study, lr: float, progress: Progress) -> xr.Dataset:
     for flow in study.flows_beside(run, optimizer):
         one = _Point.unsolved(study, flow, run)
         if not diverged:
-            one = _solve(one, study, flow, run, progress(f"lr = {lr:g}: {one.title}", 2))
+            report = progress(f"lr = {lr:g}: {one.title}", 2)
+            one = _solve(one, study, flow, run, report, kept(one.name))
         found.append(one)
     theta = run["theta"].values[-1]
     point = xr.Dataset(
@@ -118,7 +125,7 @@ def ladder_point(study: Study, lr: float, progress: Progress) -> xr.Dataset:
     return annotate(write(point, LadderPointInfo(steps=steps, diverged=diverged)))
 
 
-def warm_state(study: Study, optimizer: Optimizer) -> Tensor | None:
+def warm_state(study: Study, optimizer: Optimizer, kept: Callable[[str], Checkpoint | None]) -> Tensor | None:
     """The state after the case's warm steps, as many as take the same time at this learning rate; None for none."""
     training = study.case.training
     if not training.warm_steps:
@@ -131,6 +138,7 @@ def warm_state(study: Study, optimizer: Optimizer) -> Tensor | None:
         batch_size=training.batch_size,
         seed=study.case.seed,
         save_every=steps,
+        checkpoint=kept("warm"),
     )
     return final_state(warmed)
 
@@ -155,7 +163,14 @@ class _Point:
         return cls(name, title, beside, flow.expected_order, np.full(run.sizes["layer"], math.nan))
 
 
-def _solve(found: _Point, study: Study, flow: Flow, run: xr.Dataset, report: Callable[[int], None]) -> _Point:
+def _solve(
+    found: _Point,
+    study: Study,
+    flow: Flow,
+    run: xr.Dataset,
+    report: Callable[[int], None],
+    checkpoint: Checkpoint | None,
+) -> _Point:
     ends = run.isel(saved_step=[0, -1])
     if flow.map_order is not None:
         along = defects(run, flow.map_order)
@@ -164,7 +179,9 @@ def _solve(found: _Point, study: Study, flow: Flow, run: xr.Dataset, report: Cal
             found = replace(found, start_share=share)
     options = study.case.solver.options()
     try:
-        solution = solve(flow, ends, **options, record=["theta"], check=True, on_sample=report)
+        solution = solve(
+            flow, ends, **options, record=["theta"], check=True, on_sample=report, checkpoint=checkpoint
+        )
     except SolveError:
         return found
     last = compare(ends, solution).isel(saved_step=-1)

@@ -18,8 +18,9 @@ from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
 from nm_ode.studies.charges import wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
+from nm_ode.studies.keeping import Checkpoints
 from nm_ode.studies.ladder import confounders, ladder_point, warm_state
-from nm_ode.studies.progress import Progress
+from nm_ode.studies.progress import Progress, unheard
 from nm_ode.symmetries import Symmetry
 from nm_ode.training import TrainingDiverged, train
 
@@ -27,8 +28,13 @@ CURVATURE_STEP = "curvature_step"
 CURVATURE_LIMITS = ("series_limit", "stability_limit")
 
 
-def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
+def compute(
+    study: Study, writer: StoreWriter, progress: Progress, say: Callable[[str], None] = unheard
+) -> list[str]:
     """Compute what the store lacks, and write it.
+
+    Args:
+        say: told what goes on from where, if a part was cut off.
 
     Returns:
         A sentence for each part that did not go well.
@@ -43,7 +49,7 @@ def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
         writer.write("symmetries", wanted.table)
         failures += wanted.defects
     chosen = wanted.chosen if wanted is not None else ()
-    run = _trained(study, writer, chosen, progress)
+    run = _trained(study, writer, chosen, progress, say)
     info = run_info(run)
     if info.status != "success":
         return [*failures, info.message]
@@ -52,18 +58,25 @@ def compute(study: Study, writer: StoreWriter, progress: Progress) -> list[str]:
         writer.write(f"laws/{law.group}", predicted)
         writer.write(f"comparison/{law.group}", compare(run, predicted))
     for flow in study.flows_beside(run, study.optimizer):
-        failures += _solved(study, writer, flow, run, chosen, progress)
+        failures += _solved(study, writer, flow, run, chosen, progress, say)
     if study.case.ladder is not None:
-        _climb(study, writer, study.case.ladder.lr, progress)
+        _climb(study, writer, study.case.ladder.lr, progress, say)
     return failures
 
 
-def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], progress: Progress) -> xr.Dataset:
+def _trained(
+    study: Study,
+    writer: StoreWriter,
+    chosen: Sequence[Symmetry],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> xr.Dataset:
     """The run, from the store if it is there."""
-    case = study.case
+    case, kept = study.case, Checkpoints(writer, "discrete", say)
     found = _complete(writer.read("discrete"), run_info)
     if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
         return found
+    every = case.symmetries.charges_every if case.symmetries is not None else 1
     try:
         run = train(
             study.problem,
@@ -72,10 +85,11 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
             batch_size=case.training.batch_size,
             seed=case.seed,
             save_every=case.training.save_every,
-            state0=warm_state(study, study.optimizer),
+            state0=warm_state(study, study.optimizer, kept),
             schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen, every), *study.observers()],
             on_step=progress("training", case.training.steps),
+            checkpoint=kept("training"),
         )
     except TrainingDiverged as diverged:
         run = diverged.run
@@ -83,6 +97,7 @@ def _trained(study: Study, writer: StoreWriter, chosen: Sequence[Symmetry], prog
     writer.write("discrete", run)
     if measured is not None:
         writer.write("discrete/curvature", measured)
+    kept.forget()
     return run
 
 
@@ -107,6 +122,7 @@ def _solved(
     run: xr.Dataset,
     chosen: Sequence[Symmetry],
     progress: Progress,
+    say: Callable[[str], None],
 ) -> list[str]:
     """Solve a flow, or find it solved, and compare it with the run."""
     case, failures = study.case, []
@@ -116,6 +132,7 @@ def _solved(
     if solution is not None and case.solver.engines[1:] and "engine_distance" not in solution:
         solution = None  # the engine that was to check it had failed
     if solution is None:
+        kept = Checkpoints(writer, group, say)
         try:
             solution = solve(
                 flow,
@@ -124,29 +141,39 @@ def _solved(
                 check=case.solver.check,
                 observe=[Charges(chosen), *study.observers()],
                 on_sample=progress(title, run.sizes["saved_step"]),
+                checkpoint=kept("solve"),
             )
         except SolveError as error:
             solution = error.solution
             failures.append(str(error))
         else:
             try:
-                solution = cross_checked(solution, flow, run, case, progress)
+                solution = cross_checked(solution, flow, run, case, progress, kept)
             except (SolveError, EngineError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
+        kept.forget()
     if solution.sizes.get("time"):
         writer.write(f"comparison/{name}", compare(run, solution))
     return failures
 
 
-def _climb(study: Study, writer: StoreWriter, lrs: Sequence[float], progress: Progress) -> None:
+def _climb(
+    study: Study,
+    writer: StoreWriter,
+    lrs: Sequence[float],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
     points = []
     for i, lr in enumerate(lrs):
         group = f"ladder/{i}"
         point = _complete(writer.read(group), ladder_point_info)
         if point is None:
-            point = ladder_point(study, lr, progress)
+            kept = Checkpoints(writer, group, say, prefix=f"lr = {lr:g}: ")
+            point = ladder_point(study, lr, progress, kept)
             writer.write(group, point)
+            kept.forget()
         points.append(point)
     writer.write("convergence", convergence(points, confounders(study)))
 

@@ -12,3 +12,7 @@ Progress: TypeAlias = Callable[[str, int], Callable[[int], None]]
 def silent(what: str, total: int) -> Callable[[int], None]:
     """Tells nobody."""
     return lambda done: None
+
+
+def unheard(sentence: str) -> None:
+    """A sentence that nobody hears."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from nm_ode.studies.build import Study, build_study
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.member import compute
 from nm_ode.studies.own_code import hashes_now
-from nm_ode.studies.progress import Progress, silent
+from nm_ode.studies.progress import Progress, silent, unheard
 from nm_ode.studies.schema import Case
 from nm_ode.studies.versions import git_commit, versions
 from nm_ode.symmetries import SymmetryError
@@ -45,12 +45,19 @@ class Outcome:
     discarded: tuple[str, ...] = ()
 
 
-def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None) -> Outcome:
+def run_case(
+    case: Case,
+    path: Path,
+    out: Path,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = unheard,
+) -> Outcome:
     """Run a case, or go on with it, or find it done.
 
     Args:
         case, path: from `load_case`, and its file.
         out: the store becomes out/<name>/run.zarr. One that is complete is shown wherever it can be read.
+        say: told what goes on from where, if a part was cut off.
 
     Raises:
         CaseError: what the case names is not there or does not go together, or the user's own code failed.
@@ -66,7 +73,7 @@ def run_case(case: Case, path: Path, out: Path, progress: Progress | None = None
                 f"{store.parent} cannot be written ({obstacle}): choose another folder with --out"
             )
         remove_leftovers(store.parent / "report.html")
-        return _computed(case, path, store, progress or silent)
+        return _computed(case, path, store, progress or silent, say)
 
 
 def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
@@ -86,7 +93,7 @@ def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
     return Outcome(store, tree, (), reused=True)
 
 
-def _computed(case: Case, path: Path, store: Path, progress: Progress) -> Outcome:
+def _computed(case: Case, path: Path, store: Path, progress: Progress, say: Callable[[str], None]) -> Outcome:
     if case.flows:
         _require_ready(case, path)
     study = build_study(case, path)
@@ -94,7 +101,7 @@ def _computed(case: Case, path: Path, store: Path, progress: Progress) -> Outcom
     writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
     try:
         with study.code.explained():
-            failures = compute(study, writer, progress)
+            failures = compute(study, writer, progress, say)
     except (CaseError, StoreError):
         raise
     except SymmetryError as error:

@@ -107,6 +107,15 @@ class SymmetriesTable(Table):
 
     kinds: Annotated[list[Annotated[str, _known(KINDS)]], Field(min_length=1)] | None = None
     laws: list[Annotated[str, _known(LAWS)]] | None = None
+    charges_every: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _laws_have_every_step(self) -> SymmetriesTable:
+        if self.laws and self.charges_every > 1:
+            raise combination(
+                "a law needs what drives the charges at each step: leave charges_every out, or laws = []"
+            )
+        return self
 
 
 class StabilityTable(Table):

@@ -1,0 +1,333 @@
+"""What a long computation keeps of itself while it runs, so that one that is cut off goes on from there.
+
+A checkpoint is one file of segments, each appended as a whole: the state of the moment, and of every series the rows
+that have come since the segment before. So a long series is written once and not again at every save. A segment's
+digest covers all segments before it: one that is torn, changed or of another file ends what is read, and the
+computation goes on from the segment before. Where old states have come to fill more than what is in use, the file is
+written anew and put in the old one's place. Nothing in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from nm_ode.arguments import as_number
+from nm_ode.errors import ArgumentError
+from nm_ode.results.files import sync_folder
+
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+
+_log = logging.getLogger("nm_ode")
+_MAGIC = b"nm_ode checkpoint 1\n"
+_SHARE = 0.02  # of the time that writing may take
+_ENDING = 1.0  # seconds of work that are worth a save when a computation ends or is broken off
+_GARBAGE = 2**24  # bytes of old states that are never worth a rewrite
+_DIGEST = 32
+_PARTS = ("state", "rows")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training or a solve keeps how far it is.
+
+    One that is cut off in any way goes on from there when it is started again in the same way; a file that belongs to
+    another computation is not used. The file is left when the computation is done: then starting it again gives its
+    result at once.
+
+    Args:
+        path: of the file.
+        every: seconds from one save to the next. Writing takes no more than 2 % of the time: where one save takes
+            longer than every/50, they are further apart. 0: at every opportunity.
+        say: called with a sentence if what was kept is used, or cannot be; written to the log "nm_ode" if not given.
+
+    Raises:
+        ArgumentError: a negative time, or a path that is a folder or in no folder.
+    """
+
+    path: Path
+    every: float = 30.0
+    say: Callable[[str], None] = field(default=_log.info, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", as_number(self.every, "a checkpoint's every"))
+        if self.every < 0:
+            raise ArgumentError(f"a checkpoint's every must be 0 or more seconds; {self.every} was given")
+        if not callable(self.say):
+            raise ArgumentError("a checkpoint's say must be a function of a sentence, such as print")
+        if not isinstance(self.path, str | os.PathLike):
+            raise ArgumentError(f"a checkpoint is the path of a file; {type(self.path).__name__} was given")
+        object.__setattr__(self, "path", Path(self.path))
+        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
+            what = "it is a folder" if self.path.is_dir() else "its folder is not there"
+            raise ArgumentError(f"a checkpoint is the path of a file; {self.path}: {what}")
+
+
+def as_checkpoint(given: Checkpoint | str | os.PathLike[str] | None) -> Checkpoint | None:
+    """What a caller gives: a path, a Checkpoint, or nothing.
+
+    Raises:
+        ArgumentError: something else, or no path of a file.
+    """
+    return given if given is None or isinstance(given, Checkpoint) else Checkpoint(given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one save wrote.
+
+    Attributes:
+        facts: whatever JSON holds.
+        state: at the moment of the save; that of the last segment counts.
+        rows: name → what the series has more than in the segment before.
+    """
+
+    facts: Mapping[str, Any]
+    state: Arrays
+    rows: Arrays
+
+
+class CheckpointFile:
+    """The file of one computation.
+
+    Args:
+        checkpoint: where, and how often.
+        what: "training", for sentences.
+        belongs: what fixes the computation, as JSON has it; kept segments of any other are not used.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, what: str, belongs: Mapping[str, Any]) -> None:
+        self._path, self._say, self._what = checkpoint.path, checkpoint.say, what
+        self._every = checkpoint.every
+        self._belongs = json.loads(json.dumps(belongs))
+        self._usable = True
+        self._forget()
+        self._cost = 0.0
+        self._saved_at = time.monotonic()
+
+    def _forget(self) -> None:
+        self._end, self._chain = 0, b""  # of the last segment that is whole
+        self._rows, self._state = 0, 0  # bytes: of all rows, and of the last state
+
+    @property
+    def usable(self) -> bool:
+        """False once it is known that nothing can be kept here."""
+        return self._usable
+
+    def segments(self) -> Iterator[Segment]:
+        """What was kept of this computation, in order; nothing if there is no such file."""
+        self._new_path.unlink(missing_ok=True)
+        try:
+            with self._path.open("rb") as file:
+                yield from self._whole_segments(file, os.fstat(file.fileno()).st_size)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.give_up(f"{self._path} cannot be read ({error.strerror})")
+
+    def _whole_segments(self, file: IO[bytes], size: int) -> Iterator[Segment]:
+        start = file.read(len(_MAGIC))
+        if not _MAGIC.startswith(start) or (len(start) < len(_MAGIC) and size > len(start)):
+            self.give_up(f"{self._path} is no checkpoint of nm_ode and is left as it is")
+            return
+        while (read := _read_segment(file, size, self._chain)) is not None:
+            header, segment, chain, n_rows, n_state = read
+            if not self._end:
+                difference = _difference(header.get("belongs"), self._belongs)
+                if difference:
+                    self._say(
+                        f"{self._what}: {self._path} is of another one (of other {difference}): not used"
+                    )
+                    return
+            self._end, self._chain = file.tell(), chain
+            self._rows, self._state = self._rows + n_rows, n_state
+            yield segment
+        if self._end < size and size > len(_MAGIC):
+            self._say(
+                f"{self._what}: the last part of {self._path} is damaged or was not written to its end: not used"
+            )
+
+    def say(self, what: str) -> None:
+        """A sentence about the computation."""
+        self._say(f"{self._what}: {what}")
+
+    def refuse(self, why: str) -> None:
+        """What was read is not to be used after all: the next save begins anew."""
+        self._forget()
+        self._say(f"{self._what}: {why}: it starts from the beginning")
+
+    def give_up(self, why: str) -> None:
+        """Nothing is kept from here on."""
+        self._usable = False
+        self._say(f"{self._what}: no checkpoint is kept: {why}")
+
+    def due(self, *, ending: bool = False) -> bool:
+        """Is it time for a save?
+
+        Args:
+            ending: the computation is done or broken off: then a second's work is worth it.
+        """
+        if not self._usable:
+            return False
+        since = time.monotonic() - self._saved_at
+        wanted = (
+            min(self._every, _ENDING)
+            if ending
+            else max(self._every, self._cost / _SHARE if self._every else 0)
+        )
+        return since >= wanted
+
+    def save(self, facts: Mapping[str, Any], state: Arrays, rows_from: Callable[[bool], Arrays]) -> bool:
+        """Append a segment; False if it could not be written, which is said, and the next save tries again.
+
+        Args:
+            rows_from: gives what the series have since the last save; all that they have if it is given True.
+        """
+        began = time.monotonic()
+        try:
+            size = self._path.stat().st_size if self._end else 0
+            fresh = not self._end or size < self._end
+            if fresh or size - self._rows - self._state > max(self._rows + self._state, _GARBAGE):
+                self._rewrite(facts, state, rows_from(True), fresh)
+            else:
+                self._append(facts, state, rows_from(False))
+        except OSError as error:
+            self._end = 0  # the rows that were to be written are in no file: the next save writes all
+            self._say(
+                f"{self._what}: the checkpoint {self._path} could not be written ({error.strerror or error})"
+            )
+            return False
+        finally:
+            self._saved_at = time.monotonic()
+            self._cost = self._saved_at - began
+        return True
+
+    def _append(self, facts: Mapping[str, Any], state: Arrays, rows: Arrays) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(self._end)
+            try:
+                chain = _write_segment(file, {"facts": facts}, state, rows, self._chain)
+                file.truncate()
+                _sync(file)
+            except BaseException:
+                file.truncate(self._end)
+                raise
+            self._note(file.tell(), chain, self._rows + _size(rows), state)
+
+    def _rewrite(self, facts: Mapping[str, Any], state: Arrays, rows: Arrays, fresh: bool) -> None:
+        header = {"belongs": self._belongs, "facts": facts}
+        try:
+            with self._new_path.open("wb") as file:
+                file.write(_MAGIC)
+                chain = _write_segment(file, header, state, rows, b"")
+                _sync(file)
+                end = file.tell()
+            os.replace(self._new_path, self._path)
+        except BaseException:
+            self._new_path.unlink(missing_ok=True)
+            raise
+        sync_folder(self._path.absolute().parent)
+        self._note(end, chain, _size(rows), state)
+
+    def _note(self, end: int, chain: bytes, rows: int, state: Arrays) -> None:
+        self._end, self._chain, self._rows, self._state = end, chain, rows, _size(state)
+
+    @property
+    def _new_path(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.new")
+
+
+def digest(*arrays: Any) -> str:
+    """Of the bits of arrays, with their types and shapes."""
+    found = hashlib.blake2b(digest_size=16)
+    for array in map(np.asarray, arrays):
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        if array.dtype == object:
+            found.update(json.dumps(array.tolist(), default=str).encode())
+        else:
+            found.update(_bytes(array))
+    return found.hexdigest()
+
+
+def _read_segment(
+    file: IO[bytes], size: int, chain: bytes
+) -> tuple[dict[str, Any], Segment, bytes, int, int] | None:
+    """The next segment if it is whole: header, contents, digest, bytes of rows and of state."""
+    found = hashlib.blake2b(chain, digest_size=_DIGEST)
+    length = file.read(8)
+    wanted = int.from_bytes(length, "little")
+    if wanted > size - file.tell():
+        return None
+    text = file.read(wanted)
+    found.update(length + text)
+    if file.read(_DIGEST) != found.digest():
+        return None
+    header = json.loads(text)
+    if sum(_wanted(*one) for part in _PARTS for one in header[part].values()) > size - file.tell():
+        return None
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for part in _PARTS:
+        parts[part] = {}
+        for name, (kind, shape) in header[part].items():
+            parts[part][name] = array = np.empty(shape, dtype=kind)
+            file.readinto(_bytes(array))  # type: ignore[attr-defined]
+            found.update(_bytes(array))
+    if file.read(_DIGEST) != found.digest():
+        return None
+    segment = Segment(header["facts"], parts["state"], parts["rows"])
+    return header, segment, found.digest(), _size(segment.rows), _size(segment.state)
+
+
+def _write_segment(
+    file: IO[bytes], header: Mapping[str, Any], state: Arrays, rows: Arrays, chain: bytes
+) -> bytes:
+    parts = dict(zip(_PARTS, (state, rows), strict=True))
+    described = {
+        part: {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+        for part, arrays in parts.items()
+    }
+    text = json.dumps({**header, **described}).encode()
+    found = hashlib.blake2b(chain, digest_size=_DIGEST)
+    blocks = (_bytes(array) for arrays in parts.values() for array in arrays.values())
+    text = len(text).to_bytes(8, "little") + text
+    found.update(text)
+    file.write(text + found.digest())  # so that nothing is read from a header that is damaged
+    for block in blocks:
+        file.write(block)
+        found.update(block)
+    file.write(found.digest())
+    return found.digest()
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The array's memory, without a copy where it lies in one piece."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _wanted(kind: str, shape: list[int]) -> int:
+    return np.dtype(kind).itemsize * int(np.prod(shape, dtype=object))
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _difference(there: Any, here: Mapping[str, Any]) -> str:
+    """What differs, in words: "lr, steps"."""
+    if not isinstance(there, Mapping):
+        return "kind"
+    return ", ".join(key for key in {**here, **there} if there.get(key) != here.get(key))

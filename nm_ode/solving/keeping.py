@@ -1,0 +1,207 @@
+"""A solve that is kept while it runs, its check included, and goes on from there.
+
+A method that takes one step after the other without a memory goes on as if it had never stopped; one that remembers
+earlier steps starts anew with small ones, and agrees within its tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bridges import Kept, OdeProblem, OdeSolution, Statistics, solve_with
+from nm_ode.errors import ArgumentError
+from nm_ode.flows import Flow
+from nm_ode.loss import problem_identity
+from nm_ode.observers import Recording
+from nm_ode.observers.memory import as_arrays, in_part
+from nm_ode.results.checkpoints import Checkpoint, CheckpointFile, Segment, digest
+from nm_ode.solving.field import Array
+from nm_ode.solving.plan import Plan
+
+_AGREE = {torch.float64: 1e-7, torch.float32: 1e-3}  # one right-hand side by other threads or another torch
+
+
+class KeptSolve:
+    """The checkpoint of one solve; without one it solves and keeps nothing.
+
+    Args:
+        checkpoint: where; None for nowhere.
+        plan: engine and method.
+        flow, ode: what is solved.
+        described: what else fixes the solve, as JSON has it.
+        recording: that samples of the first solve are handed to.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | None,
+        plan: Plan,
+        flow: Flow,
+        ode: OdeProblem,
+        described: Mapping[str, Any],
+        recording: Recording,
+    ) -> None:
+        self._plan, self._flow, self._ode, self._recording = plan, flow, ode, recording
+        self._file: CheckpointFile | None = None
+        self._done: list[tuple[OdeSolution, Array | None]] = []  # solves that are done, and what they filled
+        self._begun: Segment | None = None  # the one that was under way
+        self._solves, self.restarts = 0, 0
+        self._probe: list[float] | None = None
+        if checkpoint is None:
+            return
+        if not plan.engine.goes_on:
+            checkpoint.say(
+                f"{flow.title}: no checkpoint is kept: engine {plan.engine.name!r} cannot go on from one"
+            )
+            return
+        try:
+            observers = recording.identity
+        except ArgumentError as error:
+            checkpoint.say(f"{flow.title}: no checkpoint is kept: {error}")
+            return
+        belongs = {
+            "kind": "solve",
+            "flow": f"{type(flow).__module__}.{type(flow).__qualname__}",
+            "title": flow.title,
+            "times": digest(ode.times, np.empty(0) if ode.restarts is None else ode.restarts),
+            "start": digest(ode.y0),
+            **described,
+            **problem_identity(flow.problem),
+            "observers": observers,
+        }
+        self._file = CheckpointFile(checkpoint, flow.title, belongs)
+
+    def go_on(self) -> int:
+        """How many samples were recorded; 0 if nothing was kept."""
+        if self._file is None:
+            return 0
+        last: Segment | None = None
+        for segment in self._file.segments():
+            if last is None and not self._is_of_this_field(segment.facts["probe"]):
+                self._file.refuse("what was kept is of another field")
+                return 0
+            self._recording.take_rows(in_part("observers/", segment.rows))
+            last = segment
+        if last is None:
+            return 0
+        facts, state = last.facts, last.state
+        self._recording.restore(facts["memory"], in_part("observers/", state))
+        self._done = [_solution(one, in_part(f"done {i}/", state)) for i, one in enumerate(facts["done"])]
+        self._begun = last if facts["begun"] is not None else None
+        self._probe, self.restarts = list(facts["probe"]), int(facts["restarts"]) + 1
+        total, samples = len(self._ode.times), int(facts["samples"])
+        which = f"sample {samples} of {total}" if not self._done else "its check"
+        start, end = self._ode.times[0], self._ode.times[-1]
+        time = f", t = {start + facts['begun']['t']:g} of {end:g}" if self._begun is not None else ""
+        self._file.say(f"goes on from {which}{time}")
+        return samples
+
+    def solve(
+        self, ode: OdeProblem, on_sample: Callable[[int, float, Array], None], filled: Array | None = None
+    ) -> OdeSolution:
+        """`solve_with` the plan's engine, from where it was kept; the result at once if it was done.
+
+        Args:
+            filled: what `on_sample` fills beside the recording, shape (times,).
+        """
+        which, self._solves = self._solves, self._solves + 1
+        if self._file is None:
+            return solve_with(self._plan.engine, ode, self._plan.choice.method, on_sample)
+        if which < len(self._done):
+            solution, numbers = self._done[which]
+            if filled is not None and numbers is not None:
+                filled[:] = numbers
+            return solution
+        kept = None
+        if self._begun is not None and which == len(self._done):
+            kept = _place(self._begun.facts["begun"], in_part("begun/", self._begun.state))
+            numbers = self._begun.state.get("filled")
+            if filled is not None and numbers is not None:
+                filled[:] = numbers
+        self._begun = None
+
+        def keep(place: Callable[[], Kept]) -> None:
+            if self._file is not None and self._file.due():
+                self._save(place(), filled)
+
+        watched = replace(ode, kept=kept, on_step=keep)
+        solution = solve_with(self._plan.engine, watched, self._plan.choice.method, on_sample)
+        if solution.status != "success":
+            self._file = (
+                None  # what comes after is of a solve that was not done, and is not done again from there
+            )
+            return solution
+        self._done.append((solution, filled))
+        if self._file.due(ending=True):
+            self._save(None, None)
+        return solution
+
+    def _save(self, place: Kept | None, filled: Array | None) -> None:
+        assert self._file is not None
+        try:
+            trees, remembered = self._recording.memory()
+        except ArgumentError as error:
+            self._file.give_up(str(error))
+            return
+        self._probe = self._measured() if self._probe is None else self._probe
+        facts: dict[str, Any] = {
+            "probe": self._probe,
+            "restarts": self.restarts,
+            "memory": trees,
+            "samples": self._done[0][0].samples if self._done else 0,
+            "done": [_facts(solution) for solution, _ in self._done],
+            "begun": None,
+        }
+        state = {f"observers/{name}": part for name, part in remembered.items()}
+        for i, (solution, numbers) in enumerate(self._done):
+            state |= as_arrays(f"done {i}/", filled=numbers, errors=solution.error_estimates)
+        if place is not None:
+            facts["begun"] = {"t": place.t, "samples": place.samples, "statistics": asdict(place.statistics)}
+            facts["samples"] = facts["samples"] or place.samples
+            state |= as_arrays("begun/", y=place.y, errors=place.errors)
+            state |= as_arrays("begun/memory/", **place.memory)
+            state |= as_arrays("", filled=filled)
+        self._file.save(facts, state, self._rows)
+
+    def _rows(self, all_of_them: bool) -> dict[str, np.ndarray]:
+        return {f"observers/{k}": rows for k, rows in self._recording.rows(all_of_them=all_of_them).items()}
+
+    def _is_of_this_field(self, probe: list[float]) -> bool:
+        here = self._measured()
+        return bool(np.allclose(probe, here, rtol=_AGREE.get(self._flow.problem.dtype, 1e-3), atol=0))
+
+    def _measured(self) -> list[float]:
+        """A few numbers of the field at the start that another has not."""
+        problem, field = (
+            self._flow.problem,
+            self._flow.during(0) if self._flow.jumps is not None else self._flow,
+        )
+        state = torch.from_numpy(self._ode.y0.copy()).to(device=problem.device, dtype=problem.dtype)
+        rate = np.abs(np.asarray(field.rhs(float(self._ode.times[0]), state).cpu().numpy(), dtype=np.float64))
+        return [float(np.linalg.norm(rate)), float(rate @ (np.arange(rate.size) % 7 + 1.0))]
+
+
+def _facts(solution: OdeSolution) -> dict[str, Any]:
+    return asdict(replace(solution, error_estimates=None))
+
+
+def _solution(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[OdeSolution, Array | None]:
+    statistics = Statistics(**facts["statistics"])
+    values = {**facts, "statistics": statistics, "error_estimates": arrays.get("errors")}
+    return OdeSolution(**values), arrays.get("filled")
+
+
+def _place(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Kept:
+    return Kept(
+        float(facts["t"]),
+        arrays["y"],
+        int(facts["samples"]),
+        Statistics(**facts["statistics"]),
+        in_part("memory/", arrays),
+        arrays.get("errors"),
+    )

@@ -1,0 +1,103 @@
+"""Charges at every k-th step alone: the same numbers, a k-th of the memory, and no law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nm_ode import (
+    SGD,
+    Charges,
+    GradientFlow,
+    LawError,
+    Problem,
+    compare,
+    predict_charges,
+    solve,
+    symmetries_of,
+    train,
+)
+from nm_ode.errors import ArgumentError
+from nm_ode.models import mlp
+from nm_ode.reporting import write_report
+from nm_ode.studies import CaseError, load_case, run_case
+
+CASE = """
+name = "some_steps"
+loss = "cross_entropy"
+flows = ["gradient"]
+
+[model]
+name = "mlp"
+widths = [64, 6, 10]
+activation = "relu"
+
+[data]
+name = "digits"
+samples = 60
+
+[optimizer]
+lr = 0.05
+
+[training]
+steps = 11
+save_every = 11
+
+[symmetries]
+charges_every = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def relu() -> Problem:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    return Problem(mlp([3, 4, 2], "relu", seed=1), nn.functional.mse_loss, (x, y))
+
+
+def test_they_are_those_of_every_step(relu: Problem) -> None:
+    found = symmetries_of(relu)
+    each = train(relu, SGD(lr=0.1, momentum=0.9), 11, observe=[Charges(found)])
+    some = train(relu, SGD(lr=0.1, momentum=0.9), 11, observe=[Charges(found, every=4)])
+    assert some["charge_step"].values.tolist() == [0, 4, 8]
+    np.testing.assert_array_equal(some["charge_time"], each["time"][::4])
+    for name in ("charge", "generator_norm", "constraint_residual"):
+        np.testing.assert_array_equal(some[name], each[name][::4])
+    np.testing.assert_array_equal(some["saved_charge"], each["saved_charge"])
+    assert "charge_driver" not in some
+
+
+def test_no_law_predicts_from_them_and_flows_are_compared(relu: Problem) -> None:
+    run = train(relu, SGD(lr=0.1), 11, observe=[Charges(symmetries_of(relu), every=4)])
+    with pytest.raises(LawError, match="every=1"):
+        predict_charges(run, "exact")
+    solution = solve(GradientFlow(relu), run, observe=[Charges(symmetries_of(relu))])
+    assert np.isfinite(compare(run, solution)["charge_error"]).all()
+
+
+@pytest.mark.parametrize("every", [0, -3, 1.5])
+def test_every_is_a_count(relu: Problem, every: float) -> None:
+    with pytest.raises(ArgumentError, match="every"):
+        Charges(symmetries_of(relu), every=every)  # type: ignore[arg-type]
+
+
+def test_a_case_of_some_steps(tmp_path: Path) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text(CASE)
+    outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert not outcome.failures
+    assert outcome.tree["discrete"]["charge"].sizes["charge_step"] == 3
+    assert "laws" not in outcome.tree.children
+    assert write_report(outcome.tree, tmp_path / "report.html").exists()
+
+
+def test_a_case_that_wants_laws_of_some_steps_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text(CASE + 'laws = ["exact"]\n')
+    with pytest.raises(CaseError, match="charges_every"):
+        load_case(path)
