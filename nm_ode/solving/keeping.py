@@ -51,6 +51,7 @@ class KeptSolve:
         self._done: list[tuple[OdeSolution, Array | None]] = []  # solves that are done, and what they filled
         self._begun: Segment | None = None  # the one that was under way
         self._solves, self.restarts = 0, 0
+        self.anew = 0  # restarts of a method that remembers earlier steps
         self._probe: list[float] | None = None
         if checkpoint is None:
             return
@@ -94,6 +95,7 @@ class KeptSolve:
         self._done = [_solution(one, in_part(f"done {i}/", state)) for i, one in enumerate(facts["done"])]
         self._begun = last if facts["begun"] is not None else None
         self._probe, self.restarts = list(facts["probe"]), int(facts["restarts"]) + 1
+        self.anew = int(facts["anew"])
         total, samples = len(self._ode.times), int(facts["samples"])
         which = f"sample {samples} of {total}" if not self._done else "its check"
         start, end = self._ode.times[0], self._ode.times[-1]
@@ -120,6 +122,7 @@ class KeptSolve:
         kept = None
         if self._begun is not None and which == len(self._done):
             kept = _place(self._begun.facts["begun"], in_part("begun/", self._begun.state))
+            self.anew += ode.step is None and not kept.memory
             numbers = self._begun.state.get("filled")
             if filled is not None and numbers is not None:
                 filled[:] = numbers
@@ -152,6 +155,7 @@ class KeptSolve:
         facts: dict[str, Any] = {
             "probe": self._probe,
             "restarts": self.restarts,
+            "anew": self.anew,
             "memory": trees,
             "samples": self._done[0][0].samples if self._done else 0,
             "done": [_facts(solution) for solution, _ in self._done],

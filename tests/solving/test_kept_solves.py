@@ -183,3 +183,19 @@ def test_float32_too(tiny: Problem, tmp_path: Path) -> None:
     )
     assert len(said) == 1
     xr.testing.assert_equal(gone_on, whole)
+
+
+@pytest.mark.parametrize("method", ["BDF", "Adams"])
+def test_a_check_that_took_the_same_steps_is_no_check_after_going_on_either(method: str, tmp_path: Path) -> None:
+    problem = Problem(nn.Linear(4, 2), nn.functional.mse_loss, (torch.randn(24, 4), torch.randn(24, 2)))
+    counter = Counter()
+    asked: dict[str, Any] = {"engine": "sundials", "method": method, "rtol": 1e-6, "atol": 1e4}
+    times = np.linspace(0, 20, 6)
+    whole, gone_on, _ = cut_off_and_on(
+        Interrupted(problem, counter=counter), counter, tmp_path / "c", times, (0.1, 0.2), **asked
+    )
+    right = solve(GradientFlow(problem), times, engine="scipy", method="DOP853", rtol=1e-11)
+    for solution in (whole, gone_on):
+        true = np.linalg.norm(solution["theta"] - right["theta"], axis=1)
+        known = solution["solver_error"].values
+        assert ((known > true / 3) | np.isnan(known))[1:].all()
