@@ -186,7 +186,9 @@ def test_float32_too(tiny: Problem, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["BDF", "Adams"])
-def test_a_check_that_took_the_same_steps_is_no_check_after_going_on_either(method: str, tmp_path: Path) -> None:
+def test_a_check_that_took_the_same_steps_is_no_check_after_going_on_either(
+    method: str, tmp_path: Path
+) -> None:
     problem = Problem(nn.Linear(4, 2), nn.functional.mse_loss, (torch.randn(24, 4), torch.randn(24, 2)))
     counter = Counter()
     asked: dict[str, Any] = {"engine": "sundials", "method": method, "rtol": 1e-6, "atol": 1e4}
