@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -28,3 +31,12 @@ def tiny() -> nm_ode.Problem:
     x = torch.randn(20, 3, generator=generator, dtype=torch.float64)
     y = torch.randn(20, 2, generator=generator, dtype=torch.float64)
     return nm_ode.Problem(mlp([3, 4, 2], "tanh", seed=1), nn.functional.mse_loss, (x, y))
+
+
+@pytest.fixture
+def python_sigint() -> Iterator[None]:
+    """Python's own handler of SIGINT; a background job of a shell without job control starts with SIGINT ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

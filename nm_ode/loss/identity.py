@@ -19,7 +19,10 @@ def problem_identity(problem: Problem) -> dict[str, Any]:
     """Parameters, dtype, device and some of the samples, as JSON has it; the loss is known by its values alone."""
     count = problem.n_samples
     chosen = torch.tensor(
-        sorted({int(i) for i in np.linspace(0, count - 1, min(count, _SAMPLES, problem.chunk_size or count))})
+        sorted(
+            {int(i) for i in np.linspace(0, count - 1, min(count, _SAMPLES, problem.chunk_size or count))}
+        ),
+        device="cpu",
     )
     leaves, _ = flatten(problem.batch(chosen))
     arrays = [_numbers(leaf) for leaf in leaves if isinstance(leaf, Tensor)]

@@ -105,8 +105,14 @@ def _between(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     return side
 
 
+def _is_tiny(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return bool(((bound > 0) & (bound <= _TINY)).all())
+    return bound is not None and 0 < bound <= _TINY
+
+
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Unit:
-    guards = max is None and bool((torch.as_tensor(min) <= _TINY).all() and (torch.as_tensor(min) > 0).all())
+    guards = max is None and _is_tiny(min)
     return Unit(GUARD if guards else "clamp", _between(x, min, max))
 
 

@@ -152,5 +152,7 @@ def _drawn(problem: Problem, theta: Tensor, batch_size: int, draws: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     rows = problem.theta0.new_empty(draws, problem.layout.size)
     for row in rows:
-        problem.grad(theta, torch.randint(problem.n_samples, (batch_size,), generator=generator), out=row)
+        problem.grad(
+            theta, torch.randint(problem.n_samples, (batch_size,), generator=generator, device="cpu"), out=row
+        )
     return rows.sub_(rows.mean(dim=0)).div_(math.sqrt(draws - 1))

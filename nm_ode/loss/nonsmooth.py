@@ -133,7 +133,9 @@ class _Segment:
         crossed = [i for i in range(len(sides) - 1) if sides[i] != sides[i + 1]]
         if not crossed:
             return None
-        spread = torch.linspace(0, len(crossed) - 1, min(_CROSSINGS, len(crossed))).long().tolist()
+        spread = (
+            torch.linspace(0, len(crossed) - 1, min(_CROSSINGS, len(crossed)), device="cpu").long().tolist()
+        )
         return any(self._jumps_between(name, crossed[i]) for i in dict.fromkeys(spread))
 
     def _jumps_between(self, name: str, i: int) -> bool:

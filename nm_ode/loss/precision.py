@@ -117,8 +117,8 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
 
 def _direction(problem: Problem, theta: Tensor, seed: int) -> Tensor:
     """Random, in each parameter of its own size; one that is zero has the size of the smallest that is not."""
-    generator = torch.Generator().manual_seed(seed)
-    random = torch.randn(theta.shape, dtype=theta.dtype, generator=generator).to(theta.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    random = torch.randn(theta.shape, dtype=theta.dtype, generator=generator, device="cpu").to(theta.device)
     sizes = [float(part.square().mean().sqrt()) for part in problem.layout.split(theta)]
     smallest = min((size for size in sizes if size > 0), default=1.0)
     parts = problem.layout.split(random)

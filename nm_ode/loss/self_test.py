@@ -88,9 +88,9 @@ def line(
         The point, the direction and the gradient at the point, shape (P,).
     """
     source = torch.Generator().manual_seed(seed)
-    factors = torch.rand(theta.shape, generator=source, dtype=torch.float64).to(theta)
-    normal = torch.randn(theta.shape, generator=source, dtype=torch.float64).to(theta)
-    other = torch.randn(theta.shape, generator=source, dtype=torch.float64).to(theta)
+    factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
+    normal = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
+    other = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
     every = float(_rms(theta)) or 1.0
     scales = torch.cat(
         [part.new_full(part.shape, float(_rms(part)) or every) for part in theta.split(list(sizes))]

@@ -21,7 +21,7 @@ from nm_ode.reporting.tables import (
     order_table,
 )
 from nm_ode.reporting.words import Sentence, flow_sentences, stability_sentence
-from nm_ode.results import SymmetriesInfo, decode
+from nm_ode.results import symmetries_info
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,8 @@ def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
     if "symmetries" not in tree.children:
         return
     rows, laws = symmetry_summary(tree), law_infos(tree)
-    attrs = tree["symmetries"].dataset.attrs
-    remarks = [
-        Sentence(f"{remark[:1].upper()}{remark[1:]}.", warns=True)
-        for remark in decode(SymmetriesInfo, attrs).remarks
-    ]
+    info = symmetries_info(tree["symmetries"].to_dataset())
+    remarks = [Sentence(f"{remark[:1].upper()}{remark[1:]}.", warns=True) for remark in info.remarks]
     if not rows:
         none = Sentence("No symmetry was found in the model's graph that its training has.")
         yield Section("Symmetries and their charges", sentences=[none, *remarks])

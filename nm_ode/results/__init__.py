@@ -22,6 +22,7 @@ from nm_ode.results.records import (
     layout_of,
     run_info,
     study_info,
+    symmetries_info,
     write_run_info,
 )
 from nm_ode.results.schema import Variable, annotate, variable
@@ -59,6 +60,7 @@ __all__ = [
     "run_info",
     "solve_info",
     "study_info",
+    "symmetries_info",
     "variable",
     "write",
     "write_run_info",

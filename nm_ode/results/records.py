@@ -331,6 +331,15 @@ class StudyInfo:
     code: Mapping[str, Any] = field(default_factory=dict)
 
 
+def symmetries_info(table: xr.Dataset) -> SymmetriesInfo:
+    """Of the table of a model's symmetries.
+
+    Raises:
+        ResultError: the dataset is none.
+    """
+    return decode(SymmetriesInfo, attributes(table))
+
+
 def study_info(tree: xr.DataTree) -> StudyInfo:
     """Of the tree of a study.
 

@@ -203,7 +203,9 @@ def _charge_directions(layout: Layout, found: Sequence[Symmetry]) -> Array:
         for part in symmetry.parts:
             shape = [n if dim in part.axes else 1 for dim, n in enumerate(part.view.shape)]
             charge = part.index.reshape(shape).expand(part.view.shape).reshape(-1).numpy()
-            entries = part.view.of(torch.arange(layout[part.parameter].size)).reshape(-1).numpy()
+            entries = (
+                part.view.of(torch.arange(layout[part.parameter].size, device="cpu")).reshape(-1).numpy()
+            )
             takes_part = charge >= 0
             np.add.at(
                 made,

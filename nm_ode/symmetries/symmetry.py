@@ -61,7 +61,7 @@ class Part:
     @property
     def entries(self) -> Tensor:
         """Places of the entries that take part, in the flattened parameter; int64."""
-        numbers = self.view.of(torch.arange(self.view.extent.stop))
+        numbers = self.view.of(torch.arange(self.view.extent.stop, device="cpu"))
         if len(self.axes) == 0 or bool((self.index >= 0).all()):
             return numbers.reshape(-1)
         shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]

@@ -104,7 +104,9 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
             "find_symmetries)"
         )
     count = max(min(samples, problem.n_samples), _LEAST_SAMPLES)
-    first = torch.arange(count) % problem.n_samples  # from the first again where there are fewer
+    first = (
+        torch.arange(count, device="cpu") % problem.n_samples
+    )  # from the first again where there are fewer
     given = _copied(problem.model)
     with torch.no_grad():  # its own parameters, whatever theta was evaluated last
         for slot in problem.layout.slots:

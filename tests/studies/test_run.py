@@ -128,6 +128,7 @@ def test_a_flow_that_fails_leaves_the_others_whole_and_is_tried_again(
     assert again.tree["discrete"].identical(outcome.tree["discrete"])
 
 
+@pytest.mark.usefixtures("python_sigint")
 def test_an_interrupted_run_goes_on_from_what_was_complete(tiny_case, tmp_path: Path, monkeypatch) -> None:
     real = member.solve
 
