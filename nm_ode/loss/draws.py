@@ -6,8 +6,9 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from types import FrameType
 from typing import Any
 
@@ -31,7 +32,7 @@ class Numbers(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()):
+        if torch.Tag.nondeterministic_seeded in func.tags and _rate(func, args, kwargs or {}) != 0:
             first = made[0] if isinstance(made, tuple | list) and made else made
             if isinstance(first, Tensor) and first.layout is torch.strided and not first.is_meta:
                 self.seen.append(_number(first))
@@ -67,6 +68,14 @@ def entropy() -> Iterator[list[str]]:
     finally:
         if free:
             sys.setprofile(None)
+
+
+def _rate(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """At which attention drops units; None of all else."""
+    for argument, given in zip_longest(func._schema.arguments, args):
+        if argument is not None and argument.name == "dropout_p":
+            return kwargs.get("dropout_p", argument.default_value if given is None else given)
+    return None
 
 
 def _number(tensor: Tensor) -> float:

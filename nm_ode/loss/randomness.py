@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,12 +62,11 @@ def left_as_they_are(*held_by: Any) -> Iterator[None]:
             generator.set(state)
 
 
-def draws(run: Callable[[], object], *held_by: Any) -> list[str]:
-    """Names of the sources of random numbers that a run draws from; () if it draws nothing.
+def draws(run: Callable[[], object], watched: Sequence[Generator]) -> list[str]:
+    """Names of the sources of random numbers that a run draws from, those watched first; [] if it draws nothing.
 
     A run that seeds a generator first, and so draws the same every time, counts as drawing nothing if it ran before.
     """
-    watched = generators(*held_by)
     before = [generator.state() for generator in watched]
     with Numbers() as numbers, entropy() as system:
         run()
