@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.data.sources import Samples
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.jumps import Segment, crossing
 from nm_ode.loss.kinked_operations import COMPARISON, GUARD, Operations, Unit
 from nm_ode.loss.problem import Problem
@@ -117,7 +118,7 @@ class _Segment:
 
     def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
         self._problem, self._batch = problem, problem.batch(samples)
-        self._direction = _direction(problem, seed)
+        self._direction = _LENGTH * normal(problem.theta0, seed).mul_(scales(problem.theta0, problem.layout))
         eps = torch.finfo(problem.dtype).eps
         self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
 
@@ -156,15 +157,3 @@ def _sides_of(name: str, units: Sequence[Unit]) -> tuple[bytes, ...] | None:
     if None in found:
         return None
     return tuple(side.cpu().numpy().tobytes() for side in found if side is not None)
-
-
-def _direction(problem: Problem, seed: int) -> Tensor:
-    """Random, each parameter tensor's entries by its own size, or by that of all where it is zero."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    normal = torch.randn(problem.layout.size, generator=generator, dtype=torch.float64, device="cpu")
-    direction = normal.to(problem.theta0)
-    overall = problem.theta0.square().mean().sqrt()
-    for own, part in zip(problem.layout.split(problem.theta0), problem.layout.split(direction), strict=True):
-        size = own.square().mean().sqrt()
-        part.mul_(torch.where(size > 0, size, overall if overall > 0 else torch.ones_like(overall)))
-    return direction.mul_(_LENGTH)

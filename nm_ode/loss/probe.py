@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nm_ode.loss import guards, randomness
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.broadcasting import no_broadcast_targets
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.loss.finite import close, require_finite_data
@@ -45,7 +46,7 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
             loss = _loss_without_draws(at, objective, batch)
             guards.refuse_other_model(loss, at.parameters)
         losses.append(loss.detach())
-        for theta in _others(at.theta):
+        for theta in _others(at):
             at.set(theta)
             try:
                 with passes.one(), torch.no_grad():
@@ -109,19 +110,16 @@ def _loss_without_draws(at: Evaluation, objective: Objective, batch: Any) -> Ten
     if drawn:
         where = randomness.module_that_draws(run, dict(at.roots))
         raise ProblemError(
-            f"the loss is random: {f'module {where}' if where else 'the objective'} draws from "
+            f"the loss is random: {where or 'the objective'} draws from "
             f"{' and '.join(drawn)}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
         )
     return losses[0]
 
 
-def _others(theta: Tensor) -> Iterator[Tensor]:
+def _others(at: Evaluation) -> Iterator[Tensor]:
     """Places where a model may do what it does not do at its start: a larger theta, and one of another direction."""
-    yield 3 * theta
-    noise = torch.randn(
-        theta.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=theta.dtype, device="cpu"
-    )
-    yield noise.to(theta.device) * theta.square().mean().sqrt().clamp(min=0.1) + theta
+    yield 3 * at.theta
+    yield at.theta + normal(at.theta, 0) * scales(at.theta, at.layout).clamp(min=0.1)
 
 
 def _refuse_differences(losses: list[Tensor]) -> None:

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 
 _LOOKED_AT = 8  # chunks of data that are not in memory
 _FEW = 64  # samples on which gradients are looked at
-_AWAY = (
-    0.1,
-    0.01,
-    0.001,
-)  # of an entry and the root mean square: how far to look, as long as the loss is finite
+_AWAY = (0.1, 0.01, 0.001)  # of an entry and its scale: how far to look, as long as the loss is finite
 _ROUNDINGS = 1e4  # that a loss's agreement may miss
 _GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # that a gradient's may, over the largest norm
 
@@ -91,10 +88,7 @@ class _Measurement:
     def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
         self._batches, self._at = batches, at
         theta = at.theta
-        generator = torch.Generator("cpu").manual_seed(0)
-        normal = torch.randn(len(theta), generator=generator, dtype=torch.float64, device="cpu").to(theta)
-        size = theta.square().mean().sqrt()
-        self._direction = normal * (theta.abs() + size + (size == 0))
+        self._direction = normal(theta, 0) * (theta.abs() + scales(theta, at.layout))
         far = (theta + share * self._direction for share in _AWAY)
         self.away = next((point for point in far if self._loss(point, few).isfinite()), theta)
         self._possible: list[Reduction] = ["mean", "sum"]

@@ -9,6 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from nm_ode.loss.directions import normal, scales
+from nm_ode.parameters import Layout
+
 _AGREES = 1e-5  # relative
 _FINE = 1e-10  # rounding: that of float64
 _CONVERGED = 1e-2  # relative: differences that vary by more, or whose rounding is more, say nothing
@@ -70,7 +73,7 @@ def compare(
 
 
 def line(
-    theta: Tensor, sizes: Sequence[int], gradient: Callable[[Tensor], Tensor], seed: int = 0
+    theta: Tensor, layout: Layout, gradient: Callable[[Tensor], Tensor], seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A point near theta and a direction of the point's size, both the same at every call with one seed.
 
@@ -81,23 +84,17 @@ def line(
 
     Args:
         theta: shape (P,).
-        sizes: of the parameters, which lie in theta one after the other.
         gradient: at a point.
 
     Returns:
         The point, the direction and the gradient at the point, shape (P,).
     """
-    source = torch.Generator().manual_seed(seed)
+    source = torch.Generator("cpu").manual_seed(seed)
     factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    normal = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    other = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    every = float(_rms(theta)) or 1.0
-    scales = torch.cat(
-        [part.new_full(part.shape, float(_rms(part)) or every) for part in theta.split(list(sizes))]
-    )
-    point = theta + 1e-2 * scales * normal
+    sizes = scales(theta, layout)
+    point = theta + 1e-2 * sizes * normal(theta, source)
     along = gradient(point)
-    random = torch.where(along != 0, other * scales, 0.0)
+    random = torch.where(along != 0, normal(theta, source) * sizes, 0.0)
     size = float(_norm(along))
     direction = random / (float(_norm(random)) or 1.0)
     if size:
@@ -118,8 +115,3 @@ def steps(rounding: float) -> tuple[float, ...]:
 def _norm(tensor: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(tensor.double())
     return norm
-
-
-def _rms(tensor: Tensor) -> Tensor:
-    size: Tensor = _norm(tensor) / max(tensor.numel(), 1) ** 0.5
-    return size

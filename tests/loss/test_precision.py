@@ -127,7 +127,7 @@ def test_a_coarser_dtype_inside_is_measured_and_named(dtype, activation, least: 
     found = measured(problem(Inside(dtype), activation()))
     assert not found.own
     assert least < found.noise < most
-    assert found.coarse == (f"{str(dtype).removeprefix('torch.')} in '1' (Inside)",)
+    assert found.coarse == (f"{str(dtype).removeprefix('torch.')} in module '1' (Inside)",)
 
 
 def test_the_noise_is_about_the_gradients_true_error() -> None:
