@@ -11,18 +11,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nm_ode.loss.batching import A_FEW, first_samples
 from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.forward_passes import around_modules
+from nm_ode.loss.nonsmooth import kinks
+from nm_ode.loss.once import once_per_problem
 from nm_ode.loss.problem import Problem
 
-_SAMPLES = slice(0, 64)
 _ORDERS = range(2, 5)  # of the differences
 _STEP = 1e-9  # relative to theta: so short that no kink is likely to lie in a segment, and eps/step a good derivative
 _ENTRIES = 100_000  # of the gradient that are looked at
@@ -52,23 +53,13 @@ class Precision:
         return f"the gradient's rounding noise is {self.noise:.0e} of its size{where}"
 
 
-_MEASURED: WeakKeyDictionary[Problem, Precision] = WeakKeyDictionary()
-
-
-def gradient_precision(problem: Problem, *, kinked: bool) -> Precision:
+@once_per_problem
+def gradient_precision(problem: Problem) -> Precision:
     """The rounding noise of ∇L at theta0, on a few samples; measured once for a problem.
 
-    Seven to thirty gradients over at most 64 samples, and one forward pass that looks at the dtypes inside.
-
-    Args:
-        kinked: does the gradient jump? In float32 a jump cannot be told from rounding: then the dtypes alone count.
+    Seven to thirty gradients over at most 64 samples, and one forward pass that looks at the dtypes inside. Where the
+    gradient jumps (`kinks`) and is in float32, a jump cannot be told from rounding: then the dtypes alone count.
     """
-    if problem not in _MEASURED:
-        _MEASURED[problem] = _measured(problem, kinked)
-    return _MEASURED[problem]
-
-
-def _measured(problem: Problem, kinked: bool) -> Precision:
     eps = torch.finfo(problem.dtype).eps
     coarsest, coarse = _coarse_dtypes(problem)
     if coarsest > eps:
@@ -77,7 +68,7 @@ def _measured(problem: Problem, kinked: bool) -> Precision:
         if not noise <= _OWN * eps:
             return Precision(noise, coarse, own=False)
     step = _STEP if problem.dtype == torch.float64 else eps
-    if kinked and problem.dtype != torch.float64:
+    if problem.dtype != torch.float64 and kinks(problem):
         return Precision(eps)
     noise = _noise(problem, step, seed=0)
     if noise <= _OWN * eps:
@@ -93,13 +84,14 @@ def _measured(problem: Problem, kinked: bool) -> Precision:
 def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) -> float:
     """Along a segment of random direction, in steps of `step` times theta; 0 where nothing can be measured."""
     points = orders.stop + 2
+    samples = first_samples(A_FEW)
     theta = problem.theta0.double()
     direction = normal(theta, seed).mul_(scales(theta, problem.layout))
     at = (theta.add(direction, alpha=step * (1 + i)) for i in range(points))
     every = 1 + len(theta) // _ENTRIES
     # Copies: views would hold every gradient whole.
     gradients = torch.stack(
-        [problem.grad(point.to(problem.theta0), _SAMPLES)[::every].clone().double() for point in at]
+        [problem.grad(point.to(problem.theta0), samples)[::every].clone().double() for point in at]
     )
     scale = max(
         float(gradients[0].norm()), float((gradients[-1] - gradients[0]).norm()) / ((points - 1) * step)

@@ -20,9 +20,6 @@ from nm_ode.loss.labels import ignored_label, require_labels
 from nm_ode.loss.objective import Objective, Supervised, require_pair
 from nm_ode.loss.purity import Passes
 
-SAMPLES = 64
-"""So many are evaluated where one forward pass is enough to know."""
-
 
 def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few: slice) -> None:
     """Refuse what is no deterministic function of theta, on some samples; then let `at` watch what it evaluates.

@@ -84,17 +84,6 @@ def require_flow(flow: Any) -> None:
     )
 
 
-def switch(value: Any, name: str) -> bool:
-    """True or False.
-
-    Raises:
-        ArgumentError: anything else, such as the text "no".
-    """
-    if type(value).__name__ in ("bool", "bool_"):
-        return bool(value)
-    raise ArgumentError(f"{name} must be True or False; {said(value)} was given")
-
-
 def names(given: Any, name: str, known: Collection[str]) -> tuple[str, ...]:
     """A list of names; one alone may be given as a text.
 

@@ -19,6 +19,7 @@ from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
+from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import Solved
@@ -26,7 +27,7 @@ from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
-from nm_ode.solving.options import names, options, require_flow, switch
+from nm_ode.solving.options import names, options, require_flow
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
@@ -98,7 +99,7 @@ def solve(
     """
     require_flow(flow)
     kept_in = as_checkpoint(checkpoint)
-    recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
+    recorded, checked = names(record, "record", _RECORDABLE), as_flag(check, "check")
     if checked and "theta" not in recorded:
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
@@ -127,7 +128,7 @@ def solve(
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
     found = kinks(problem)
-    floor = rtol_floor(flow, problem, found)
+    floor = rtol_floor(flow, problem)
     settled, why = settled_rtol(asked.rtol, floor, found)
     field = Field(flow, floor.noise)
     plan = plan_solve(

@@ -36,9 +36,9 @@ class Floor:
         return _of_dtype(self.dtype) if self.precision.own else self.precision.words()
 
 
-def rtol_floor(flow: Flow, problem: Problem, kinks: Sequence[str]) -> Floor:
+def rtol_floor(flow: Flow, problem: Problem) -> Floor:
     """By the dtype that a flow's problem computes in, and by the measured noise where it is more than that."""
-    precision = gradient_precision(problem, kinked=bool(kinks))
+    precision = gradient_precision(problem)
     finest = finest_rtol(dtype_name(problem.dtype))
     if not precision.own:
         finest = max(finest, _MARGIN * precision.noise * flow.amplification)
