@@ -10,7 +10,7 @@ from torch import Tensor
 from nm_ode.data.trees import flatten
 from nm_ode.loss.batching import A_FEW, spread_samples
 from nm_ode.loss.problem import Problem
-from nm_ode.results.checkpoints import digest
+from nm_ode.results.segments import digest
 
 
 def problem_identity(problem: Problem) -> dict[str, Any]:
