@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.arguments import all_finite, as_count, not_finite
+from nm_ode.arguments import all_finite, as_count, dtype_name, not_finite
 from nm_ode.errors import NmOdeError
 from nm_ode.loss.forward_passes import described
 
@@ -109,9 +109,7 @@ def no_scalar(loss: Any) -> str:
     if loss.ndim:
         return f"returns shape {tuple(loss.shape)}; it must return a scalar, as torch's losses do with reduction='mean'"
     if not loss.is_floating_point():
-        return (
-            f"returns {str(loss.dtype).removeprefix('torch.')}; it must return a real floating-point scalar"
-        )
+        return f"returns {dtype_name(loss.dtype)}; it must return a real floating-point scalar"
     return ""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nm_ode.arguments import dtype_name
 from nm_ode.loss.batching import A_FEW, first_samples
 from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.forward_passes import around_modules
@@ -152,7 +153,7 @@ class _Dtypes(TorchDispatchMode):
         self.coarsest = max(self.coarsest, eps)
         if eps > self._eps:
             where = self._inside[-1] if self._inside else "the loss"
-            self.found[f"{str(dtype).removeprefix('torch.')} in {where}"] = None
+            self.found[f"{dtype_name(dtype)} in {where}"] = None
 
     def _depends(self, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bridges import AUTO, EngineError, engine_names, require_limits, require_options
-from nm_ode.arguments import as_count, as_number, said
+from nm_ode.arguments import as_count, as_number, dtype_name, said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, StochasticModifiedFlow
 
@@ -35,7 +35,7 @@ class Options:
             span: from the first time to the last, once it is known.
         """
         values = {name: getattr(self, name) for name in (*_NUMBERS, *_COUNTS)}
-        require_limits(dtype=str(dtype).removeprefix("torch."), span=span, **values)
+        require_limits(dtype=dtype_name(dtype), span=span, **values)
 
     def within(self, **changes: Any) -> Options:
         """The same but for these."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges import AUTO, OdeProblem, OdeSolution
+from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
@@ -32,7 +33,7 @@ from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
-from nm_ode.solving.tolerances import dtype_name, rtol_floor, settled_rtol
+from nm_ode.solving.tolerances import rtol_floor, settled_rtol
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bridges import EngineError, default_rtol, finest_rtol
+from nm_ode.arguments import dtype_name
 from nm_ode.flows import Flow
 from nm_ode.loss import Problem
 from nm_ode.loss.precision import Precision, gradient_precision
@@ -74,8 +75,3 @@ def settled_rtol(rtol: float | None, floor: Floor, kinks: Sequence[str]) -> tupl
 
 def _of_dtype(dtype: torch.dtype) -> str:
     return f"the problem computes in {dtype_name(dtype)}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "float64"."""
-    return str(dtype).removeprefix("torch.")
