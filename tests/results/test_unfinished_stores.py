@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -173,3 +174,30 @@ def test_where_nothing_can_be_written_the_sentence_says_what_is_kept(tmp_path: P
     again = StoreWriter(tmp_path / "run.zarr", IDENTITY)
     xr.testing.assert_equal(again.read("discrete"), dataset())
     assert again.read("flows/gradient") is None
+
+
+def test_all_is_on_the_disk_before_it_is_in_place(tmp_path: Path, monkeypatch) -> None:
+    """What a power cut leaves is whole only if files are synced before they get the name under which they count."""
+    synced, renamed = set[int](), dict[str, int]()
+    rename, replace, fsync = Path.rename, os.replace, os.fsync
+
+    def watched(move, source, target) -> object:
+        inside = ".writing-" in str(
+            target
+        )  # where nothing counts yet, and where Zarr renames files of its own
+        for file in [] if inside else files_of(Path(source)) or [Path(source)]:
+            renamed[str(file)] = file.stat().st_ino
+            assert file.stat().st_ino in synced, f"{file} is not synced"
+        return move(source, target)
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", lambda source, target: watched(rename, source, target))
+    monkeypatch.setattr(os, "replace", lambda source, target: watched(replace, source, target))
+    writer = StoreWriter(tmp_path / "run.zarr", IDENTITY)
+    writer.write("discrete", dataset())
+    writer.finish(INFO)
+    assert len(renamed) > 10
