@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.loss import guards, randomness
+from nm_ode.loss import randomness
 from nm_ode.loss.batching import DeviceBatches
+from nm_ode.loss.bindings import require_own_parameters
 from nm_ode.loss.broadcasting import no_broadcast_targets
 from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
@@ -41,18 +42,18 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
             losses = [at.loss(batch)]
         with passes.one(repeated=True):
             loss = _loss_without_draws(at, objective, batch)
-            guards.refuse_other_model(loss, at.parameters)
+            require_own_parameters(loss, at.parameters)
         losses.append(loss.detach())
         for theta in _others(at):
             at.set(theta)
             try:
                 with passes.one(), torch.no_grad():
-                    at.loss(batch)
+                    _loss_without_draws(at, objective, batch)
             except EvaluationError:  # a theta at which it is not defined
                 continue
         at.set(at.theta)
         with torch.no_grad():
-            losses.append(at.loss(batches.batch(few)))
+            losses.append(_loss_without_draws(at, objective, batches.batch(few)))
         unread = passes.unread(lambda: list(at.loss_and_grad(batch)))
         _refuse_differences(losses)
         at.watch(unread)
@@ -106,8 +107,11 @@ def _loss_without_draws(at: Evaluation, objective: Objective, batch: Any) -> Ten
     drawn = randomness.draws(run, *_roots(at), objective)
     if drawn:
         where = randomness.module_that_draws(run, dict(at.roots))
+        whole = "the loss function" if isinstance(objective, Supervised) else "the objective"
+        if drawn[0] not in (generator.name for generator in randomness.generators(*_roots(at), objective)):
+            whole = f"the model or {whole}"  # no state shows where
         raise ProblemError(
-            f"the loss is random: {where or 'the objective'} draws from "
+            f"the loss is random: {where or whole} draws from "
             f"{' and '.join(drawn)}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
         )
     return losses[0]

@@ -80,7 +80,8 @@ def line(
     The point is off theta by a hundredth of each parameter's size, so that it is on no kink on which a start often is
     (biases of 0). Half of the direction is random, half goes with the gradient, entry by entry with a random factor, so
     that a gradient that is wrong in one layer does not pass for being small along the line. Entries in which the
-    gradient is 0 are left out: a padding row, say, which training does not move.
+    gradient is 0 are left out if others of their parameter have one: a padding row, say, which training does not move.
+    A parameter that has no gradient at all stays in, for it may be detached.
 
     Args:
         theta: shape (P,).
@@ -94,7 +95,8 @@ def line(
     sizes = scales(theta, layout)
     point = theta + 1e-2 * sizes * normal(theta, source)
     along = gradient(point)
-    random = torch.where(along != 0, normal(theta, source) * sizes, 0.0)
+    moved = torch.cat([((part != 0) | ~(part != 0).any()).reshape(-1) for part in layout.split(along)])
+    random = torch.where(moved, normal(theta, source) * sizes, 0.0)
     size = float(_norm(along))
     direction = random / (float(_norm(random)) or 1.0)
     if size:
