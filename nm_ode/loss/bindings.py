@@ -21,6 +21,12 @@ def require_own_parameters(loss: Tensor, parameters: list[nn.Parameter]) -> None
     Raises:
         ProblemError: it depends on none of `parameters`, on others besides, or its gradient cannot be computed.
     """
+    found = _gradient(loss, parameters) if loss.requires_grad else ()
+    if all(gradient is None for gradient in found):
+        raise ProblemError(
+            "the loss does not depend on the model's trainable parameters: evaluate the model that is passed to the "
+            "objective (a copy), not the one that it was made from, and with gradients switched on"
+        )
     ours = {id(parameter) for parameter in parameters}
     for node in nodes(loss):
         leaf = getattr(node, "variable", None)
@@ -30,12 +36,6 @@ def require_own_parameters(loss: Tensor, parameters: list[nn.Parameter]) -> None
                 "problem copies its model, so evaluate the model that is passed to the objective "
                 "(Problem.from_objective), not the one that it was made from"
             )
-    if loss.requires_grad and any(gradient is not None for gradient in _gradient(loss, parameters)):
-        return
-    raise ProblemError(
-        "the loss does not depend on the model's trainable parameters: evaluate the model that is passed to the "
-        "objective (a copy), not the one that it was made from, and with gradients switched on"
-    )
 
 
 def require_no_second_names(model: nn.Module, loss: object) -> None:
