@@ -49,7 +49,7 @@ def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
             raise TypeError
         if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and value.is_complex()):
             raise TypeError
-        if isinstance(value, np.complexfloating):
+        if isinstance(value, np.complexfloating) or value is np.ma.masked:
             raise TypeError
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -172,6 +172,7 @@ def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     refusal = error(f"{name} must be numbers (a tensor, an array, a list); {said(value)} was given")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple | range):
         raise refusal
+    require_unmasked(value, name, error=error)
     if isinstance(value, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in value):
         raise error(
             f"{name} is a list of tensors; give one tensor (torch.stack, or of a model's parameters "
@@ -186,6 +187,13 @@ def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     if array.dtype.kind not in "fiubc":
         raise refusal
     return tensor_of(array)
+
+
+def require_unmasked(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> None:
+    """Raises `error` for a masked array that masks values: what is under a mask would be taken for a number."""
+    masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:
+        raise error(f"{name} has {masked} masked values: fill them, or leave them out")
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
