@@ -89,20 +89,21 @@ def line(
     """
     source = torch.Generator().manual_seed(seed)
     factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    normal = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    other = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    every = float(_rms(theta)) or 1.0
-    scales = torch.cat(
-        [part.new_full(part.shape, float(_rms(part)) or every) for part in theta.split(list(sizes))]
-    )
-    point = theta + 1e-2 * scales * normal
-    along = gradient(point)
-    random = torch.where(along != 0, other * scales, 0.0)
+    point = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
+    direction = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
+    # In place: each of these is as large as theta.
+    every, parts = float(_rms(theta)) or 1.0, list(sizes)
+    for own, off, other in zip(theta.split(parts), point.split(parts), direction.split(parts), strict=True):
+        scale = float(_rms(own)) or every
+        off.mul_(1e-2 * scale)
+        other.mul_(scale)
+    along = gradient(point.add_(theta))
+    direction.masked_fill_(along == 0, 0.0)
     size = float(_norm(along))
-    direction = random / (float(_norm(random)) or 1.0)
+    direction.div_(float(_norm(direction)) or 1.0)
     if size:
-        direction = direction + along * (0.5 + factors) / size
-    return point, direction * (float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
+        direction.add_(factors.add_(0.5).mul_(along).div_(size))
+    return point, direction.mul_(float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
 
 
 def steps(rounding: float) -> tuple[float, ...]:
