@@ -137,7 +137,7 @@ class _Segment:
         return self.gradient.jumps_within(*narrow)
 
     def _theta(self, s: float) -> Tensor:
-        return self._problem.theta0 + (s - 0.5) * self._direction
+        return self._problem.theta0.add(self._direction, alpha=s - 0.5)
 
     def _units_at(self, s: float) -> list[Unit]:
         return _units(self._problem, self._theta(s), self._batch)

@@ -93,15 +93,19 @@ def line(
     source = torch.Generator("cpu").manual_seed(seed)
     factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
     sizes = scales(theta, layout)
-    point = theta + 1e-2 * sizes * normal(theta, source)
+    # In place: each of these is as large as theta.
+    point = normal(theta, source).mul_(sizes).mul_(1e-2).add_(theta)
+    direction = normal(theta, source).mul_(sizes)
+    del sizes
     along = gradient(point)
-    moved = torch.cat([((part != 0) | ~(part != 0).any()).reshape(-1) for part in layout.split(along)])
-    random = torch.where(moved, normal(theta, source) * sizes, 0.0)
+    for part, own in zip(layout.split(along), layout.split(direction), strict=True):
+        if bool(part.any()):
+            own.masked_fill_(part == 0, 0.0)
     size = float(_norm(along))
-    direction = random / (float(_norm(random)) or 1.0)
+    direction.div_(float(_norm(direction)) or 1.0)
     if size:
-        direction = direction + along * (0.5 + factors) / size
-    return point, direction * (float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
+        direction.add_(factors.add_(0.5).mul_(along).div_(size))
+    return point, direction.mul_(float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
 
 
 def steps(rounding: float) -> tuple[float, ...]:

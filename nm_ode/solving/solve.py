@@ -28,6 +28,7 @@ from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
+from nm_ode.solving.memory import let_go
 from nm_ode.solving.options import names, options, require_flow
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
@@ -209,6 +210,7 @@ def solve(
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
+    let_go(start)
     try:
         solution = kept.solve(ode, samples)
     except BaseException as error:
@@ -231,6 +233,7 @@ def solve(
         raise SolveError(f"{title}: {reason}", result)
     if not checked:
         return result
+    let_go(start)
     try:
         solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
         verdict = check_solution(field, kept, ode, solved)
