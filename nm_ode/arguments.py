@@ -49,7 +49,7 @@ def as_number(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
             raise TypeError
         if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and value.is_complex()):
             raise TypeError
-        if isinstance(value, np.complexfloating):
+        if isinstance(value, np.complexfloating) or value is np.ma.masked:
             raise TypeError
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -130,7 +130,7 @@ def as_dtype(dtype: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.dt
         raise error(f"dtype must be torch.float64 or torch.float32; {said(dtype)} was given")
     if given in (torch.float64, torch.float32):
         return given
-    name = str(given).removeprefix("torch.")
+    name = dtype_name(given)
     if given.is_floating_point:
         raise error(
             f"dtype {name} is too coarse: its rounding hides the errors that are to be measured; use float64 (or "
@@ -156,7 +156,7 @@ def as_device(device: Any, *, error: type[NmOdeError] = ArgumentError) -> torch.
     try:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as reason:
-        first = (str(reason).splitlines() or ["no reason given"])[0].partition(". ")[0]
+        first = first_line(reason).partition(". ")[0]
         raise error(f"device {str(found)!r} cannot be used on this machine ({first})") from None
     return found
 
@@ -172,6 +172,7 @@ def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     refusal = error(f"{name} must be numbers (a tensor, an array, a list); {said(value)} was given")
     if not hasattr(value, "__array__") and not isinstance(value, list | tuple | range):
         raise refusal
+    require_unmasked(value, name, error=error)
     if isinstance(value, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in value):
         raise error(
             f"{name} is a list of tensors; give one tensor (torch.stack, or of a model's parameters "
@@ -186,6 +187,13 @@ def as_tensor(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError)
     if array.dtype.kind not in "fiubc":
         raise refusal
     return tensor_of(array)
+
+
+def require_unmasked(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> None:
+    """Raises `error` for a masked array that masks values: what is under a mask would be taken for a number."""
+    masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
+    if masked:
+        raise error(f"{name} has {masked} masked values: fill them, or leave them out")
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
@@ -212,6 +220,16 @@ def outside_inference(tensor: Tensor) -> Tensor:
         return tensor.clone()
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float64"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def said(value: Any) -> str:
     """What was given, in a few words."""
     if isinstance(value, Tensor | np.ndarray):
@@ -219,7 +237,7 @@ def said(value: Any) -> str:
         layout = (
             f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
         )
-        return f"{kind} of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}{layout}"
+        return f"{kind} of shape {tuple(value.shape)} and dtype {dtype_name(value.dtype)}{layout}"
     if value is None or isinstance(value, str | bytes | bool | int | float | complex | np.generic):
         try:
             text = repr(value)

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from nm_ode.arguments import as_count, as_number, said
-from nm_ode.errors import ArgumentError
+from nm_ode.errors import ArgumentError, NmOdeError
 
 LARGEST = 2**63 - 1
 """The largest whole number that torch, NumPy and the store hold."""
@@ -48,14 +48,19 @@ def as_flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def as_path(value: Any, name: str) -> Path:
+def as_path(value: Any, name: str, *, error: type[NmOdeError] = ArgumentError) -> Path:
     """A path, or the text of one.
+
+    Args:
+        error: what is raised.
 
     Raises:
         ArgumentError: anything else.
     """
-    if not isinstance(value, str | Path) or "\0" in str(value):
-        raise ArgumentError(f"{name} must be a path; {said(value)} was given")
+    if not isinstance(value, str | Path):
+        raise error(f"{name} must be a path; {said(value)} was given")
+    if "\0" in str(value):
+        raise error(f"{name} must be a path; {said(str(value))} has a character that no path has")
     return Path(value)
 
 

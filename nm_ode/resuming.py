@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem, problem_identity
+from nm_ode.loss.randomness import generators
 from nm_ode.observers import Recording
+from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import in_part, packed, unpacked
 from nm_ode.optimizers import Optimizer, hyperparameters
 from nm_ode.optimizers.steppers import Stepper
 from nm_ode.results import TimeGrid
-from nm_ode.results.checkpoints import Checkpoint, CheckpointFile, Segment, digest
+from nm_ode.results.checkpoints import Checkpoint
+from nm_ode.results.segments import Segment, digest
 
 _AGREE = {torch.float64: 1e-9, torch.float32: 1e-4}  # one gradient by other threads or another build of torch
 
@@ -46,19 +46,14 @@ class KeptTraining:
         recording: Recording,
         states: dict[str, Tensor],
     ) -> None:
-        self._file: CheckpointFile | None = None
+        self._file: RecordingFile | None = None
         if checkpoint is None:
             return
         self._problem, self._grid, self._start = problem, grid, theta
-        self._stepper, self._recording, self._states = stepper, recording, states
+        self._stepper, self._states = stepper, states
         self._step, self._whole, self._saved, self._settle = 0, False, 0, _nothing
         self._probe: list[float] = []
-        self._generators = _generators()
-        try:
-            observers = recording.identity
-        except ArgumentError as error:
-            checkpoint.say(f"training: no checkpoint is kept: {error}")
-            return
+        self._generators = _states()  # that an observer may draw from
         belongs = {
             "kind": "training",
             "steps": grid.steps,
@@ -69,20 +64,20 @@ class KeptTraining:
             "saved steps": save_every,
             "start": digest(_array(theta), np.empty(0) if state is None else _array(state)),
             **problem_identity(problem),
-            "observers": observers,
         }
-        self._file = CheckpointFile(checkpoint, "training", belongs)
+        self._file = RecordingFile.of(checkpoint, "training", belongs, recording)
 
     def go_on(self) -> int:
         """The step from which to go on, all else being as it was before it; 0 if nothing was kept."""
         if self._file is None:
             return 0
         last: Segment | None = None
-        for segment in self._file.segments():
-            if last is None and not self._is_of_this_loss(segment.facts["probe"]):
-                self._file.refuse("what was kept is of another loss, or of other data")
-                return 0
-            self._take_rows(segment)
+        for segment in self._file.taken_up(
+            lambda first: self._is_of_this_loss(first.facts["probe"]),
+            "what was kept is of another loss, or of other data",
+        ):
+            if "initial_state" in segment.rows:
+                self._states["initial_state"] = torch.from_numpy(segment.rows["initial_state"][0])
             last = segment
         if last is None:
             return 0
@@ -90,8 +85,11 @@ class KeptTraining:
         self._stepper.restore(
             {name: torch.from_numpy(part) for name, part in in_part("stepper/", state).items()}
         )
-        self._recording.restore(facts["memory"], in_part("observers/", state))
-        _restore_generators(unpacked(facts["generators"], list(in_part("generators/", state).values())))
+        self._file.restore(last)
+        states = unpacked(facts["generators"], list(in_part("generators/", state).values()))
+        for generator in generators():
+            if generator.name in states:
+                generator.set(states[generator.name])
         self._step = self._saved = int(facts["step"])
         self._probe = list(facts["probe"])
         there, here = facts["made by"], _environment()
@@ -146,39 +144,27 @@ class KeptTraining:
 
     def _save(self) -> None:
         assert self._file is not None
-        try:
-            trees, remembered = self._recording.memory()
-        except ArgumentError as error:
-            self._file.give_up(str(error))
-            return
-        changed = {name: now for name, now in _generators().items() if not _same(now, self._generators[name])}
-        generators, arrays = packed(changed)
+        changed = {
+            one.name: one.get() for one in generators() if one.state() != self._generators.get(one.name)
+        }
+        drawn_from, arrays = packed(changed)
         facts = {
             "step": self._step,
             "probe": self._probe,
             "made by": _environment(),
-            "memory": trees,
-            "generators": generators,
+            "generators": drawn_from,
         }
         state = {
             **{f"stepper/{name}": _array(part) for name, part in self._stepper.snapshot().items()},
-            **{f"observers/{name}": part for name, part in remembered.items()},
             **{f"generators/{i}": part for i, part in enumerate(arrays)},
         }
-        if self._file.save(facts, state, self._rows):
+        if self._file.save_all(facts, state, self._rows):
             self._saved = self._step
 
     def _rows(self, all_of_them: bool) -> dict[str, np.ndarray]:
-        found = {f"observers/{k}": rows for k, rows in self._recording.rows(all_of_them=all_of_them).items()}
         if "initial_state" in self._states and (all_of_them or not self._saved):
-            found["initial_state"] = _array(self._states["initial_state"])[None]
-        return found
-
-    def _take_rows(self, segment: Segment) -> None:
-        rows = dict(segment.rows)
-        if "initial_state" in rows:
-            self._states["initial_state"] = torch.from_numpy(rows.pop("initial_state")[0])
-        self._recording.take_rows(in_part("observers/", rows))
+            return {"initial_state": _array(self._states["initial_state"])[None]}
+        return {}
 
     def _is_of_this_loss(self, probe: list[float]) -> bool:
         loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
@@ -189,41 +175,15 @@ class KeptTraining:
 
 def _probe(loss: Tensor, gradient: Tensor) -> list[float]:
     """A few numbers that another loss, model or batch does not have."""
-    norm = float(torch.linalg.vector_norm(gradient))
-    weights = torch.arange(gradient.numel(), device=gradient.device).remainder_(7).add_(1).to(gradient.dtype)
-    return [float(loss), norm, float(gradient.abs() @ weights)]
+    return [float(loss), *fingerprint(_array(gradient))]
 
 
 def _environment() -> dict[str, str]:
     return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads())}
 
 
-def _generators() -> dict[str, Any]:
-    """The states of the generators that an observer may draw from."""
-    found: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 (the global one is what an observer would draw from)
-        "random": random.getstate(),
-    }
-    if torch.cuda.is_initialized():
-        found["cuda"] = torch.cuda.get_rng_state_all()
-    return found
-
-
-def _restore_generators(states: Mapping[str, Any]) -> None:
-    setters: dict[str, Callable[[Any], object]] = {
-        "torch": torch.set_rng_state,
-        "numpy": np.random.set_state,
-        "random": random.setstate,
-        "cuda": torch.cuda.set_rng_state_all,
-    }
-    for name, state in states.items():
-        setters[name](state)
-
-
-def _same(one: Any, other: Any) -> bool:
-    (tree, arrays), (other_tree, others) = packed(one), packed(other)
-    return tree == other_tree and all(map(np.array_equal, arrays, others))
+def _states() -> dict[str, bytes]:
+    return {generator.name: generator.state() for generator in generators()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -241,6 +241,7 @@ def test_no_argument_of_a_problem_ends_in_another_ones_words(what: str, value: A
 
 
 @given(name=st.sampled_from(["loss", "grad", "sample_grads"]), theta=ANYTHING, samples=ANYTHING)
+@example(name="loss", theta=None, samples=np.float64)
 @settings(max_examples=120, deadline=None)
 def test_no_argument_of_a_method_ends_in_another_ones_words(name: str, theta: Any, samples: Any) -> None:
     problem = Problem(MODEL, F.mse_loss, (X, Y))

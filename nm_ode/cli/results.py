@@ -98,6 +98,8 @@ def _print_stability(tree: xr.DataTree) -> None:
 def _print_charges(tree: xr.DataTree) -> None:
     from nm_ode.comparison import law_infos, symmetry_summary
     from nm_ode.reporting.tables import law_table
+    from nm_ode.reporting.words import remark_sentences
+    from nm_ode.results import symmetries_info
 
     if "symmetries" not in tree.children:
         return
@@ -106,3 +108,5 @@ def _print_charges(tree: xr.DataTree) -> None:
         print_table(law_table(rows, law_infos(tree)))
     else:
         print_dim("No symmetry was found.")
+    for sentence in remark_sentences(symmetries_info(tree["symmetries"].to_dataset())):
+        print_sentence(sentence)

@@ -27,6 +27,7 @@ class Row:
     Attributes:
         name: of its group in the tree.
         step, time: of the last comparison; 0 where there is none.
+        solver_step: of a fixed-step method.
         solver_limited: is the solver's own error above a tenth of the flow's? None without a check.
         holds_from: see `comparison.defects.holds_from`; None where the one-step defects are not known.
     """
@@ -59,12 +60,14 @@ class Row:
     solver_error: float = math.nan
     solver_error_ratio: float = math.nan
     solver_limited: bool | None = None
+    solver_step: float | None = None
     holds_from: int | None = None
     engine_distances: tuple[EngineDistance, ...] = ()
     check_verdict: CheckVerdict | None = None
     rtol_floor: float | None = None
     gradient_noise: float | None = None
     coarse: tuple[str, ...] = ()
+    dtype: str | None = None
 
     @property
     def solved(self) -> bool:
@@ -102,4 +105,4 @@ def _row(name: str, flow: xr.Dataset, comparison: xr.Dataset | None) -> Row:
         values |= {key: last[key].item() for key in last.data_vars if key in _NAMES}
         values |= {"step": int(last["saved_step"]), "time": float(last["saved_time"])}
         values["holds_from"] = comparison_info(comparison).holds_from
-    return Row(name=name, **values)
+    return Row(name=name, solver_step=info.step, **values)

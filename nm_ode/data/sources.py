@@ -215,7 +215,7 @@ def samples_of(samples: Any, total: int) -> Samples:
         return None
     if isinstance(samples, slice):
         return _forward(samples, total)
-    if isinstance(samples, str | bytes | int) or not (
+    if isinstance(samples, str | bytes | int | type) or not (
         isinstance(samples, Tensor | list | tuple | range) or hasattr(samples, "__array__")
     ):
         raise _no_samples(said(samples))

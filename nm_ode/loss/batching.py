@@ -16,6 +16,19 @@ from nm_ode.loss.guards import ProblemError
 Reduction: TypeAlias = Literal["mean", "sum"]
 """How the loss over a batch comes from those over its samples."""
 
+A_FEW = 64
+"""So many samples are evaluated where a few are enough to know."""
+
+
+def first_samples(most: int, chunk_size: int | None = None) -> slice:
+    """The first ones, no more than are evaluated together."""
+    return slice(0, min(most, chunk_size or most))
+
+
+def spread_samples(n: int, count: int) -> Tensor:
+    """So many of n, evenly from the first to the last: what is sorted by label is met in all its parts."""
+    return torch.linspace(0, n - 1, min(count, n), dtype=torch.float64, device="cpu").round().long()
+
 
 class DeviceBatches:
     """Batches of a source on a device, floating-point leaves in one dtype.

@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import first_line
 from nm_ode.loss.derivatives import nodes
 from nm_ode.loss.explain import passes_through
 from nm_ode.loss.guards import ProblemError
@@ -64,14 +65,13 @@ def _gradient(loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | No
     except Exception as error:
         if passes_through(error):
             raise
-        text = (str(error).splitlines() or ["no reason given"])[0]
         remedy = (
             "call torch.utils.checkpoint with use_reentrant=False"
             if "use_reentrant" in str(error)
             else "look at the backward passes of its custom functions and hooks"
         )
         raise ProblemError(
-            f"the gradient of the loss could not be computed ({type(error).__name__}: {text}); {remedy}"
+            f"the gradient of the loss could not be computed ({type(error).__name__}: {first_line(error)}); {remedy}"
         ) from error
 
 

@@ -122,7 +122,7 @@ class Consistency:
             return at.loss_and_grad(batch)[1]
 
         with torch.enable_grad():
-            along = line(at.theta, [slot.size for slot in at.layout.slots], gradient)[2]
+            along = line(at.theta, at.layout, gradient)[2]
         names = [slot.name for slot in at.layout.slots if not bool(along[slot.slice].any())]
         return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
@@ -156,15 +156,14 @@ class Consistency:
             at.set(theta)
             return at.loss_and_grad(batch)[1]
 
-        sizes = [parameter.numel() for parameter in at.parameters]
         rounding = self._rounding(at, batch)
         if order == 1:
             verdicts = (
-                self._slope(at, batch, *line(at.theta, sizes, gradient, seed), rounding)
+                self._slope(at, batch, *line(at.theta, at.layout, gradient, seed), rounding)
                 for seed in range(_LINES)
             )
             return next((verdict for verdict in verdicts if verdict.differs), Verdict(False, 0.0))
-        point, direction, _ = line(at.theta, sizes, gradient)
+        point, direction, _ = line(at.theta, at.layout, gradient)
         parts = at.split(direction, "direction")
 
         def product(theta: Tensor) -> Tensor:

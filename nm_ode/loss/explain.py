@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nm_ode.arguments import dtype_name, first_line
 from nm_ode.data.trees import named_leaves
 from nm_ode.errors import NmOdeError
 from nm_ode.loss.guards import ProblemError
@@ -32,7 +33,7 @@ def failed(
         what: "the model" or "the loss".
         given: what the model gave to the loss, if it came so far.
     """
-    text = (str(error).splitlines() or ["no reason given"])[0]
+    text = first_line(error)
     reason = f"{type(error).__name__}: {text}"
     return EvaluationError(
         f"{what} could not be computed ({reason}); {_hint(error, text, batch, dtype, given)}"
@@ -68,7 +69,7 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
             "or a model and a loss that take complex ones"
         )
     if any(word in text for word in _DTYPES):
-        name = str(dtype).removeprefix("torch.")
+        name = dtype_name(dtype)
         return (
             f"parameters, buffers and floating-point data are {name} here ({seen}); tensors that the model or the "
             f"loss holds otherwise must be {name} too, and targets of the dtype that the loss asks for"
@@ -81,4 +82,4 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
 def _shape(leaf: Any) -> str:
     if not isinstance(leaf, Tensor):
         return type(leaf).__name__
-    return f"of shape {tuple(leaf.shape)}, {str(leaf.dtype).removeprefix('torch.')}"
+    return f"of shape {tuple(leaf.shape)}, {dtype_name(leaf.dtype)}"

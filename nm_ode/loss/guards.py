@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.arguments import all_finite, as_count, not_finite
+from nm_ode.arguments import all_finite, as_count, dtype_name, not_finite
 from nm_ode.errors import NmOdeError
+from nm_ode.loss.forward_passes import described
 
 
 class ProblemError(NmOdeError, ValueError):
@@ -114,9 +115,7 @@ def no_scalar(loss: Any) -> str:
     if loss.ndim:
         return f"returns shape {tuple(loss.shape)}; it must return a scalar, as torch's losses do with reduction='mean'"
     if not loss.is_floating_point():
-        return (
-            f"returns {str(loss.dtype).removeprefix('torch.')}; it must return a real floating-point scalar"
-        )
+        return f"returns {dtype_name(loss.dtype)}; it must return a real floating-point scalar"
     return ""
 
 
@@ -129,7 +128,7 @@ def refuse_randomness(model: nn.Module) -> None:
         rate = module.p if is_dropout else getattr(module, "dropout", 0.0)
         if isinstance(rate, float | int) and rate > 0:
             raise ProblemError(
-                f"module {name!r} ({type(module).__name__}) drops units at random with probability {rate}: "
+                f"{described(name, module)} drops units at random with probability {rate}: "
                 "a flow needs a deterministic loss; call model.eval(), or set the probability to 0"
             )
 
@@ -139,7 +138,7 @@ def refuse_renormalisation(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
             raise ProblemError(
-                f"module {name!r} ({type(module).__name__}) rescales its weights in the forward pass, so the loss "
+                f"{described(name, module)} rescales its weights in the forward pass, so the loss "
                 "is no function of theta; leave max_norm out"
             )
 
@@ -151,8 +150,7 @@ def refuse_batch_statistics(model: nn.Module, consequence: str, remedy: str) -> 
             module.training or module.running_mean is None
         ):
             raise ProblemError(
-                f"module {name!r} ({type(module).__name__}) takes its statistics from the batch, so {consequence}; "
-                f"{remedy}"
+                f"{described(name, module)} takes its statistics from the batch, so {consequence}; {remedy}"
             )
 
 

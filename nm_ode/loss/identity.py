@@ -5,26 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nm_ode.data.trees import flatten
+from nm_ode.loss.batching import A_FEW, spread_samples
 from nm_ode.loss.problem import Problem
-from nm_ode.results.checkpoints import digest
-
-_SAMPLES = 64
+from nm_ode.results.segments import digest
 
 
 def problem_identity(problem: Problem) -> dict[str, Any]:
     """Parameters, dtype, device and some of the samples, as JSON has it; the loss is known by its values alone."""
     count = problem.n_samples
-    chosen = torch.tensor(
-        sorted(
-            {int(i) for i in np.linspace(0, count - 1, min(count, _SAMPLES, problem.chunk_size or count))}
-        ),
-        device="cpu",
-    )
-    leaves, _ = flatten(problem.batch(chosen))
+    some = spread_samples(count, min(A_FEW, problem.chunk_size or A_FEW))
+    leaves, _ = flatten(problem.batch(some))
     arrays = [_numbers(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
     return {
         "parameters": [[slot.name, list(slot.shape), slot.start] for slot in problem.layout.slots],

@@ -12,6 +12,7 @@ from torch import Tensor
 _POINTS = 33  # on the segment, at first
 _TRIED = 6  # intervals that are gone in on
 _CONTRAST = 20.0  # times what changes beside it
+_ALIKE = 0.1  # of the smallest jump: by which the changes in two halves may differ where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,8 @@ class Segment:
         changes, _ = self._changes(points)
         if not all(map(math.isfinite, changes)):
             return False
-        return any(self.jumps_within(*self._narrowed(points[i], points[i + 1])) for i in _suspects(changes))
+        narrowed = (self._narrowed(points[i], points[i + 1]) for i in _suspects(changes))
+        return any(interval is not None and self.jumps_within(*interval) for interval in narrowed)
 
     def _changes(self, points: Sequence[float]) -> tuple[list[float], float]:
         """How much the gradient changes from point to point, and its largest norm; two gradients are kept at a time."""
@@ -59,13 +61,23 @@ class Segment:
             scale, last = max(scale, float(here.norm())), here
         return changes, scale
 
-    def _narrowed(self, left: float, right: float) -> tuple[float, float]:
-        """The half with the larger change, again and again."""
+    def _narrowed(self, left: float, right: float) -> tuple[float, float] | None:
+        """The half with the larger change, again and again; None once both change alike, as no jump lets them.
+
+        Twice in succession, for jumps in both halves may be alike.
+        """
         at_left, at_right = self.gradient(left), self.gradient(right)
+        small = _ALIKE * _smallest_jump(self.eps) * float(at_left.norm())
+        alike = 0
         while right - left > self.narrowest:
             middle = (left + right) / 2
             here = self.gradient(middle)
-            if (here - at_left).norm() >= (at_right - here).norm():
+            before, after = here - at_left, at_right - here
+            goes_left = before.norm() >= after.norm()
+            alike = alike + 1 if float(after.sub_(before).norm()) < small else 0
+            if alike == 2:
+                return None
+            if goes_left:
                 right, at_right = middle, here
             else:
                 left, at_left = middle, here

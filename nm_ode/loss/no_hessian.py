@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import first_line
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.suspects import handmade, place_of
 
@@ -20,6 +21,7 @@ _MISSING = re.compile(
     r"derivative for '?(?:aten::)?(?P<operation>\w+)'? is not implemented"
     r"|once_differentiable|double backward|doesn't support double|automatic differentiation|create_graph"
 )
+_BACKWARD = re.compile(r"(_dense|_per_sample_weights)?_backward(_data)?$")
 
 
 class NoSecondDerivative(ProblemError):  # noqa: N818 (what is missing, not what is broken)
@@ -40,16 +42,25 @@ def explained(model: nn.Module, evaluate: Callable[[], Tensor]) -> Iterator[None
     try:
         yield
     except (RuntimeError, NotImplementedError) as error:
-        missing = _MISSING.search(str(error))
-        if missing is None or isinstance(error, torch.OutOfMemoryError):
+        operation = without_derivative(error)
+        if operation is None:
             raise
-        raise NoSecondDerivative(_sentence(model, evaluate, missing["operation"], error)) from error
+        raise NoSecondDerivative(_sentence(model, evaluate, operation, error)) from error
 
 
-def _sentence(
-    model: nn.Module, evaluate: Callable[[], Tensor], operation: str | None, error: BaseException
-) -> str:
-    if operation is None:
+def without_derivative(error: Exception) -> str | None:
+    """The operation of torch whose derivative an error says is missing; "" for one of another library or the user's.
+
+    None if the error is about something else.
+    """
+    missing = _MISSING.search(str(error))
+    if missing is None or isinstance(error, torch.OutOfMemoryError):
+        return None
+    return _BACKWARD.sub("", (missing["operation"] or "").strip("_"))
+
+
+def _sentence(model: nn.Module, evaluate: Callable[[], Tensor], operation: str, error: BaseException) -> str:
+    if not operation:
         names: list[str] = []
 
         def custom(node: Any) -> str | None:
@@ -58,10 +69,9 @@ def _sentence(
             return name
 
         place = place_of(model, evaluate, custom)
-        what = names[0] if names else f"an operation ({str(error).splitlines()[0]})"
+        what = names[0] if names else f"an operation ({first_line(error)})"
     else:
-        short = re.sub(r"(_dense|_per_sample_weights)?_backward(_data)?$", "", operation.strip("_"))
-        what, plain = f"torch's operation {short}", short.replace("_", "")
+        what, plain = f"torch's operation {operation}", operation.replace("_", "")
 
         def same(node: Any) -> str | None:
             name = re.sub(r"Backward\d*$", "", node.name()).lower()

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from nm_ode.data.sources import Samples
+from nm_ode.loss.batching import spread_samples
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.jumps import Segment, crossing
 from nm_ode.loss.kinked_operations import COMPARISON, GUARD, Operations, Unit
+from nm_ode.loss.once import once_per_problem
 from nm_ode.loss.problem import Problem
 
 UNNAMED = "an operation whose gradient jumps"
@@ -29,9 +31,8 @@ _POINTS = 17  # at which sides are looked at
 _CROSSINGS = 6  # at which the gradient is looked at
 _LENGTH = 2.0  # of the segment, relative to each parameter tensor's entries
 
-_known: WeakKeyDictionary[Problem, tuple[str, ...]] = WeakKeyDictionary()
 
-
+@once_per_problem
 def kinks(problem: Problem) -> tuple[str, ...]:
     """Operations between theta and the loss whose derivative jumps, as readable names; () if smooth.
 
@@ -41,9 +42,18 @@ def kinks(problem: Problem) -> tuple[str, ...]:
     (`UNNAMED`). Operations with a continuous first derivative (ELU, Huber loss) are smooth, and so are kinks that only
     what does not depend on theta passes. Where no gradient can be taken along the segment, the names alone decide.
     """
-    if problem not in _known:
-        _known[problem] = _measured(problem)
-    return _known[problem]
+    samples, names = _few_samples(problem)
+    try:
+        segment = _Segment(problem, samples, seed=0)
+        jumps = {name: segment.jumps(name) for name in names}
+        unmet = [name for name, jump in jumps.items() if jump is None]
+        if unmet:
+            another = _Segment(problem, samples, seed=1)
+            jumps |= {name: another.jumps(name) for name in unmet}
+        found = [name for name in names if jumps[name] or (jumps[name] is None and name not in _HARMLESS)]
+        return tuple(found) if found or not segment.gradient.has_jump else (UNNAMED,)
+    except (ArithmeticError, ValueError, RuntimeError):  # a model that is not defined everywhere
+        return tuple(name for name in names if name not in _HARMLESS)
 
 
 def sides(problem: Problem, theta: Tensor, names: Collection[str] | None = None) -> list[Tensor]:
@@ -80,28 +90,11 @@ def _units(problem: Problem, theta: Tensor, batch: object) -> list[Unit]:
     return operations.units
 
 
-def _measured(problem: Problem) -> tuple[str, ...]:
-    samples, names = _few_samples(problem)
-    try:
-        segment = _Segment(problem, samples, seed=0)
-        jumps = {name: segment.jumps(name) for name in names}
-        unmet = [name for name, jump in jumps.items() if jump is None]
-        if unmet:
-            another = _Segment(problem, samples, seed=1)
-            jumps |= {name: another.jumps(name) for name in unmet}
-        found = [name for name in names if jumps[name] or (jumps[name] is None and name not in _HARMLESS)]
-        return tuple(found) if found or not segment.gradient.has_jump else (UNNAMED,)
-    except (ArithmeticError, ValueError, RuntimeError):  # a model that is not defined everywhere
-        return tuple(name for name in names if name not in _HARMLESS)
-
-
 def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
     """On which to measure, and the operations that their loss goes through."""
     few, most = _SAMPLES
     count = min(max(few, problem.n_samples // _CHEAP), most, problem.n_samples)
-    some = torch.linspace(
-        0, problem.n_samples - 1, min(count, problem.chunk_size or count), device="cpu"
-    ).long()
+    some = spread_samples(problem.n_samples, min(count, problem.chunk_size or count))
 
     def names(samples: Samples) -> list[str]:
         return sorted({unit.name for unit in _units(problem, problem.theta0, problem.batch(samples))})
@@ -117,7 +110,7 @@ class _Segment:
 
     def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
         self._problem, self._batch = problem, problem.batch(samples)
-        self._direction = _direction(problem, seed)
+        self._direction = _LENGTH * normal(problem.theta0, seed).mul_(scales(problem.theta0, problem.layout))
         eps = torch.finfo(problem.dtype).eps
         self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
 
@@ -144,7 +137,7 @@ class _Segment:
         return self.gradient.jumps_within(*narrow)
 
     def _theta(self, s: float) -> Tensor:
-        return self._problem.theta0 + (s - 0.5) * self._direction
+        return self._problem.theta0.add(self._direction, alpha=s - 0.5)
 
     def _units_at(self, s: float) -> list[Unit]:
         return _units(self._problem, self._theta(s), self._batch)
@@ -156,15 +149,3 @@ def _sides_of(name: str, units: Sequence[Unit]) -> tuple[bytes, ...] | None:
     if None in found:
         return None
     return tuple(side.cpu().numpy().tobytes() for side in found if side is not None)
-
-
-def _direction(problem: Problem, seed: int) -> Tensor:
-    """Random, each parameter tensor's entries by its own size, or by that of all where it is zero."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    normal = torch.randn(problem.layout.size, generator=generator, dtype=torch.float64, device="cpu")
-    direction = normal.to(problem.theta0)
-    overall = problem.theta0.square().mean().sqrt()
-    for own, part in zip(problem.layout.split(problem.theta0), problem.layout.split(direction), strict=True):
-        size = own.square().mean().sqrt()
-        part.mul_(torch.where(size > 0, size, overall if overall > 0 else torch.ones_like(overall)))
-    return direction.mul_(_LENGTH)

@@ -9,20 +9,22 @@ short segment after differences have taken out all that is smooth (Moré & Wild 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nm_ode.arguments import dtype_name
+from nm_ode.loss.batching import A_FEW, first_samples
+from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.forward_passes import around_modules
+from nm_ode.loss.nonsmooth import kinks
+from nm_ode.loss.once import once_per_problem
 from nm_ode.loss.problem import Problem
 
-_SAMPLES = slice(0, 64)
 _ORDERS = range(2, 5)  # of the differences
 _STEP = 1e-9  # relative to theta: so short that no kink is likely to lie in a segment, and eps/step a good derivative
 _ENTRIES = 100_000  # of the gradient that are looked at
@@ -37,7 +39,8 @@ class Precision:
     Attributes:
         noise: 2-norm of the gradient's rounding noise, relative to the gradient or to the change that theta's own size
             makes in it, whichever is larger.
-        coarse: where what is computed from theta is of a coarser dtype than the problem's, "float32 in '1' (RMSNorm)".
+        coarse: where what is computed from theta is of a coarser dtype than the problem's: "float32 in module '1'
+            (RMSNorm)".
         own: the noise is that of the problem's own dtype, and nothing out of the ordinary.
     """
 
@@ -46,28 +49,18 @@ class Precision:
     own: bool = True
 
     def words(self) -> str:
-        """ "the gradient's rounding noise is 9e-09 of its size (float32 in '1' (RMSNorm))"."""
+        """ "the gradient's rounding noise is 9e-09 of its size (float32 in module '1' (RMSNorm))"."""
         where = f" ({', '.join(self.coarse)})" if self.coarse else ""
         return f"the gradient's rounding noise is {self.noise:.0e} of its size{where}"
 
 
-_MEASURED: WeakKeyDictionary[Problem, Precision] = WeakKeyDictionary()
-
-
-def gradient_precision(problem: Problem, *, kinked: bool) -> Precision:
+@once_per_problem
+def gradient_precision(problem: Problem) -> Precision:
     """The rounding noise of ∇L at theta0, on a few samples; measured once for a problem.
 
-    Seven to thirty gradients over at most 64 samples, and one forward pass that looks at the dtypes inside.
-
-    Args:
-        kinked: does the gradient jump? In float32 a jump cannot be told from rounding: then the dtypes alone count.
+    Seven to thirty gradients over at most 64 samples, and one forward pass that looks at the dtypes inside. Where the
+    gradient jumps (`kinks`) and is in float32, a jump cannot be told from rounding: then the dtypes alone count.
     """
-    if problem not in _MEASURED:
-        _MEASURED[problem] = _measured(problem, kinked)
-    return _MEASURED[problem]
-
-
-def _measured(problem: Problem, kinked: bool) -> Precision:
     eps = torch.finfo(problem.dtype).eps
     coarsest, coarse = _coarse_dtypes(problem)
     if coarsest > eps:
@@ -76,7 +69,7 @@ def _measured(problem: Problem, kinked: bool) -> Precision:
         if not noise <= _OWN * eps:
             return Precision(noise, coarse, own=False)
     step = _STEP if problem.dtype == torch.float64 else eps
-    if kinked and problem.dtype != torch.float64:
+    if problem.dtype != torch.float64 and kinks(problem):
         return Precision(eps)
     noise = _noise(problem, step, seed=0)
     if noise <= _OWN * eps:
@@ -92,13 +85,14 @@ def _measured(problem: Problem, kinked: bool) -> Precision:
 def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) -> float:
     """Along a segment of random direction, in steps of `step` times theta; 0 where nothing can be measured."""
     points = orders.stop + 2
+    samples = first_samples(A_FEW)
     theta = problem.theta0.double()
-    direction = _direction(problem, theta, seed)
+    direction = normal(theta, seed).mul_(scales(theta, problem.layout))
     at = (theta.add(direction, alpha=step * (1 + i)) for i in range(points))
     every = 1 + len(theta) // _ENTRIES
     # Copies: views would hold every gradient whole.
     gradients = torch.stack(
-        [problem.grad(point.to(problem.theta0), _SAMPLES)[::every].clone().double() for point in at]
+        [problem.grad(point.to(problem.theta0), samples)[::every].clone().double() for point in at]
     )
     scale = max(
         float(gradients[0].norm()), float((gradients[-1] - gradients[0]).norm()) / ((points - 1) * step)
@@ -115,22 +109,10 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
     return min(found)
 
 
-def _direction(problem: Problem, theta: Tensor, seed: int) -> Tensor:
-    """Random, in each parameter of its own size; one that is zero has the size of the smallest that is not."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    random = torch.randn(theta.shape, dtype=theta.dtype, generator=generator, device="cpu").to(theta.device)
-    sizes = [float(part.square().mean().sqrt()) for part in problem.layout.split(theta)]
-    smallest = min((size for size in sizes if size > 0), default=1.0)
-    parts = problem.layout.split(random)
-    return torch.cat(
-        [(part * (size or smallest)).reshape(-1) for part, size in zip(parts, sizes, strict=True)]
-    )
-
-
 def _coarse_dtypes(problem: Problem) -> tuple[float, tuple[str, ...]]:
     """The rounding of the coarsest dtype that what depends on theta passes through, and where such dtypes occur."""
     looking = _Dtypes(problem.theta0, torch.finfo(problem.dtype).eps)
-    with looking.in_modules_of(problem.model), looking:
+    with around_modules(problem.model.named_modules(), looking.enter, looking.leave), looking:
         problem.loss_graph()
     return looking.coarsest, tuple(looking.found)
 
@@ -144,6 +126,14 @@ class _Dtypes(TorchDispatchMode):
         self._eps, self._inside = eps, list[str]()
         self._alive = [theta]  # so that no memory is used twice
         self._from_theta = {_memory(theta)}
+
+    def enter(self, module: str) -> None:
+        """A module's forward pass begins."""
+        self._inside.append(module)
+
+    def leave(self, *_: Any) -> None:
+        """It ends."""
+        self._inside.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         depends = any(self._depends(leaf) for leaf in pytree.tree_leaves((args, kwargs)))
@@ -163,30 +153,10 @@ class _Dtypes(TorchDispatchMode):
         self.coarsest = max(self.coarsest, eps)
         if eps > self._eps:
             where = self._inside[-1] if self._inside else "the loss"
-            self.found[f"{str(dtype).removeprefix('torch.')} in {where}"] = None
+            self.found[f"{dtype_name(dtype)} in {where}"] = None
 
     def _depends(self, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta
-
-    @contextmanager
-    def in_modules_of(self, model: nn.Module) -> Iterator[None]:
-        """Inside, it is known which module computes."""
-        hooks = []
-        for name, module in model.named_modules():
-            label = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
-
-            def enter(_module: nn.Module, _args: Any, label: str = label) -> None:
-                self._inside.append(label)
-
-            def leave(_module: nn.Module, _args: Any, _made: Any) -> None:
-                self._inside.pop()
-
-            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 def _memory(tensor: Tensor) -> int | None:

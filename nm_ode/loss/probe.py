@@ -12,6 +12,7 @@ from nm_ode.loss import randomness
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.bindings import require_own_parameters
 from nm_ode.loss.broadcasting import no_broadcast_targets
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.loss.finite import close, require_finite_data
@@ -19,9 +20,6 @@ from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.labels import ignored_label, require_labels
 from nm_ode.loss.objective import Objective, Supervised, require_pair
 from nm_ode.loss.purity import Passes
-
-SAMPLES = 64
-"""So many are evaluated where one forward pass is enough to know."""
 
 
 def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few: slice) -> None:
@@ -47,7 +45,7 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
             loss = _loss_without_draws(at, objective, batch, watched)
             require_own_parameters(loss, at.parameters)
         losses.append(loss.detach())
-        for theta in _others(at.theta):
+        for theta in _others(at):
             at.set(theta)
             try:
                 with passes.one(), torch.no_grad():
@@ -116,19 +114,16 @@ def _loss_without_draws(
         if drawn[0] not in (generator.name for generator in watched):
             whole = f"the model or {whole}"  # no state shows where
         raise ProblemError(
-            f"the loss is random: {f'module {where}' if where else whole} draws from "
+            f"the loss is random: {where or whole} draws from "
             f"{' and '.join(drawn)}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
         )
     return losses[0]
 
 
-def _others(theta: Tensor) -> Iterator[Tensor]:
+def _others(at: Evaluation) -> Iterator[Tensor]:
     """Places where a model may do what it does not do at its start: a larger theta, and one of another direction."""
-    yield 3 * theta
-    noise = torch.randn(
-        theta.shape, generator=torch.Generator("cpu").manual_seed(0), dtype=theta.dtype, device="cpu"
-    )
-    yield noise.to(theta.device) * theta.square().mean().sqrt().clamp(min=0.1) + theta
+    yield 3 * at.theta
+    yield at.theta + normal(at.theta, 0) * scales(at.theta, at.layout).clamp(min=0.1)
 
 
 def _refuse_differences(losses: list[Tensor]) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from nm_ode.arguments import as_device, as_dtype, as_real, as_tensor
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
-from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
 from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
 from nm_ode.loss.placing import copied, placed
-from nm_ode.loss.probe import SAMPLES, first_look
+from nm_ode.loss.probe import first_look
 from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
@@ -148,8 +148,8 @@ class Problem:
         self._at = Evaluation(self.model, objective)
         self.layout, self.theta0 = self._at.layout, self._at.theta
         self._vectorised = Vectorised(self.model, objective, self.layout)
-        first_look(self._at, objective, batches, slice(0, min(SAMPLES, chunk_size or SAMPLES)))
-        some = partial(batches.batch, slice(0, min(_TESTED, chunk_size or _TESTED)))
+        first_look(self._at, objective, batches, first_samples(A_FEW, chunk_size))
+        some = partial(batches.batch, first_samples(_TESTED, chunk_size))
         self._consistency = Consistency(self._at, self.model, objective, some)
         if chunk_size is not None and chunk_size < self.n_samples:
             batches.reduction = self._chunked_reduction(chunk_size)
@@ -331,7 +331,7 @@ class Problem:
     @in_own_modes
     def loss_graph(self) -> Tensor:
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
-        return self.loss_on(self.theta0, self.batch(slice(0, min(SAMPLES, self.chunk_size or SAMPLES))))
+        return self.loss_on(self.theta0, self.batch(first_samples(A_FEW, self.chunk_size)))
 
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from nm_ode.loss.forward_passes import described
 from nm_ode.loss.guards import ProblemError
 
 Root = tuple[str, nn.Module]
@@ -46,19 +47,19 @@ def cells_of(roots: Iterable[Root]) -> list[Cell]:
             if id(module) in seen:
                 continue
             seen.add(id(module))
-            place = f"{(prefix + name) or 'the model'!r} ({type(module).__name__})"
+            place = described(prefix + name, module)
             found += [
-                Cell(f"module {place}", "parameter", module._parameters, key)
+                Cell(place, "parameter", module._parameters, key)
                 for key, value in module._parameters.items()
                 if value is not None
             ]
             found += [
-                Cell(f"module {place}", "buffer", module._buffers, key)
+                Cell(place, "buffer", module._buffers, key)
                 for key, value in module._buffers.items()
                 if value is not None
             ]
             attributes += [
-                Cell(f"module {place}", "attribute", module.__dict__, key)
+                Cell(place, "attribute", module.__dict__, key)
                 for key, value in module.__dict__.items()
                 if key != "training" and isinstance(value, Tensor | bool | int | float | complex)
             ]

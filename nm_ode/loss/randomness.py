@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.loss.draws import Numbers, entropy
+from nm_ode.loss.forward_passes import around_modules
 from nm_ode.loss.reachable import reachable
 
 
@@ -91,29 +92,26 @@ def _differing(run: Callable[[], object], numbers: Numbers) -> list[str]:
 
 
 def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module]) -> str | None:
-    """The innermost module in whose forward numbers are drawn, as "'1.drop' (Drop)"; None if it is none."""
+    """The innermost module in whose forward numbers are drawn, as "module '1.drop' (Drop)"; None if it is none."""
     watched = generators(*roots.values())
-    handles, found = [], list[str]()
     entered: list[list[bytes]] = []
+    found: list[str] = []
 
-    def before(*_: Any) -> None:
+    def enter(_: str) -> None:
         entered.append([generator.state() for generator in watched])
 
-    def after(name: str, module: nn.Module, *_: Any) -> None:
+    def leave(words: str, *_: Any) -> None:
         if entered and entered.pop() != [generator.state() for generator in watched]:
-            found.append(f"{name or 'the model'!r} ({type(module).__name__})")
+            found.append(words)
 
-    for prefix, root in roots.items():
-        for name, module in root.named_modules():
-            if prefix and not name:  # the loss or objective as a whole
-                continue
-            handles.append(module.register_forward_pre_hook(before))
-            handles.append(module.register_forward_hook(functools.partial(after, prefix + name)))
-    try:
+    named = (
+        (prefix + name, part)
+        for prefix, root in roots.items()
+        for name, part in root.named_modules()
+        if name or not prefix  # the loss or objective as a whole is none
+    )
+    with around_modules(named, enter, leave):
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
     return found[0] if found else None
 
 

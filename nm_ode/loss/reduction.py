@@ -8,17 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
+from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 
 _LOOKED_AT = 8  # chunks of data that are not in memory
-_FEW = 64  # samples on which gradients are looked at
-_AWAY = (
-    0.1,
-    0.01,
-    0.001,
-)  # of an entry and the root mean square: how far to look, as long as the loss is finite
+_AWAY = (0.1, 0.01, 0.001)  # of an entry and its scale: how far to look, as long as the loss is finite
 _ROUNDINGS = 1e4  # that a loss's agreement may miss
 _GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # that a gradient's may, over the largest norm
 
@@ -91,10 +87,7 @@ class _Measurement:
     def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
         self._batches, self._at = batches, at
         theta = at.theta
-        generator = torch.Generator("cpu").manual_seed(0)
-        normal = torch.randn(len(theta), generator=generator, dtype=torch.float64, device="cpu").to(theta)
-        size = theta.square().mean().sqrt()
-        self._direction = normal * (theta.abs() + size + (size == 0))
+        self._direction = normal(theta, 0) * (theta.abs() + scales(theta, at.layout))
         far = (theta + share * self._direction for share in _AWAY)
         self.away = next((point for point in far if self._loss(point, few).isfinite()), theta)
         self._possible: list[Reduction] = ["mean", "sum"]
@@ -162,7 +155,7 @@ def _size(value: Tensor) -> float:
 
 def _few(n: int, chunk_size: int) -> Iterator[Tensor]:
     """Samples in an order by chance: twice as many as are evaluated together, or all."""
-    size = min(max(chunk_size, 2), _FEW, n)
+    size = min(max(chunk_size, 2), A_FEW, n)
     order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     yield order[:size]
     if n >= 2 * size:
@@ -173,7 +166,7 @@ def _chunks(n: int, chunk_size: int, *, all_of_them: bool) -> Iterator[Tensor]:
     size = min(max(chunk_size, 2), n)
     starts = list(range(0, n - 1, size))
     if not all_of_them and len(starts) > _LOOKED_AT:
-        starts = [starts[round(i * (len(starts) - 1) / (_LOOKED_AT - 1))] for i in range(_LOOKED_AT)]
+        starts = [starts[i] for i in spread_samples(len(starts), _LOOKED_AT)]
     yield from (torch.arange(start, min(start + size, n), device="cpu") for start in starts)
     if len(starts) > 1:
-        yield torch.linspace(0, n - 1, size, dtype=torch.float64, device="cpu").round().long()
+        yield spread_samples(n, size)

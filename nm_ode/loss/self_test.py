@@ -9,6 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from nm_ode.loss.directions import normal, scales
+from nm_ode.parameters import Layout
+
 _AGREES = 1e-5  # relative
 _FINE = 1e-10  # rounding: that of float64
 _CONVERGED = 1e-2  # relative: differences that vary by more, or whose rounding is more, say nothing
@@ -70,7 +73,7 @@ def compare(
 
 
 def line(
-    theta: Tensor, sizes: Sequence[int], gradient: Callable[[Tensor], Tensor], seed: int = 0
+    theta: Tensor, layout: Layout, gradient: Callable[[Tensor], Tensor], seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A point near theta and a direction of the point's size, both the same at every call with one seed.
 
@@ -82,29 +85,27 @@ def line(
 
     Args:
         theta: shape (P,).
-        sizes: of the parameters, which lie in theta one after the other.
         gradient: at a point.
 
     Returns:
         The point, the direction and the gradient at the point, shape (P,).
     """
-    source = torch.Generator().manual_seed(seed)
+    source = torch.Generator("cpu").manual_seed(seed)
     factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    normal = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    other = torch.randn(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    every = float(_rms(theta)) or 1.0
-    scales = torch.cat(
-        [part.new_full(part.shape, float(_rms(part)) or every) for part in theta.split(list(sizes))]
-    )
-    point = theta + 1e-2 * scales * normal
+    sizes = scales(theta, layout)
+    # In place: each of these is as large as theta.
+    point = normal(theta, source).mul_(sizes).mul_(1e-2).add_(theta)
+    direction = normal(theta, source).mul_(sizes)
+    del sizes
     along = gradient(point)
-    moved = [(part != 0) | ~(part != 0).any() for part in along.split(list(sizes))]
-    random = torch.where(torch.cat(moved), other * scales, 0.0)
+    for part, own in zip(layout.split(along), layout.split(direction), strict=True):
+        if bool(part.any()):
+            own.masked_fill_(part == 0, 0.0)
     size = float(_norm(along))
-    direction = random / (float(_norm(random)) or 1.0)
+    direction.div_(float(_norm(direction)) or 1.0)
     if size:
-        direction = direction + along * (0.5 + factors) / size
-    return point, direction * (float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
+        direction.add_(factors.add_(0.5).mul_(along).div_(size))
+    return point, direction.mul_(float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
 
 
 def steps(rounding: float) -> tuple[float, ...]:
@@ -120,8 +121,3 @@ def steps(rounding: float) -> tuple[float, ...]:
 def _norm(tensor: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(tensor.double())
     return norm
-
-
-def _rms(tensor: Tensor) -> Tensor:
-    size: Tensor = _norm(tensor) / max(tensor.numel(), 1) ** 0.5
-    return size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from nm_ode.loss.derivatives import nodes
+from nm_ode.loss.forward_passes import around_modules, described
 
 _LOSS, _BLOCK = "the loss function", "a block without gradients"
 
@@ -32,9 +33,9 @@ def suspects(model: nn.Module, evaluate: Callable[[], Tensor]) -> tuple[str, ...
         walk.look(evaluate(), (), _LOSS)
     for name, module in model.named_modules():
         if module._backward_hooks or module._backward_pre_hooks:
-            report("a hook on gradients", _words(name, module))
+            report("a hook on gradients", described(name, module))
         if getattr(module, "scale_grad_by_freq", False):
-            report("gradients scaled by frequency", _words(name, module))
+            report("gradients scaled by frequency", described(name, module))
     if any(name != _BLOCK for names in found.values() for name in names):
         for names in found.values():
             names.pop(_BLOCK, None)  # a custom function's forward pass is one
@@ -72,10 +73,12 @@ class _Walk:
         report: Callable[[str, str], Any],
         wanted: Callable[[Any], str | None],
     ) -> None:
-        self._model, self._report, self._wanted = model, report, wanted
+        self._report, self._wanted = report, wanted
         self._seen: set[Any] = set()
         self._inside: list[str] = []
-        self._stack = ExitStack()
+        self._hooks: AbstractContextManager[None] = around_modules(
+            model.named_modules(), self._inside.append, self._leave
+        )
 
     @property
     def place(self) -> str:
@@ -83,22 +86,15 @@ class _Walk:
         return self._inside[-1] if self._inside else _LOSS
 
     def __enter__(self) -> _Walk:
-        for name, module in self._model.named_modules():
-            words = _words(name, module)
-
-            def before(_module: nn.Module, _args: Any, words: str = words) -> None:
-                self._inside.append(words)
-
-            def after(_module: nn.Module, args: Any, output: Any, words: str = words) -> None:
-                self._inside.pop()
-                self.look(output, args, words)
-
-            self._stack.callback(module.register_forward_pre_hook(before).remove)
-            self._stack.callback(module.register_forward_hook(after).remove)
+        self._hooks.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._hooks.__exit__(None, None, None)
+
+    def _leave(self, words: str, args: Any, output: Any) -> None:
+        self._inside.pop()
+        self.look(output, args, words)
 
     def look(self, output: Any, inputs: Any, words: str) -> None:
         """Report what stands between inputs and output and was not seen before."""
@@ -147,10 +143,6 @@ _DETACHING = {
 _READING = {
     _getter(name) for name in ("requires_grad", "shape", "dtype", "device", "layout", "is_leaf", "grad_fn")
 }
-
-
-def _words(name: str, module: nn.Module) -> str:
-    return f"module {name!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

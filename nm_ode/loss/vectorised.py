@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nm_ode.arguments import first_line
 from nm_ode.data.sources import Samples
 from nm_ode.data.trees import Rebuild, flatten
 from nm_ode.loss.batching import DeviceBatches
@@ -162,7 +163,7 @@ class Vectorised:
                 warnings.filterwarnings("ignore", message=".*performance drop.*")
                 found = together()
         except Exception as error:  # of vmap, or of the model: then the loop raises it too
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no text'])[0]}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
         else:
             if self._known.get(over) or agrees():
                 self._known[over] = True

@@ -84,6 +84,8 @@ def packed(value: Any) -> tuple[Any, list[np.ndarray]]:
         if isinstance(part, np.ndarray | np.generic) and part.dtype.kind in _NUMBERS:
             arrays.append(np.array(part))
             return {"array": "scalar" if isinstance(part, np.generic) else "array"}
+        if isinstance(part, range):
+            return {"range": [part.start, part.stop, part.step]}
         if isinstance(part, list | tuple) and type(part) in (list, tuple):
             return {type(part).__name__: [pack(one) for one in part]}
         if type(part) is dict and all(isinstance(key, str) for key in part):
@@ -110,6 +112,8 @@ def unpacked(tree: Any, arrays: list[np.ndarray]) -> Any:
             return array[()] if content == "scalar" else array
         if kind == "dict":
             return {key: unpack(one) for key, one in content.items()}
+        if kind == "range":
+            return range(*content)
         return (tuple if kind == "tuple" else list)(unpack(one) for one in content)
 
     return unpack(tree)

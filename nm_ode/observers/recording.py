@@ -17,7 +17,7 @@ from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, Vie
 from nm_ode.observers.memory import in_part, made_anew, packed, unkept, unpacked
 from nm_ode.observers.sinks import MemorySink
 from nm_ode.results import Variable, annotate
-from nm_ode.results.checkpoints import digest
+from nm_ode.results.segments import digest
 
 _TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
 """What a run or a solution adds to what was observed."""

@@ -20,7 +20,7 @@ from nm_ode.reporting.tables import (
     layer_order_table,
     order_table,
 )
-from nm_ode.reporting.words import Sentence, flow_sentences, stability_sentence
+from nm_ode.reporting.words import Sentence, flow_sentences, remark_sentences, stability_sentence
 from nm_ode.results import symmetries_info
 
 
@@ -98,7 +98,7 @@ def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
         return
     rows, laws = symmetry_summary(tree), law_infos(tree)
     info = symmetries_info(tree["symmetries"].to_dataset())
-    remarks = [Sentence(f"{remark[:1].upper()}{remark[1:]}.", warns=True) for remark in info.remarks]
+    remarks = remark_sentences(info)
     if not rows:
         none = Sentence("No symmetry was found in the model's graph that its training has.")
         yield Section("Symmetries and their charges", sentences=[none, *remarks])

@@ -11,6 +11,7 @@ import numpy as np
 from nm_ode.comparison import Cause, Diagnosis, Evidence, LeftOut, Outcome, Row, Stability
 from nm_ode.optimizers import SERIES_LIMIT
 from nm_ode.reporting.formats import order_with_error, power
+from nm_ode.results import SymmetriesInfo
 
 _FINEST_RTOL = 1e-12
 """At this tolerance and below, what limits a solver is rounding."""
@@ -52,7 +53,7 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
     found += [
         Sentence(
             f"{_start(reason)}. Run and flows follow one field, which is not a gradient: there is no Hessian, and no "
-            "charge is conserved.",
+            "law of charges holds.",
             warns=True,
         )
         for reason in foreign
@@ -77,6 +78,11 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
         found += [Sentence(f"{_start(row.title)}: {text}.") for text in _solution_clauses(row)]
     found += [solver_sentence(row) for row in rows if row.solver_limited]
     return found
+
+
+def remark_sentences(info: SymmetriesInfo) -> list[Sentence]:
+    """What was left out of the symmetries, or could not be checked, and why."""
+    return [Sentence(f"{_start(remark)}.", warns=True) for remark in info.remarks]
 
 
 def _of_batches(row: Row) -> tuple[str, bool]:
@@ -131,14 +137,24 @@ def solver_sentence(row: Row) -> Sentence:
     """Of a flow whose error the solver's own limits: what to do."""
     if row.check_verdict in _NO_CHECK:
         sentence = f"the solver's own error is not known: {_NO_CHECK[row.check_verdict]}"
-    elif row.rtol <= _FINEST_RTOL:
+    elif row.rtol <= _FINEST_RTOL and row.solver_step is None:
         sentence = "as close to the run as the solver gets; what is left is rounding"
     else:
-        sentence = (
-            "the solver's own error is above a tenth of what is measured; tighten solver.rtol (or, with kinks, use "
-            "method = 'Midpoint' and a smaller step)"
-        )
+        sentence = f"the solver's own error is above a tenth of what is measured; {_remedy(row)}"
     return Sentence(f"{_start(row.title)}: {sentence}.", warns=True)
+
+
+def _remedy(row: Row) -> str:
+    """What makes a solver's own error smaller."""
+    if row.solver_step is not None:
+        return f"take a smaller step (engine = '{row.engine}', method = '{row.method}', step = …)"
+    if row.coarse and row.rtol_floor is not None:
+        finer = f"let the model compute in {row.dtype or 'a finer dtype'} inside"
+        if row.rtol < 2 * row.rtol_floor:
+            return finer
+        return f"tighten solver.rtol, but not below {power(row.rtol_floor)}, or {finer}"
+    kinked = " (or, with kinks, use method = 'Midpoint' and a smaller step)"
+    return "tighten solver.rtol" + (kinked if row.kinks else "")
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:

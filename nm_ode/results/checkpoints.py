@@ -9,7 +9,6 @@ written anew and put in the old one's place. Nothing in it is a pickle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,23 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeAlias
-
-import numpy as np
+from typing import IO, Any
 
 from nm_ode.arguments import as_number
 from nm_ode.errors import ArgumentError
 from nm_ode.results.files import sync_folder
-
-Arrays: TypeAlias = Mapping[str, np.ndarray]
+from nm_ode.results.segments import Arrays, Segment, read_segment, size_of, write_segment
 
 _log = logging.getLogger("nm_ode")
 _MAGIC = b"nm_ode checkpoint 1\n"
 _SHARE = 0.02  # of the time that writing may take
 _ENDING = 1.0  # seconds of work that are worth a save when a computation ends or is broken off
 _GARBAGE = 2**24  # bytes of old states that are never worth a rewrite
-_DIGEST = 32
-_PARTS = ("state", "rows")
 
 
 @dataclass(frozen=True)
@@ -81,21 +75,6 @@ def as_checkpoint(given: Checkpoint | str | os.PathLike[str] | None) -> Checkpoi
     return given if given is None or isinstance(given, Checkpoint) else Checkpoint(given)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """What one save wrote.
-
-    Attributes:
-        facts: whatever JSON holds.
-        state: at the moment of the save; that of the last segment counts.
-        rows: name → what the series has more than in the segment before.
-    """
-
-    facts: Mapping[str, Any]
-    state: Arrays
-    rows: Arrays
-
-
 class CheckpointFile:
     """The file of one computation.
 
@@ -118,11 +97,6 @@ class CheckpointFile:
         self._end, self._chain = 0, b""  # of the last segment that is whole
         self._rows, self._state = 0, 0  # bytes: of all rows, and of the last state
 
-    @property
-    def usable(self) -> bool:
-        """False once it is known that nothing can be kept here."""
-        return self._usable
-
     def segments(self) -> Iterator[Segment]:
         """What was kept of this computation, in order; nothing if there is no such file."""
         self._new_path.unlink(missing_ok=True)
@@ -139,8 +113,8 @@ class CheckpointFile:
         if not _MAGIC.startswith(start) or (len(start) < len(_MAGIC) and size > len(start)):
             self.give_up(f"{self._path} is no checkpoint of nm_ode and is left as it is")
             return
-        while (read := _read_segment(file, size, self._chain)) is not None:
-            header, segment, chain, n_rows, n_state = read
+        while (read := read_segment(file, size, self._chain)) is not None:
+            header, segment, chain = read
             if not self._end:
                 difference = _difference(header.get("belongs"), self._belongs)
                 if difference:
@@ -149,7 +123,7 @@ class CheckpointFile:
                     )
                     return
             self._end, self._chain = file.tell(), chain
-            self._rows, self._state = self._rows + n_rows, n_state
+            self._rows, self._state = self._rows + size_of(segment.rows), size_of(segment.state)
             yield segment
         if self._end < size and size > len(_MAGIC):
             self._say(
@@ -215,20 +189,20 @@ class CheckpointFile:
         with self._path.open("r+b") as file:
             file.seek(self._end)
             try:
-                chain = _write_segment(file, {"facts": facts}, state, rows, self._chain)
+                chain = write_segment(file, {"facts": facts}, state, rows, self._chain)
                 file.truncate()
                 _sync(file)
             except BaseException:
                 file.truncate(self._end)
                 raise
-            self._note(file.tell(), chain, self._rows + _size(rows), state)
+            self._note(file.tell(), chain, self._rows + size_of(rows), state)
 
     def _rewrite(self, facts: Mapping[str, Any], state: Arrays, rows: Arrays, fresh: bool) -> None:
         header = {"belongs": self._belongs, "facts": facts}
         try:
             with self._new_path.open("wb") as file:
                 file.write(_MAGIC)
-                chain = _write_segment(file, header, state, rows, b"")
+                chain = write_segment(file, header, state, rows, b"")
                 _sync(file)
                 end = file.tell()
             os.replace(self._new_path, self._path)
@@ -236,89 +210,14 @@ class CheckpointFile:
             self._new_path.unlink(missing_ok=True)
             raise
         sync_folder(self._path.absolute().parent)
-        self._note(end, chain, _size(rows), state)
+        self._note(end, chain, size_of(rows), state)
 
     def _note(self, end: int, chain: bytes, rows: int, state: Arrays) -> None:
-        self._end, self._chain, self._rows, self._state = end, chain, rows, _size(state)
+        self._end, self._chain, self._rows, self._state = end, chain, rows, size_of(state)
 
     @property
     def _new_path(self) -> Path:
         return self._path.with_name(f".{self._path.name}.new")
-
-
-def digest(*arrays: Any) -> str:
-    """Of the bits of arrays, with their types and shapes."""
-    found = hashlib.blake2b(digest_size=16)
-    for array in map(np.asarray, arrays):
-        found.update(f"{array.dtype.str}{array.shape}".encode())
-        if array.dtype == object:
-            found.update(json.dumps(array.tolist(), default=str).encode())
-        else:
-            found.update(_bytes(array))
-    return found.hexdigest()
-
-
-def _read_segment(
-    file: IO[bytes], size: int, chain: bytes
-) -> tuple[dict[str, Any], Segment, bytes, int, int] | None:
-    """The next segment if it is whole: header, contents, digest, bytes of rows and of state."""
-    found = hashlib.blake2b(chain, digest_size=_DIGEST)
-    length = file.read(8)
-    wanted = int.from_bytes(length, "little")
-    if wanted > size - file.tell():
-        return None
-    text = file.read(wanted)
-    found.update(length + text)
-    if file.read(_DIGEST) != found.digest():
-        return None
-    header = json.loads(text)
-    if sum(_wanted(*one) for part in _PARTS for one in header[part].values()) > size - file.tell():
-        return None
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    for part in _PARTS:
-        parts[part] = {}
-        for name, (kind, shape) in header[part].items():
-            parts[part][name] = array = np.empty(shape, dtype=kind)
-            file.readinto(_bytes(array))  # type: ignore[attr-defined]
-            found.update(_bytes(array))
-    if file.read(_DIGEST) != found.digest():
-        return None
-    segment = Segment(header["facts"], parts["state"], parts["rows"])
-    return header, segment, found.digest(), _size(segment.rows), _size(segment.state)
-
-
-def _write_segment(
-    file: IO[bytes], header: Mapping[str, Any], state: Arrays, rows: Arrays, chain: bytes
-) -> bytes:
-    parts = dict(zip(_PARTS, (state, rows), strict=True))
-    described = {
-        part: {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
-        for part, arrays in parts.items()
-    }
-    text = json.dumps({**header, **described}).encode()
-    found = hashlib.blake2b(chain, digest_size=_DIGEST)
-    blocks = (_bytes(array) for arrays in parts.values() for array in arrays.values())
-    text = len(text).to_bytes(8, "little") + text
-    found.update(text)
-    file.write(text + found.digest())  # so that nothing is read from a header that is damaged
-    for block in blocks:
-        file.write(block)
-        found.update(block)
-    file.write(found.digest())
-    return found.digest()
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    """The array's memory, without a copy where it lies in one piece."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _wanted(kind: str, shape: list[int]) -> int:
-    return np.dtype(kind).itemsize * int(np.prod(shape, dtype=object))
-
-
-def _size(arrays: Arrays) -> int:
-    return sum(array.nbytes for array in arrays.values())
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -53,7 +53,7 @@ def open_store(path: Path | str) -> xr.DataTree:
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
-    path = as_path(path, "path")
+    path = as_path(path, "path", error=StoreError)
     _require_folder(path)
     try:
         return _verified_tree(path)

@@ -98,15 +98,15 @@ def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdi
     tighter = max(ode.rtol / _TIGHTER, solved.floor)
     finer = tighter <= ode.rtol / 2
     rtol = tighter if finer else min(ode.rtol * _TIGHTER, 0.5)
-    share = 1 / _TIGHTER if finer else _TIGHTER
+    tightness = _TIGHTER if finer else 1 / _TIGHTER
     if _admits_motion(ode, solved.thetas):
-        rtol, share = _as_tight_as_it_takes(ode, solved, rtol)
-    how = f"difference to the same method at rtol {rtol:g}, atol {solved.atol * share:g}"
+        rtol, tightness = _as_tight_as_it_takes(ode, solved, rtol)
+    how = f"difference to the same method at rtol {rtol:g}, atol {solved.atol / tightness:g}"
     if not finer:
         how += f", a bound: rtol {ode.rtol:g} is as tight as rounding lets it be"
     elif tighter > ode.rtol / _TIGHTER:
         how += ", the smallest that rounding lets it have"
-    other = replace(ode, rtol=rtol, atol=ode.atol * share)
+    other = replace(ode, rtol=rtol, atol=ode.atol / tightness)
     if ode.max_step is not None:
         # It may be what decides on the steps, whatever the tolerances.
         other = replace(other, max_step=ode.max_step / 2, max_steps=None)
@@ -115,14 +115,13 @@ def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdi
 
 
 def _as_tight_as_it_takes(ode: OdeProblem, solved: Solved, rtol: float) -> tuple[float, float]:
-    """rtol, and the share of atol, that admit a hundredth of the solution's motion."""
+    """rtol, and by what atol is divided, to admit a hundredth of the solution's motion."""
     thetas = solved.thetas
     admitted = _OF_MOTION * _motion(thetas)
     relative, absolute = _size(thetas), _absolute(ode, thetas)
     if admitted > 0 and relative > 0:
         rtol = max(solved.floor, min(rtol, admitted / relative))
-    share = min(1 / _TIGHTER, admitted / absolute) if admitted > 0 else 1 / _TIGHTER
-    return rtol, share
+    return rtol, max(_TIGHTER, absolute / admitted) if admitted > 0 else _TIGHTER
 
 
 def _distances(field: Field, kept: KeptSolve, other: OdeProblem, thetas: Array) -> tuple[Array, OdeSolution]:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from bridges import Kept, OdeProblem, OdeSolution, Statistics, solve_with
-from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow
 from nm_ode.loss import problem_identity
 from nm_ode.observers import Recording
+from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import as_arrays, in_part
-from nm_ode.results.checkpoints import Checkpoint, CheckpointFile, Segment, digest
+from nm_ode.results.checkpoints import Checkpoint
+from nm_ode.results.segments import Segment, digest
 from nm_ode.solving.field import Array
 from nm_ode.solving.plan import Plan
 
@@ -46,8 +47,8 @@ class KeptSolve:
         described: Mapping[str, Any],
         recording: Recording,
     ) -> None:
-        self._plan, self._flow, self._ode, self._recording = plan, flow, ode, recording
-        self._file: CheckpointFile | None = None
+        self._plan, self._flow, self._ode = plan, flow, ode
+        self._file: RecordingFile | None = None
         self._done: list[tuple[OdeSolution, Array | None]] = []  # solves that are done, and what they filled
         self._begun: Segment | None = None  # the one that was under way
         self._solves, self.restarts = 0, 0
@@ -60,11 +61,6 @@ class KeptSolve:
                 f"{flow.title}: no checkpoint is kept: engine {plan.engine.name!r} cannot go on from one"
             )
             return
-        try:
-            observers = recording.identity
-        except ArgumentError as error:
-            checkpoint.say(f"{flow.title}: no checkpoint is kept: {error}")
-            return
         belongs = {
             "kind": "solve",
             "flow": f"{type(flow).__module__}.{type(flow).__qualname__}",
@@ -73,25 +69,22 @@ class KeptSolve:
             "start": digest(ode.y0),
             **described,
             **problem_identity(flow.problem),
-            "observers": observers,
         }
-        self._file = CheckpointFile(checkpoint, flow.title, belongs)
+        self._file = RecordingFile.of(checkpoint, flow.title, belongs, recording)
 
     def go_on(self) -> int:
         """How many samples were recorded; 0 if nothing was kept."""
         if self._file is None:
             return 0
         last: Segment | None = None
-        for segment in self._file.segments():
-            if last is None and not self._is_of_this_field(segment.facts["probe"]):
-                self._file.refuse("what was kept is of another field")
-                return 0
-            self._recording.take_rows(in_part("observers/", segment.rows))
+        for segment in self._file.taken_up(
+            lambda first: self._is_of_this_field(first.facts["probe"]), "what was kept is of another field"
+        ):
             last = segment
         if last is None:
             return 0
         facts, state = last.facts, last.state
-        self._recording.restore(facts["memory"], in_part("observers/", state))
+        self._file.restore(last)
         self._done = [_solution(one, in_part(f"done {i}/", state)) for i, one in enumerate(facts["done"])]
         self._begun = last if facts["begun"] is not None else None
         self._probe, self.restarts = list(facts["probe"]), int(facts["restarts"]) + 1
@@ -146,22 +139,16 @@ class KeptSolve:
 
     def _save(self, place: Kept | None, filled: Array | None) -> None:
         assert self._file is not None
-        try:
-            trees, remembered = self._recording.memory()
-        except ArgumentError as error:
-            self._file.give_up(str(error))
-            return
         self._probe = self._measured() if self._probe is None else self._probe
         facts: dict[str, Any] = {
             "probe": self._probe,
             "restarts": self.restarts,
             "anew": self.anew,
-            "memory": trees,
             "samples": self._done[0][0].samples if self._done else 0,
             "done": [_facts(solution) for solution, _ in self._done],
             "begun": None,
         }
-        state = {f"observers/{name}": part for name, part in remembered.items()}
+        state: dict[str, Array] = {}
         for i, (solution, numbers) in enumerate(self._done):
             state |= as_arrays(f"done {i}/", filled=numbers, errors=solution.error_estimates)
         if place is not None:
@@ -170,10 +157,7 @@ class KeptSolve:
             state |= as_arrays("begun/", y=place.y, errors=place.errors)
             state |= as_arrays("begun/memory/", **place.memory)
             state |= as_arrays("", filled=filled)
-        self._file.save(facts, state, self._rows)
-
-    def _rows(self, all_of_them: bool) -> dict[str, np.ndarray]:
-        return {f"observers/{k}": rows for k, rows in self._recording.rows(all_of_them=all_of_them).items()}
+        self._file.save_all(facts, state)
 
     def _is_of_this_field(self, probe: list[float]) -> bool:
         here = self._measured()
@@ -186,8 +170,7 @@ class KeptSolve:
             self._flow.during(0) if self._flow.jumps is not None else self._flow,
         )
         state = torch.from_numpy(self._ode.y0.copy()).to(device=problem.device, dtype=problem.dtype)
-        rate = np.abs(np.asarray(field.rhs(float(self._ode.times[0]), state).cpu().numpy(), dtype=np.float64))
-        return [float(np.linalg.norm(rate)), float(rate @ (np.arange(rate.size) % 7 + 1.0))]
+        return fingerprint(field.rhs(float(self._ode.times[0]), state).cpu().numpy())
 
 
 def _facts(solution: OdeSolution) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bridges import AUTO, EngineError, engine_names, require_limits, require_options
-from nm_ode.arguments import as_count, as_number, said
+from nm_ode.arguments import as_count, as_number, dtype_name, said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, StochasticModifiedFlow
 
@@ -35,7 +35,7 @@ class Options:
             span: from the first time to the last, once it is known.
         """
         values = {name: getattr(self, name) for name in (*_NUMBERS, *_COUNTS)}
-        require_limits(dtype=str(dtype).removeprefix("torch."), span=span, **values)
+        require_limits(dtype=dtype_name(dtype), span=span, **values)
 
     def within(self, **changes: Any) -> Options:
         """The same but for these."""
@@ -82,17 +82,6 @@ def require_flow(flow: Any) -> None:
     raise ArgumentError(
         f"the first argument must be a flow, such as nm_ode.GradientFlow(problem); {said(flow)} was given"
     )
-
-
-def switch(value: Any, name: str) -> bool:
-    """True or False.
-
-    Raises:
-        ArgumentError: anything else, such as the text "no".
-    """
-    if type(value).__name__ in ("bool", "bool_"):
-        return bool(value)
-    raise ArgumentError(f"{name} must be True or False; {said(value)} was given")
 
 
 def names(given: Any, name: str, known: Collection[str]) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges import AUTO, OdeProblem, OdeSolution
+from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
+from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import Solved
@@ -26,12 +28,13 @@ from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
-from nm_ode.solving.options import names, options, require_flow, switch
+from nm_ode.solving.memory import let_go
+from nm_ode.solving.options import names, options, require_flow
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
-from nm_ode.solving.tolerances import dtype_name, rtol_floor, settled_rtol
+from nm_ode.solving.tolerances import rtol_floor, settled_rtol
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
@@ -98,7 +101,7 @@ def solve(
     """
     require_flow(flow)
     kept_in = as_checkpoint(checkpoint)
-    recorded, checked = names(record, "record", _RECORDABLE), switch(check, "check")
+    recorded, checked = names(record, "record", _RECORDABLE), as_flag(check, "check")
     if checked and "theta" not in recorded:
         raise ArgumentError(
             "check compares two solutions state by state: record 'theta' too, or set check=False"
@@ -127,7 +130,7 @@ def solve(
     scale = flow.scale(beginning.state)
     scales = None if scale is None else to_numpy(scale)
     found = kinks(problem)
-    floor = rtol_floor(flow, problem, found)
+    floor = rtol_floor(flow, problem)
     settled, why = settled_rtol(asked.rtol, floor, found)
     field = Field(flow, floor.noise)
     plan = plan_solve(
@@ -207,6 +210,7 @@ def solve(
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
+    let_go(start)
     try:
         solution = kept.solve(ode, samples)
     except BaseException as error:
@@ -229,6 +233,7 @@ def solve(
         raise SolveError(f"{title}: {reason}", result)
     if not checked:
         return result
+    let_go(start)
     try:
         solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
         verdict = check_solution(field, kept, ode, solved)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges import require_times
-from nm_ode.arguments import as_vector, said
+from nm_ode.arguments import as_real, as_vector, require_unmasked, said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, FlowError, follow_batches
 from nm_ode.loss.expected import ExpectedLoss
@@ -97,7 +97,10 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
 
 def _times(t: Any) -> NDArray[np.float64]:
     if isinstance(t, Tensor):
-        t = t.detach().cpu().numpy()
+        t = as_real(t, "t")
+        # NumPy has no bfloat16; float64 holds all of it.
+        t = (t.double() if t.is_floating_point() else t).cpu().numpy()
+    require_unmasked(t, "t")
     try:
         times = np.asarray(t)
         if times.dtype.kind not in "fiu":

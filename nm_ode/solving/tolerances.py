@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from bridges import EngineError, default_rtol, finest_rtol
+from nm_ode.arguments import dtype_name
 from nm_ode.flows import Flow
 from nm_ode.loss import Problem
 from nm_ode.loss.precision import Precision, gradient_precision
@@ -36,9 +37,9 @@ class Floor:
         return _of_dtype(self.dtype) if self.precision.own else self.precision.words()
 
 
-def rtol_floor(flow: Flow, problem: Problem, kinks: Sequence[str]) -> Floor:
+def rtol_floor(flow: Flow, problem: Problem) -> Floor:
     """By the dtype that a flow's problem computes in, and by the measured noise where it is more than that."""
-    precision = gradient_precision(problem, kinked=bool(kinks))
+    precision = gradient_precision(problem)
     finest = finest_rtol(dtype_name(problem.dtype))
     if not precision.own:
         finest = max(finest, _MARGIN * precision.noise * flow.amplification)
@@ -74,8 +75,3 @@ def settled_rtol(rtol: float | None, floor: Floor, kinks: Sequence[str]) -> tupl
 
 def _of_dtype(dtype: torch.dtype) -> str:
     return f"the problem computes in {dtype_name(dtype)}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """ "float64"."""
-    return str(dtype).removeprefix("torch.")

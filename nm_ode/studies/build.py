@@ -100,7 +100,7 @@ def build_study(case: Case, path: Path) -> Study:
         )
     require_case_fits(case, path, problem)
     optimizer: Optimizer = case.optimizer.make(folder=path.parent)
-    require_laws_fit(case, path, optimizer)
+    require_laws_fit(case, path, problem, optimizer)
     schedule = case.optimizer.schedule
     flows = flows_of(case, path, problem, optimizer)
     if schedule is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +64,17 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
     kinds, found = case.symmetries.kinds, symmetries_of(problem)
     chosen = tuple(s for s in found if kinds is None or s.kind in kinds)
     laws = []
-    for law in _laws(case, optimizer) if chosen else ():
+    for law in _laws(case, problem, optimizer) if chosen else ():
         laws.append(WantedLaw(law))
         if LAWS[law].takes_residual and any(s.epsilon for s in chosen):
             laws.append(WantedLaw(law, with_residual=True))
-    return Wanted(chosen, tuple(laws), _table(found), found.defects)
+    remarks = [*found.left_out, *found.notes]
+    if chosen and problem.foreign_gradient:
+        remarks.append(f"no law predicts the charges: {problem.foreign_gradient}")
+    return Wanted(chosen, tuple(laws), _table(found, remarks), found.defects)
 
 
-def require_laws_fit(case: Case, path: Path, optimizer: Optimizer) -> None:
+def require_laws_fit(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> None:
     """Raises CaseError for a law that does not describe the case's run."""
     if case.symmetries is None:
         return
@@ -79,14 +83,21 @@ def require_laws_fit(case: Case, path: Path, optimizer: Optimizer) -> None:
             _require_described(law, case, optimizer)
         except LawError as error:
             raise CaseError(f"{path}: symmetries.laws[{i}]: {law!r} was given; {error}") from None
+    if case.symmetries.laws and problem.foreign_gradient:
+        raise CaseError(
+            f"{path}: symmetries.laws: {problem.foreign_gradient}; no law describes its charges: leave laws out"
+        )
 
 
-def _laws(case: Case, optimizer: Optimizer) -> list[str]:
-    """Those that were asked for; else the discrete ones that describe the run, and the first such continuous one."""
+def _laws(case: Case, problem: Problem, optimizer: Optimizer) -> list[str]:
+    """Those that were asked for; else the discrete ones that describe the run, and the first such continuous one.
+
+    None of a run whose gradient is not the loss's.
+    """
     assert case.symmetries is not None
     if case.symmetries.laws is not None:
         return list(case.symmetries.laws)
-    if case.symmetries.charges_every > 1:
+    if case.symmetries.charges_every > 1 or problem.foreign_gradient:
         return []
     fitting = [name for name in LAWS if _describes(name, case, optimizer)]
     continuous = [name for name in fitting if LAWS[name].equation is not None]
@@ -106,7 +117,7 @@ def _require_described(law: str, case: Case, optimizer: Optimizer) -> None:
     require_described(law, type(optimizer).__name__, hyperparameters(optimizer), at_rest=at_rest)
 
 
-def _table(found: Symmetries) -> xr.Dataset:
+def _table(found: Symmetries, remarks: Sequence[str]) -> xr.Dataset:
     """Dimension `symmetry`."""
     checks = [found.checks[symmetry.name] for symmetry in found]
 
@@ -131,4 +142,4 @@ def _table(found: Symmetries) -> xr.Dataset:
         },
         coords={"symmetry": words([s.name for s in found])},
     )
-    return annotate(write(table, SymmetriesInfo(found.n_charges(), remarks=(*found.left_out, *found.notes))))
+    return annotate(write(table, SymmetriesInfo(found.n_charges(), remarks=tuple(remarks))))

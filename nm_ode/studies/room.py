@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nm_ode.arguments import first_line
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.memory import in_words, require_memory
@@ -38,8 +39,7 @@ def built(build: Callable[[], nn.Module], path: Path) -> nn.Module:
     except ArgumentError:
         raise
     except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CaseError(f"{path}: model: it cannot be made: {reason}") from None
+        raise CaseError(f"{path}: model: it cannot be made: {first_line(error)}") from None
 
 
 def require_case_fits(case: Case, path: Path, problem: Problem) -> None:

@@ -156,7 +156,8 @@ def _other_gradient(symmetries: Sequence[Symmetry], seen: Verification) -> tuple
     return (
         f"{_listed([s.name for s in lost])}: left out, since the gradient that trains "
         f"{_listed(sorted({name for s in lost for name in s.parameters} & seen.untrue))} is not the loss's (a backward "
-        f"of its own{by}, a hook or a stopped gradient changes it): the loss's symmetries say nothing of such training",
+        f"of its own{by}, a hook, a stopped gradient or a coarser dtype inside changes it): the loss's symmetries say "
+        "nothing of such training",
     )
 
 

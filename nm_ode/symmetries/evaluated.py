@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nm_ode.arguments import dtype_name, first_line
 from nm_ode.loss.guards import no_scalar
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
@@ -36,7 +37,7 @@ def loss_in_float64(
         far = 10 * math.sqrt(torch.finfo(dtype).eps)
         if own is not None and not random and not abs(own - loss) <= far * max(abs(own), abs(loss)):
             raise SymmetryError(
-                f"the loss is {own:.6g} in {str(dtype).removeprefix('torch.')}, in which the model is, and {loss:.6g} "
+                f"the loss is {own:.6g} in {dtype_name(dtype)}, in which the model is, and {loss:.6g} "
                 "in float64, in which symmetries are verified: does the model ask for dtypes?"
             )
     return loss
@@ -60,9 +61,8 @@ def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int =
     except SymmetryError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SymmetryError(
-            f"the loss of the example cannot be evaluated ({type(error).__name__}: {first})"
+            f"the loss of the example cannot be evaluated ({type(error).__name__}: {first_line(error)})"
         ) from error
     loss = loss.detach() if isinstance(loss, Tensor) else loss
     if not isinstance(loss, Tensor) or loss.ndim:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nm_ode.arguments import said
+from nm_ode.arguments import first_line, said
 from nm_ode.data.base import DataError
 from nm_ode.data.leaves import as_leaf, is_array
 from nm_ode.loss import Problem
@@ -82,7 +82,7 @@ def _drawn_target(model: nn.Module, loss: str, x: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             output = copy.deepcopy(model)(x)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise SymmetryError(
             f"the model cannot be evaluated at example_input ({type(error).__name__}: {first})"
         ) from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from nm_ode.arguments import first_line
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
@@ -158,10 +159,9 @@ def _exported(
                 return _plain(exported, stops)
         return _plain(_export(whole, tensors, None), stops)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SymmetryError(
-            f"the graph of {type(whole.model).__name__} cannot be traced ({first}); symmetries are found only in "
-            "models whose operations do not depend on the values of tensors"
+            f"the graph of {type(whole.model).__name__} cannot be traced ({first_line(error)}); symmetries are found "
+            "only in models whose operations do not depend on the values of tensors"
         ) from error
 
 

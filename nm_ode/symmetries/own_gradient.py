@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
+from nm_ode.arguments import first_line
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import LossModule
@@ -65,7 +66,7 @@ def own_gradient(loss: TracedLoss, theta: Tensor, tensors: tuple[Tensor, ...], s
             made.backward(torch.full_like(made, factor))
         except Exception as error:
             raise SymmetryError(
-                f"autograd does not go through {type(loss.model).__name__} ({_first_line(error)}), so it has no "
+                f"autograd does not go through {type(loss.model).__name__} ({first_line(error)}), so it has no "
                 "gradient of which anything could be proved"
             ) from error
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters.values()]
@@ -124,7 +125,3 @@ def _functions(made: Tensor) -> tuple[str, ...]:
             found[name] = None
         waiting.extend(following for following, _ in node.next_functions)
     return tuple(found)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from nm_ode.loss import NoSecondDerivative
-
-_NAMED = re.compile(r"derivative for '?(?:aten::)?_?(\w+?)(?:_backward)?'? is not implemented")
+from nm_ode.loss.no_hessian import without_derivative
 
 
 def missing_derivative(error: Exception) -> str:
@@ -14,9 +11,6 @@ def missing_derivative(error: Exception) -> str:
     if isinstance(error, NoSecondDerivative):
         return str(error)
     if isinstance(error, RuntimeError | NotImplementedError):
-        named = _NAMED.search(str(error))
-        if named is not None:
-            return named[1]
-        if "once_differentiable" in str(error) or "does not implement double backward" in str(error):
-            return "a function of the model's own"
+        found = without_derivative(error)
+        return "a function of the model's own" if found == "" else found or ""
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -319,21 +320,31 @@ def nested(parts: tuple[Tensor, Tensor]) -> st.SearchStrategy[tuple[Any, Callabl
     return st.recursive(st.just((parts, lambda b: b)), grown, max_leaves=5)
 
 
+def small_model() -> tuple[nn.Module, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(6, k, generator=generator, dtype=torch.float64) for k in (3, 2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 2), nn.Tanh()), x, y
+
+
+@functools.cache
+def short_form(chunk_size: int | None) -> Problem:
+    model, x, y = small_model()
+    return Problem(model, F.mse_loss, (x, y), chunk_size=chunk_size)
+
+
 @given(data=st.data(), chunk_size=st.sampled_from([None, 1, 4]))
 @settings(max_examples=60, deadline=None)
 def test_a_nested_batch_gives_what_the_short_form_gives(data: st.DataObject, chunk_size: int | None) -> None:
-    generator = torch.Generator().manual_seed(2)
-    x, y = (torch.randn(6, k, generator=generator, dtype=torch.float64) for k in (3, 2))
+    model, x, y = small_model()
     tree, find = data.draw(nested((x, y)))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
 
     def objective(model: Any, batch: Any) -> Tensor:
         x, y = find(batch)
         return F.mse_loss(model(x), y)
 
-    short = Problem(model, F.mse_loss, (x, y), chunk_size=chunk_size)
+    short = short_form(chunk_size)
     general = Problem.from_objective(model, objective, tree, chunk_size=chunk_size)
     theta = short.theta0 * 1.3
     for samples in (None, torch.tensor([5, 0, 0, 2, 1]), slice(1, 6)):

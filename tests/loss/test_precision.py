@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from nm_ode import Problem
-from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.precision import gradient_precision
 from nm_ode.models import mlp, vgg
 from tests.oracles.networks import MODELS, make
@@ -70,13 +69,9 @@ def problem(*inner: nn.Module, dtype: torch.dtype = torch.float64, loss=nn.funct
     return Problem(nn.Sequential(nn.Linear(4, 8), *inner, nn.Linear(8, 2)), loss, (X, Y), dtype=dtype)
 
 
-def measured(problem: Problem):
-    return gradient_precision(problem, kinked=bool(kinks(problem)))
-
-
 @pytest.mark.parametrize("kind", MODELS)
 def test_float64_networks_have_the_noise_of_float64(kind: str) -> None:
-    found = measured(make(kind)[0])
+    found = gradient_precision(make(kind)[0])
     assert found.own
     assert 1e-17 < found.noise < 1e-15
 
@@ -99,7 +94,7 @@ def test_float64_networks_have_the_noise_of_float64(kind: str) -> None:
     ids=["relu", "wide relu", "large data", "small inputs", "ill-scaled layers", "zero weights", "vgg"],
 )
 def test_no_false_alarm_for_kinks_or_scales(build) -> None:
-    found = measured(build())
+    found = gradient_precision(build())
     assert found.own
     assert found.noise < 1e-14
 
@@ -124,22 +119,22 @@ def zeroed(model: nn.Module) -> nn.Module:
 )
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
 def test_a_coarser_dtype_inside_is_measured_and_named(dtype, activation, least: float, most: float) -> None:
-    found = measured(problem(Inside(dtype), activation()))
+    found = gradient_precision(problem(Inside(dtype), activation()))
     assert not found.own
     assert least < found.noise < most
-    assert found.coarse == (f"{str(dtype).removeprefix('torch.')} in '1' (Inside)",)
+    assert found.coarse == (f"{str(dtype).removeprefix('torch.')} in module '1' (Inside)",)
 
 
 def test_the_noise_is_about_the_gradients_true_error() -> None:
     coarse, fine = problem(Inside(torch.float32), nn.Tanh()), problem(Inside(torch.float64), nn.Tanh())
     right = fine.grad(fine.theta0)
     error = float((coarse.grad(coarse.theta0) - right).norm() / right.norm())
-    assert error / 10 < measured(coarse).noise < error
+    assert error / 10 < gradient_precision(coarse).noise < error
 
 
 @pytest.mark.parametrize("inside", [Detached, Hidden])
 def test_float32_that_autograd_or_torch_does_not_see(inside) -> None:
-    found = measured(problem(inside()))
+    found = gradient_precision(problem(inside()))
     assert not found.own
     assert 1e-10 < found.noise < 1e-7
 
@@ -148,18 +143,18 @@ def test_float32_in_the_loss_alone() -> None:
     def loss(out, y):
         return -(torch.log_softmax(out, -1, dtype=torch.float32).double() * y).mean()
 
-    found = measured(problem(nn.Tanh(), loss=loss))
+    found = gradient_precision(problem(nn.Tanh(), loss=loss))
     assert found.coarse == ("float32 in the loss",)
     assert 1e-10 < found.noise < 1e-7
 
 
 def test_float32_problems_have_the_noise_of_float32() -> None:
     for activation in (nn.Tanh(), nn.ReLU()):
-        found = measured(problem(activation, dtype=torch.float32))
+        found = gradient_precision(problem(activation, dtype=torch.float32))
         assert found.own
         assert 1e-8 < found.noise < 1e-6
     mixed = Problem(Autocast(), nn.functional.mse_loss, (X, Y), dtype=torch.float32)
-    found = measured(mixed)
+    found = gradient_precision(mixed)
     assert not found.own
     assert 1e-4 < found.noise < 1e-2
 
@@ -170,7 +165,7 @@ def test_what_is_computed_beside_the_loss_is_no_noise() -> None:
             self.seen = float(x.detach().float().mean())
             return x
 
-    assert measured(problem(Logging())).own
+    assert gradient_precision(problem(Logging())).own
 
 
 def test_it_is_measured_once() -> None:
@@ -181,10 +176,7 @@ def test_it_is_measured_once() -> None:
         return nn.functional.mse_loss(out, y)
 
     counted = problem(nn.Tanh(), loss=loss)
-    measured(counted)
+    found = gradient_precision(counted)
     before = len(calls)
-    assert gradient_precision(counted, kinked=False) == measured(counted)
-    assert len(calls) - before <= 2 * before  # what `kinks` takes, and no more
-    looked = len(calls)
-    gradient_precision(counted, kinked=False)
-    assert len(calls) == looked
+    assert gradient_precision(counted) == found
+    assert len(calls) == before

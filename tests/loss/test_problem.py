@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -122,10 +123,16 @@ def test_a_subset_is_the_loss_over_its_samples(tiny: Problem) -> None:
         tiny.subset(few[:0])
 
 
+@functools.cache
+def in_one_piece(kind: str) -> tuple[Problem, torch.Tensor]:
+    problem, _, theta = make(kind)
+    return problem, theta
+
+
 @given(chunk_size=st.integers(1, 12), kind=st.sampled_from(WITHOUT_BATCH_STATISTICS))
 @settings(max_examples=60, deadline=None)
 def test_chunks_change_nothing_but_rounding(chunk_size: int, kind: str) -> None:
-    whole, _, theta = make(kind)
+    whole, theta = in_one_piece(kind)
     chunked, _, _ = make(kind, chunk_size=chunk_size)
     v = torch.linspace(-1, 1, whole.layout.size, dtype=torch.float64)
     assert_close(chunked.loss(theta), whole.loss(theta), 1e-13)

@@ -14,6 +14,7 @@ from nm_ode.comparison import summary
 from nm_ode.loss import NoSecondDerivative, Problem
 from nm_ode.loss.self_test import compare, line
 from nm_ode.loss.spectrum import sharpness
+from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.words import flow_sentences
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
@@ -330,9 +331,11 @@ def test_differences_of_a_known_function() -> None:
 def test_a_line_leaves_out_what_has_no_gradient() -> None:
     theta = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0], dtype=torch.float64)
     gradient = torch.tensor([1.0, -2.0, 0.0, 1e-3, 0.0], dtype=torch.float64)
-    point, direction, _ = line(theta, [3, 2], lambda _: gradient)
+    layout = Layout((Slot("weight", (3,), 0), Slot("bias", (2,), 3)))
+    point, direction, _ = line(theta, layout, lambda _: gradient)
     assert ((direction != 0) == (gradient != 0)).all()
-    assert (line(theta, [2, 1, 2], lambda _: gradient)[1] != 0).tolist() == [True, True, True, True, False]
+    apart = Layout((Slot("weight", (2,), 0), Slot("scale", (1,), 2), Slot("bias", (2,), 3)))
+    assert (line(theta, apart, lambda _: gradient)[1] != 0).tolist() == [True, True, True, True, False]
     assert torch.linalg.vector_norm(direction) == pytest.approx(float(torch.linalg.vector_norm(point)))
     assert 0 < float((point - theta).abs().max()) < 0.2
     assert gradient @ direction > 0

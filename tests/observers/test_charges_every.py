@@ -12,6 +12,7 @@ from torch import nn
 from nm_ode import (
     SGD,
     Charges,
+    Checkpoint,
     GradientFlow,
     LawError,
     Problem,
@@ -78,6 +79,24 @@ def test_no_law_predicts_from_them_and_flows_are_compared(relu: Problem) -> None
         predict_charges(run, "exact")
     solution = solve(GradientFlow(relu), run, observe=[Charges(symmetries_of(relu))])
     assert np.isfinite(compare(run, solution)["charge_error"]).all()
+
+
+def test_a_checkpoint_holds_them(relu: Problem, tmp_path: Path) -> None:
+    observe, said = [Charges(symmetries_of(relu), every=4)], []
+
+    def stop(step: int) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    keep = Checkpoint(tmp_path / "run.ckpt", 0, said.append)
+    with pytest.raises(KeyboardInterrupt):
+        train(relu, SGD(lr=0.1), 11, observe=observe, checkpoint=keep, on_step=stop)
+    assert not said
+    again = train(relu, SGD(lr=0.1), 11, observe=observe, checkpoint=keep)
+    assert "step" in said[0]
+    undisturbed = train(relu, SGD(lr=0.1), 11, observe=observe)
+    for name in ("charge", "saved_charge", "charge_time"):
+        np.testing.assert_array_equal(again[name], undisturbed[name])
 
 
 @pytest.mark.parametrize("every", [0, -3, 1.5])

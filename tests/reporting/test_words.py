@@ -191,6 +191,7 @@ ROW = Row(
         ({"holds_from": -1}, ["up to the last step"]),
         ({"solver_limited": True}, ["solver.rtol"]),
         ({"solver_limited": True, "rtol": 1e-12}, ["rounding"]),
+        ({"solver_limited": True, "method": "Midpoint", "solver_step": 0.1}, ["smaller step", "'Midpoint'"]),
     ],
 )
 def test_what_must_be_known_of_a_flow(title: str, changes, figures: list[str]) -> None:
@@ -199,6 +200,20 @@ def test_what_must_be_known_of_a_flow(title: str, changes, figures: list[str]) -
     assert said.warns == ("solver_limited" in changes)
     for figure in figures:
         assert figure in said.text
+
+
+@pytest.mark.parametrize(("rtol", "tighten"), [(1e-2, True), (1e-3, False)])
+def test_no_tolerance_below_the_floor_is_recommended(rtol: float, tighten: bool) -> None:
+    coarse = {
+        "rtol_floor": 1e-3,
+        "gradient_noise": 1e-4,
+        "coarse": ("bfloat16 in '1' (Norm)",),
+        "dtype": "float64",
+    }
+    *_, said = flow_sentences([replace(ROW, solver_limited=True, rtol=rtol, **coarse)])
+    require_sentences(said.text)
+    assert "float64 inside" in said.text
+    assert ("not below 1.0e−3" in said.text) == tighten
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,6 @@ def test_a_file_that_is_none_of_ours_is_left_alone(tmp_path: Path, said: list[st
     path = tmp_path / "notes"
     path.write_bytes(content)
     counting = Counting(path, said)
-    assert not counting.file.usable
     assert not counting.file.due(ending=True)
     assert path.read_bytes() == content
     assert "no checkpoint" in said[0]

@@ -27,7 +27,7 @@ def test_a_tolerance_below_the_dtype_is_refused_by_every_engine(engine: str, dty
 @pytest.mark.parametrize("engine", ["auto", "scipy", "sundials"])
 def test_a_tolerance_below_the_gradients_noise_is_refused(engine: str) -> None:
     flow = GradientFlow(problem(Inside(torch.float32), nn.Tanh()))
-    with pytest.raises(EngineError, match=r"rtol = 1e-09 is below .*noise.*float32 in '1' \(Inside\)"):
+    with pytest.raises(EngineError, match=r"rtol = 1e-09 is below .*noise.*float32 in module '1' \(Inside\)"):
         solve(flow, [0.0, 2.0], rtol=1e-9, engine=engine)
 
 
@@ -37,7 +37,7 @@ def test_the_floor_is_kept_with_the_solution_and_the_check_stays_above_it() -> N
     assert about.rtol_floor is not None
     assert 1e-9 < about.rtol_floor < 1e-7
     assert about.gradient_noise is not None
-    assert about.coarse == ("float32 in '1' (Inside)",)
+    assert about.coarse == ("float32 in module '1' (Inside)",)
     assert "the smallest that rounding lets it have" in (about.check or "")
     fine = solve(GradientFlow(problem(Inside(torch.float64), nn.Tanh())), [0.0, 2.0], rtol=1e-9)
     assert solve_info(fine).rtol_floor == 3e-14

@@ -99,3 +99,21 @@ def test_a_failure_says_the_callers_time(flow) -> None:
     assert caught.value.solution["time"].values.tolist() == [100.0]
     with pytest.raises(SolveError, match=r"at t = 1e\+09 \+ \d"):
         solve(flow, [1e9, 1e9 + 4], engine="scipy", method="RK23", rtol=1e-8, max_rhs=50)
+
+
+def test_times_under_a_mask_are_no_times_and_a_tensor_without_values_has_none(flow) -> None:
+    masked = np.ma.array([0.0, 1.0, 2.0], mask=[False, True, False])
+    with pytest.raises(NmOdeError, match="masked"):
+        solve(flow, masked)
+    with pytest.raises(NmOdeError, match="masked"):
+        solve(flow, [0.0, 1.0], theta0=np.ma.array(flow.problem.theta0.numpy(), mask=[True] + [False] * 9))
+    with pytest.raises(NmOdeError, match="values"):
+        solve(flow, torch.empty(3, device="meta"))
+    with pytest.raises(NmOdeError, match="rtol"):
+        solve(flow, [0.0, 1.0], rtol=np.ma.masked)
+
+
+def test_times_in_any_dtype_of_torch_are_those_numbers(flow) -> None:
+    expected = solve(flow, [0.0, 1.0, 2.0]).theta.values
+    for times in (torch.arange(3), torch.arange(3.0).bfloat16(), np.ma.array([0, 1, 2])):
+        np.testing.assert_array_equal(solve(flow, times).theta.values, expected)

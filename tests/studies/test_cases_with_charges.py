@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from nm_ode.comparison import symmetry_summary
+from nm_ode.results import symmetries_info
 from nm_ode.studies import CaseError, build_study, load_case, run_case, shipped_cases
 from nm_ode.symmetries import find_symmetries
 
@@ -130,6 +131,49 @@ def test_no_law_is_claimed_from_a_warm_start(charges_case, tmp_path: Path):
         build_study(load_case(named), named)
 
 
+STRAIGHT = """
+import torch
+from torch import nn
+
+class Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+class Signs(nn.Module):
+    def forward(self, x):
+        return Sign.apply(x)
+
+def build(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(64, 6), Signs(), nn.Linear(6, 10)).double()
+"""
+
+
+def test_no_law_is_claimed_where_the_gradient_is_not_the_loss_s(charges_case, tmp_path: Path):
+    (tmp_path / "own.py").write_text(STRAIGHT)
+    path = charges_case((MODEL, f'python = "{tmp_path / "own.py"}:build"'))
+    outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert outcome.failures == ()
+    assert (
+        "charge" in outcome.tree["discrete"].dataset
+    )  # the last layer's translation, which such training has too
+    assert "laws" not in outcome.tree.children
+    assert any(
+        "Sign" in remark for remark in symmetries_info(outcome.tree["symmetries"].to_dataset()).remarks
+    )
+    named = charges_case(
+        (MODEL, f'python = "{tmp_path / "own.py"}:build"'),
+        ("[symmetries]", '[symmetries]\nlaws = ["exact"]'),
+    )
+    with pytest.raises(CaseError, match=r"symmetries.laws: .*Sign.*leave laws out"):
+        build_study(load_case(named), named)
+
+
 def test_a_model_without_symmetries_is_no_mistake(charges_case, tmp_path: Path):
     path = charges_case(
         (MODEL, 'name = "linear"\ninputs = 10\noutputs = 1'),
@@ -173,7 +217,7 @@ MISTAKES = [
     ([(MODEL, 'name = "vgg"\nclasses = 10')], r"model: give depth or plan"),
     (
         [(MODEL, 'name = "vgg"\nclasses = 10\nplan = [4, "N"]')],
-        r"model.plan\[1\]: 'N' was given; it must be a whole number, at least 1 or 'M'",
+        r"model.plan\[1\]: 'N' was given; it must be a whole number, at least 1, .* or 'M'",
     ),
 ]
 
