@@ -77,7 +77,8 @@ def line(
     The point is off theta by a hundredth of each parameter's size, so that it is on no kink on which a start often is
     (biases of 0). Half of the direction is random, half goes with the gradient, entry by entry with a random factor, so
     that a gradient that is wrong in one layer does not pass for being small along the line. Entries in which the
-    gradient is 0 are left out: a padding row, say, which training does not move.
+    gradient is 0 are left out if others of their parameter have one: a padding row, say, which training does not move.
+    A parameter that has no gradient at all stays in, for it may be detached.
 
     Args:
         theta: shape (P,).
@@ -98,7 +99,10 @@ def line(
         off.mul_(1e-2 * scale)
         other.mul_(scale)
     along = gradient(point.add_(theta))
-    direction.masked_fill_(along == 0, 0.0)
+    for part, other in zip(along.split(parts), direction.split(parts), strict=True):
+        still = part == 0
+        if not bool(still.all()):
+            other.masked_fill_(still, 0.0)
     size = float(_norm(along))
     direction.div_(float(_norm(direction)) or 1.0)
     if size:
