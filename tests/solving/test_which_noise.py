@@ -220,18 +220,18 @@ FLOW = StochasticModifiedFlow(MEAN, SGD(lr=LR), NOISE)
             "theta0 has shape",
         ),
         (lambda: sgd_ensemble(MEAN, SGD(lr=LR), 2, batch_size=25, members=2), ArgumentError, "from 1 to 24"),
-        (lambda: sgd_ensemble(MEAN, SGD(lr=LR), 2, batch_size=0, members=2), ArgumentError, "from 1 to 24"),
+        (lambda: sgd_ensemble(MEAN, SGD(lr=LR), 2, batch_size=0, members=2), ArgumentError, "at least 1"),
         (
             lambda: sgd_ensemble(MEAN, SGD(lr=LR), -1, batch_size=4, members=2),
             ArgumentError,
-            "steps must not be",
+            "steps must be at least 0",
         ),
         (
             lambda: sgd_ensemble(MEAN, SGD(lr=LR), 1, batch_size=4, members=0),
             ArgumentError,
             "members must be",
         ),
-        (lambda: nm_ode.MinibatchFlow(FLOW, None), FlowError, "one of another flow"),
+        (lambda: nm_ode.MinibatchFlow(FLOW, None), ArgumentError, "flow must be a flow"),
     ],
 )
 def test_what_does_not_exist_is_named(make: Callable[[], Any], error: type, sentence: str) -> None:
