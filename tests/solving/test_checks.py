@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bridges import ENGINES
-from nm_ode import SGD, GradientFlow, Problem, compare, solve, solve_info, train
+from nm_ode import SGD, GradientFlow, Problem, compare, modified_flow, solve, solve_info, train
 from nm_ode.flows import Flow
 from tests.bridges.toy_engine import ToyEngine
 from tests.loss.test_precision import X, Y
@@ -127,3 +127,26 @@ def test_one_time_alone_has_no_error(linear: Problem) -> None:
         solution = solve(GradientFlow(linear), [7.0], engine=engine)
         assert solution["solver_error"].values.tolist() == [0.0]
         assert solution["time"].values.tolist() == [7.0]
+
+
+def test_a_check_of_few_steps_takes_more_of_them() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(24, 4, dtype=torch.float64), torch.randn(24, 2, dtype=torch.float64)
+    network = nn.Sequential(nn.Linear(4, 6), nn.Softplus(), nn.Linear(6, 2))
+    flow = GradientFlow(Problem(network, nn.functional.mse_loss, (x, y)))
+    times = [0.0, 0.01]
+    found = solve(flow, times, engine="sundials", method="BDF", rtol=1e-3)
+    exact = solve(flow, times, engine="scipy", method="DOP853", rtol=1e-11, check=False)
+    error = float(np.linalg.norm(found.theta.values[-1] - exact.theta.values[-1]))
+    assert solve_info(found).steps <= 10
+    assert float(found.solver_error[-1]) > error / 4
+
+
+def test_samples_within_the_same_first_step_are_not_called_exact(linear: Problem) -> None:
+    flow = modified_flow(linear, SGD(lr=0.05), 2)
+    times = np.linspace(0.0, 20.0, 41)
+    found = solve(flow, times, engine="scipy", method="DOP853", rtol=1e-2, atol=1e4)
+    exact = solve(flow, times, engine="scipy", method="DOP853", rtol=1e-11, check=False)
+    errors = np.linalg.norm(found.theta.values - exact.theta.values, axis=1)
+    known = ~np.isnan(found.solver_error.values)
+    assert (found.solver_error.values[known] >= errors[known] / 10).all()
