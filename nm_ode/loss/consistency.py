@@ -51,7 +51,13 @@ class Consistency:
         named = (
             ", ".join(found) or "an operation whose backward pass is not the derivative of its forward pass"
         )
-        return f"the gradient that training takes is not this loss's: {named}"
+        still = self._without_gradient()
+        hint = (
+            f" (none comes to {still}: call requires_grad_(False) on what is to stay constant)"
+            if still
+            else ""
+        )
+        return f"the gradient that training takes is not this loss's: {named}{hint}"
 
     @property
     def has_hessian(self) -> bool:
@@ -106,6 +112,19 @@ class Consistency:
             f"the {which} of this loss is wrong ({by}, against differences), because of {named}: its backward pass "
             f"cannot be differentiated rightly; write it with elementary operations, {instead}"
         )
+
+    def _without_gradient(self) -> str:
+        """Names of parameters that have none at all, three at most."""
+        at, batch = self._at, self._batch()
+
+        def gradient(theta: Tensor) -> Tensor:
+            at.set(theta)
+            return at.loss_and_grad(batch)[1]
+
+        with torch.enable_grad():
+            along = line(at.theta, [slot.size for slot in at.layout.slots], gradient)[2]
+        names = [slot.name for slot in at.layout.slots if not bool(along[slot.slice].any())]
+        return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
     def _suspects(self) -> tuple[str, ...]:
         self._at.set(self._at.theta)

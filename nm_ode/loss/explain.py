@@ -51,6 +51,8 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
             f"the model returns {type(given).__name__}, which the loss is given as it is: take a loss that reads it, "
             "or Problem.from_objective with an objective that picks what it needs"
         )
+    if "does not require grad" in text:
+        return "losses are evaluated without gradients, too: take those that it needs itself under torch.enable_grad()"
     if isinstance(error, ImportError):
         return "what it imports must be installed before the loss can be computed"
     if isinstance(error, IndexError) and "arget" in text:

@@ -28,6 +28,12 @@ def require_model_and_loss(model: Any, loss: Any) -> None:
             raise ProblemError(
                 f"{what} scripted or traced by torch.jit; give the module that it was made from"
             )
+    if isinstance(loss, nn.Module) and any(
+        isinstance(part, torch.jit.ScriptModule) for part in loss.modules()
+    ):
+        raise ProblemError(
+            "the loss is scripted or traced by torch.jit; give the module that it was made from"
+        )
     if isinstance(loss, type):
         raise ProblemError(f"the loss is the class {loss.__name__}; give an instance, {loss.__name__}(…)")
     if not callable(loss):
@@ -126,18 +132,6 @@ def refuse_randomness(model: nn.Module) -> None:
                 f"module {name!r} ({type(module).__name__}) drops units at random with probability {rate}: "
                 "a flow needs a deterministic loss; call model.eval(), or set the probability to 0"
             )
-
-
-def refuse_other_model(loss: Tensor, parameters: list[nn.Parameter]) -> None:
-    """The loss depends on the model that the objective was given."""
-    if loss.requires_grad:
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        if any(gradient is not None for gradient in found):
-            return
-    raise ProblemError(
-        "the loss does not depend on the model's trainable parameters: evaluate the model that is passed to the "
-        "objective (a copy), not the one that it was made from, and with gradients switched on"
-    )
 
 
 def refuse_renormalisation(model: nn.Module) -> None:

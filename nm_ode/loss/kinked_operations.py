@@ -88,8 +88,9 @@ def _memory(tensor: Tensor) -> int | None:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
 
 
-def _positive(name: str) -> Callable[..., Unit]:
-    return lambda x, *_, **__: Unit(name, x > 0)
+def _positive(name: str) -> Callable[..., Unit | None]:
+    """Of complex numbers the size and the phase have a kink at 0 alone, which nothing passes from side to side."""
+    return lambda x, *_, **__: None if x.is_complex() else Unit(name, x > 0)
 
 
 def _band(name: str, low: float, high: float) -> Callable[..., Unit]:
@@ -145,10 +146,10 @@ def _extreme(name: str, sign: int) -> Callable[..., Unit | None]:
 def _norm(x: Tensor, p: Any = 2, *_: Any, **__: Any) -> Unit | None:
     order = 2.0 if p is None else float(p)
     if order == 1:
-        return Unit("1-norm", x > 0)
+        return None if x.is_complex() else Unit("1-norm", x > 0)
     if math.isinf(order):
         return Unit("max-norm", (x.abs() * math.copysign(1, order)).reshape(-1).argmax())
-    return None if order > 1 else Unit("norm", x > 0)
+    return None if order > 1 or x.is_complex() else Unit("norm", x > 0)
 
 
 def _distance(x: Tensor, y: Tensor, p: float = 2.0, *_: Any) -> Unit | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nm_ode.loss import guards, randomness
+from nm_ode.loss import randomness
 from nm_ode.loss.batching import DeviceBatches
+from nm_ode.loss.bindings import require_own_parameters
 from nm_ode.loss.broadcasting import no_broadcast_targets
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
@@ -41,20 +42,21 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
             _look_at_labels(at, objective, batches, batch, passes)
         with passes.one(settled=False), torch.no_grad(), no_broadcast_targets():
             losses = [at.loss(batch)]
+        watched = randomness.generators(*_roots(at), objective)
         with passes.one(repeated=True):
-            loss = _loss_without_draws(at, objective, batch)
-            guards.refuse_other_model(loss, at.parameters)
+            loss = _loss_without_draws(at, objective, batch, watched)
+            require_own_parameters(loss, at.parameters)
         losses.append(loss.detach())
         for theta in _others(at.theta):
             at.set(theta)
             try:
                 with passes.one(), torch.no_grad():
-                    at.loss(batch)
+                    _loss_without_draws(at, objective, batch, watched)
             except EvaluationError:  # a theta at which it is not defined
                 continue
         at.set(at.theta)
         with torch.no_grad():
-            losses.append(at.loss(batches.batch(few)))
+            losses.append(_loss_without_draws(at, objective, batches.batch(few), watched))
         unread = passes.unread(lambda: list(at.loss_and_grad(batch)))
         _refuse_differences(losses)
         at.watch(unread)
@@ -72,7 +74,7 @@ def _read(batches: DeviceBatches, few: slice) -> Any:
     """The samples; from a source that is read, twice."""
     batch = batches.batch(few)
     if not batches.in_memory:
-        drawn = randomness.draws(lambda: batches.batch(few), batches.source)
+        drawn = randomness.draws(lambda: batches.batch(few), randomness.generators(batches.source))
         if drawn:
             raise ProblemError(
                 f"the loss is random: reading samples draws from {' and '.join(drawn)}, so they differ every time; "
@@ -98,18 +100,23 @@ def _look_at_labels(
     )
 
 
-def _loss_without_draws(at: Evaluation, objective: Objective, batch: Any) -> Tensor:
+def _loss_without_draws(
+    at: Evaluation, objective: Objective, batch: Any, watched: Sequence[randomness.Generator]
+) -> Tensor:
     """A pass in which no generator may move: a drawn number may be without effect this time."""
     losses: list[Tensor] = []
 
     def run() -> None:
         losses.append(at.loss(batch))
 
-    drawn = randomness.draws(run, *_roots(at), objective)
+    drawn = randomness.draws(run, watched)
     if drawn:
         where = randomness.module_that_draws(run, dict(at.roots))
+        whole = "the loss function" if isinstance(objective, Supervised) else "the objective"
+        if drawn[0] not in (generator.name for generator in watched):
+            whole = f"the model or {whole}"  # no state shows where
         raise ProblemError(
-            f"the loss is random: {f'module {where}' if where else 'the objective'} draws from "
+            f"the loss is random: {f'module {where}' if where else whole} draws from "
             f"{' and '.join(drawn)}; a flow needs a deterministic loss (switch the noise off, or call model.eval())"
         )
     return losses[0]

@@ -14,6 +14,7 @@ from nm_ode.arguments import as_device, as_dtype, as_real, as_tensor
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import DeviceBatches, Reduction
+from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
@@ -131,6 +132,7 @@ class Problem:
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
         guards.require_initialised(model)
         guards.require_separate(model)
+        require_no_second_names(model, loss)
         guards.require_no_parameter_hooks(model)
         guards.require_real_and_trainable(model)
         self.objective = objective = objective_of(placed(loss, model, self.device, dtype))

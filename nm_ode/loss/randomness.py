@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from nm_ode.loss.draws import Numbers, entropy
 from nm_ode.loss.reachable import reachable
 
 
@@ -62,19 +62,32 @@ def left_as_they_are(*held_by: Any) -> Iterator[None]:
             generator.set(state)
 
 
-def draws(run: Callable[[], object], *held_by: Any) -> list[str]:
-    """Names of the generators that a run draws from; () if it draws nothing.
+def draws(run: Callable[[], object], watched: Sequence[Generator]) -> list[str]:
+    """Names of the sources of random numbers that a run draws from, those watched first; [] if it draws nothing.
 
     A run that seeds a generator first, and so draws the same every time, counts as drawing nothing if it ran before.
     """
-    watched = generators(*held_by)
     before = [generator.state() for generator in watched]
-    with _Drawn() as drawn:
+    with Numbers() as numbers, entropy() as system:
         run()
     found = [
         generator.name for generator, state in zip(watched, before, strict=True) if generator.state() != state
     ]
-    return found or sorted(drawn.found)
+    if not found and (numbers.seen or system):
+        found = _differing(run, numbers)
+    return found
+
+
+def _differing(run: Callable[[], object], numbers: Numbers) -> list[str]:
+    """Of a run that leaves all generators as they were: does it draw other numbers where torch's has another state?"""
+    with left_as_they_are():
+        torch.default_generator.manual_seed(917_263)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(917_263)
+        with Numbers() as others, entropy() as system:
+            run()
+    found = [] if numbers.same_as(others) else ["a generator that it makes, or puts back afterwards"]
+    return found + (["the operating system's random numbers"] if system else [])
 
 
 def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module]) -> str | None:
@@ -92,6 +105,8 @@ def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module])
 
     for prefix, root in roots.items():
         for name, module in root.named_modules():
+            if prefix and not name:  # the loss or objective as a whole
+                continue
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(functools.partial(after, prefix + name)))
     try:
@@ -100,23 +115,6 @@ def module_that_draws(run: Callable[[], object], roots: Mapping[str, nn.Module])
         for handle in handles:
             handle.remove()
     return found[0] if found else None
-
-
-class _Drawn(TorchFunctionMode):
-    """Sees the generators that are passed to torch's functions, wherever they are kept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        passed = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, torch.Generator)]
-        before = [generator.get_state() for generator in passed]
-        made = func(*args, **(kwargs or {}))
-        for generator, state in zip(passed, before, strict=True):
-            if not torch.equal(generator.get_state(), state):
-                self.found.add("a torch.Generator of its own")
-        return made
 
 
 def _generator(place: str, thing: Any) -> Generator | None:

@@ -77,7 +77,8 @@ def line(
     The point is off theta by a hundredth of each parameter's size, so that it is on no kink on which a start often is
     (biases of 0). Half of the direction is random, half goes with the gradient, entry by entry with a random factor, so
     that a gradient that is wrong in one layer does not pass for being small along the line. Entries in which the
-    gradient is 0 are left out: a padding row, say, which training does not move.
+    gradient is 0 are left out if others of their parameter have one: a padding row, say, which training does not move.
+    A parameter that has no gradient at all stays in, for it may be detached.
 
     Args:
         theta: shape (P,).
@@ -97,7 +98,8 @@ def line(
     )
     point = theta + 1e-2 * scales * normal
     along = gradient(point)
-    random = torch.where(along != 0, other * scales, 0.0)
+    moved = [(part != 0) | ~(part != 0).any() for part in along.split(list(sizes))]
+    random = torch.where(torch.cat(moved), other * scales, 0.0)
     size = float(_norm(along))
     direction = random / (float(_norm(random)) or 1.0)
     if size:

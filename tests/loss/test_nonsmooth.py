@@ -123,6 +123,11 @@ CONTINUOUS = {
     "a mask of the targets": lambda o, t: (o.square() * (t > 0)).mean(),
     "an assertion": lambda o, t: o.square().mean() if (o.square() >= 0).all() else o.mean(),
     "no gradient at all": lambda o, t: 0 * o.sum(),
+    "sizes of complex numbers": lambda o, t: torch.complex(o, t[:, :1].expand_as(o)).abs().mean(),
+    "phases of complex numbers": lambda o, t: torch.complex(o, t[:, :1].expand_as(o)).sgn().real.mean(),
+    "a 1-norm of complex numbers": lambda o, t: torch.linalg.vector_norm(
+        torch.complex(o, t[:, :1].expand_as(o)), 1
+    ),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import random
+import uuid
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import nm_ode
 from nm_ode import Problem, ProblemError
@@ -282,6 +285,111 @@ def test_a_layer_that_draws_is_refused_though_the_number_has_no_effect(draw: Any
     layer = Doing(lambda m, out: (draw(m, out), None)[1], **attributes)
     with pytest.raises(ProblemError, match=r"the loss is random: module '2' .Doing. draws"):
         Problem(around(layer), F.mse_loss, (X, Y))
+
+
+def forked(m: Doing, out: Tensor) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(1)
+
+
+def seeded_fork(m: Doing, out: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return 0 * out + torch.rand(2, dtype=out.dtype)
+
+
+OUT_OF_SIGHT: list[Callable[[Any, Tensor], Any]] = [
+    lambda m, out: np.random.default_rng().random(),
+    lambda m, out: random.Random().random(),
+    lambda m, out: random.SystemRandom().random(),
+    lambda m, out: uuid.uuid4(),
+    lambda m, out: torch.rand(1, generator=unseeded()),
+    forked,
+]
+
+
+def unseeded() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
+@pytest.mark.parametrize("draw", OUT_OF_SIGHT)
+def test_generators_that_a_pass_makes_or_puts_back_are_found(draw: Any) -> None:
+    layer = Doing(lambda m, out: (draw(m, out), None)[1])
+    with pytest.raises(ProblemError, match="the loss is random"):
+        Problem(around(layer), F.mse_loss, (X, Y))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        seeded_fork,
+        lambda m, out: torch.rand(2, generator=torch.Generator().manual_seed(3), dtype=out.dtype) + 0 * out,
+        lambda m, out: 0 * out + np.random.default_rng(3).random(),
+        lambda m, out: 0 * out + random.Random(3).random(),
+        lambda m, out: F.dropout(out, 0.0),
+    ],
+)
+def test_what_is_drawn_from_a_fixed_seed_is_a_constant(draw: Any) -> None:
+    assert_trains_as_torch_does(around(Doing(draw)))
+
+
+def test_a_loss_that_draws_is_named() -> None:
+    with pytest.raises(ProblemError, match="the loss function draws"):
+        Problem(around(nn.Linear(8, 2)), lambda o, t: F.mse_loss(F.dropout(o, 1e-9), t), (X, Y))
+
+
+@pytest.mark.parametrize(
+    "keep", [lambda w: w, lambda w: [w], lambda w: {"w": w}], ids=["tensor", "list", "dict"]
+)
+@pytest.mark.parametrize("second", [torch.Tensor.detach, lambda w: w.detach()[1:].t()])
+def test_a_second_name_for_a_parameters_memory_is_refused(keep: Any, second: Any) -> None:
+    """The original's would follow its optimizer, the copy's would stay."""
+    model = around(nn.Linear(8, 2))
+    model[0].held = keep(second(model[0].weight))
+    with pytest.raises(ProblemError, match=r"0.held.* lies in the memory of parameter '0.weight'"):
+        Problem(model, F.mse_loss, (X, Y))
+    model[0].held = keep(second(model[0].weight).clone())
+    assert_trains_as_torch_does(model)
+
+
+def test_a_buffer_or_a_loss_with_a_second_name_is_refused() -> None:
+    model = around(nn.Linear(8, 2))
+    weight = model[0].weight.detach()
+    with pytest.raises(ProblemError, match=r"'0.weight'"):
+        Problem(model, lambda o, t: F.mse_loss(o, t) + weight.square().sum(), (X, Y))
+    model[0].register_buffer("held", weight)
+    with pytest.raises(ProblemError, match=r"'0.weight'"):
+        Problem(model, F.mse_loss, (X, Y))
+
+
+def test_a_penalty_on_the_parameters_of_the_original_is_refused() -> None:
+    model = around(nn.Linear(8, 2))
+    with pytest.raises(ProblemError, match="not in theta"):
+        Problem(
+            model, lambda o, t: F.mse_loss(o, t) + sum(p.square().sum() for p in model.parameters()), (X, Y)
+        )
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    Problem(model, lambda o, t: F.mse_loss(o, t) + F.mse_loss(o, frozen(X[: len(o)])), (X, Y))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_checkpoint_that_torch_cannot_take_the_gradient_of_is_refused() -> None:
+    def checkpointed(reentrant: bool) -> nn.Module:
+        return around(Doing(lambda m, out: checkpoint(torch.tanh, out, use_reentrant=reentrant)))
+
+    with pytest.raises(ProblemError, match="use_reentrant=False"):
+        Problem(checkpointed(True), F.mse_loss, (X, Y))
+    assert_trains_as_torch_does(checkpointed(False))
+
+
+def test_a_scripted_loss_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit's own
+        scripted = torch.jit.script(nn.MSELoss())
+    with pytest.raises(ProblemError, match=r"torch\.jit"):
+        Problem(around(nn.Linear(8, 2)), scripted, (X, Y))
 
 
 def test_a_branch_that_is_dropped_rarely_is_refused_for_every_seed() -> None:

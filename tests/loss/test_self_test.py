@@ -218,6 +218,50 @@ def test_a_padding_row_that_training_does_not_move_is_no_error() -> None:
     assert "'0' (Embedding)" in Problem(model, F.mse_loss, (indices, Y)).foreign_gradient
 
 
+class Frozen(nn.Module):
+    """The first layer has no gradient, though it is a trainable one."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.how = how
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.how(self.first, x)))
+
+
+def in_no_grad(layer: nn.Linear, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return layer(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        (in_no_grad, ("first.weight", "first.bias")),
+        (lambda layer, x: layer(x).detach(), ("first.weight", "first.bias")),
+        (lambda layer, x: F.linear(x, layer.weight, layer.bias.detach()), ("first.bias",)),
+        (lambda layer, x: F.linear(x, layer.weight.data, layer.bias), ("first.weight",)),
+    ],
+)
+def test_a_parameter_without_any_gradient_is_named_unless_it_is_held_constant(how, names, dtype) -> None:
+    made = Problem(Frozen(how), F.mse_loss, (X, Y), dtype=dtype)
+    assert not made.has_hessian
+    for name in (*names, "requires_grad_(False)"):
+        assert name in made.foreign_gradient
+    model = Frozen(how)
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)
+    assert Problem(model, F.mse_loss, (X, Y), dtype=dtype).has_hessian
+
+
+def test_a_parameter_that_the_loss_does_not_use_is_no_error() -> None:
+    model = Frozen(lambda layer, x: F.linear(x, layer.weight))
+    assert Problem(model, F.mse_loss, (X, Y)).has_hessian
+
+
 def test_the_callers_random_numbers_stay_as_they_are() -> None:
     made = problem(F.relu)
     state = torch.get_rng_state()
@@ -288,6 +332,7 @@ def test_a_line_leaves_out_what_has_no_gradient() -> None:
     gradient = torch.tensor([1.0, -2.0, 0.0, 1e-3, 0.0], dtype=torch.float64)
     point, direction, _ = line(theta, [3, 2], lambda _: gradient)
     assert ((direction != 0) == (gradient != 0)).all()
+    assert (line(theta, [2, 1, 2], lambda _: gradient)[1] != 0).tolist() == [True, True, True, True, False]
     assert torch.linalg.vector_norm(direction) == pytest.approx(float(torch.linalg.vector_norm(point)))
     assert 0 < float((point - theta).abs().max()) < 0.2
     assert gradient @ direction > 0
