@@ -15,6 +15,8 @@ import pytest
 from nm_ode.cli.stopping import _Signals
 from tests.studies.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("python_sigint")  # and so in the commands that are started
+
 COMMAND = [sys.executable, "-c", "from nm_ode.cli import main; main()"]
 
 SLOW = """
