@@ -113,9 +113,15 @@ class Flow(ABC):
     def depends_on_lr(self) -> bool: ...
 
     @property
+    def update_map(self) -> UpdateMap | None:
+        """The optimiser whose run the flow describes; None where none enters."""
+        found: UpdateMap | None = getattr(self, "optimizer", None)
+        return found
+
+    @property
     def lr(self) -> float | None:
         """The learning rate that the field is that of; None where it depends on none."""
-        optimizer: UpdateMap | None = getattr(self, "optimizer", None)
+        optimizer = self.update_map
         return optimizer.lr if self.depends_on_lr and optimizer is not None else None
 
     @property

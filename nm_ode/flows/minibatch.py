@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
-from nm_ode.flows.base import Cost, Flow, FlowError, require_flow
+from nm_ode.flows.base import Cost, Flow, FlowError, UpdateMap, require_flow
 from nm_ode.loss import Problem
 from nm_ode.loss.expected import ExpectedLoss, expected_loss
 from nm_ode.required import require_dataset
@@ -83,6 +83,11 @@ class MinibatchFlow(Flow):
     @property
     def depends_on_lr(self) -> bool:
         return bool(self.flow.depends_on_lr)
+
+    @property
+    def update_map(self) -> UpdateMap | None:
+        found: UpdateMap | None = self.flow.update_map
+        return found
 
     @property
     def lr(self) -> float | None:

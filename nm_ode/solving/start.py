@@ -77,6 +77,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             f"{flow.title} is that of lr = {flow.lr:g}, and this run has lr = {info.grid.lr[0]:g}: give the flow the "
             "run's own optimiser, or solve at times instead of beside the run"
         )
+    _require_same_optimizer(flow, info)
     memory, what = None, "theta0"
     if theta0 is None:
         what = "the run's first theta"
@@ -110,6 +111,26 @@ def _times(t: Any) -> NDArray[np.float64]:
     if times.ndim != 1 or not times.size:
         raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
     return require_times(times)
+
+
+def _require_same_optimizer(flow: Flow, info: RunInfo) -> None:
+    """All of a run's optimiser enters a flow of one learning rate, and its weight decay any other flow.
+
+    Raises:
+        FlowError: the flow is that of another.
+    """
+    optimizer = flow.update_map
+    if optimizer is None:
+        return
+    name, there = type(optimizer).__name__, info.hyperparameters
+    remedy = "give the flow the run's own optimiser, or solve at times instead of beside the run"
+    if flow.depends_on_lr and name != info.optimizer:
+        raise FlowError(f"{flow.title} is that of {name}, and this run is of {info.optimizer}: {remedy}")
+    for key in there if flow.depends_on_lr else ("weight_decay",):
+        here = getattr(optimizer, key, None)
+        run = there.get(key)
+        if key != "lr" and here is not None and run is not None and not np.array_equal(here, run):
+            raise FlowError(f"{flow.title} is that of {key} = {here}, and this run has {run}: {remedy}")
 
 
 def _placed(flow: Flow, theta: Any, what: str) -> Tensor:

@@ -14,6 +14,7 @@ from bridges import EngineError
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
+    Adam,
     Drop,
     FlowError,
     GradientFlow,
@@ -326,6 +327,26 @@ def test_a_flow_of_another_learning_rate_than_the_runs_is_refused(tiny: Problem,
     solve(wrap(modified_flow(tiny, SGD(lr=0.1), 2), run), run, check=False)
     solve(other, run["saved_time"].values, check=False)
     solve(GradientFlow(tiny, SGD(lr=0.2)), run, check=False)  # gradient flow is of no learning rate
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        (SGD(lr=0.1, momentum=0.8, weight_decay=1e-2), "momentum = 0.8, and this run has 0.9"),
+        (SGD(lr=0.1, momentum=0.9), "weight_decay = 0.0, and this run has 0.01"),
+        (Adam(lr=0.1, weight_decay=1e-2), "Adam, and this run is of SGD"),
+    ],
+)
+def test_a_flow_of_another_optimizer_than_the_runs_is_refused(tiny: Problem, optimizer, said: str) -> None:
+    own = SGD(lr=0.1, momentum=0.9, weight_decay=1e-2)
+    run = train(tiny, own, 4)
+    with pytest.raises(FlowError, match=said):
+        solve(modified_flow(tiny, optimizer, 2), run)
+    solve(modified_flow(tiny, own, 2), run, check=False)
+    # Of gradient flow only the weight decay is the optimiser's.
+    solve(GradientFlow(tiny, SGD(lr=0.3, weight_decay=1e-2)), run, check=False)
+    with pytest.raises(FlowError, match="weight_decay"):
+        solve(GradientFlow(tiny, SGD(lr=0.1)), run)
 
 
 @pytest.mark.parametrize("times", [[], 1.0, [[0.0, 1.0]]])
