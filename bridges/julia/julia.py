@@ -92,12 +92,9 @@ class JuliaBackend:
     ) -> dict[str, Any]:
         """See `session.WorkerSession.noisy`."""
         if not self._noise:
-            try:
-                self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
-            except Exception as error:
-                raise RuntimeError(
-                    "StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
-                ) from error
+            if not self._jl.seval('Base.identify_package("StochasticDiffEq") !== nothing'):
+                raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
+            self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
             self._noise = self._jl.NMNoise
         n = vectors.n
         first = vectors.rows.__array_interface__["data"][0]
@@ -119,7 +116,7 @@ class JuliaBackend:
             self._vector(factor) if job["diagonal"] else self._matrix(factor.T),
             job["time"],
             job["step"],
-            self._jl.seval("x -> [UInt64(i) for i in x]")(job["seeds"]),
+            self._jl.seval("x -> UInt64[UInt64(i) for i in x]")(job["seeds"]),
             job["method"],
             on_member,
         )

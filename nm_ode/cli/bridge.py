@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from nm_ode.cli.console import bare_table, err, out, print_dim, print_line, print_path, stop
 from nm_ode.cli.stopping import FAILED
+
+if TYPE_CHECKING:
+    from bridges import Engine
 
 bridge = typer.Typer(
     no_args_is_help=True, help="DifferentialEquations.jl: what is installed, installing it, trying it."
@@ -59,33 +62,77 @@ def bridge_status() -> None:
 
 @bridge.command("test")
 def bridge_test() -> None:
-    """Solve three known problems with each method: its error, and what a right-hand side costs."""
+    """Solve known problems with each method: its error, its cost, and whether its random paths are right."""
     from bridges import EngineError, get_engine
-    from bridges.trials import TOLERATED_ERROR, try_methods
 
     engine = get_engine("diffeq")
+    try:
+        engine.require_ready()
+        with err.status("starting Julia"):
+            version = engine.version
+        print_dim(version)
+        wrong = [_try_methods(engine), _try_noise_methods(engine)]
+    except EngineError as error_of_engine:
+        stop(str(error_of_engine), FAILED)
+    if any(wrong):
+        stop("; ".join(filter(None, wrong)), FAILED)
+
+
+def _try_methods(engine: Engine) -> str:
+    """Prints a table of three problems with each method; what is wrong in words, "" if nothing is."""
+    from bridges.trials import TOLERATED_ERROR, try_methods
+
     table = bare_table()
     for column in ("method", "problem"):
         table.add_column(column, no_wrap=True)
     for column in ("error", "right-hand sides", "µs each"):
         table.add_column(column, justify="right", no_wrap=True)
     wrong = 0
-    try:
-        engine.require_ready()
-        with err.status("starting Julia"):
-            version = engine.version
-        print_dim(version)
-        with err.status("solving") as status:
-            for tried in try_methods(engine):
-                status.update(f"{tried.method} on {tried.problem}")
-                wrong += not tried.right
-                error = (
-                    f"{tried.error:.1e}" if tried.right else f"[red]{tried.error:.1e}, {tried.status}[/red]"
-                )
-                count, each = f"{tried.rhs_evaluations}", f"{tried.microseconds:.0f}"
-                table.add_row(tried.method, tried.problem, error, count, each)
-    except EngineError as error_of_engine:
-        stop(str(error_of_engine), FAILED)
+    with err.status("solving") as status:
+        for tried in try_methods(engine):
+            status.update(f"{tried.method} on {tried.problem}")
+            wrong += not tried.right
+            error = f"{tried.error:.1e}" if tried.right else f"[red]{tried.error:.1e}, {tried.status}[/red]"
+            count, each = f"{tried.rhs_evaluations}", f"{tried.microseconds:.0f}"
+            table.add_row(tried.method, tried.problem, error, count, each)
     out.print(table)
-    if wrong:
-        stop(f"{wrong} of the solves above are wrong by more than {TOLERATED_ERROR:g}, or gave up", FAILED)
+    return (
+        f"{wrong} of the solves above are wrong by more than {TOLERATED_ERROR:g}, or gave up" if wrong else ""
+    )
+
+
+def _try_noise_methods(engine: Engine) -> str:
+    """Prints a table of a linear diffusion with each stochastic method, or why there is none; as `_try_methods`."""
+    from bridges import EngineError
+    from bridges.noise_trials import COMPONENTS, PATHS, try_noise_methods
+
+    try:
+        engine.require_noise_ready()
+    except EngineError as missing:
+        print_dim(f"stochastic methods were not tried: {missing}")
+        return ""
+    table = bare_table()
+    for column in ("stochastic method", "noise"):
+        table.add_column(column, no_wrap=True)
+    for column in ("mean", "variance", "shape"):
+        table.add_column(column, justify="right", no_wrap=True)
+    wrong: dict[str, str] = {}
+    with err.status("solving stochastic paths") as status:
+        for tried in try_noise_methods(engine):
+            status.update(f"{tried.method} with {tried.noise} noise")
+            numbers = [f"{tried.mean_error:.2f}", f"{tried.variance:.2f}", f"{tried.shape:+.1f}"]
+            if tried.message:
+                numbers = ["none", "", ""]
+            if not tried.right:
+                wrong.setdefault(tried.method, tried.message)
+                numbers = [f"[red]{number}[/red]" for number in numbers]
+            table.add_row(tried.method, tried.noise, *numbers)
+    out.print(table)
+    print_dim(
+        f"{PATHS} paths of a linear diffusion of {COMPONENTS} components, whose law is known: error of the mean over "
+        "what chance makes, variance over the true one, standard errors of the covariance's shape; right is 1, 1, 0"
+    )
+    if not wrong:
+        return ""
+    named = "; ".join(f"{method} ({why})" if why else method for method, why in wrong.items())
+    return f"the paths of these stochastic methods are wrong in the installed version: {named}"

@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.linalg import expm, solve_continuous_lyapunov
 from torch import nn
 
-from bridges import EngineError
+from bridges import EngineError, UnknownMethodError
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
@@ -206,6 +206,8 @@ def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Pr
     with pytest.raises(FlowError, match="built for orders 1 and 2, not 3"):
         StochasticModifiedFlow(quadratic, optimizer, noise, 3)
     with pytest.raises(
-        EngineError, match=r"StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
+        UnknownMethodError, match="no method 'SOSRA2' for paths with noise; did you mean 'SOSRA'"
     ):
-        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="no package")
+        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="SOSRA2")
+    with pytest.raises(EngineError, match=r"'SOSRI' is for diagonal noise.*take 'EM' or 'SRA1' or 'SOSRA'"):
+        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="SOSRI")
