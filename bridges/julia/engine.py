@@ -13,7 +13,7 @@ from bridges.choosing import Choice, default_rtol
 from bridges.engine import Capabilities, Engine
 from bridges.errors import EngineError
 from bridges.julia.conversation import Callbacks
-from bridges.julia.installing import REMEDY, installation, worker_environment
+from bridges.julia.installing import REMEDY, installation, require_stochastic, worker_environment
 from bridges.julia.methods import METHODS, NOISE_METHODS, best_method
 from bridges.julia.process import WorkerError
 from bridges.julia.session import WorkerSession
@@ -90,6 +90,12 @@ class DiffeqEngine(Engine):
     def lacks(self) -> str:
         """What of Julia or its packages is missing; starts nothing."""
         return installation().lacks if self._backend == JULIA else ""
+
+    def require_noise_ready(self) -> None:
+        """Also asks for StochasticDiffEq, which not every project has; starts nothing."""
+        if self._backend == JULIA:
+            require_stochastic()
+        self.require_ready()
 
     def default_method(self, step: float | None) -> str | None:
         """Of the fixed-step methods here none is the obvious one: with a step, one must be named."""
@@ -213,7 +219,8 @@ class DiffeqEngine(Engine):
             done += 1
 
         with _as_engine_error():
-            ending = self._session.noisy(job, y0, {"factor": factor}, Callbacks(drift, keep))
+            arrays = {"factor": np.ascontiguousarray(factor, dtype=np.float64)}
+            ending = self._session.noisy(job, y0, arrays, Callbacks(drift, keep))
         code = ending["retcode"]
         if code != "Success":
             raise EngineError(

@@ -91,7 +91,7 @@ class JuliaBackend:
         self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
     ) -> dict[str, Any]:
         """See `session.WorkerSession.noisy`."""
-        if not self._noise:
+        if self._noise is None:
             if not self._jl.seval('Base.identify_package("StochasticDiffEq") !== nothing'):
                 raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
             self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')

@@ -13,6 +13,7 @@ from nm_ode.cli.stopping import FAILED
 
 if TYPE_CHECKING:
     from bridges import Engine
+    from bridges.julia.installing import PackageStatus
 
 bridge = typer.Typer(
     no_args_is_help=True, help="DifferentialEquations.jl: what is installed, installing it, trying it."
@@ -47,17 +48,34 @@ def bridge_install(
 @bridge.command("status")
 def bridge_status() -> None:
     """What there is of Julia, its project and the packages; nothing is started."""
-    from bridges.julia.installing import REMEDY, declared, installation
+    from bridges import EngineError
+    from bridges.julia.installing import REMEDY, installation, package_statuses
 
     found = installation()
     for label, path in (("julia  ", found.julia), ("project", found.project)):
         print_line(label, str(path or "none"))
-    for package in declared():
-        there = found.project is not None and package not in found.missing
-        print_line("package", f"{package}: {'there' if there else 'missing'}")
+    try:
+        packages = [] if found.project is None else package_statuses()
+    except EngineError:
+        packages = []  # what cannot be read is what `lacks` says
+    for package in packages:
+        print_line("package", _in_words(package))
     if not found.ready:
         stop(f"{found.lacks}; {REMEDY}", FAILED)
     out.print("[green]ready[/green]")
+    if any(package.another for package in packages):
+        print_dim("not the set of versions that was seen running: `nm-ode bridge test` tries each method")
+
+
+def _in_words(package: PackageStatus) -> str:
+    if not package.version:
+        return f"{package.name}: missing" + (
+            f" (only {package.needed_by} need it)" if package.needed_by else ""
+        )
+    words = f"{package.name} {package.version}: there"
+    if not package.seen:
+        return words
+    return f"{words}, {package.seen} was seen running" if package.another else f"{words}, seen running"
 
 
 @bridge.command("test")

@@ -25,6 +25,7 @@ from bridges.julia.engine import DiffeqEngine
 from bridges.julia.process import WorkerError
 from bridges.noise_trials import LinearDiffusion, judge, known_diffusion, try_noise_methods
 from tests.bridges.equations import engine_called, needs_julia
+from tests.bridges.fake_julia import FakeJulia, write_project
 from tests.bridges.jobs import STAND_IN, patient_session
 
 MAKERS = ["stand-in", pytest.param("diffeq", marks=needs_julia)]
@@ -293,6 +294,18 @@ def test_what_does_not_fit_is_refused_before_anything_starts(options, sentence: 
     assert isinstance(raised.value, UnknownMethodError) == (
         options.get("method", "EM") not in DiffeqEngine.noise_methods
     )
+
+
+def test_without_its_package_nothing_starts(tmp_path: Path, monkeypatch) -> None:
+    write_project(tmp_path, without=("StochasticDiffEq",))
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(FakeJulia(tmp_path).path))
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(tmp_path))
+    engine = get_engine("diffeq")
+    engine.require_ready()
+    with pytest.raises(EngineError, match=r"StochasticDiffEq .* run `nm-ode bridge install`"):
+        paths(engine, decay)
+    assert FakeJulia(tmp_path).calls == []
+    DiffeqEngine(STAND_IN).require_noise_ready()
 
 
 def test_no_method_chooses_its_own_steps() -> None:
