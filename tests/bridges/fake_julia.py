@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import stat
@@ -28,8 +29,11 @@ with open({calls!r}, "a") as file:
     print(json.dumps(call), file=file)
 print({says!r}, file=sys.stderr)
 manifest = 'julia_version = "{version}"\\nmanifest_format = "2.0"\\n'
-for name, uuid in tomllib.loads(text)["deps"].items():
-    manifest += f'[[deps.{{name}}]]\\nuuid = "{{uuid}}"\\nversion = "1.2.3"\\n'
+told = tomllib.loads(text)
+for name, uuid in told["deps"].items():
+    bound = told["compat"].get(name, "")
+    version = bound[1:] if bound.startswith("=") else "1.2.3"
+    manifest += f'[[deps.{{name}}]]\\nuuid = "{{uuid}}"\\nversion = "{{version}}"\\n'
 (Path(project) / "Manifest.toml").write_text(manifest)
 sys.exit({status})
 """
@@ -69,7 +73,9 @@ def write_project(
     (folder / "Project.toml").write_text("\n".join(["[deps]", *lines, ""]))
     lines = ['julia_version = "1.10.8"', 'manifest_format = "2.0"']
     for name, uuid in there.items():
-        version = (versions or {}).get(name, "1.2.3")
+        version = ({"PythonCall": importlib.metadata.version("juliacall")} | dict(versions or {})).get(
+            name, "1.2.3"
+        )
         lines += [f"[[deps.{name}]]", f'uuid = "{uuid}"', f'version = "{version}"']
     (folder / "Manifest.toml").write_text("\n".join([*lines, ""]))
 
