@@ -10,6 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import juliapkg.state  # noqa: F401 - it reads the user's environment once, which no test may have changed by then
+import pytest
+
 from bridges.julia.installing import needed
 
 _JULIA = """#!{python} -SE
@@ -58,6 +61,11 @@ class FakeJulia:
         return [json.loads(line) for line in self._calls.read_text().splitlines()]
 
 
+def keep_from_the_user_s_project(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What is installed by a test that fails goes elsewhere."""
+    monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(folder / "elsewhere"))
+
+
 def executable(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -80,10 +88,10 @@ def write_project(
     (folder / "Manifest.toml").write_text("\n".join([*lines, ""]))
 
 
-def without_julia(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment that names no Julia and no project, for a process."""
+def without_julia(elsewhere: Path) -> dict[str, str]:
+    """The environment of a process that names no Julia; what it installs nowhere in particular goes elsewhere."""
     return {
         name: value
-        for name, value in environment.items()
+        for name, value in os.environ.items()
         if not name.startswith(("PYTHON_JULIACALL_", "PYTHON_JULIAPKG_", "JULIA"))
-    } | {"PATH": os.defpath}
+    } | {"PATH": os.defpath, "PYTHON_JULIAPKG_PROJECT": str(elsewhere)}

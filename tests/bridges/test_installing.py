@@ -24,9 +24,20 @@ from bridges.julia.installing import (
 )
 from bridges.julia.methods import METHODS, PACKAGES
 from bridges.julia.project import SEEN, read_project
-from tests.bridges.fake_julia import FakeJulia, executable, without_julia, write_project
+from tests.bridges.fake_julia import (
+    FakeJulia,
+    executable,
+    keep_from_the_user_s_project,
+    without_julia,
+    write_project,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch) -> None:
+    keep_from_the_user_s_project(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -318,7 +329,7 @@ def test_installation_status_and_worker_mean_the_same_julia_and_project(
     flags = [part for flag in flags for part in ("-X", flag.format(tmp=tmp_path))]
     done = subprocess.run(
         [sys.executable, *flags, "-c", INSTALL_AND_TELL, mode],
-        env=without_julia(os.environ) | {"PYTHONPATH": str(ROOT)} | variables,
+        env=without_julia(tmp_path / "elsewhere") | {"PYTHONPATH": str(ROOT)} | variables,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -342,7 +353,7 @@ def test_what_juliapkg_refuses_is_said(tmp_path: Path, variables: dict[str, str]
     code = "from bridges.julia.installing import installation; print(installation().lacks)"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=without_julia(os.environ) | {"PYTHONPATH": str(ROOT)} | variables,
+        env=without_julia(tmp_path / "elsewhere") | {"PYTHONPATH": str(ROOT)} | variables,
         capture_output=True,
         text=True,
         check=True,

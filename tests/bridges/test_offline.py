@@ -12,7 +12,7 @@ from bridges import EngineError, get_engine
 from bridges.julia import offline
 from bridges.julia.installing import declared, install, installation, needed
 from tests.bridges.equations import needs_julia
-from tests.bridges.fake_julia import FakeJulia, write_project
+from tests.bridges.fake_julia import FakeJulia, keep_from_the_user_s_project, write_project
 
 THEIRS = """# Mine.
 title = "mine"
@@ -28,6 +28,11 @@ LinearSolve = "99"
 
 def install_offline() -> None:
     install(offline=True, on_line=lambda line: None)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch) -> None:
+    keep_from_the_user_s_project(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from bridges.julia import installing
 from bridges.julia.engine import DiffeqEngine, using_backend
 from bridges.julia.installing import needed
 from bridges.julia.project import SEEN
-from tests.bridges.fake_julia import FakeJulia, write_project
+from tests.bridges.fake_julia import FakeJulia, keep_from_the_user_s_project, write_project
 
 
 def test_status_says_what_is_missing_and_the_remedy(case: Path, call, monkeypatch) -> None:
@@ -23,6 +23,11 @@ def test_status_says_what_is_missing_and_the_remedy(case: Path, call, monkeypatc
     assert "there is no Julia at /nowhere/julia" in result.output
     assert "nm-ode bridge install" in result.output
     assert call("bridge", "test").exit_code == 1
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch) -> None:
+    keep_from_the_user_s_project(monkeypatch, tmp_path)
 
 
 @pytest.fixture
