@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridges.errors import EngineError
-from bridges.julia.project import SEEN, read_project, seen_running
+from bridges.julia.project import SEEN, Project, read_project, seen_running
 
 DECLARED = Path(__file__).resolve().parents[1] / "juliapkg.json"
 """Where juliapkg finds it: at the top of an importable package, not deeper (docs/bridge.md rule 7)."""
@@ -142,7 +143,7 @@ def installation() -> Installation:
         return Installation(julia, which.project, (), str(error))
     absent = [name for name, uuid in needed().items() if not project.has(name, uuid)]
     missing = tuple(name for name in absent if name not in optional())
-    lacks = f"the project {which.project} lacks {', '.join(missing)}" if missing else ""
+    lacks = f"the project {which.project} lacks {', '.join(missing)}" if missing else _unlike_python(project)
     return Installation(
         julia, which.project, missing, lacks, tuple(name for name in absent if name in optional())
     )
@@ -223,9 +224,11 @@ def worker_environment() -> dict[str, str]:
     found = installation()
     assert found.julia is not None
     assert found.project is not None
+    # The second where one called "julia" lies, which diffeqpy looks for, if ours is a link called "julia-1.10".
+    folders = dict.fromkeys(str(path.parent) for path in (found.julia, found.julia.resolve()))
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(found.julia.parent), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")]),
         "PYTHON_JULIACALL_EXE": str(found.julia),
         "PYTHON_JULIACALL_PROJECT": str(found.project),
         "PYTHON_JULIACALL_HANDLE_SIGNALS": "no",
@@ -296,6 +299,16 @@ def _environment_of_juliapkg(which: Chosen, offline: bool) -> dict[str, str]:
     root = str(DECLARED.parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     return {name: value for name, value in environment.items() if value}
+
+
+def _unlike_python(project: Project) -> str:
+    """juliacall and PythonCall talk to each other in ways that change: each release asks for its own twin."""
+    wanted, there = importlib.metadata.version("juliacall"), project.version("PythonCall")
+    return (
+        ""
+        if wanted == there
+        else f"juliacall {wanted} needs PythonCall {wanted}, Julia's project has {there}"
+    )
 
 
 def _importable() -> bool:

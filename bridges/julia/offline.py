@@ -110,7 +110,8 @@ def _resolve(julia: str, folder: Path, packages: Sequence[Any]) -> None:
         # As juliapkg does: PythonCall is compiled for this Python and does not look for another.
         "JULIA_PYTHONCALL_EXE": sys.executable,
     }
-    process = subprocess.Popen(
+    error = ""
+    with subprocess.Popen(
         [julia, f"--project={folder}", "--startup-file=no", "-e", "\n".join(script)],
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -118,20 +119,18 @@ def _resolve(julia: str, folder: Path, packages: Sequence[Any]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    assert process.stdout is not None
-    error = ""
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            # The first one says what is wrong; others, and a stack, may follow.
-            if line.startswith("ERROR: ") and not error:
-                error = line.removeprefix("ERROR: ").strip().rstrip(":")
-    except BaseException:
-        process.kill()  # it must not write into a project that is being restored
-        process.wait()
-        raise
-    if process.wait() != 0:
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                # The first one says what is wrong; others, and a stack, may follow.
+                if line.startswith("ERROR: ") and not error:
+                    error = line.removeprefix("ERROR: ").strip().rstrip(":")
+        except BaseException:
+            process.kill()  # it must not write into a project that is being restored
+            raise
+    if process.returncode != 0:
         reason = error or f"it ended with status {process.returncode}"
         raise RuntimeError(
             f"Julia could not make the project from what its depot has: {reason}; {_FILL_THE_DEPOT}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import juliapkg.state  # noqa: F401 - it reads the user's environment once, which no test may have changed by then
+import pytest
 
 from bridges.julia.installing import needed
 
@@ -28,8 +32,11 @@ with open({calls!r}, "a") as file:
     print(json.dumps(call), file=file)
 print({says!r}, file=sys.stderr)
 manifest = 'julia_version = "{version}"\\nmanifest_format = "2.0"\\n'
-for name, uuid in tomllib.loads(text)["deps"].items():
-    manifest += f'[[deps.{{name}}]]\\nuuid = "{{uuid}}"\\nversion = "1.2.3"\\n'
+told = tomllib.loads(text)
+for name, uuid in told["deps"].items():
+    bound = told["compat"].get(name, "")
+    version = bound[1:] if bound.startswith("=") else "1.2.3"
+    manifest += f'[[deps.{{name}}]]\\nuuid = "{{uuid}}"\\nversion = "{{version}}"\\n'
 (Path(project) / "Manifest.toml").write_text(manifest)
 sys.exit({status})
 """
@@ -54,6 +61,11 @@ class FakeJulia:
         return [json.loads(line) for line in self._calls.read_text().splitlines()]
 
 
+def keep_from_the_user_s_project(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What is installed by a test that fails goes elsewhere."""
+    monkeypatch.setenv("PYTHON_JULIAPKG_PROJECT", str(folder / "elsewhere"))
+
+
 def executable(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -69,15 +81,17 @@ def write_project(
     (folder / "Project.toml").write_text("\n".join(["[deps]", *lines, ""]))
     lines = ['julia_version = "1.10.8"', 'manifest_format = "2.0"']
     for name, uuid in there.items():
-        version = (versions or {}).get(name, "1.2.3")
+        version = ({"PythonCall": importlib.metadata.version("juliacall")} | dict(versions or {})).get(
+            name, "1.2.3"
+        )
         lines += [f"[[deps.{name}]]", f'uuid = "{uuid}"', f'version = "{version}"']
     (folder / "Manifest.toml").write_text("\n".join([*lines, ""]))
 
 
-def without_julia(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment that names no Julia and no project, for a process."""
+def without_julia(elsewhere: Path) -> dict[str, str]:
+    """The environment of a process that names no Julia; what it installs nowhere in particular goes elsewhere."""
     return {
         name: value
-        for name, value in environment.items()
+        for name, value in os.environ.items()
         if not name.startswith(("PYTHON_JULIACALL_", "PYTHON_JULIAPKG_", "JULIA"))
-    } | {"PATH": os.defpath}
+    } | {"PATH": os.defpath, "PYTHON_JULIAPKG_PROJECT": str(elsewhere)}
