@@ -14,8 +14,7 @@ equation's, silently.
 `init` puts the end of the time span among the times to stop at, so the last step is shortened to end at `time`, noise
 included, and a step longer than `time` becomes that one.
 """
-function paths(request, state, rate, y0::Vector{Float64}, factor, time::Float64, step::Float64,
-        seeds::Vector{UInt64}, name::String, on_member)
+function paths(request, state, rate, y0::Vector{Float64}, factor, time, step, seeds, name::String, on_member)
     drift = function (du, u, p, t)
         copyto!(state, u)
         request(Float64(t))
