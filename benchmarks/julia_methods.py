@@ -2,8 +2,8 @@
 
 Right-hand sides, Jacobian products and probes of the sharpness are counted apart; `in_gradients` is all of it in
 gradients of the same time, by the products' time measured in the same solve. Errors are against DOP853 at rtol 1e-11,
-over the motion. Every method is compiled before its clock starts. Without Julia the embedded methods alone are measured,
-and the reason is in the results.
+over the motion. Every method is compiled before its clock starts. Without Julia the embedded methods alone are
+measured, and the reason is in the results.
 """
 
 from __future__ import annotations

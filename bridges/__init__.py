@@ -4,6 +4,7 @@
     engine.py          what an engine is, and what it can do
     methods.py         what an engine says about each method
     options.py         do engine, method, step and problem fit together?
+    noise.py           the same for stochastic paths
     choosing.py        what engine "auto" takes
     limits.py          the values of options and times that engines take
     problem.py         what an engine is given and gives back
@@ -12,6 +13,7 @@
     differences.py     Jacobian products of a field that has none of its own
     stepping.py        the loop over the steps of an embedded method
     trials.py          does an engine work here?
+    noise_trials.py    are its stochastic paths right? By a diffusion whose law is known
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
 
 A new engine is one file with a subclass of `Engine` (or `SteppedEngine`) and `ENGINES.register(name, "module:Class")`.
@@ -22,7 +24,7 @@ from bridges.engine import Capabilities, Engine, LawsSolution
 from bridges.engines import ENGINES, engine_names, engines_with, get_engine
 from bridges.errors import EngineError, NmOdeError, UnknownEngineError, UnknownMethodError
 from bridges.limits import FINEST_RTOL, LIMITS, Limit, finest_rtol, require_limits, require_times
-from bridges.methods import Method
+from bridges.methods import Method, NoiseMethod
 from bridges.options import (
     AUTO,
     require_fit,
@@ -50,6 +52,7 @@ __all__ = [
     "Limit",
     "Method",
     "NmOdeError",
+    "NoiseMethod",
     "OdeProblem",
     "OdeSolution",
     "Registry",

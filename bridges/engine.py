@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bridges.choosing import Choice
 from bridges.errors import EngineError
-from bridges.methods import Method
+from bridges.methods import Method, NoiseMethod
 from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs
 
 
@@ -21,7 +22,7 @@ class Capabilities:
             error messages suggest them.
         recommends: `Engine.recommend` chooses a method by smoothness, stiffness and tolerance.
         laws: it has `Engine.solve_laws`.
-        noise: it has `Engine.solve_noisy`.
+        noise: it has `Engine.solve_noisy`, with `Engine.noise_methods`.
     """
 
     embedded: bool = False
@@ -54,6 +55,7 @@ class Engine(ABC):
     Attributes:
         name: as in the registry.
         methods: name → properties; the first that needs no step is the default.
+        noise_methods: the same for `solve_noisy`.
         capabilities: what it can do beyond `solve`.
         remedy: what a user does if it does not start or gives wrong results.
         goes_on: does `solve` call `problem.on_step`, and go on from `problem.kept`?
@@ -61,6 +63,7 @@ class Engine(ABC):
 
     name: str
     methods: Mapping[str, Method]
+    noise_methods: Mapping[str, NoiseMethod] = MappingProxyType({})
     capabilities = Capabilities()
     goes_on: bool = False
 
@@ -95,6 +98,10 @@ class Engine(ABC):
         lacks = self.lacks()
         if lacks:
             raise EngineError(f"engine {self.name!r} cannot start: {lacks}; {self.remedy}")
+
+    def require_noise_ready(self) -> None:
+        """As `require_ready`, for `solve_noisy`, which may need more."""
+        self.require_ready()
 
     def default_method(self, step: float | None) -> str | None:
         """The method that is taken where none is named; None if one must be named.
@@ -182,14 +189,18 @@ class Engine(ABC):
     ) -> None:
         """Paths of dy = drift dt + factor dW from 0 to `time`, one for each seed.
 
+        What `drift` or `on_member` raises, KeyboardInterrupt included, comes out as the same object.
+
         Args:
             factor: shape (n,), diagonal noise, or (r, n), r Wiener processes; constant.
-            step: of fixed-step methods; the first one of adaptive methods.
-            method: by its name in the engine's own library.
+            step: of all steps; the last one is shorter where `time` is no multiple of it.
+            seeds: whole numbers below 2^63; the same seed gives the same path.
+            method: one of `noise_methods`.
             on_member: (index, state at `time`); copy what must outlive the call.
 
         Raises:
-            EngineError: the engine has no such solve (`capabilities.noise`), cannot start, does not know the method,
-                or a path became non-finite.
+            UnknownMethodError: the method is none of `noise_methods`.
+            EngineError: the engine has no such solve (`capabilities.noise`), the arguments do not fit (see
+                `bridges.noise.require_noise_fit`), it cannot start, or a path became non-finite.
         """
         raise EngineError(f"engine {self.name!r} solves no stochastic differential equations")

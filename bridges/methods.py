@@ -30,3 +30,20 @@ class Method:
     jumps: bool = False
     jvp: bool = False
     sharpness: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseMethod:
+    """A method for paths of dy = drift dt + factor dW, whose factor is constant.
+
+    Its step is the caller's, always: no engine here controls the error of a path by itself (docs/bridge.md rule 12).
+
+    Attributes:
+        strong_order: of convergence of a path, for such noise.
+        weak_order: of convergence of the mean and the covariance.
+        diagonal_only: it takes a vector as the factor, and no matrix.
+    """
+
+    strong_order: float
+    weak_order: float
+    diagonal_only: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import xarray as xr
@@ -55,9 +55,11 @@ def sgd_ensemble(
         )
     start = start_of_members(problem, theta0, members)
     members = as_count(members, "members")
-    draws = _generators(problem.n_samples, (steps, batch_size), members, seed)
-    at_once = max(1, _NUMBERS // len(start))
-    groups = [draws[i : i + at_once] for i in range(0, members, at_once)]
+
+    def draw_all(stream: torch.Generator) -> None:
+        torch.randint(problem.n_samples, (steps, batch_size), generator=stream, device="cpu")
+
+    groups = groups_of_members(members, len(start), seed, draw_all)
     ends = [_ends(problem, optimizer, start, steps, batch_size, group) for group in groups]
     info = EnsembleInfo(
         title=describe(optimizer),
@@ -118,11 +120,19 @@ def _ends(
     return state[:, : len(start)]
 
 
-def _generators(n_samples: int, shape: tuple[int, int], members: int, seed: int) -> list[torch.Generator]:
-    """One a member, at their places in one stream: each draws all its batches before the next one begins."""
+def groups_of_members(
+    members: int, size: int, seed: int, draw_all: Callable[[torch.Generator], None]
+) -> list[list[torch.Generator]]:
+    """Members that step together, each by its generator, at their places in one stream: one draws all before the next.
+
+    Args:
+        size: P, numbers of a member's state.
+        draw_all: draws what one member draws.
+    """
     stream, made = torch.Generator("cpu").manual_seed(seed), []
     for _ in range(members):
         made.append(torch.Generator("cpu"))
         made[-1].set_state(stream.get_state())
-        torch.randint(n_samples, shape, generator=stream, device="cpu")
-    return made
+        draw_all(stream)
+    at_once = max(1, _NUMBERS // size)
+    return [made[i : i + at_once] for i in range(0, members, at_once)]

@@ -14,11 +14,12 @@ from bridges.counted import CountedField
 from bridges.engine import Capabilities, Engine, LawsSolution
 from bridges.errors import EngineError
 from bridges.julia.conversation import Callbacks
-from bridges.julia.installing import REMEDY, installation, worker_environment
-from bridges.julia.methods import METHODS, best_method
+from bridges.julia.installing import REMEDY, installation, require_stochastic, worker_environment
+from bridges.julia.methods import METHODS, NOISE_METHODS, best_method
 from bridges.julia.process import WorkerError
 from bridges.julia.session import WorkerSession
 from bridges.methods import Method
+from bridges.noise import require_noise_fit
 from bridges.options import require_fit, require_method, require_step_fits
 from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, SolveStopped, Status
 
@@ -67,6 +68,7 @@ class DiffeqEngine(Engine):
 
     name = "diffeq"
     methods = METHODS
+    noise_methods = NOISE_METHODS
     capabilities = Capabilities(recommends=True, laws=True, noise=True)
     trial_methods = ("Tsit5", "Vern9")
     laws_method = "Vern7"
@@ -89,6 +91,12 @@ class DiffeqEngine(Engine):
     def lacks(self) -> str:
         """What of Julia or its packages is missing; starts nothing."""
         return installation().lacks if self._backend == JULIA else ""
+
+    def require_noise_ready(self) -> None:
+        """Also asks for StochasticDiffEq, which not every project has; starts nothing."""
+        if self._backend == JULIA:
+            require_stochastic()
+        self.require_ready()
 
     def default_method(self, step: float | None) -> str | None:
         """Of the fixed-step methods here none is the obvious one: with a step, one must be named."""
@@ -214,21 +222,34 @@ class DiffeqEngine(Engine):
         method: str,
         on_member: Callable[[int, Array], None],
     ) -> None:
-        """See `Engine.solve_noisy`; with StochasticDiffEq.jl, whose methods are "EM", "SOSRA", "SRA1", "LambaEM", …"""
+        """See `Engine.solve_noisy`; with StochasticDiffEq.jl."""
+        require_noise_fit(self, method, factor=factor, y0=y0, time=time, step=step, seeds=seeds)
+        self.require_noise_ready()
         job = {
             "do": "noisy",
             "method": method,
-            "time": time,
-            "step": step,
-            "seeds": list(seeds),
+            "time": float(time),
+            "step": float(step),
+            "seeds": [int(seed) for seed in seeds],
             "diagonal": factor.ndim == 1,
         }
+        done = 0
+
+        def keep(index: int, state: Array) -> None:
+            nonlocal done
+            on_member(index, state)
+            done += 1
+
         with _as_engine_error():
+            arrays = {"factor": np.ascontiguousarray(factor, dtype=np.float64)}
             self._session.warm(job)
-            ending = self._session.noisy(job, y0, {"factor": factor}, Callbacks(drift, on_member))
+            ending = self._session.noisy(job, y0, arrays, Callbacks(drift, keep))
         code = ending["retcode"]
         if code != "Success":
-            raise EngineError(f"diffeq {method} stopped: {_RETCODES.get(code, code)}")
+            raise EngineError(
+                f"diffeq {method} stopped on path {done} of {len(seeds)}: {_RETCODES.get(code, code)}; a smaller step "
+                "may help"
+            )
 
     def solve_laws(
         self,

@@ -85,13 +85,10 @@ class JuliaBackend:
 
     def noisy(self, job: dict[str, Any], rows: Array, arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """See `session.WorkerSession.noisy`."""
-        if not self._noise:
-            try:
-                self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
-            except Exception as error:
-                raise RuntimeError(
-                    "StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
-                ) from error
+        if self._noise is None:
+            if not self._jl.seval('Base.identify_package("StochasticDiffEq") !== nothing'):
+                raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
+            self._jl.seval(f'include(raw"{Path(__file__).with_name("nm_noise.jl")}")')
             self._noise = self._jl.NMNoise
         state, rate, _ = self._shared(rows)
 
@@ -111,7 +108,7 @@ class JuliaBackend:
             self._vector(factor) if job["diagonal"] else self._matrix(factor.T),
             job["time"],
             job["step"],
-            self._jl.seval("x -> [UInt64(i) for i in x]")(job["seeds"]),
+            self._jl.seval("x -> UInt64[UInt64(i) for i in x]")(job["seeds"]),
             job["method"],
             on_member,
         )

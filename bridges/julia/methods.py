@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridges.methods import Kind, Method, StepUse
+from bridges.methods import Kind, Method, NoiseMethod, StepUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,14 @@ METHODS: dict[str, JuliaMethod] = {
     **_methods("implicit", "OrdinaryDiffEqRosenbrock", step="none", Rodas5P=5),
 }
 PACKAGES = tuple(dict.fromkeys(method.package for method in METHODS.values()))
+
+NOISE_METHODS: dict[str, NoiseMethod] = {
+    "EM": NoiseMethod(strong_order=1, weak_order=1),
+    "SRA1": NoiseMethod(strong_order=1.5, weak_order=2),
+    "SOSRA": NoiseMethod(strong_order=1.5, weak_order=2),
+    "SOSRI": NoiseMethod(strong_order=1.5, weak_order=2, diagonal_only=True),
+}
+"""Of StochasticDiffEq, which has many more: those whose mean and covariance were seen to be right with a fixed step."""
 
 _STIFF = 50.0  # sharpness × horizon, above which stability limits an explicit step
 

@@ -7,6 +7,12 @@ using StochasticDiffEq, SciMLBase, PythonCall
 """
 Paths of du = drift dt + factor dW from 0 to `time`, one for each seed. The drift is asked for across the process
 boundary; the noise is additive and lives here. `factor` is a vector (diagonal noise) or an n×r matrix.
+
+Rule 12: always with the caller's step. Where these methods reject steps, the paths have another variance than the
+equation's, silently.
+
+`init` puts the end of the time span among the times to stop at, so the last step is shortened to end at `time`, noise
+included, and a step longer than `time` becomes that one.
 """
 function paths(request, state, rate, y0::Vector{Float64}, factor, time, step, seeds, name::String, on_member)
     drift = function (du, u, p, t)
@@ -23,10 +29,10 @@ function paths(request, state, rate, y0::Vector{Float64}, factor, time, step, se
     algorithm = getproperty(StochasticDiffEq, Symbol(name))()
     f = SDEFunction{true, SciMLBase.FullSpecialize}(drift, noise)
     options = factor isa Vector ? (;) : (; noise_rate_prototype = zeros(size(factor)))
-    adaptive = name != "EM"
     for (index, seed) in enumerate(seeds)
-        problem = SDEProblem(f, copy(y0), (0.0, time); seed = seed, options...)
-        integrator = init(problem, algorithm; dt = step, adaptive = adaptive, save_everystep = false,
+        # A seed of 0 stands for a random one there.
+        problem = SDEProblem(f, copy(y0), (0.0, time); seed = seed + 1, options...)
+        integrator = init(problem, algorithm; dt = step, adaptive = false, save_everystep = false,
             save_start = false, save_end = false, dense = false)
         while integrator.t < time
             step!(integrator)

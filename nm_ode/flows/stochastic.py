@@ -99,6 +99,19 @@ class StochasticModifiedFlow:
         h_g = regularised_hvp(self._expected, self.optimizer, theta, g)
         return g.add_(h_g, alpha=self.optimizer.lr / 2).neg_()
 
+    def drifts(self, thetas: Tensor) -> Tensor:
+        """The same at M points, shape (M, P), many at once."""
+        problem, optimizer = self._expected, self.optimizer
+        g = problem.ensemble_loss_and_grad(thetas)[1]
+        if optimizer.weight_decay:
+            g.add_(thetas, alpha=optimizer.weight_decay)
+        if self.order == 1:
+            return g.neg_()
+        h_g = problem.ensemble_hvp(thetas, g)
+        if optimizer.weight_decay:
+            h_g.add_(g, alpha=optimizer.weight_decay)
+        return g.add_(h_g, alpha=optimizer.lr / 2).neg_()
+
     @property
     def _sigma(self) -> Tensor:
         return self.diffusion.factor if isinstance(self.diffusion, GradientNoise) else self.diffusion

@@ -285,20 +285,30 @@ class Problem:
         Raises:
             ProblemError: shapes that do not go together.
         """
-        thetas = as_real(thetas, "thetas", error=ProblemError)
+        thetas = self._members(thetas, "thetas")
         if samples is not None:
             samples = as_tensor(samples, "samples", error=ProblemError)
-        if thetas.ndim != 2 or thetas.shape[1] != self.layout.size:
-            raise ProblemError(
-                f"thetas have shape {tuple(thetas.shape)}; this problem's have (members, {self.layout.size})"
-            )
         if samples is not None and (samples.ndim != 2 or len(samples) != len(thetas) or not samples.numel()):
             raise ProblemError(
                 f"samples have shape {tuple(samples.shape)}; they must have ({len(thetas)}, samples of a batch)"
             )
-        thetas = thetas.to(device=self.device, dtype=self.dtype)
         with self._at.watched():
             return self._vectorised.loss_and_grad(thetas, self._batches, samples, self.loss_and_grad)
+
+    @in_own_modes
+    def ensemble_hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:
+        """H(theta) v at M points, each with its own v, over all samples: shape (M, P), many at once as `sample_grads`.
+
+        Raises:
+            ProblemError: shapes that do not go together.
+            NoSecondDerivative: as `hvp`.
+        """
+        thetas, vectors = self._members(thetas, "thetas"), self._members(vectors, "vectors")
+        if len(thetas) != len(vectors):
+            raise ProblemError(f"there are {len(thetas)} thetas and {len(vectors)} vectors")
+        self._consistency.require_hessian()
+        with self._at.watched():
+            return self._vectorised.hvp(thetas, vectors, self._batches, self.hvp)
 
     @in_own_modes
     def subset(self, samples: Samples) -> Problem:
@@ -342,6 +352,15 @@ class Problem:
         if self.loss_fn is None or not isinstance(source, TensorSource):
             raise ProblemError("x and y are those of data (x, y) in memory; take problem.batch(samples)")
         return source.tree
+
+    def _members(self, given: Any, name: str) -> Tensor:
+        """On the device and in the dtype of theta, shape (M, P)."""
+        found = as_real(given, name, error=ProblemError)
+        if found.ndim != 2 or found.shape[1] != self.layout.size:
+            raise ProblemError(
+                f"{name} have shape {tuple(found.shape)}; this problem's have (members, {self.layout.size})"
+            )
+        return found.to(device=self.device, dtype=self.dtype)
 
     def _accumulate(
         self,

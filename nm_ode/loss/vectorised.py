@@ -15,6 +15,7 @@ from nm_ode.arguments import first_line
 from nm_ode.data.sources import Samples
 from nm_ode.data.trees import Rebuild, flatten
 from nm_ode.loss.batching import DeviceBatches
+from nm_ode.loss.derivatives import twice_differentiable
 from nm_ode.loss.objective import Objective
 from nm_ode.parameters import Layout
 
@@ -40,6 +41,14 @@ class LossAndGrad(Protocol):
         ...
 
 
+class HessianProduct(Protocol):
+    """A problem's own, of one theta and all samples."""
+
+    def __call__(self, theta: Tensor, v: Tensor) -> Tensor:
+        """H v, shape (P,)."""
+        ...
+
+
 class Vectorised:
     """One objective's gradients, vectorised over samples or over parameters.
 
@@ -51,7 +60,7 @@ class Vectorised:
         self._evaluation = _AsModule(model, objective)
         self._layout = layout
         self._names = [f"model.{name}" for name in layout.names]
-        self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, and for members?
+        self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, for members, for products?
 
     def sample_grads(
         self, theta: Tensor, batches: DeviceBatches, samples: Samples, one: LossAndGrad
@@ -110,6 +119,30 @@ class Vectorised:
             return loop()
         return self._vectorised_or_not("members", together, loop, agrees)
 
+    def hvp(self, thetas: Tensor, vectors: Tensor, batches: DeviceBatches, one: HessianProduct) -> Tensor:
+        """H v at each point with its own v, over all samples; shape (M, P)."""
+        products = torch.empty_like(thetas)
+        members = self._at_once(thetas)
+        width = min(len(batches), batches.chunk_size or len(batches))
+
+        def together() -> Tensor:
+            for start in range(0, len(thetas), members):
+                some = slice(start, start + members)
+                products[some] = self._products(thetas[some], vectors[some], batches)
+            return products
+
+        def loop() -> Tensor:
+            for i, row in enumerate(products):
+                row.copy_(one(thetas[i], vectors[i]))
+            return products
+
+        def agrees() -> bool:
+            return _same(products, one(thetas[0], vectors[0]))
+
+        if not self._gains(thetas, width):
+            return loop()
+        return self._vectorised_or_not("products", together, loop, agrees)
+
     def _at_once(self, theta: Tensor) -> int:
         """Gradients in the making at once."""
         return max(1, _NUMBERS * _times(theta) // self._layout.size)
@@ -146,6 +179,21 @@ class Vectorised:
                 total[0].add_(losses.detach(), alpha=weight)
                 total[1].add_(gradients.detach(), alpha=weight)
         assert total is not None
+        return total
+
+    def _products(self, thetas: Tensor, vectors: Tensor, batches: DeviceBatches) -> Tensor:
+        total = torch.zeros_like(thetas)
+        for leaves, rebuild, weight in _batches_of_members(batches, None):
+
+            def along(
+                theta: Tensor, v: Tensor, leaves: list[Tensor] = leaves, rebuild: Rebuild = rebuild
+            ) -> Tensor:
+                gradient: Tensor = grad(self._loss)(theta, leaves, rebuild)
+                return gradient @ v
+
+            with twice_differentiable():
+                found = vmap(grad(along))(thetas, vectors)
+            total.add_(found.detach(), alpha=weight)
         return total
 
     def _loss(self, theta: Tensor, leaves: Any, rebuild: Rebuild) -> Tensor:

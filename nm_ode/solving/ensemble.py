@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from bridges import Engine, EngineError, engines_with, get_engine, require_limits
-from nm_ode.ensembles import ensemble_dataset, start_of_members
+from nm_ode.ensembles import ensemble_dataset, groups_of_members, start_of_members
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.loss.noise import GradientNoise, along
@@ -36,9 +36,10 @@ def solve_ensemble(
 
     Args:
         engine: "torch" (Euler–Maruyama, here) or "diffeq" (StochasticDiffEq.jl).
-        method: "EM", and with "diffeq" any of its methods for additive noise; adaptive ones ("SOSRA", "SRA1", …) were
-            seen with up to twice the true variance (docs/bridge.md rule 12).
-        step: of a fixed-step method; lr/4 if None.
+        method: "EM", and with "diffeq" also "SRA1", "SOSRA" (strong order 1.5) and "SOSRI" (the same, for diagonal
+            noise alone).
+        step: of all methods, which are never adaptive (docs/bridge.md rule 12); lr/4 if None. It is changed a
+            little so that whole steps make up `time`.
         seed: of the noise; member i has its own.
 
     Returns:
@@ -47,7 +48,8 @@ def solve_ensemble(
 
     Raises:
         ArgumentError: another flow, members, time or step out of range, or a start of another shape.
-        EngineError: an unknown engine or method, or no StochasticDiffEq.
+        EngineError: an unknown engine or method, a method that does not take such noise, no StochasticDiffEq, or paths
+            that became non-finite.
     """
     if not isinstance(flow, StochasticModifiedFlow):
         raise ArgumentError(
@@ -104,17 +106,30 @@ def _with_noise(info: EnsembleInfo, noise: GradientNoise) -> EnsembleInfo:
 def _euler_maruyama(
     flow: StochasticModifiedFlow, start: Tensor, h: float, count: int, members: int, seed: int
 ) -> Tensor:
-    generator, factor = torch.Generator("cpu").manual_seed(seed), flow.factor
-    ends = []
-    for _ in range(members):
-        theta = start
+    """Where the members end, shape (M, P); many step at once. The same numbers as of one after another, to rounding."""
+    factor, ends = flow.factor, []
+
+    def draw(generator: torch.Generator) -> Tensor:
+        return torch.randn(len(factor), dtype=factor.dtype, generator=generator, device="cpu")
+
+    def draw_all(stream: torch.Generator) -> None:
         for _ in range(count):
-            normal = torch.randn(len(factor), dtype=factor.dtype, generator=generator, device="cpu").to(
-                factor
-            )
-            theta = theta + h * flow.drift(theta) + h**0.5 * along(factor, normal)
-        ends.append(theta)
-    return torch.stack(ends)
+            draw(stream)
+
+    for generators in groups_of_members(members, len(start), seed, draw_all):
+        thetas = start.expand(len(generators), -1)
+        for _ in range(count):
+            normal = torch.stack([draw(generator) for generator in generators]).to(factor)
+            thetas = thetas + h * flow.drifts(thetas) + h**0.5 * along(factor, normal)
+        ends.append(thetas)
+    found = torch.cat(ends)
+    wrong = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if wrong:
+        raise EngineError(
+            f"{len(wrong)} of {members} paths became non-finite, path {wrong[0]} the first of them; a smaller step may "
+            "help"
+        )
+    return found
 
 
 def _by_engine(

@@ -18,6 +18,7 @@ import scipy
 from scipy.integrate import DOP853, RK45
 
 import bridges.julia.protocol as protocol
+from bridges.julia.methods import NOISE_METHODS
 from bridges.julia.worker import Ask
 from tests.bridges.rosenbrock import Rosenbrock
 
@@ -31,6 +32,15 @@ def _step(solver: Any) -> int:
     evaluated = solver.nfev
     solver.step()
     return (solver.nfev - evaluated) // solver.n_stages - 1
+
+
+def noise_faults(method: str) -> dict[str, float]:
+    """What is wrong with the paths by a method's name: "EM, variance 1.7" has so much of it, "EM, mean 0.3" is off.
+
+    "drift 0.8": so much of the drift; "independence 0": one Gaussian for all directions; "seeds 0": one path for all.
+    """
+    words = [part.split() for part in method.split(", ")[1:]]
+    return {name: float(size) for name, size in words}
 
 
 class StandIn:
@@ -139,20 +149,44 @@ class StandIn:
     def noisy(
         self, job: dict[str, Any], rows: np.ndarray, arrays: dict[str, Any], ask: Ask
     ) -> dict[str, Any]:
+        """Euler–Maruyama for "EM", SRA1 for all else; wrong as a method's name says, see `noise_faults`."""
+        # Adaptive stochastic methods are wrong (docs/bridge.md rule 12): no job leads to one.
+        assert "adaptive" not in job
+        assert job["step"] > 0
+        if job["method"].partition(",")[0] not in NOISE_METHODS:
+            raise RuntimeError(f"StochasticDiffEq has no method {job['method']}")
         state, rate, _ = rows
         y0, factor = state.copy(), arrays["factor"]
-        if job["method"] == "no package":
-            raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
-        count = round(job["time"] / job["step"])
-        for member, seed in enumerate(job["seeds"]):
-            generator, y = np.random.default_rng(seed), y0.copy()
-            for i in range(count):
-                state[:] = y
-                ask(protocol.RHS, i * job["step"])
-                normal = generator.standard_normal(len(factor))
-                kick = normal * factor if job["diagonal"] else normal @ factor
-                y = y + job["step"] * rate + job["step"] ** 0.5 * kick
+        method, time, faults = job["method"], job["time"], noise_faults(job["method"])
+
+        def drift(t: float, y: np.ndarray) -> np.ndarray:
             state[:] = y
+            ask(protocol.RHS, t)
+            return rate * faults.get("drift", 1.0)
+
+        def kick(normal: np.ndarray) -> np.ndarray:
+            if "independence" in faults:
+                normal = np.full_like(normal, normal[0])
+            scaled = normal * faults.get("variance", 1.0) ** 0.5
+            return scaled * factor if job["diagonal"] else scaled @ factor
+
+        # Of a fraction of a step that is rounding no step is made.
+        count = max(1, int(np.ceil(time / job["step"] * (1 - 1e-12))))
+        for member, seed in enumerate(job["seeds"]):
+            generator, y = np.random.default_rng(1 if "seeds" in faults else seed), y0.copy()
+            for i in range(count):
+                t = i * job["step"]
+                h = min(job["step"], time - t)
+                dw, dz = h**0.5 * generator.standard_normal((2, len(factor)))
+                k1 = drift(t, y)
+                if method.startswith("EM"):
+                    y = y + h * k1 + kick(dw)
+                else:  # Rößler 2010, SRA1; (dw + dz/√3)/2 is the iterated integral I_(1,0) over h
+                    k2 = drift(t + 0.75 * h, y + 0.75 * h * k1 + 1.5 * kick((dw + dz / 3**0.5) / 2))
+                    y = y + h * (k1 + 2 * k2) / 3 + kick(dw)
+            if not np.isfinite(y).all():
+                return {"retcode": "Unstable"}
+            state[:] = y + faults.get("mean", 0.0)
             ask(protocol.SAMPLE, float(member))
         return {"retcode": "Success"}
 

@@ -204,4 +204,5 @@ def test_each_of_the_rules_learnt_on_the_real_thing_is_named_where_it_applies() 
     folder = ROOT / "bridges/julia"
     text = " ".join(path.read_text() for path in folder.iterdir() if path.suffix in (".py", ".jl"))
     named = {int(n) for n in re.findall(r"[Rr]ule (\d+)", text)}
-    assert named == set(range(1, 17))
+    rules = (ROOT / "docs/bridge.md").read_text().partition("## 3. Rules")[2].partition("\n## ")[0]
+    assert set(range(1, 17)) <= named <= {int(n) for n in re.findall(r"^(\d+)\. ", rules, re.MULTILINE)}

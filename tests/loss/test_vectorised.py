@@ -59,6 +59,49 @@ def test_an_ensembles_gradients_are_those_of_each_member(
         assert_close(gradients[i], gradient)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_ensembles_hessian_products_are_those_of_each_member(kind: str, chunk_size: int | None) -> None:
+    problem, _, theta = make(kind, chunk_size=None if kind == COUPLED else chunk_size)
+    generator = torch.Generator().manual_seed(7)
+    thetas, vectors = (
+        theta + 0.1 * torch.randn(3, len(theta), generator=generator, dtype=theta.dtype) for _ in range(2)
+    )
+    products = problem.ensemble_hvp(thetas, vectors)
+    assert_close(products, torch.stack([problem.hvp(*pair) for pair in zip(thetas, vectors, strict=True)]))
+    assert not products.requires_grad
+    assert_close(problem.scaled(3.0).ensemble_hvp(thetas, vectors), 3 * products)
+
+
+def test_what_torch_derives_wrongly_twice_is_right_for_an_ensemble() -> None:
+    """The second derivative of torch's own hardsigmoid is missing: it is written out, for many as for one."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Hardsigmoid(), nn.Linear(4, 2), nn.Hardsigmoid())
+    problem = Problem(model, F.mse_loss, (torch.randn(6, 3), torch.randn(6, 2)))
+    thetas, vectors = torch.randn(2, 4, problem.layout.size, dtype=torch.float64)
+    products = problem.ensemble_hvp(thetas, vectors)
+    assert products.norm() > 0.01
+    assert_close(products, torch.stack([problem.hvp(*pair) for pair in zip(thetas, vectors, strict=True)]))
+
+
+def test_a_loss_that_is_linear_in_theta_has_no_curvature_anywhere() -> None:
+    problem = Problem.from_objective(nn.Linear(3, 1), lambda model, x: model(x).mean(), torch.randn(6, 3))
+    assert not problem.ensemble_hvp(torch.randn(2, 4), torch.randn(2, 4)).any()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        (((3,), (1, 3)), r"thetas have shape \(3,\)"),
+        (((2, 3), (2, 4)), r"vectors have shape \(2, 4\); this problem's have \(members, 3\)"),
+        (((2, 3), (1, 3)), "there are 2 thetas and 1 vectors"),
+    ],
+)
+def test_members_and_directions_go_together(shapes: Any, sentence: str) -> None:
+    problem = Problem(nn.Linear(2, 1), F.mse_loss, (torch.randn(9, 2), torch.randn(9, 1)))
+    with pytest.raises(ProblemError, match=sentence):
+        problem.ensemble_hvp(*(torch.randn(shape) for shape in shapes))
+
+
 def test_a_sum_over_samples_is_one_for_an_ensemble_in_chunks() -> None:
     x, y = torch.randn(9, 2), torch.randn(9, 1)
     problem = Problem(nn.Linear(2, 1), nn.MSELoss(reduction="sum"), (x, y), chunk_size=2)
@@ -69,6 +112,8 @@ def test_a_sum_over_samples_is_one_for_an_ensemble_in_chunks() -> None:
             loss, gradient = problem.loss_and_grad(thetas[i], None if samples is None else samples[i])
             assert_close(losses[i], loss)
             assert_close(gradients[i], gradient)
+    products = problem.ensemble_hvp(thetas, thetas)
+    assert_close(products, torch.stack([problem.hvp(theta, theta) for theta in thetas]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -143,6 +188,19 @@ def test_where_vmap_is_not_possible_it_is_said_once_and_the_numbers_are_the_same
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_close(problem.sample_grads(theta), each)
+
+
+def test_products_are_taken_one_at_a_time_too() -> None:
+    class OfTheta(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            return out.tanh() if out.isfinite().all() else out
+
+    problem = Problem(OfTheta(3, 2), F.mse_loss, (torch.randn(6, 3), torch.randn(6, 2)))
+    thetas = torch.randn(2, 8, dtype=torch.float64)
+    with pytest.warns(VectorisedWarning, match="one at a time, because"):
+        products = problem.ensemble_hvp(thetas, thetas)
+    assert_close(products, torch.stack([problem.hvp(theta, theta) for theta in thetas]))
 
 
 def test_a_gradient_that_vmap_gets_wrong_is_noticed() -> None:

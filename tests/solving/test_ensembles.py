@@ -9,7 +9,7 @@ import xarray as xr
 from scipy.linalg import expm, solve_continuous_lyapunov
 from torch import nn
 
-from bridges import EngineError
+from bridges import EngineError, UnknownMethodError
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
@@ -135,6 +135,37 @@ def test_paths_have_the_mean_and_covariance_of_the_linear_diffusion(
     assert np.linalg.norm(np.cov(paths.T) - covariance) < 0.25 * np.linalg.norm(covariance)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("kind", ["diagonal", "low_rank"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_members_that_step_together_are_those_that_step_alone(order: int, kind, reduction: str) -> None:
+    """Each draws from one stream all its noise before the next one, of a flow with weight decay."""
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(12, n, dtype=torch.float64, generator=generator) for n in (3, 2))
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    problem = Problem(model, nn.MSELoss(reduction=reduction), (x, y))
+    noise = gradient_noise(problem, problem.theta0, 4, kind=kind)
+    flow = StochasticModifiedFlow(problem, SGD(lr=0.02, weight_decay=0.1), noise, order)
+    together = solve_ensemble(flow, 0.1, members=5, step=0.02, seed=3)["theta"].values
+    stream = torch.Generator().manual_seed(3)
+    for theta in together:
+        alone = problem.theta0
+        for _ in range(5):
+            normal = torch.randn(len(flow.factor), dtype=torch.float64, generator=stream)
+            alone = alone + 0.02 * flow.drift(alone) + 0.02**0.5 * noise.along(normal) * 0.02**0.5
+        np.testing.assert_allclose(theta, alone, rtol=1e-11, atol=1e-13)
+    moved = torch.from_numpy(together)
+    torch.testing.assert_close(flow.drifts(moved), torch.stack([flow.drift(theta) for theta in moved]))
+
+
+def test_paths_that_become_infinite_are_an_error(quadratic: Problem, stand_in) -> None:
+    noise = gradient_noise(quadratic, quadratic.theta0, 4)
+    flow = StochasticModifiedFlow(quadratic, SGD(lr=0.1), noise)
+    for engine in ("torch", "diffeq"):
+        with pytest.raises(EngineError, match=r"path 0 .*; a smaller step may help"):
+            solve_ensemble(flow, 1e6, members=2, step=1e3, engine=engine)
+
+
 @pytest.fixture(scope="module")
 def ensembles(quadratic: Problem):
     """SGD at lr = 0.05, and the stochastic modified flow with the noise at a point of the path."""
@@ -206,6 +237,8 @@ def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Pr
     with pytest.raises(FlowError, match="built for orders 1 and 2, not 3"):
         StochasticModifiedFlow(quadratic, optimizer, noise, 3)
     with pytest.raises(
-        EngineError, match=r"StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
+        UnknownMethodError, match="no method 'SOSRA2' for paths with noise; did you mean 'SOSRA'"
     ):
-        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="no package")
+        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="SOSRA2")
+    with pytest.raises(EngineError, match=r"'SOSRI' is for diagonal noise.*take 'EM' or 'SRA1' or 'SOSRA'"):
+        solve_ensemble(flow, 1.0, members=2, engine="diffeq", method="SOSRI")
