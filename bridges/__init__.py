@@ -8,6 +8,8 @@
     limits.py          the values of options and times that engines take
     problem.py         what an engine is given and gives back
     solving.py         the one way to an engine: times from the start, and answers looked at
+    counted.py         the field, counted and within the limits
+    differences.py     Jacobian products of a field that has none of its own
     stepping.py        the loop over the steps of an embedded method
     trials.py          does an engine work here?
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
@@ -16,7 +18,7 @@ A new engine is one file with a subclass of `Engine` (or `SteppedEngine`) and `E
 """
 
 from bridges.choosing import Choice, choose, choose_for_jumps, default_rtol
-from bridges.engine import Capabilities, Engine
+from bridges.engine import Capabilities, Engine, LawsSolution
 from bridges.engines import ENGINES, engine_names, engines_with, get_engine
 from bridges.errors import EngineError, NmOdeError, UnknownEngineError, UnknownMethodError
 from bridges.limits import FINEST_RTOL, LIMITS, Limit, finest_rtol, require_limits, require_times
@@ -30,7 +32,7 @@ from bridges.options import (
     require_ready,
     resolve_method,
 )
-from bridges.problem import Kept, OdeProblem, OdeSolution, Statistics
+from bridges.problem import Kept, OdeProblem, OdeSolution, Rhs, Statistics
 from bridges.registry import Registry, did_you_mean
 from bridges.solving import solve_with
 
@@ -44,12 +46,14 @@ __all__ = [
     "Engine",
     "EngineError",
     "Kept",
+    "LawsSolution",
     "Limit",
     "Method",
     "NmOdeError",
     "OdeProblem",
     "OdeSolution",
     "Registry",
+    "Rhs",
     "Statistics",
     "UnknownEngineError",
     "UnknownMethodError",

@@ -30,6 +30,21 @@ class Capabilities:
     noise: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class LawsSolution:
+    """Laws of charges, solved at once.
+
+    Attributes:
+        charges: shape (steps+1, charges).
+        rhs_evaluations: of the laws, all charges together.
+        jvp_evaluations: products with their Jacobian.
+    """
+
+    charges: Array
+    rhs_evaluations: int
+    jvp_evaluations: int = 0
+
+
 class Engine(ABC):
     """Methods that solve an `OdeProblem`. An engine is a subclass, and an entry in `bridges.engines.ENGINES`.
 
@@ -103,6 +118,14 @@ class Engine(ABC):
         """
         return None
 
+    def warm(self, method: str) -> None:  # noqa: B027 (most engines have nothing to do)
+        """Compile now what the first solve by this method would compile.
+
+        Raises:
+            UnknownMethodError: the method is none of `methods`.
+            EngineError: the engine cannot start.
+        """
+
     @property
     def trial_methods(self) -> tuple[str, ...]:
         """The methods that `bridges.trials.try_engine` runs."""
@@ -126,7 +149,8 @@ class Engine(ABC):
         method: str,
         rtol: float,
         atol: float,
-    ) -> tuple[Array, int]:
+        step: float | None = None,
+    ) -> LawsSolution:
         """The driven laws of many charges in one solve, with no callback.
 
         During step k: m[k] Q̈ + b[k] Q̇ + κQ = F[k] (order 2, y0 = Q followed by Q̇), or Q̇ = −κQ + F[k] (order 1).
@@ -135,13 +159,12 @@ class Engine(ABC):
             m, b, force: shape (steps, charges).
             kappa: shape (charges,).
             times: shape (steps+1,), the ends of the steps.
-
-        Returns:
-            Q at `times`, shape (steps+1, charges), and the number of right-hand sides.
+            step: of a fixed-step method, whose steps end at each of `times` too.
 
         Raises:
             UnknownMethodError: the method is none of `methods`.
-            EngineError: the engine has no such solve (`capabilities.laws`), cannot start, or gave up.
+            EngineError: the engine has no such solve (`capabilities.laws`), cannot start, or gave up; or method and
+                step do not fit together.
         """
         raise EngineError(f"engine {self.name!r} does not solve the laws of charges in one solve")
 

@@ -65,7 +65,7 @@ def resolve_method(engine: Engine, method: str | None, step: float | None) -> st
             raise EngineError(f"step goes with {_methods_with_a_step(engine)}: name one")
         raise EngineError(f"every method of engine {engine.name!r} has a fixed step: give `step`")
     require_method(engine, named)
-    _require_step_fits(engine, named, step)
+    require_step_fits(engine, named, step)
     return named
 
 
@@ -85,13 +85,14 @@ def require_fit(engine: Engine, problem: OdeProblem, method: str) -> Method:
             method whose steps would cross the jumps.
     """
     require_method(engine, method)
-    _require_step_fits(engine, method, problem.step)
+    require_step_fits(engine, method, problem.step)
     if problem.restarts is not None:
         _require_stops_at_jumps(engine, method)
     return engine.methods[method]
 
 
-def _require_step_fits(engine: Engine, method: str, step: float | None) -> None:
+def require_step_fits(engine: Engine, method: str, step: float | None) -> None:
+    """Raises EngineError for a step to a method that chooses its own, or none to one that needs it."""
     use = engine.methods[method].step
     if step is None and use == "required":
         raise EngineError(f"method {method!r} has a fixed step: give `step`")

@@ -17,6 +17,10 @@ Rhs: TypeAlias = Callable[[float, Array, Array], None]
 """`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
 
 Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
+"""`jvp(t, y, v, out)` writes the product of the Jacobian at (t, y) with v into `out`."""
+
+Sharpness: TypeAlias = Callable[[float, Array, Rhs], float]
+"""`sharpness(t, y, rhs)` → spectral radius of the Jacobian at (t, y), from right-hand sides of `rhs`, which are counted."""
 
 OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
@@ -26,12 +30,25 @@ Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "ma
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a solve cost. `rejected_steps` are attempts given up for a smaller step."""
+    """What a solve cost.
 
-    rhs_evaluations: int
-    steps: int
-    rejected_steps: int
-    wall_seconds: float
+    Attributes:
+        rhs_evaluations: right-hand sides of the method, those of its difference quotients among them.
+        rejected_steps: attempts given up for a smaller step.
+        wall_seconds: of the whole solve, in seconds; without what an engine compiles before it.
+        jvp_evaluations: products by `OdeProblem.jvp`.
+        probe_evaluations: right-hand sides that `OdeProblem.sharpness` took.
+        rhs_seconds, jvp_seconds: inside the caller's functions, in seconds; probes are in neither.
+    """
+
+    rhs_evaluations: int = 0
+    steps: int = 0
+    rejected_steps: int = 0
+    wall_seconds: float = 0.0
+    jvp_evaluations: int = 0
+    probe_evaluations: int = 0
+    rhs_seconds: float = 0.0
+    jvp_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +88,13 @@ class OdeProblem:
         on_restart: called with i before the first step that starts at or after restarts[i], so that every step sees
             one field from its start to its end.
         max_step: the longest step of an adaptive method; None for no limit.
-        jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one.
-        sharpness: (t, y) → the Jacobian's spectral radius; for stabilised methods.
+        jvp: (t, y, v, out) writes the Jacobian's product with v; for implicit methods of engines that take one, which
+            without it take difference quotients of the field.
+        sharpness: (t, y, rhs) → the Jacobian's spectral radius; for stabilised methods.
+        noise: rounding noise of the field relative to its size, for difference quotients; of float64 by default.
         max_steps: at most this many accepted steps.
-        max_rhs: at most this many right-hand sides.
-        max_seconds: at most this much wall time; the clock is read before every right-hand side.
+        max_rhs: at most this many evaluations: right-hand sides, Jacobian products and what `sharpness` takes together.
+        max_seconds: at most this much wall time; the clock is read before every evaluation.
         on_step: called after a step, and all samples up to its end, with a function that gives the place; copy the
             place's arrays. Of engines that can go on (`Engine.goes_on`) alone.
         kept: a place that `on_step` was given in an earlier solve of the same problem: this one goes on from there, and
@@ -96,7 +115,8 @@ class OdeProblem:
     on_restart: Callable[[int], None] | None = None
     max_step: float | None = None
     jvp: Jvp | None = None
-    sharpness: Callable[[float, Array], float] | None = None
+    sharpness: Sharpness | None = None
+    noise: float = float(np.finfo(np.float64).eps)
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
@@ -171,3 +191,11 @@ class OdeSolution:
     samples: int
     statistics: Statistics
     error_estimates: Array | None = None
+
+
+class SolveStopped(Exception):  # noqa: N818 (an outcome of the solve, not a defect)
+    """A limit was reached, or a value of the field is of no use: the solve ends here, with this status."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status: Status = status

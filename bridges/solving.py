@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridges.engine import Engine
-from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Statistics, Status
+from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
 
 
 def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
@@ -33,6 +33,10 @@ def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSa
         evaluated = True
         problem.rhs(t + origin, y, dy)
 
+    def ahead(since_start: Rhs) -> Rhs:
+        """A field of the engine's time as one of the caller's."""
+        return lambda t, y, dy: since_start(t - origin, y, dy)
+
     origin = float(problem.times[0])
     jvp, sharpness = problem.jvp, problem.sharpness
     counted = replace(
@@ -41,7 +45,7 @@ def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSa
         times=problem.times - origin,
         restarts=None if problem.restarts is None else problem.restarts - origin,
         jvp=None if jvp is None else lambda t, y, v, out: jvp(t + origin, y, v, out),
-        sharpness=None if sharpness is None else lambda t, y: sharpness(t + origin, y),
+        sharpness=None if sharpness is None else lambda t, y, rhs: sharpness(t + origin, y, ahead(rhs)),
         origin=problem.origin + origin,
     )
     heard.asked = counted
@@ -111,4 +115,4 @@ def _wrong(solution: OdeSolution, problem: OdeProblem, samples: int, *, evaluate
 
 
 def _nothing(engine: Engine, method: str) -> OdeSolution:
-    return OdeSolution(engine.name, method, "step_failure", "", 0.0, 0, Statistics(0, 0, 0, 0.0))
+    return OdeSolution(engine.name, method, "step_failure", "", 0.0, 0, Statistics())

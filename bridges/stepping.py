@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +11,20 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from bridges.counted import CountedField
 from bridges.engine import Engine
 from bridges.options import require_fit
-from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.problem import (
+    Array,
+    Kept,
+    OdeProblem,
+    OdeSolution,
+    OnSample,
+    Rhs,
+    SolveStopped,
+    Statistics,
+    Status,
+)
 
 
 class Stepper(Protocol):
@@ -53,47 +63,6 @@ class StepFailure(Exception):  # noqa: N818 (an outcome of the solve, not a defe
     """The method cannot take another step; the text says why."""
 
 
-class SolveStopped(Exception):  # noqa: N818
-    """A limit was reached, or a right-hand side is not finite: the solve ends here, with this status."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status: Status = status
-
-
-class CountedRhs:
-    """The right-hand side with a counter, the limits of the problem, and a check that its values are finite.
-
-    Attributes:
-        count: evaluations so far.
-        last_t: time of the last one.
-    """
-
-    def __init__(self, problem: OdeProblem) -> None:
-        self._problem, kept = problem, problem.kept
-        self._started = time.perf_counter() - (0.0 if kept is None else kept.statistics.wall_seconds)
-        self.count = 0 if kept is None else kept.statistics.rhs_evaluations
-        self.last_t = float(problem.times[0] if kept is None else kept.t)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def __call__(self, t: float, y: Array, dy: Array) -> None:
-        problem = self._problem
-        if problem.max_rhs is not None and self.count >= problem.max_rhs:
-            raise SolveStopped("max_rhs", f"the limit of {problem.max_rhs} right-hand sides was reached")
-        if problem.max_seconds is not None and self.seconds > problem.max_seconds:
-            raise SolveStopped(
-                "max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached"
-            )
-        self.count += 1
-        self.last_t = t
-        problem.rhs(t, y, dy)
-        if not np.isfinite(dy).all():
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
-
-
 class SteppedEngine(Engine):
     """An engine whose methods advance step by step: a subclass gives `stepper` instead of `solve`."""
 
@@ -126,18 +95,16 @@ def integrate(
 ) -> OdeSolution:
     """Take steps past each sample time in turn. See `Engine.solve` for what a failure gives."""
     times, kept = problem.times, problem.kept
-    counted = CountedRhs(problem)
+    counted = CountedField(problem)
     stepper: Stepper | None = None
     samples = 0 if kept is None else kept.samples
     errors: list[float] = [] if kept is None or kept.errors is None else kept.errors.tolist()
 
     def statistics() -> Statistics:
-        before = Statistics(0, 0, 0, 0.0) if kept is None else kept.statistics
-        return Statistics(
-            rhs_evaluations=counted.count,
-            steps=before.steps + (stepper.steps if stepper is not None else 0),
-            rejected_steps=before.rejected_steps + (stepper.rejected_steps if stepper is not None else 0),
-            wall_seconds=counted.seconds,
+        before = Statistics() if kept is None else kept.statistics
+        return counted.statistics(
+            before.steps + (stepper.steps if stepper is not None else 0),
+            before.rejected_steps + (stepper.rejected_steps if stepper is not None else 0),
         )
 
     def place() -> Kept:
@@ -170,7 +137,7 @@ def integrate(
     try:
         with _no_blas_threads():
             if times.size > max(samples, 1):
-                stepper = make_stepper(counted)
+                stepper = make_stepper(counted.rhs)
             if samples == 0:
                 emit_sample(float(times[0]), problem.y0)
             while samples < times.size:

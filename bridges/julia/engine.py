@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from bridges.choosing import Choice, default_rtol
-from bridges.engine import Capabilities, Engine
+from bridges.counted import CountedField
+from bridges.engine import Capabilities, Engine, LawsSolution
 from bridges.errors import EngineError
 from bridges.julia.conversation import Callbacks
 from bridges.julia.installing import REMEDY, installation, worker_environment
 from bridges.julia.methods import METHODS, best_method
 from bridges.julia.process import WorkerError
 from bridges.julia.session import WorkerSession
-from bridges.options import require_fit, require_method
-from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
-from bridges.stepping import CountedRhs, SolveStopped
+from bridges.methods import Method
+from bridges.options import require_fit, require_method, require_step_fits
+from bridges.problem import Array, Kept, OdeProblem, OdeSolution, OnSample, Rhs, SolveStopped, Status
 
 JULIA = "bridges.julia.julia:JuliaBackend"
 _MAX_STEPS = 10**7
@@ -106,7 +107,7 @@ class DiffeqEngine(Engine):
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """See `Engine.solve`."""
         properties = require_fit(self, problem, method)
-        counted, kept, ahead = CountedRhs(problem), problem.kept, problem.ahead
+        counted, kept, ahead = CountedField(problem), problem.kept, problem.ahead
         # A place can be kept at a sample: only there the worker tells the state. Its first sample is then known.
         known = 0 if kept is None else kept.samples
         samples, before = (
@@ -123,7 +124,7 @@ class DiffeqEngine(Engine):
             samples += 1
             if problem.on_step is not None:
                 # The worker tells its counts of steps at the end alone.
-                spent = Statistics(counted.count, *before, counted.seconds)
+                spent = counted.statistics(*before)
                 problem.on_step(lambda: Kept(float(times[index]), state, samples, spent))
 
         def solution(
@@ -136,28 +137,32 @@ class DiffeqEngine(Engine):
                 message=message if status == "success" else f"{message} at t = {problem.clock(time)}",
                 time=problem.origin + time,
                 samples=samples,
-                statistics=Statistics(counted.count, steps, rejected, counted.seconds),
+                statistics=counted.statistics(steps, rejected),
             )
 
         if times.size == 1:
             emit_sample(0, ahead.y0)
             return solution("success", "the last sample time was reached", float(times[0]))
         vector = np.ndim(problem.atol) > 0
-        job: dict[str, Any] = {
-            "method": method,
-            "kind": properties.kind,
+        job = {
+            **_solve_job(method, properties, sharpness=problem.sharpness is not None),
             "times": times.tolist(),
             "rtol": problem.rtol,
             "atol": None if vector else float(problem.atol),
             "step": problem.step,
             "max_step": problem.max_step,
-            "jvp": problem.jvp is not None and properties.jvp,
-            "sharpness": problem.sharpness is not None and properties.sharpness,
             "max_steps": problem.max_steps or _MAX_STEPS,
         }
-        callbacks = Callbacks(counted, emit_sample, problem.jvp, problem.sharpness)
+        callbacks = Callbacks(
+            counted.rhs,
+            emit_sample,
+            counted.jvp() if job["jvp"] else None,
+            counted.sharpness if job["sharpness"] else None,
+        )
         try:
             atol = np.asarray(problem.atol) if vector else None
+            self._session.warm(job)
+            counted.start_clock()
             ending = self._session.solve(job, ahead.y0, atol, callbacks)
         except SolveStopped as stop:
             return solution(stop.status, str(stop), counted.last_t)
@@ -181,6 +186,22 @@ class DiffeqEngine(Engine):
             return solution("step_failure", _RETCODES.get(code, code), ending["time"], *counts)
         return solution("success", "the last sample time was reached", float(times[-1]), *counts)
 
+    def warm(self, method: str) -> None:
+        """See `Engine.warm`: compiles the method, for steps that it chooses itself if it can."""
+        require_method(self, method)
+        properties = self.methods[method]
+        with _as_engine_error():
+            self._session.warm(
+                {
+                    **_solve_job(method, properties, sharpness=True),
+                    "rtol": 1e-3,
+                    "atol": 1e-3,
+                    "step": 0.5 if properties.step == "required" else None,
+                    "max_step": None,
+                    "max_steps": _MAX_STEPS,
+                }
+            )
+
     def solve_noisy(
         self,
         drift: Rhs,
@@ -195,6 +216,7 @@ class DiffeqEngine(Engine):
     ) -> None:
         """See `Engine.solve_noisy`; with StochasticDiffEq.jl, whose methods are "EM", "SOSRA", "SRA1", "LambaEM", …"""
         job = {
+            "do": "noisy",
             "method": method,
             "time": time,
             "step": step,
@@ -202,6 +224,7 @@ class DiffeqEngine(Engine):
             "diagonal": factor.ndim == 1,
         }
         with _as_engine_error():
+            self._session.warm(job)
             ending = self._session.noisy(job, y0, {"factor": factor}, Callbacks(drift, on_member))
         code = ending["retcode"]
         if code != "Success":
@@ -220,19 +243,35 @@ class DiffeqEngine(Engine):
         method: str,
         rtol: float,
         atol: float,
-    ) -> tuple[Array, int]:
+        step: float | None = None,
+    ) -> LawsSolution:
         """See `Engine.solve_laws`; inside the worker."""
         require_method(self, method)
+        require_step_fits(self, method, step)
         arrays = {"m": m, "b": b, "kappa": kappa, "force": force, "y0": y0, "times": times}
-        job = {"method": method, "order": order, "rtol": rtol, "atol": atol}
+        job = {"do": "laws", "method": method, "order": order, "rtol": rtol, "atol": atol, "step": step}
         with _as_engine_error():
+            self._session.warm(job)
             ending = self._session.laws(job, arrays)
         code = ending["retcode"]
         if code != "Success":
             raise EngineError(
                 f"diffeq {method} stopped: {_RETCODES.get(code, code)} at t = {ending['time']:.6g}"
             )
-        return ending["arrays"]["charges"], int(ending["rhs_evaluations"])
+        return LawsSolution(
+            ending["arrays"]["charges"], int(ending["rhs_evaluations"]), int(ending["jvp_evaluations"])
+        )
+
+
+def _solve_job(method: str, properties: Method, *, sharpness: bool) -> dict[str, Any]:
+    """What of a job the method decides on. No product with the Jacobian is left to Julia (docs/bridge.md rule 13)."""
+    return {
+        "do": "solve",
+        "method": method,
+        "kind": properties.kind,
+        "jvp": properties.jvp,
+        "sharpness": sharpness and properties.sharpness,
+    }
 
 
 @contextmanager

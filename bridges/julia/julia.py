@@ -12,7 +12,7 @@ import numpy as np
 
 from bridges.julia import protocol
 from bridges.julia.methods import METHODS, PACKAGES
-from bridges.julia.protocol import Vectors
+from bridges.problem import Array
 
 Ask = Callable[[bytes, float], float]
 
@@ -46,13 +46,11 @@ class JuliaBackend:
             found[package] = str(self._jl.seval(f"string(pkgversion(NMBridge.{package}))"))
         return found
 
-    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+    def solve(self, job: dict[str, Any], rows: Array, ask: Ask) -> dict[str, Any]:
         """See `worker.Backend.solve`."""
-        n = vectors.n
-        first = vectors.rows.__array_interface__["data"][0]
-        state, rate, direction = (self._bridge.row(first + 8 * n * i, n) for i in range(3))
-        y0 = self._vector(vectors.rows[protocol.STATE].copy())
-        atol = self._vector(vectors.rows[protocol.RATE].copy()) if job["atol"] is None else job["atol"]
+        state, rate, direction = self._shared(rows)
+        y0 = self._vector(rows[protocol.STATE].copy())
+        atol = self._vector(rows[protocol.RATE].copy()) if job["atol"] is None else job["atol"]
 
         def rhs(t: Any) -> None:
             ask(protocol.RHS, float(t))
@@ -68,9 +66,7 @@ class JuliaBackend:
             self._copy(state, u)
             ask(protocol.SAMPLE, float(index))
 
-        options: dict[str, Any] = {"reltol": job["rtol"], "maxiters": job["max_steps"]}
-        if job["step"] is not None:
-            options |= {"adaptive": False, "dt": job["step"]}
+        options = {"reltol": job["rtol"], "maxiters": job["max_steps"], **_fixed(job["step"])}
         if job["max_step"] is not None:
             options["dtmax"] = job["max_step"]
         field = self._bridge.field(rhs, jvp if job["jvp"] else None, state, rate, direction)
@@ -87,9 +83,7 @@ class JuliaBackend:
             "rejected_steps": int(rejected),
         }
 
-    def noisy(
-        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
-    ) -> dict[str, Any]:
+    def noisy(self, job: dict[str, Any], rows: Array, arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """See `session.WorkerSession.noisy`."""
         if not self._noise:
             try:
@@ -99,9 +93,7 @@ class JuliaBackend:
                     "StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`"
                 ) from error
             self._noise = self._jl.NMNoise
-        n = vectors.n
-        first = vectors.rows.__array_interface__["data"][0]
-        state, rate = (self._bridge.row(first + 8 * n * i, n) for i in range(2))
+        state, rate, _ = self._shared(rows)
 
         def drift(t: Any) -> None:
             ask(protocol.RHS, float(t))
@@ -115,7 +107,7 @@ class JuliaBackend:
             drift,
             state,
             rate,
-            self._vector(vectors.rows[protocol.STATE].copy()),
+            self._vector(rows[protocol.STATE].copy()),
             self._vector(factor) if job["diagonal"] else self._matrix(factor.T),
             job["time"],
             job["step"],
@@ -130,7 +122,7 @@ class JuliaBackend:
         kind = METHODS[job["method"]].kind
         # Julia's columns are numpy's rows: steps along the second axis.
         matrices = [self._matrix(arrays[name].T) for name in ("m", "b", "force")]
-        code, time, evaluations, charges = self._bridge.laws(
+        code, time, evaluations, products, charges = self._bridge.laws(
             job["order"],
             matrices[0],
             matrices[1],
@@ -142,10 +134,24 @@ class JuliaBackend:
             job["rtol"],
             job["atol"],
             os.getppid(),
+            **_fixed(job["step"]),
         )
         return {
             "retcode": str(code),
             "time": float(time),
             "rhs_evaluations": int(evaluations),
+            "jvp_evaluations": int(products),
             "arrays": {"charges": np.array(charges, dtype=np.float64).T},
         }
+
+    def _shared(self, rows: Array) -> tuple[Any, Any, Any]:
+        """The rows as vectors of Julia's, without a copy."""
+        n = rows.shape[1]
+        first = rows.__array_interface__["data"][0]
+        state, rate, direction = (self._bridge.row(first + 8 * n * i, n) for i in range(3))
+        return state, rate, direction
+
+
+def _fixed(step: float | None) -> dict[str, Any]:
+    """Options of `init` for steps of this length; none for steps that the method chooses."""
+    return {} if step is None else {"adaptive": False, "dt": step}

@@ -17,8 +17,9 @@ row(address::Int, n::Int) = unsafe_wrap(Array, Ptr{Float64}(address), n)
 """
 Algorithm by name.
 
-Rule 4: implicit methods differentiate by finite differences, for ForwardDiff's dual numbers cannot cross the boundary
-and would give wrong results silently; and matrix-free, for a dense Jacobian of a network is out of reach.
+Rule 4: implicit methods are matrix-free, for a dense Jacobian of a network is out of reach. Products with the Jacobian
+are the field's own (`field`, `laws`; rule 13); what is left to differentiate, in time, goes by finite differences, for
+ForwardDiff's dual numbers cannot cross the boundary and would give wrong results silently.
 Rule 8: `eigen_est` of stabilised methods takes a Float64.
 """
 function algorithm(name::String, kind::String, sharpness)
@@ -35,7 +36,8 @@ end
 
 """
 The field as an ODEFunction. Rule 3: in place, and fully specialised on Vector{Float64}. Rule 10: a plain function of
-exactly (du, u, p, t).
+exactly (du, u, p, t). Rule 13: a method that needs the Jacobian's product asks the caller for it, who has one, or takes
+a difference quotient whose step does not depend on |v|; `request_jvp` is nothing for methods that need none.
 """
 function field(request_rhs, request_jvp, state, rate, direction)
     rhs = function (du, u, p, t)
@@ -94,6 +96,7 @@ jump at `times`, so the solve takes a step to each and looks at the field anew.
 mutable struct Law
     order::Int
     k::Int
+    products::Int
     m::Matrix{Float64}
     b::Matrix{Float64}
     kappa::Vector{Float64}
@@ -115,11 +118,28 @@ function law!(du, u, p::Law, t)
     return nothing
 end
 
-function laws(order, m, b, kappa, force, y0, times, alg, reltol, abstol, parent)
-    law = Law(order, 1, m, b, kappa, force)
-    problem = ODEProblem(ODEFunction{true, SciMLBase.FullSpecialize}(law!), y0, (first(times), last(times)), law)
-    integrator = init(problem, alg; reltol, abstol, tstops = times, maxiters = 10^9,
-        save_everystep = false, save_start = false, save_end = false, dense = false)
+"The law's Jacobian times v: the law is linear, and its force is no part of it."
+function law_jvp!(Jv, v, u, p::Law, t)
+    n = length(p.kappa)
+    p.products += 1
+    if p.order == 1
+        @inbounds for c in 1:n
+            Jv[c] = -p.kappa[c] * v[c]
+        end
+    else
+        @inbounds for c in 1:n
+            Jv[c] = v[n + c]
+            Jv[n + c] = (-p.b[c, p.k] * v[n + c] - p.kappa[c] * v[c]) / p.m[c, p.k]
+        end
+    end
+    return nothing
+end
+
+function laws(order, m, b, kappa, force, y0, times, alg, reltol, abstol, parent; options...)
+    law = Law(order, 1, 0, m, b, kappa, force)
+    f = ODEFunction{true, SciMLBase.FullSpecialize}(law!; jvp = law_jvp!)
+    integrator = init(ODEProblem(f, y0, (first(times), last(times)), law), alg; reltol, abstol, tstops = times,
+        maxiters = 10^9, save_everystep = false, save_start = false, save_end = false, dense = false, options...)
     n = length(kappa)
     charges = Matrix{Float64}(undef, n, length(times))
     charges[:, 1] = y0[1:n]
@@ -138,7 +158,7 @@ function laws(order, m, b, kappa, force, y0, times, alg, reltol, abstol, parent)
         end
     end
     code = next > length(times) ? "Success" : string(integrator.sol.retcode)
-    return (code, Float64(integrator.t), Int(integrator.stats.nf), charges)
+    return (code, Float64(integrator.t), Int(integrator.stats.nf), law.products, charges)
 end
 
 end

@@ -22,6 +22,7 @@ from bridges.errors import NmOdeError
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
 from bridges.julia.signals import DeferSigint
+from bridges.julia.warming import Kind
 
 log = logging.getLogger("bridges.julia")
 
@@ -43,6 +44,8 @@ class WorkerProcess:
         in_sync: the connection is between two jobs. If it is not, the next job would read the answers to this one, and
             the worker must be killed.
         vectors: shared with the worker; None before the first state.
+        compiled: kinds of jobs (`warming.kind_of`) whose code is compiled.
+        compiling: the kind that it compiles now, whose answer is not read yet; None if none.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class WorkerProcess:
         self.connection, self.versions = connection, versions
         self.in_sync = True
         self.vectors: Vectors | None = None
+        self.compiled: set[Kind] = set()
+        self.compiling: Kind | None = None
         self._process, self._stderr_lines = process, stderr_lines
         self._parent = os.getpid()
         self._readable = _readable(connection)

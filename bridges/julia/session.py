@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -12,11 +13,17 @@ from typing import Any
 from bridges.errors import EngineError
 from bridges.julia import protocol
 from bridges.julia.conversation import Callbacks, Conversation
-from bridges.julia.process import WorkerProcess, start_worker
+from bridges.julia.process import WorkerError, WorkerProcess, start_worker
 from bridges.julia.signals import DeferSigint
+from bridges.julia.warming import kind_of, options_of
 from bridges.problem import Array
 
 GIVE_UP_SECONDS = 3.0
+_COMPILE_SECONDS = 600.0
+
+log = logging.getLogger("bridges.julia")
+progress = logging.getLogger("bridges.progress")
+"""What takes seconds, one line each, at level INFO."""
 
 
 class WorkerSession:
@@ -84,6 +91,21 @@ class WorkerSession:
         with _Job(self) as current:
             return current.run({**job, "do": "laws"}, arrays, None, None)
 
+    def warm(self, job: dict[str, Any]) -> None:
+        """Compile what this job needs, with a small one of its kind, unless that was done in this worker.
+
+        A Ctrl-C ends the wait, not the compilation: the next job waits for it. What goes wrong in the small job is left
+        to the job itself to say.
+
+        Args:
+            job: with "do", which says what it is: "solve", "laws" or "noisy".
+
+        Raises:
+            WorkerError, EngineError: as `solve`.
+        """
+        with _Job(self) as current:
+            current.warm(job)
+
     def close(self) -> None:
         """End the worker, if this process started it."""
         with DeferSigint():
@@ -138,11 +160,43 @@ class _Job:
         if session._worker is None:
             if session._require_ready is not None:
                 session._require_ready()
+            progress.info("starting the worker: 5 to 7 s with Julia")
             environment = session._environment() if session._environment is not None else None
             session._worker = start_worker(session._backend, environment, self._sigint)
             atexit.unregister(session.close)  # of a worker before that died
             atexit.register(session.close)
+        if session._worker.compiling is not None:
+            progress.info("waiting for a compilation that was interrupted")
+            self._await_compilation(session._worker)
         return session._worker
+
+    def warm(self, job: dict[str, Any]) -> None:
+        worker, kind = self.worker, kind_of(job)
+        if kind in worker.compiled:
+            return
+        progress.info("compiling %s, at its first use in this worker: 1 to 45 s", job["method"])
+        try:
+            protocol.send_message(worker.connection, {"do": "warm", "job": options_of(job)})
+        except (EOFError, OSError):
+            raise worker.end_after_failure() from None
+        worker.compiling = kind
+        self._await_compilation(worker)
+
+    def _await_compilation(self, worker: WorkerProcess) -> None:
+        """A Ctrl-C leaves the worker compiling, and in sync: its answer is read at the next job."""
+        try:
+            if not self._sigint.allow(worker.wait_for_frame, _COMPILE_SECONDS):
+                worker.kill()
+                raise WorkerError(f"the worker was ended: it compiled for {_COMPILE_SECONDS:g} s")
+            protocol.receive_frame(worker.connection)
+            ending = protocol.receive_message(worker.connection)
+        except (EOFError, OSError):
+            raise worker.end_after_failure() from None
+        if "text" in ending:
+            log.info("%s: %s", ending["kind"], ending["text"])
+        assert worker.compiling is not None
+        worker.compiled.add(worker.compiling)
+        worker.compiling = None
 
     def share(self, y0: Array) -> Array:
         """The rows of the vectors shared with the worker, y0 in row STATE."""

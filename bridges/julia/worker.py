@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from bridges.julia import protocol
 from bridges.julia.protocol import Vectors
+from bridges.julia.warming import SmallJob
+from bridges.problem import Array
 
 Ask = Callable[[bytes, float], float]
 """`ask(operation, number)` → the caller's answer; raises GivenUp if the caller ends the job."""
@@ -34,13 +36,15 @@ class Backend(Protocol):
         """Library → version, for the record."""
         ...
 
-    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+    def solve(self, job: dict[str, Any], rows: Array, ask: Ask) -> dict[str, Any]:
         """Solve an initial value problem whose field the caller has.
 
         Args:
             job: `method`, `kind`, `times`, `rtol`, `atol` (None: row RATE has one for each entry at the start), `step`
-                and `max_step` (None: free), `jvp` and `sharpness` (whether the caller answers these), `max_steps`.
-            vectors: at the start row STATE is the state at times[0].
+                and `max_step` (None: free), `jvp` and `sharpness` (whether the caller is asked for these: the product
+                by every implicit method), `max_steps`.
+            rows: state, rate and direction, shape (3, n), shared with the caller; at the start row STATE is the state
+                at times[0].
             ask: RHS, JVP, SHARPNESS; and SAMPLE for each of `times` in turn, the first included.
 
         Returns:
@@ -52,9 +56,7 @@ class Backend(Protocol):
         """Solve the driven laws of the charges; see `session.WorkerSession.laws`."""
         ...
 
-    def noisy(
-        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
-    ) -> dict[str, Any]:
+    def noisy(self, job: dict[str, Any], rows: Array, arrays: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """Stochastic paths; see `session.WorkerSession.noisy`."""
         ...
 
@@ -100,14 +102,12 @@ def serve(connection: Connection, backend: Backend) -> None:
                 protocol.send_frame(connection, protocol.GO_ON)
                 continue
             arrays = protocol.receive_arrays(connection, job["arrays"]) if "arrays" in job else {}
-            if job["do"] == "laws":
-                result = backend.laws(job, arrays, ask)
-            elif job["do"] == "noisy":
-                assert vectors is not None
-                result = backend.noisy(job, vectors, arrays, ask)
+            if job["do"] == "warm":
+                small = SmallJob(job["job"])
+                _run(backend, small.job, small.rows, small.arrays, small.ask)
+                result = {}
             else:
-                assert vectors is not None
-                result = backend.solve(job, vectors, ask)
+                result = _run(backend, job, None if vectors is None else vectors.rows, arrays, ask)
         except (EOFError, ConnectionError, BrokenPipeError):
             raise
         except BaseException as error:
@@ -117,6 +117,17 @@ def serve(connection: Connection, backend: Backend) -> None:
         protocol.send_frame(connection, protocol.DONE)
         protocol.send_message(connection, {**result, "arrays": protocol.describe(arrays)})
         protocol.send_arrays(connection, arrays)
+
+
+def _run(
+    backend: Backend, job: dict[str, Any], rows: Array | None, arrays: dict[str, Array], ask: Ask
+) -> dict[str, Any]:
+    if job["do"] == "laws":
+        return backend.laws(job, arrays, ask)
+    assert rows is not None
+    if job["do"] == "noisy":
+        return backend.noisy(job, rows, arrays, ask)
+    return backend.solve(job, rows, ask)
 
 
 def _send_failure(connection: Connection, error: BaseException) -> None:

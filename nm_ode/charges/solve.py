@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from bridges import AUTO, ENGINES, Engine, EngineError, OdeProblem, choose, get_engine, solve_with
+from bridges import (
+    AUTO,
+    Engine,
+    LawsSolution,
+    OdeProblem,
+    choose,
+    get_engine,
+    resolve_method,
+    solve_with,
+)
 from nm_ode.charges.driven import driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
@@ -34,6 +42,7 @@ def solve_charges(
     method: str | None = None,
     rtol: float = 1e-9,
     atol: float | None = None,
+    step: float | None = None,
 ) -> xr.Dataset:
     """The continuous law of a run's charges, solved by an engine with the recorded driver.
 
@@ -48,6 +57,8 @@ def solve_charges(
             An engine with the capability `laws` ("diffeq") solves all charges at once, by its `laws_method` if none is
             named.
         rtol, atol: of the local error; atol is rtol times the largest charge if None.
+        step: of a fixed-step method, in flow time; its steps end at each step of the run too. Nothing measures its error
+            but `predict_charges`, which has none.
 
     Returns:
         `charge` (step, charge_index), with the run's coordinates and a LawInfo.
@@ -59,23 +70,23 @@ def solve_charges(
     """
     require_dataset(run, "run", "nm_ode.train")
     title = law_named(law).title
-    _require_no_step(engine, method)
-    asked = options(engine, method, rtol=rtol, atol=atol)
+    asked = options(engine, method, rtol=rtol, atol=atol, step=step)
     asked.require(torch.float64)
     engine, method, rtol, atol = asked.engine, asked.method, asked.rtol or 1e-9, asked.atol
     equation = _equation(run, law)
+    asked.require(torch.float64, span=float(equation.times[-1] - equation.times[0]))
     if engine == AUTO:
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
         engine, method = choice.engine, choice.method
     solver = get_engine(engine)
-    if method in (None, AUTO):
+    if method in (None, AUTO) and asked.step is None:
         method = solver.laws_method
-    assert method is not None
+    method = resolve_method(solver, method, asked.step)
     if atol is None:
         atol = rtol * max(float(np.abs(equation.solved_in(equation.start)).max()), _SMALLEST)
     if solver.capabilities.laws:
         # All charges in one solve of the engine's own, which is given the drivers of every step.
-        charges, evaluations = solver.solve_laws(
+        solved = solver.solve_laws(
             order=equation.order,
             m=equation.m,
             b=equation.b,
@@ -86,27 +97,23 @@ def solve_charges(
             method=method,
             rtol=rtol,
             atol=atol,
+            step=asked.step,
         )
     else:
-        charges, evaluations = _step_by_step(equation, solver, method, rtol, atol, title)
+        solved = _step_by_step(equation, solver, method, rtol, atol, asked.step, title)
     info = LawInfo(
-        law, title, engine=engine, method=method, rtol=rtol, atol=atol, rhs_evaluations=evaluations
+        law,
+        title,
+        engine=engine,
+        method=method,
+        rtol=rtol if asked.step is None else None,
+        atol=atol if asked.step is None else None,
+        step=asked.step,
+        rhs_evaluations=solved.rhs_evaluations,
+        jvp_evaluations=solved.jvp_evaluations,
     )
-    _require_answer(charges, equation, f"{title}: {solver.name} {method}")
-    return as_prediction(run, charges + equation.added, info)
-
-
-def _require_no_step(engine: Any, method: Any) -> None:
-    """Raises EngineError for a method of a fixed step, which this solve has no use for."""
-    if not isinstance(engine, str) or engine not in ENGINES:
-        return
-    named = get_engine(engine)
-    if method in named.methods and named.methods[method].step == "required":
-        adaptive = ", ".join(repr(name) for name, one in named.methods.items() if one.step != "required")
-        raise EngineError(
-            f"method {method!r} has a fixed step, and laws of charges are solved by methods that choose their steps: "
-            f"take {adaptive or 'another engine'}"
-        )
+    _require_answer(solved.charges, equation, f"{title}: {solver.name} {method}")
+    return as_prediction(run, solved.charges + equation.added, info)
 
 
 def _require_answer(charges: Array, equation: ChargeEquation, who: str) -> None:
@@ -129,9 +136,15 @@ def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
 
 
 def _step_by_step(
-    equation: ChargeEquation, solver: Engine, method: str, rtol: float, atol: float, title: str
-) -> tuple[Array, int]:
-    """Charges at each step, and the number of right-hand sides."""
+    equation: ChargeEquation,
+    solver: Engine,
+    method: str,
+    rtol: float,
+    atol: float,
+    step: float | None,
+    title: str,
+) -> LawsSolution:
+    """With a solve for each step of the run."""
     state = equation.start
     charges, evaluations = [equation.solved_in(state)], 0
     for k, ends in enumerate(pairwise(equation.times)):
@@ -144,11 +157,11 @@ def _step_by_step(
         def keep(index: int, t: float, y: Array, after: Array = after) -> None:
             after[:] = y
 
-        problem = OdeProblem(rhs, state, np.array(ends), rtol, atol)
+        problem = OdeProblem(rhs, state, np.array(ends), rtol, atol, step)
         solution = solve_with(solver, problem, method, keep)
         if solution.status != "success":
             raise LawError(f"{title}: {solver.name} {method} stopped in step {k}: {solution.message}")
         evaluations += solution.statistics.rhs_evaluations
         state = after
         charges.append(equation.solved_in(state))
-    return np.stack(charges), evaluations
+    return LawsSolution(np.stack(charges), evaluations)

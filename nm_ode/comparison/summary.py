@@ -48,6 +48,8 @@ class Row:
     hvp_evaluations: int
     third_derivative_evaluations: int
     wall_seconds: float
+    jvp_evaluations: int = 0
+    gradient_equivalents: float | None = None
     foreign_gradient: str = ""
     batch_share: float | None = None
     batch_bias: float | None = None

@@ -65,11 +65,12 @@ class Descent(UpdateMap, Protocol):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one right-hand side takes."""
+    """What one right-hand side takes; `hvps_per_jvp`: Hessian products in a product of `Flow.jvp`."""
 
     gradients: int = 1
     hvps: int = 0
     third_derivatives: int = 0
+    hvps_per_jvp: int = 1
 
 
 class Flow(ABC):

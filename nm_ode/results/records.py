@@ -194,6 +194,9 @@ class LawInfo:
 
     Attributes:
         with_residual: did the recorded ⟨g, ξ⟩ of a normalisation's ε act?
+        rtol, atol: of a method that chooses its steps.
+        step: of a fixed-step method, in flow time.
+        rhs_evaluations, jvp_evaluations: of the law, and products with its Jacobian.
     """
 
     law: str
@@ -203,7 +206,9 @@ class LawInfo:
     method: str | None = None
     rtol: float | None = None
     atol: float | None = None
+    step: float | None = None
     rhs_evaluations: int | None = None
+    jvp_evaluations: int | None = None
     status: str = "success"
 
 

@@ -41,8 +41,13 @@ class SolveInfo:
         rtol_requested: where another was used.
         step: of a fixed-step method.
         status, message: "success", or what stopped the solver.
-        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: of the first solve.
-        probe_rhs_evaluations: spent on measuring the stiffness.
+        rhs_evaluations, jvp_evaluations: right-hand sides of the first solve, those of difference quotients among them,
+            and products with the flow's own Jacobian.
+        gradient_evaluations, hvp_evaluations, third_derivative_evaluations: in both.
+        probe_rhs_evaluations: spent on measuring the stiffness, before the solve and in it.
+        gradient_equivalents: what the first solve took of the field, its probes included, in gradients of the same
+            time: a product counts as its time over that of a right-hand side, both measured in this solve. None where
+            a right-hand side is more than gradients.
         check: how the solver's own error was measured; None if it was not.
         check_verdict: what that says; None where nothing was checked.
         check_status: how the second solve ended.
@@ -83,11 +88,14 @@ class SolveInfo:
     gradients_per_rhs: int = 1
     hvps_per_rhs: int = 0
     third_derivatives_per_rhs: int = 0
+    hvps_per_jvp: int = 1
     rhs_evaluations: int = 0
+    jvp_evaluations: int = 0
     gradient_evaluations: int = 0
     hvp_evaluations: int = 0
     third_derivative_evaluations: int = 0
     probe_rhs_evaluations: int = 0
+    gradient_equivalents: float | None = None
     steps: int = 0
     rejected_steps: int = 0
     wall_seconds: float = 0.0
@@ -95,6 +103,7 @@ class SolveInfo:
     check_verdict: CheckVerdict | None = None
     check_status: str | None = None
     check_rhs_evaluations: int | None = None
+    check_jvp_evaluations: int | None = None
     dtype: str | None = None
     rtol_floor: float | None = None
     gradient_noise: float | None = None

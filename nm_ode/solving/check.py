@@ -29,7 +29,7 @@ class Check:
         errors: shape (times,), NaN where nothing is known.
         how: in words.
         verdict: what the errors are.
-        status, rhs_evaluations: of the other solve; None where the method has an estimate of its own.
+        status, rhs_evaluations, jvp_evaluations: of the other solve; None where the method has an estimate of its own.
     """
 
     errors: Array
@@ -37,6 +37,7 @@ class Check:
     verdict: CheckVerdict
     status: str | None = None
     rhs_evaluations: int | None = None
+    jvp_evaluations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
         return Check(np.zeros(1), "the start alone was asked for", "measured")
     other, how, verdict = _other(ode, solved)
     errors, found = _distances(field, kept, other, thetas)
-    evaluations = found.statistics.rhs_evaluations
+    evaluations, products = found.statistics.rhs_evaluations, found.statistics.jvp_evaluations
     same = _same_steps(solution, found, kept.anew)
     if same or _hardly_more_steps(solution, found, ode):
         shorter = float(ode.times[-1] - ode.times[0]) / (2 * max(solution.statistics.steps, 1))
@@ -80,6 +81,7 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
             how += f" and steps of at most {other.max_step:.3g}, since it took {few} without"
         errors, found = _distances(field, kept, other, thetas)
         evaluations += found.statistics.rhs_evaluations
+        products += found.statistics.jvp_evaluations
         if _same_steps(solution, found, kept.anew):
             verdict = "same_steps"
             how += " (no check: it took the same steps)"
@@ -92,7 +94,7 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
     if verdict in ("same_steps", "too_loose"):
         errors[1:] = np.nan
     errors[_not_told(other, thetas, errors)] = np.nan
-    return Check(errors, how, verdict, found.status, evaluations)
+    return Check(errors, how, verdict, found.status, evaluations, products)
 
 
 def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdict]:

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridges import AUTO, OdeProblem, OdeSolution
+from bridges import AUTO, OdeProblem, OdeSolution, Statistics
 from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
@@ -76,7 +76,8 @@ def solve(
             kinks, 1e-3) and atol = rtol/1000.
         step: the step of a fixed-step method, in flow time.
         max_step: the longest step of an adaptive one.
-        max_steps, max_rhs, max_seconds: limits on one solve.
+        max_steps, max_rhs, max_seconds: limits on one solve; `max_rhs` on right-hand sides, Jacobian products and
+            probes of the sharpness together.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
         check: solve once more with rtol and atol ten times tighter (rtol no finer than rounding lets it be) and record
@@ -89,7 +90,8 @@ def solve(
     Returns:
         Dimensions `time`, `param` and those of the observers; variables as recorded, and `solver_error` if checked.
         `nm_ode.solve_info` gives the typed record of the solve: `gradient_evaluations` counts the first solve,
-        `check_rhs_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness.
+        `check_rhs_evaluations` the second, `probe_rhs_evaluations` the measurement of the stiffness. Jacobian products
+        of implicit methods are counted beside (`jvp_evaluations`, `gradient_equivalents`).
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
@@ -158,7 +160,8 @@ def solve(
         max_step=asked.max_step,
         max_steps=asked.max_steps,
         jvp=field.jvp if _has_product(flow, plan) else None,
-        sharpness=SharpnessBound(field, scales),
+        sharpness=SharpnessBound(field.noise, scales),
+        noise=field.noise,
         max_rhs=asked.max_rhs,
         max_seconds=asked.max_seconds,
     )
@@ -187,6 +190,7 @@ def solve(
         gradients_per_rhs=flow.cost.gradients,
         hvps_per_rhs=flow.cost.hvps,
         third_derivatives_per_rhs=flow.cost.third_derivatives,
+        hvps_per_jvp=flow.cost.hvps_per_jvp,
         probe_rhs_evaluations=probes,
         layout=problem.layout,
         dtype=dtype_name(problem.dtype),
@@ -218,9 +222,6 @@ def solve(
         if so_far is not None:
             error.solution = dataset(so_far)  # type: ignore[attr-defined]
         raise
-    # What a stabilised method asked of the sharpness is no right-hand side of the solver's.
-    other = max(0, field.take_count() - solution.statistics.rhs_evaluations)
-    info = replace(info, probe_rhs_evaluations=probes + other)
     result = dataset(solution)
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
@@ -246,6 +247,7 @@ def solve(
         check_verdict=verdict.verdict,
         check_status=verdict.status,
         check_rhs_evaluations=verdict.rhs_evaluations,
+        check_jvp_evaluations=verdict.jvp_evaluations,
     )
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 
@@ -305,10 +307,26 @@ def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
         status=solution.status,
         message=solution.message,
         rhs_evaluations=statistics.rhs_evaluations,
+        jvp_evaluations=statistics.jvp_evaluations,
+        probe_rhs_evaluations=info.probe_rhs_evaluations + statistics.probe_evaluations,
         gradient_evaluations=statistics.rhs_evaluations * info.gradients_per_rhs,
-        hvp_evaluations=statistics.rhs_evaluations * info.hvps_per_rhs,
+        hvp_evaluations=statistics.rhs_evaluations * info.hvps_per_rhs
+        + statistics.jvp_evaluations * info.hvps_per_jvp,
         third_derivative_evaluations=statistics.rhs_evaluations * info.third_derivatives_per_rhs,
         steps=statistics.steps,
         rejected_steps=statistics.rejected_steps,
         wall_seconds=statistics.wall_seconds,
+        gradient_equivalents=_gradient_equivalents(info, statistics),
     )
+
+
+def _gradient_equivalents(info: SolveInfo, statistics: Statistics) -> float | None:
+    """See `SolveInfo`. A product counts as its time over that of a right-hand side, both of this solve."""
+    if info.hvps_per_rhs or info.third_derivatives_per_rhs:
+        return None
+    evaluations = float(statistics.rhs_evaluations + statistics.probe_evaluations)
+    if statistics.jvp_evaluations:
+        if not statistics.rhs_seconds > 0:
+            return None
+        evaluations += statistics.jvp_seconds * statistics.rhs_evaluations / statistics.rhs_seconds
+    return evaluations * info.gradients_per_rhs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bridges import Rhs
 from nm_ode.solving.field import Array, Field
 
 
@@ -22,26 +23,32 @@ def spectral_radius(
     which is enough to tell stiff from not. Eigenvalues do not see `scales`; the difference quotient does, which must
     not push a second moment of 1e-12 below zero.
     """
-    return _power_iteration(field, t, y, scales, None, iterations, seed)[0]
+    return _power_iteration(field.rhs, field.noise, t, y, scales, None, iterations, seed)[0]
 
 
 class SharpnessBound:
-    """A bound on the spectral radius along a solve, each time from the direction that was found before."""
+    """A bound on the spectral radius along a solve, each time from the direction that was found before.
 
-    def __init__(self, field: Field, scales: Array | None) -> None:
-        self._field, self._scales = field, scales
+    Args:
+        noise: rounding noise of the field relative to it, dimensionless.
+        scales: typical size of each entry of the state; None if all are alike.
+    """
+
+    def __init__(self, noise: float, scales: Array | None) -> None:
+        self._noise, self._scales = noise, scales
         self._direction: NDArray[np.float64] | None = None
 
-    def __call__(self, t: float, y: Array) -> float:
+    def __call__(self, t: float, y: Array, rhs: Rhs) -> float:
         fresh = self._direction is None
         radius, self._direction = _power_iteration(
-            self._field, t, y.copy(), self._scales, self._direction, iterations=8 if fresh else 2
+            rhs, self._noise, t, y.copy(), self._scales, self._direction, iterations=8 if fresh else 2
         )
         return 1.2 * radius
 
 
 def _power_iteration(
-    field: Field,
+    rhs: Rhs,
+    noise: float,
     t: float,
     y: Array,
     scales: Array | None,
@@ -52,9 +59,9 @@ def _power_iteration(
     """The radius and the direction that it was found along, to start from near by; None for no radius."""
     if scales is None:
         scales = np.ones(1)
-    size = float(np.sqrt(field.noise)) * max(1.0, float(np.linalg.norm(y / scales)))
+    size = float(np.sqrt(noise)) * max(1.0, float(np.linalg.norm(y / scales)))
     at_y, moved = np.empty_like(y), np.empty_like(y)
-    field.rhs(t, y, at_y)
+    rhs(t, y, at_y)
     if direction is None:
         # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
         direction = at_y / scales
@@ -63,7 +70,7 @@ def _power_iteration(
     radius = 0.0
     for _ in range(iterations):
         direction = direction / np.linalg.norm(direction)
-        field.rhs(t, y + size * direction * scales, moved)
+        rhs(t, y + size * direction * scales, moved)
         direction = (moved - at_y) / scales / size
         radius = float(np.linalg.norm(direction))
         if not radius > 0:

@@ -1,4 +1,8 @@
-"""A worker's backend with SciPy in Julia's place: the same protocol, and failures on demand by a method's name."""
+"""A worker's backend in Julia's place: the same protocol and the same questions, and failures on demand.
+
+What the real thing gets wrong when it is asked wrongly, this gets wrong too: an implicit method whose products with the
+Jacobian are bad loses its order, and it asks with directions of 1e-9. Failures on demand go by a method's name.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,26 @@ import scipy
 from scipy.integrate import DOP853, RK45
 
 import bridges.julia.protocol as protocol
-from bridges.julia.protocol import Vectors
 from bridges.julia.worker import Ask
+from tests.bridges.rosenbrock import Rosenbrock
+
+
+def _step(solver: Any) -> int:
+    """One step; how many attempts were given up for it."""
+    if isinstance(solver, Rosenbrock):
+        before = solver.rejected
+        solver.step()
+        return solver.rejected - before
+    evaluated = solver.nfev
+    solver.step()
+    return (solver.nfev - evaluated) // solver.n_stages - 1
 
 
 class StandIn:
-    """Solves with DOP853, sample times as steps; implicit and stabilised names ask for what those would ask."""
+    """SciPy's explicit methods and a Rosenbrock method, whose steps end at each sample.
+
+    Names of stabilised methods ask for the sharpness.
+    """
 
     def __init__(self) -> None:
         print("a line on standard output")  # belongs in the log, never in the protocol
@@ -34,9 +52,9 @@ class StandIn:
     def versions(self) -> dict[str, str]:
         return {"StandIn (SciPy)": scipy.__version__}
 
-    def solve(self, job: dict[str, Any], vectors: Vectors, ask: Ask) -> dict[str, Any]:
+    def solve(self, job: dict[str, Any], rows: np.ndarray, ask: Ask) -> dict[str, Any]:
         method = job["method"]
-        state, rate, direction = vectors.rows
+        state, rate, direction = rows
         y, times = state.copy(), job["times"]
         atol = rate.copy() if job["atol"] is None else job["atol"]
         if method == "raises":
@@ -62,58 +80,51 @@ class StandIn:
             if method == "dies at a sample" and index == 1:
                 os._exit(4)
 
+        def product(t: float, y: np.ndarray, v: np.ndarray) -> np.ndarray:
+            state[:], direction[:] = y, v
+            ask(protocol.JVP, t)
+            return rate.copy()
+
+        def ending(retcode: str, t: float) -> dict[str, Any]:
+            return {"retcode": retcode, "time": t, "steps": steps, "rejected_steps": rejected}
+
+        if method.startswith("compiles until "):
+            while not os.path.exists(method.removeprefix("compiles until ")):
+                time.sleep(0.01)
+        implicit = job["kind"] == "implicit"
+        if implicit and not job["jvp"]:
+            raise ValueError("an implicit method is left to find the Jacobian's product by itself")
         sample(0)
         steps = rejected = 0
         for i, (start, end) in enumerate(itertools.pairwise(times), start=1):
             if job["sharpness"]:
                 state[:] = y
                 assert ask(protocol.SHARPNESS, start) > 0
-            if job["jvp"]:
-                state[:], direction[:] = y, np.ones_like(y)
-                ask(protocol.JVP, start)
-                at_y, size = rate.copy(), 1e-6
-                difference = (field(start, y + size) - field(start, y)) / size
-                assert np.allclose(at_y, difference, rtol=1e-3, atol=1e-3), (
-                    "the product is not the Jacobian's"
-                )
             if job["step"] is not None:
                 count = max(1, int(np.ceil((end - start) / job["step"] * (1 - 1e-12))))
                 allowed = min(count, job["max_steps"] - steps)
                 y, steps = self._fixed(field, y, start, (end - start) / count, allowed), steps + allowed
                 if allowed < count:
-                    reached = start + allowed * (end - start) / count
-                    return {
-                        "retcode": "MaxIters",
-                        "time": reached,
-                        "steps": steps,
-                        "rejected_steps": rejected,
-                    }
+                    return ending("MaxIters", start + allowed * (end - start) / count)
+                sample(i)
+                continue
+            options = {"rtol": max(job["rtol"], 3e-14), "atol": atol}
+            options |= {} if job["max_step"] is None else {"max_step": job["max_step"]}
+            solver: Any
+            if implicit:
+                solver = Rosenbrock(field, product, start, y, end, **options)
             else:
-                limit = {} if job["max_step"] is None else {"max_step": job["max_step"]}
-                kind = RK45 if method == "DP5" else DOP853
-                solver = kind(field, start, y, end, rtol=max(job["rtol"], 3e-14), atol=atol, **limit)
-                while solver.status == "running":
-                    before = solver.nfev
-                    message = solver.step()
-                    steps, rejected = steps + 1, rejected + (solver.nfev - before) // solver.n_stages - 1
-                    if steps >= job["max_steps"] and solver.status == "running":
-                        return {
-                            "retcode": "MaxIters",
-                            "time": solver.t,
-                            "steps": steps,
-                            "rejected_steps": rejected,
-                        }
-                if solver.status == "failed":
-                    assert message is not None
-                    return {
-                        "retcode": "DtLessThanMin",
-                        "time": solver.t,
-                        "steps": steps,
-                        "rejected_steps": rejected,
-                    }
-                y = solver.y.copy()
+                solver = (RK45 if method == "DP5" else DOP853)(field, start, y, end, **options)
+            while solver.status == "running":
+                rejected += _step(solver)
+                steps += solver.status != "failed"
+                if steps >= job["max_steps"] and solver.status == "running":
+                    return ending("MaxIters", solver.t)
+            if solver.status == "failed":
+                return ending("DtLessThanMin", solver.t)
+            y = solver.y.copy()
             sample(i)
-        return {"retcode": "Success", "time": times[-1], "steps": steps, "rejected_steps": rejected}
+        return ending("Success", times[-1])
 
     @staticmethod
     def _fixed(field, y: np.ndarray, start: float, h: float, count: int) -> np.ndarray:
@@ -126,9 +137,9 @@ class StandIn:
         return y
 
     def noisy(
-        self, job: dict[str, Any], vectors: Vectors, arrays: dict[str, Any], ask: Ask
+        self, job: dict[str, Any], rows: np.ndarray, arrays: dict[str, Any], ask: Ask
     ) -> dict[str, Any]:
-        state, rate, _ = vectors.rows
+        state, rate, _ = rows
         y0, factor = state.copy(), arrays["factor"]
         if job["method"] == "no package":
             raise RuntimeError("StochasticDiffEq is not in Julia's project: run `nm-ode bridge install`")
@@ -158,6 +169,14 @@ class StandIn:
                     [rate, (arrays["force"][k] - arrays["b"][k] * rate - kappa * q) / arrays["m"][k]]
                 )
 
+            if job["step"] is not None:
+                count = max(1, int(np.ceil((end - start) / job["step"] * (1 - 1e-12))))
+                y, evaluations = (
+                    self._fixed(law, y, start, (end - start) / count, count),
+                    evaluations + 4 * count,
+                )
+                charges.append(y[:n].copy())
+                continue
             solver = DOP853(law, start, y, end, rtol=job["rtol"], atol=job["atol"])
             while solver.status == "running":
                 solver.step()
@@ -167,5 +186,6 @@ class StandIn:
             "retcode": "Success",
             "time": float(times[-1]),
             "rhs_evaluations": evaluations,
+            "jvp_evaluations": 0,
             "arrays": {"charges": np.array(charges)},
         }

@@ -202,28 +202,36 @@ class CtrlCAtLine:
             sys.settrace(before)
 
 
+def ctrl_c_at_every_line(act: Callable[[], None], check: Callable[[str], None]) -> int:
+    """At the first and at the last run of each line of `act`; `check` is told which. How many lines there are."""
+    act()
+    rehearsal = CtrlCAtLine(None)
+    with rehearsal.tracing():
+        act()
+    first = {line: i for i, line in reversed(list(enumerate(rehearsal.lines)))}
+    last = {line: i for i, line in enumerate(rehearsal.lines)}
+    for nth in sorted({*first.values(), *last.values()}):
+        with pytest.raises(KeyboardInterrupt), CtrlCAtLine(nth).tracing():
+            act()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, rehearsal.lines[nth]
+        check(str(rehearsal.lines[nth]))
+    return len(first)
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_every_line_of_a_job(session: WorkerSession) -> None:
-    """At the first and at the last run of each line: no lock is left taken, no handler changed, no worker confused."""
+    """No lock is left taken, no handler changed, no worker confused."""
 
     def short_job() -> None:
         solve(session, method="RK4", step=0.5)
 
-    solve(session)
-    short_job()
-    rehearsal = CtrlCAtLine(None)
-    with rehearsal.tracing():
-        short_job()
-    first = {line: i for i, line in reversed(list(enumerate(rehearsal.lines)))}
-    last = {line: i for i, line in enumerate(rehearsal.lines)}
-    assert len(first) > 80
-    for nth in sorted({*first.values(), *last.values()}):
-        solve(session, y0=(1.0, 2.0))  # starts a worker, if the last one had to be killed
-        with pytest.raises(KeyboardInterrupt), CtrlCAtLine(nth).tracing():
-            short_job()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, rehearsal.lines[nth]
+    def check(where: str) -> None:
         samples, _ = solve(session, y0=(3.0, 5.0), method="RK4", step=1.0)
-        np.testing.assert_allclose(samples[-1], 0.375 * np.array([3, 5]), err_msg=str(rehearsal.lines[nth]))
+        np.testing.assert_allclose(samples[-1], 0.375 * np.array([3, 5]), err_msg=where)
+        solve(session, y0=(1.0, 2.0))
+
+    solve(session)
+    assert ctrl_c_at_every_line(short_job, check) > 80
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])

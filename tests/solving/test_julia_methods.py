@@ -48,10 +48,11 @@ def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
 
 def test_the_sharpness_that_stabilised_methods_are_given_is_a_bound(tiny: Problem) -> None:
     loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
-    bound, theta = SharpnessBound(Field(GradientFlow(tiny)), None), tiny.theta0
+    field, theta = Field(GradientFlow(tiny)), tiny.theta0
+    bound = SharpnessBound(field.noise, None)
     for _ in range(5):
         exact = np.abs(np.linalg.eigvalsh(dense_hessian(loss, theta).numpy())).max()
-        assert exact < bound(0.0, theta.numpy()) < 1.5 * exact
+        assert exact < bound(0.0, theta.numpy(), field.rhs) < 1.5 * exact
         theta = theta - 0.2 * tiny.grad(theta)
 
 

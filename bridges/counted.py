@@ -1,0 +1,116 @@
+"""The field of a problem as an engine may evaluate it: counted, timed, within the limits, finite."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from bridges.differences import DifferenceProduct
+from bridges.problem import Array, Jvp, OdeProblem, SolveStopped, Statistics
+
+
+class CountedField:
+    """Right-hand side, Jacobian product and sharpness of a problem, with counters and a clock.
+
+    The limits of the problem hold for all evaluations together, of whichever of the three, and what is not finite stops
+    the solve.
+
+    Attributes:
+        rhs_evaluations: right-hand sides, those of difference quotients among them.
+        jvp_evaluations: products by `OdeProblem.jvp`.
+        probe_evaluations: right-hand sides that `OdeProblem.sharpness` took.
+        last_t: time of the last evaluation.
+    """
+
+    def __init__(self, problem: OdeProblem) -> None:
+        self._problem, kept = problem, problem.kept
+        before = Statistics() if kept is None else kept.statistics
+        self._seconds_before = before.wall_seconds
+        self.start_clock()
+        self.rhs_evaluations = before.rhs_evaluations
+        self.jvp_evaluations = before.jvp_evaluations
+        self.probe_evaluations = before.probe_evaluations
+        self._rhs_seconds, self._jvp_seconds = before.rhs_seconds, before.jvp_seconds
+        self.last_t = float(problem.times[0] if kept is None else kept.t)
+
+    def start_clock(self) -> None:
+        """The solve begins now: for engines that prepare something before."""
+        self._started = time.perf_counter() - self._seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the solve began."""
+        return time.perf_counter() - self._started
+
+    def statistics(self, steps: int, rejected_steps: int) -> Statistics:
+        """What the solve has cost so far."""
+        return Statistics(
+            rhs_evaluations=self.rhs_evaluations,
+            steps=steps,
+            rejected_steps=rejected_steps,
+            wall_seconds=self.seconds,
+            jvp_evaluations=self.jvp_evaluations,
+            probe_evaluations=self.probe_evaluations,
+            rhs_seconds=self._rhs_seconds,
+            jvp_seconds=self._jvp_seconds,
+        )
+
+    def rhs(self, t: float, y: Array, dy: Array) -> None:
+        """See `OdeProblem.rhs`.
+
+        Raises:
+            SolveStopped: see above.
+        """
+        self._require_room()
+        self.rhs_evaluations += 1
+        self._rhs_seconds += self._evaluate(t, y, dy)
+
+    def jvp(self) -> Jvp:
+        """A product with the Jacobian: the problem's own, or where it has none difference quotients."""
+        if self._problem.jvp is not None:
+            return self._own_jvp
+        return DifferenceProduct(self.rhs, self._problem.noise)
+
+    def sharpness(self, t: float, y: Array) -> float:
+        """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""
+        assert self._problem.sharpness is not None
+        return self._problem.sharpness(t, y, self._probe)
+
+    def _own_jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
+        assert self._problem.jvp is not None
+        self._require_room()
+        self.jvp_evaluations += 1
+        self.last_t = t
+        before = time.perf_counter()
+        self._problem.jvp(t, y, v, out)
+        self._jvp_seconds += time.perf_counter() - before
+        if not np.isfinite(out).all():
+            raise SolveStopped("non_finite", "the Jacobian product has entries that are not finite")
+
+    def _probe(self, t: float, y: Array, dy: Array) -> None:
+        self._require_room()
+        self.probe_evaluations += 1
+        self._evaluate(t, y, dy)
+
+    def _evaluate(self, t: float, y: Array, dy: Array) -> float:
+        """Seconds that it took."""
+        self.last_t = t
+        before = time.perf_counter()
+        self._problem.rhs(t, y, dy)
+        took = time.perf_counter() - before
+        if not np.isfinite(dy).all():
+            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+        return took
+
+    def _require_room(self) -> None:
+        problem = self._problem
+        spent = self.rhs_evaluations + self.jvp_evaluations + self.probe_evaluations
+        if problem.max_rhs is not None and spent >= problem.max_rhs:
+            others = (("Jacobian products", self.jvp_evaluations), ("probes", self.probe_evaluations))
+            what = " and ".join(["right-hand sides", *(name for name, count in others if count)])
+            raise SolveStopped("max_rhs", f"the limit of {problem.max_rhs} {what} was reached")
+        if problem.max_seconds is not None and self.seconds > problem.max_seconds:
+            raise SolveStopped(
+                "max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached"
+            )

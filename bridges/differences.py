@@ -1,0 +1,88 @@
+"""Products with the Jacobian of a field that has none of its own: difference quotients (docs/bridge.md rule 13)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bridges.problem import Array, Rhs, SolveStopped
+
+_DIRECTIONS = 2
+_APART = 0.1
+_ROUNDINGS = 16.0
+
+
+class DifferenceProduct:
+    """(t, y, v) → (f(t, y + εw) − f(t, y))/ε · ‖v‖ along w = v/‖v‖, with ε = √noise · max(1, ‖y‖).
+
+    The step does not depend on ‖v‖: iterative linear solvers ask with small directions, for which a step that does is
+    lost in rounding. f(t, y) is kept while t and y stay the same, so that a product is one right-hand side.
+
+    Where the first product is taken, quotients along two random directions are compared with those at half the step: of
+    noise, or at a jump, they have nothing in common.
+
+    Args:
+        rhs: the field.
+        noise: its rounding noise, relative to it.
+    """
+
+    def __init__(self, rhs: Rhs, noise: float = float(np.finfo(np.float64).eps)) -> None:
+        self._rhs, self._noise = rhs, noise
+        self._t, self._y = math.nan, np.empty(0)
+        self._at_y, self._moved = np.empty(0), np.empty(0)
+        self._compared = False
+
+    def __call__(self, t: float, y: Array, v: Array, out: Array) -> None:
+        """Write the product with v into out.
+
+        Raises:
+            SolveStopped: the field is not smooth.
+        """
+        largest = float(np.abs(v).max())
+        if largest == 0:
+            out[:] = 0
+            return
+        self._keep(t, y)
+        # Divided by its largest entry first: the squares of small entries would vanish.
+        direction = v / largest
+        length = float(np.linalg.norm(direction))
+        step = math.sqrt(self._noise) * max(1.0, float(np.linalg.norm(y)))
+        if not self._compared:
+            self._require_smooth(t, y, step, out)
+            self._compared = True
+        self._quotient(t, y, direction, step / length, out)
+        out *= largest
+
+    def _keep(self, t: float, y: Array) -> None:
+        if self._t == t and np.array_equal(self._y, y):
+            return
+        if self._y.shape != y.shape:
+            self._y, self._at_y, self._moved = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+        self._t = math.nan  # the field may raise
+        self._rhs(t, y, self._at_y)
+        self._y[:], self._t = y, t
+
+    def _quotient(self, t: float, y: Array, direction: Array, step: float, out: Array) -> None:
+        np.multiply(direction, step, out=self._moved)
+        self._moved += y
+        self._rhs(t, self._moved, out)
+        out -= self._at_y
+        out /= step
+
+    def _require_smooth(self, t: float, y: Array, step: float, out: Array) -> None:
+        generator, half = np.random.default_rng(0), np.empty_like(out)
+        rounding = _ROUNDINGS * self._noise * float(np.linalg.norm(self._at_y)) / step
+        for _ in range(_DIRECTIONS):
+            direction = generator.standard_normal(y.size)
+            direction /= np.linalg.norm(direction)
+            self._quotient(t, y, direction, step, out)
+            self._quotient(t, y, direction, step / 2, half)
+            half -= out
+            apart, size = float(np.linalg.norm(half)), float(np.linalg.norm(out))
+            if apart > _APART * size + rounding:
+                raise SolveStopped(
+                    "step_failure",
+                    "the right-hand side is not smooth, and the method needs its Jacobian: difference quotients of it, "
+                    f"of size {size:.1e}, change by {apart:.1e} with their step; take an explicit method",
+                )
