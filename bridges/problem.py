@@ -20,7 +20,7 @@ Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
 """`jvp(t, y, v, out)` writes the product of the Jacobian at (t, y) with v into `out`."""
 
 Sharpness: TypeAlias = Callable[[float, Array, Rhs], float]
-"""`sharpness(t, y, rhs)` → spectral radius of the Jacobian at (t, y), from right-hand sides of `rhs`, which are counted."""
+"""`sharpness(t, y, rhs)` → spectral radius of the Jacobian at (t, y), by right-hand sides of `rhs`, which counts."""
 
 OnSample: TypeAlias = Callable[[int, float, Array], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""

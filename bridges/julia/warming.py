@@ -1,4 +1,4 @@
-"""The first use of a method compiles it (docs/bridge.md rule 16): a small job of the kind before the one that is timed."""
+"""A small job before the one that is timed: the first use of a method compiles it (docs/bridge.md rule 16)."""
 
 from __future__ import annotations
 

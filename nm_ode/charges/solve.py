@@ -57,8 +57,8 @@ def solve_charges(
             An engine with the capability `laws` ("diffeq") solves all charges at once, by its `laws_method` if none is
             named.
         rtol, atol: of the local error; atol is rtol times the largest charge if None.
-        step: of a fixed-step method, in flow time; its steps end at each step of the run too. Nothing measures its error
-            but `predict_charges`, which has none.
+        step: of a fixed-step method, in flow time; its steps end at each step of the run too. Nothing measures its
+            error but `predict_charges`, which has none.
 
     Returns:
         `charge` (step, charge_index), with the run's coordinates and a LawInfo.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,29 @@ def stop(message: str, code: int) -> NoReturn:
     """An error that ends the command with this exit code."""
     complain(message)
     raise typer.Exit(code)
+
+
+class _Telling(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
+
+
+@contextmanager
+def engines_told(say: Callable[[str], None] = print_dim) -> Iterator[None]:
+    """Within this block what takes an engine seconds (its start, a compilation) is said, one line each."""
+    logger, handler = logging.getLogger("bridges.progress"), _Telling(say)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nm_ode.cli.console import complain, print_dim, print_own_code, print_path, progress_bars
+from nm_ode.cli.console import (
+    complain,
+    engines_told,
+    print_dim,
+    print_own_code,
+    print_path,
+    progress_bars,
+)
 from nm_ode.cli.results import present
 from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
@@ -89,7 +96,7 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     heed()
     print_own_code(code_files(case, path))
     try:
-        with progress_bars() as progress:
+        with progress_bars() as progress, engines_told(say):
             outcome = run_case(case, path, out, progress, say)
     except WriteError as error:
         complain(f"{case.name}: {error}")

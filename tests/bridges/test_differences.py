@@ -123,7 +123,7 @@ def test_a_slow_direction_of_a_stiff_field_is_no_noise(seed: int, ratio: float) 
 
 
 def test_what_the_field_raises_leaves_nothing_behind() -> None:
-    rhs, jacobian, generator = curved(5, 2)
+    rhs, jacobian, _ = curved(5, 2)
     fails = True
 
     def sometimes(t, y, dy):

@@ -84,6 +84,7 @@ def test_the_engine_that_recommends() -> None:
         ((), 1.0, 1e-8, "Vern7", 1e-8),
         ((), 1e3, 1e-10, "Vern9", 1e-10),
         ((), 1e3, 1e-5, "ROCK4", 1e-5),
+        ((), 1e3, 1e-3, "ROCK4", 1e-3),
         ((), 1e3, 1e-2, "RKC", 1e-2),
     ):
         choice = diffeq.recommend(kinks=kinks, stiffness=stiffness, rtol=rtol)

@@ -1,4 +1,4 @@
-"""Jacobian products of implicit methods: never left to the library, counted, limited; a solve is as good as they are."""
+"""Jacobian products of implicit methods: never left to the library, counted and limited."""
 
 from __future__ import annotations
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+import torch
 
-from bridges import EngineError
+from bridges import EngineError, get_engine
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
     GradientFlow,
     Problem,
+    SecondOrderFlow,
+    SolveError,
+    modified_flow,
     solve,
+    solve_info,
 )
 from nm_ode.solving.field import Field
 from nm_ode.solving.stiffness import SharpnessBound
@@ -43,7 +51,63 @@ def test_methods_of_julia_with_the_flows_own_jacobian_and_sharpness(
     found = solve(flow, [0.0, 1.0, 3.0], engine="diffeq", method=method, rtol=1e-7, check=False)
     np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-4)
     assert found.attrs["method"] == method
-    assert (found.attrs["probe_rhs_evaluations"] > 0) == (method.startswith("R") and method != "Rodas5P")
+    info, implicit = solve_info(found), get_engine("diffeq").methods[method].kind == "implicit"
+    assert (info.probe_rhs_evaluations > 0) == (method.startswith("R") and method != "Rodas5P")
+    assert (info.jvp_evaluations > 0) == implicit
+    assert info.hvp_evaluations == info.jvp_evaluations
+    assert info.gradient_evaluations == info.rhs_evaluations
+    others = info.jvp_evaluations + info.probe_rhs_evaluations
+    # A product takes some time, and what that is in gradients was measured.
+    assert (info.gradient_equivalents > info.rhs_evaluations) == (others > 0)
+
+
+@dataclass(frozen=True)
+class SlowFlow(GradientFlow):
+    """A gradient takes 1 ms, a product 2 ms more."""
+
+    def rhs(self, t: float, state: torch.Tensor) -> torch.Tensor:
+        time.sleep(1e-3)
+        return super().rhs(t, state)
+
+    def _jvp(self, t: float, state: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        time.sleep(2e-3)
+        return super()._jvp(t, state, v)
+
+
+def test_a_product_counts_as_its_time_in_gradients(tiny: Problem, stand_in) -> None:
+    options = {"engine": "diffeq", "method": "FBDF", "rtol": 1e-4, "record": ["theta"]}
+    info = solve_info(solve(SlowFlow(tiny), [0.0, 0.5], **options))
+    per_product = (info.gradient_equivalents - info.rhs_evaluations) / info.jvp_evaluations
+    assert 1.2 < per_product < 3
+    assert info.check_jvp_evaluations > 0
+    # A limit holds for gradients and products together.
+    most = info.rhs_evaluations + info.jvp_evaluations // 2
+    with pytest.raises(SolveError, match=r"Jacobian products was reached .*; raise max_rhs") as caught:
+        solve(SlowFlow(tiny), [0.0, 0.5], max_rhs=most, check=False, **options)
+    stopped = solve_info(caught.value.solution)
+    assert stopped.rhs_evaluations + stopped.jvp_evaluations == most
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_flow_without_a_product_is_solved_by_differences(tiny: Problem, stand_in, momentum: float) -> None:
+    optimizer = SGD(lr=0.1, momentum=momentum)
+    made = SecondOrderFlow(tiny, optimizer) if momentum else modified_flow(tiny, optimizer, 2)
+    exact = solve(made, [0.0, 1.0, 3.0], engine="scipy", rtol=1e-11, check=False)
+    found = solve(made, [0.0, 1.0, 3.0], engine="diffeq", method="FBDF", rtol=1e-7, check=False)
+    np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-5)
+    info = solve_info(found)
+    assert (info.jvp_evaluations, info.probe_rhs_evaluations) == (0, 0)
+
+
+def test_in_single_precision_differences_take_steps_for_it(stand_in) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 3), torch.randn(20, 2)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    flow = modified_flow(Problem(model, torch.nn.functional.mse_loss, (x, y)), SGD(lr=0.1), 2)
+    exact = solve(flow, [0.0, 3.0], engine="scipy", rtol=1e-6, check=False)
+    found = solve(flow, [0.0, 3.0], engine="diffeq", method="FBDF", rtol=1e-4, check=False)
+    np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-3)
+    assert found.attrs["rhs_evaluations"] < 20 * exact.attrs["rhs_evaluations"]
 
 
 def test_the_sharpness_that_stabilised_methods_are_given_is_a_bound(tiny: Problem) -> None:
