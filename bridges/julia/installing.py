@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,7 +37,8 @@ except Exception as error:
     sys.exit(str(error))
 """
 _OFFLINE = "from bridges.julia.offline import main; main()"
-_JULIA_FAILED = "returned non-zero exit status 1."
+_JULIA_FAILED = "returned non-zero exit status"
+"""Of what juliapkg says if Julia failed: the whole script, and no reason."""
 
 
 @dataclass(frozen=True)
@@ -263,15 +265,20 @@ def install(*, offline: bool = False, on_line: Callable[[str], None] = print) ->
     )
     assert process.stdout is not None
     last = error = ""
-    with process.stdout:
+    try:
         for line in process.stdout:
             if line.strip():
                 last = line.strip()
                 # The first line of Julia's errors says what is wrong; others, and a stack, may follow.
                 error = error or (last if last.startswith("ERROR: ") else "")
                 on_line(line.rstrip())
+    except BaseException:
+        _interrupt(process)
+        raise
+    finally:
+        process.stdout.close()
     if process.wait() != 0:
-        reason = error if error and last.endswith(_JULIA_FAILED) else last
+        reason = error if error and _JULIA_FAILED in last else last
         raise EngineError(f"the installation did not work: {reason.removeprefix('ERROR: ').rstrip(':')}")
     found = installation()
     if not found.ready:
@@ -286,19 +293,31 @@ def _environment_of_juliapkg(which: Chosen, offline: bool) -> dict[str, str]:
     """
     if which.executable is not None and shutil.which(which.executable) is None:
         raise EngineError(f"there is no Julia at {which.executable}")
+    told = {
+        "PYTHON_JULIAPKG_EXE": which.executable,
+        "PYTHON_JULIAPKG_PROJECT": str(which.project) if which.named else None,
+    }
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in told},
+        **{name: value for name, value in told.items() if value is not None},
         "PYTHONUNBUFFERED": "1",
         "PYTHON_JULIAPKG_OFFLINE": "yes" if offline else "no",
-        "PYTHON_JULIAPKG_EXE": which.executable or "",
-        "PYTHON_JULIAPKG_PROJECT": str(which.project) if which.named else "",
     }
     if offline:
         environment["JULIA_PKG_OFFLINE"] = "true"
     # juliapkg looks for juliapkg.json in the packages on sys.path: bridges/ must be one.
     root = str(DECLARED.parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    return {name: value for name, value in environment.items() if value}
+    return environment
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    """End it, and have it end the Julia that it started; a terminal's Ctrl-C reached both, another's only us."""
+    if os.name == "posix":
+        process.send_signal(signal.SIGINT)
+    else:
+        process.terminate()
+    process.communicate()  # what it still says is read, or it could wait for ever
 
 
 def _unlike_python(project: Project) -> str:
@@ -312,7 +331,7 @@ def _unlike_python(project: Project) -> str:
 
 
 def _importable() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("diffeqpy", "juliapkg"))
+    return all(importlib.util.find_spec(name) is not None for name in ("diffeqpy", "juliacall", "juliapkg"))
 
 
 def _option(package: str, name: str) -> str | None:

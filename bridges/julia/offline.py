@@ -7,6 +7,7 @@ rule 14). So that part is done here, from its own list of what is required.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,7 @@ def _restored_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not cut this short
         for path, content in before.items():
             if content is None:
                 path.unlink(missing_ok=True)

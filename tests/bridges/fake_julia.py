@@ -16,7 +16,7 @@ import pytest
 from bridges.julia.installing import needed
 
 _JULIA = """#!{python} -SE
-import json, os, sys, tomllib
+import json, os, sys, time, tomllib
 from pathlib import Path
 
 if sys.argv[1:] == ["--version"]:
@@ -27,10 +27,10 @@ if "Libdl" in script:
 (project,) = (a.partition("=")[2] for a in sys.argv if a.startswith("--project="))
 text = (Path(project) / "Project.toml").read_text()
 call = dict(script=script, project=project, environment=dict(os.environ), text=text)
+call["pid"] = os.getpid()
 call["manifest"] = (Path(project) / "Manifest.toml").exists()
 with open({calls!r}, "a") as file:
     print(json.dumps(call), file=file)
-print({says!r}, file=sys.stderr)
 manifest = 'julia_version = "{version}"\\nmanifest_format = "2.0"\\n'
 told = tomllib.loads(text)
 for name, uuid in told["deps"].items():
@@ -38,6 +38,8 @@ for name, uuid in told["deps"].items():
     version = bound[1:] if bound.startswith("=") else "1.2.3"
     manifest += f'[[deps.{{name}}]]\\nuuid = "{{uuid}}"\\nversion = "{{version}}"\\n'
 (Path(project) / "Manifest.toml").write_text(manifest)
+print({says!r}, file=sys.stderr, flush=True)
+time.sleep({seconds})
 sys.exit({status})
 """
 
@@ -45,10 +47,17 @@ sys.exit({status})
 class FakeJulia:
     """The script, and what it was asked to do with projects."""
 
-    def __init__(self, folder: Path, *, version: str = "1.10.8", says: str = "", status: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, version: str = "1.10.8", says: str = "", status: int = 0, seconds: float = 0.0
+    ) -> None:
         self._calls = folder / "calls"
         text = _JULIA.format(
-            python=sys.executable, version=version, calls=str(self._calls), says=says, status=status
+            python=sys.executable,
+            version=version,
+            calls=str(self._calls),
+            says=says,
+            status=status,
+            seconds=seconds,
         )
         (folder / "bin").mkdir(parents=True, exist_ok=True)
         self.path = executable(folder / "bin/julia", text)

@@ -256,6 +256,19 @@ def test_an_installation_makes_the_project_and_tells_what_it_does(
 
 
 @pytest.mark.parametrize("offline", [False, True])
+def test_what_is_installed_does_not_depend_on_the_working_directory(
+    project: Path, tmp_path: Path, monkeypatch, offline: bool
+) -> None:
+    (tmp_path / "cwd/bridges").mkdir(parents=True)
+    (tmp_path / "cwd/bridges/__init__.py").touch()
+    (tmp_path / "cwd/bridges/juliapkg.json").write_text('{"julia": "1.4"}')
+    monkeypatch.chdir(tmp_path / "cwd")
+    (project / "Project.toml").unlink()
+    install(offline=offline, on_line=lambda line: None)
+    assert read_project(project).direct.items() >= needed().items()
+
+
+@pytest.mark.parametrize("offline", [False, True])
 def test_an_installation_that_fails_says_why(project: Path, tmp_path: Path, monkeypatch, offline) -> None:
     says = "  Resolving\nERROR: Unsatisfiable requirements for X:\n X log\nERROR: LoadError\n [3] top-level scope"
     FakeJulia(tmp_path, says=says, status=1)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from bridges import EngineError, get_engine
+from bridges import EngineError
 from bridges.julia import offline
 from bridges.julia.installing import declared, install, installation, needed
 from tests.bridges.equations import needs_julia
 from tests.bridges.fake_julia import FakeJulia, keep_from_the_user_s_project, write_project
+from tests.bridges.jobs import ROOT
 
 THEIRS = """# Mine.
 title = "mine"
@@ -73,6 +76,13 @@ def test_julia_is_kept_from_the_network_before_it_adds_anything(tmp_path: Path, 
     assert "Registry.update" not in call["script"]
     assert all(uuid in call["script"] for uuid in needed().values())
     assert call["environment"]["JULIA_PKG_OFFLINE"] == "true"
+
+
+def test_an_empty_variable_says_something_to_julia(tmp_path: Path, folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("JULIA_PKG_SERVER", "")
+    julia = FakeJulia(tmp_path)
+    install_offline()
+    assert julia.calls[0]["environment"]["JULIA_PKG_SERVER"] == ""
 
 
 def test_the_julia_is_recorded_as_juliapkg_does(tmp_path: Path, folder: Path) -> None:
@@ -141,6 +151,23 @@ def test_a_failure_leaves_the_project_as_it_was(tmp_path: Path, folder: Path, pr
     assert installation().ready == project_is_there
 
 
+def test_an_interrupt_ends_julia_and_leaves_the_project_as_it_was(tmp_path: Path, folder: Path) -> None:
+    julia = FakeJulia(tmp_path, says="Precompiling", seconds=600)
+    write_project(folder)
+    before = (folder / "Manifest.toml").read_bytes()
+
+    def interrupted(line: str) -> None:
+        if line == "Precompiling":
+            assert (folder / "Manifest.toml").read_bytes() != before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        install(offline=True, on_line=interrupted)
+    assert (folder / "Manifest.toml").read_bytes() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(julia.calls[0]["pid"], 0)
+
+
 def test_a_julia_that_says_nothing_and_fails_is_an_error_too(tmp_path: Path, folder: Path) -> None:
     FakeJulia(tmp_path, status=3)
     with pytest.raises(EngineError, match=r"status 3; run `nm-ode bridge install`"):
@@ -164,15 +191,31 @@ def test_without_a_julia_none_is_fetched(tmp_path: Path, monkeypatch) -> None:
     assert not (tmp_path / "none").exists()
 
 
+SOLVE = """
+import numpy as np
+from bridges import OdeProblem, get_engine
+
+def decay(t, y, dy):
+    dy[:] = -y
+
+samples = []
+problem = OdeProblem(decay, np.ones(1), np.array([0.0, 1.0]))
+get_engine("diffeq").solve(problem, "Vern9", lambda index, t, y: samples.append(float(y[0])))
+assert abs(samples[-1] - np.exp(-1)) < 1e-3, samples
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [pytest.param("", marks=needs_julia)])
-def test_a_project_made_offline_solves(tmp_path: Path, monkeypatch, where: str) -> None:
+@needs_julia[0]
+@needs_julia[1]
+def test_a_project_made_offline_solves(tmp_path: Path, monkeypatch) -> None:
     """By the real Julia, whose depot has all from the installation before; in a project of its own."""
-    found = installation()
-    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(found.julia))
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(installation().julia))
     monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(tmp_path / "project"))
     monkeypatch.setenv("JULIA_PKG_SERVER", "")
     install_offline()
-    assert installation().ready
-    assert os.path.samefile(installation().project or "", tmp_path / "project")
-    get_engine("diffeq").require_ready()
+    assert installation().project == tmp_path / "project"
+    done = subprocess.run(
+        [sys.executable, "-c", SOLVE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
