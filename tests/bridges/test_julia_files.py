@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tree_sitter_julia
+from tree_sitter import Language, Parser
 
 import bridges.julia
 
@@ -13,9 +15,7 @@ FILES = sorted(Path(bridges.julia.__file__).parent.rglob("*.jl"))
 
 def errors(source: bytes) -> list[str]:
     """Where a text is no Julia, by the grammar of tree-sitter."""
-    tree_sitter = pytest.importorskip("tree_sitter")
-    grammar = pytest.importorskip("tree_sitter_julia")
-    tree = tree_sitter.Parser(tree_sitter.Language(grammar.language())).parse(source)
+    tree = Parser(Language(tree_sitter_julia.language())).parse(source)
     found, nodes = [], [tree.root_node]
     while nodes:
         node = nodes.pop()
