@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,69 @@ class Slot:
         return owner or self.name
 
 
+class Parts(Mapping[str, Tensor]):
+    """A vector of theta's size that lies in the parameters' own tensors: name → tensor, in the order of the layout.
+
+    It is read where it lies; half precision is read in float32, and what is not contiguous is copied.
+
+    Args:
+        slots: of the layout.
+        tensors: one for each slot, of its shape; None for zeros.
+        like: a tensor of the device and dtype of zeros.
+    """
+
+    def __init__(self, slots: Sequence[Slot], tensors: Sequence[Tensor | None], like: Tensor) -> None:
+        self._slots = slots
+        self._like = (
+            like if like.dtype in (torch.float32, torch.float64) else like.new_empty(0, dtype=torch.float32)
+        )
+        self._tensors = {
+            slot.name: self._zeros(slot) if tensor is None else _readable(tensor, self.dtype)
+            for slot, tensor in zip(slots, tensors, strict=True)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """In the order of the slots."""
+        return list(self._tensors.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._like.device
+
+    def new_zeros(self, shape: int | tuple[int, ...]) -> Tensor:
+        """As a tensor's: of its dtype and device."""
+        return self._like.new_zeros(shape)
+
+    def flat(self) -> Tensor:
+        """In one vector, shape (P,); a copy."""
+        return torch.cat([tensor.reshape(-1) for tensor in self._tensors.values()])
+
+    def _zeros(self, slot: Slot) -> Tensor:
+        return self._like.new_zeros(1).expand(slot.shape).contiguous()
+
+
+def _readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype).contiguous()
+
+
+Vector: TypeAlias = Tensor | Parts
+"""A vector of theta's size: flat, shape (P,), or in the parameters' own tensors."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The parameters in the order of theta, gathered into layers (modules that own parameters)."""
@@ -42,11 +107,15 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
         """The trainable parameters in the model's order, tied ones once."""
+        return cls.of_parameters({name: one for name, one in model.named_parameters() if one.requires_grad})
+
+    @classmethod
+    def of_parameters(cls, parameters: Mapping[str, Tensor]) -> Layout:
+        """These, in their order."""
         slots: list[Slot] = []
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                start = slots[-1].slice.stop if slots else 0
-                slots.append(Slot(name, tuple(parameter.shape), start))
+        for name, parameter in parameters.items():
+            start = slots[-1].slice.stop if slots else 0
+            slots.append(Slot(name, tuple(parameter.shape), start))
         return cls(tuple(slots))
 
     @property
@@ -81,8 +150,12 @@ class Layout:
                 return slot
         raise KeyError(name)
 
-    def layer_norms(self, vectors: Tensor) -> Tensor:
+    def layer_norms(self, vectors: Vector) -> Tensor:
         """2-norm of each layer's part; shape (..., P) to (..., layers), on the device of `vectors`."""
+        if isinstance(vectors, Parts):
+            squares = torch.stack(torch._foreach_norm(vectors.tensors)) ** 2
+            of_layers = squares.new_zeros(len(self.layers))
+            return of_layers.index_add_(0, self._layer_of_slot(squares.device), squares).sqrt()
         norms = []
         for first, *others in self._layer_runs:
             part = vectors[..., first]
@@ -90,6 +163,18 @@ class Layout:
                 part = torch.cat([part, *(vectors[..., other] for other in others)], dim=-1)
             norms.append(torch.linalg.vector_norm(part, dim=-1))
         return torch.stack(norms, dim=-1)
+
+    def _layer_of_slot(self, device: torch.device) -> Tensor:
+        """The number of each slot's layer, shape (slots,); int64."""
+        if device not in self._slot_layers:
+            numbers = {name: i for i, name in enumerate(self.layers)}
+            found = torch.tensor([numbers[slot.layer] for slot in self.slots])
+            self._slot_layers[device] = found.to(device)
+        return self._slot_layers[device]
+
+    @cached_property
+    def _slot_layers(self) -> dict[torch.device, Tensor]:
+        return {}
 
     @cached_property
     def _layer_runs(self) -> list[list[slice]]:

@@ -118,7 +118,7 @@ def train(
     )
     stepper = start(optimizer, theta, state)
     context = Context(
-        problem=problem,
+        given_problem=problem,
         optimizer=optimizer,
         steps=steps,
         saved_steps=(*range(0, steps, save_every), steps),
@@ -203,7 +203,7 @@ def train(
             recording.observe(view)
             before = stepper.theta.clone()
             stepper.step(gradient, view.lr)
-            view.update = torch.sub(stepper.theta, before, out=before)
+            view.take_update(torch.sub(stepper.theta, before, out=before))
             recording.observe_update(view)
             kept.at(step + 1, settle)
             if on_step is not None:

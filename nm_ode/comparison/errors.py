@@ -106,7 +106,7 @@ def _theta_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         },
         coords={"layer": run["layer"].values},
     )
-    if "loss" in solution:
+    if "loss" in solution and "full_loss" in run:
         result["loss_gap"] = ("saved_step", solution["loss"].values - run["full_loss"].values)
     if "solver_error" in solution:
         solver_error = solution["solver_error"].values

@@ -61,7 +61,15 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
     Raises:
         ProblemError: a sum over other samples than the run's.
     """
-    if grid.batch_size != "full" and problem.reduction is None:
+    if grid.batch_size == "unknown" and problem.reduction != "mean":
+        what = (
+            "a sum over its samples" if problem.reduction == "sum" else "neither mean nor sum of its samples'"
+        )
+        raise ProblemError(
+            f"the loss is {what}, and which samples the steps of this recorded loop took is not known: take a loss that "
+            "is a mean, or Recorder(full_batch=True) if each step saw all samples"
+        )
+    if isinstance(grid.batch_size, int) and problem.reduction is None:
         return ExpectedLoss(problem, bias=batch_bias(problem, theta, grid.batch_size, grid.seed))
     return ExpectedLoss(*share_of_batches(problem, grid))
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
@@ -17,15 +17,29 @@ from nm_ode.loss import Problem
 from nm_ode.loss.expected import share_of_batches
 from nm_ode.observers.memory import plain_attributes, set_attributes
 from nm_ode.optimizers import Optimizer
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Parts, Vector
 from nm_ode.registry import UnknownNameError
 from nm_ode.results import TimeGrid, Variable
 
 Coordinates: TypeAlias = Mapping[str, tuple[str, np.ndarray]]
 """Name → (dimension, values)."""
 
+OPEN_END = 2**62
+"""How many steps a run takes of which nobody knows how many: more than any."""
+
 STEP, SAVED_STEP, TIME = "step", "saved_step", "time"
 """Dimensions along which observations lie: every step of a run, its saved steps, the samples of a flow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """What of a user's own loop an observer can get at beside its vectors.
+
+    Attributes:
+        model: the user's own module, without the wrappers of torch.compile and DistributedDataParallel.
+    """
+
+    model: nn.Module
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +47,44 @@ class Context:
     """What an observer learns before the first observation.
 
     Attributes:
-        problem: the loss.
-        optimizer: of a run; None along a flow.
-        steps: N, how many steps the run will take; 0 along a flow.
+        given_problem: the loss; None in a loop of the user's own, of which nobody knows it.
+        optimizer: of a run; None along a flow, and of an optimiser that nm_ode does not know.
+        steps: N, how many steps the run will take; 0 along a flow, OPEN_END if nobody knows.
         saved_steps: at which theta is kept, N the last.
         device: of the vectors that it will see.
         grid: of a run: when each step is taken, and with which samples; None along a flow.
+        given_layout: of theta; that of the problem if None.
+        along_flow: is a flow observed, not a run?
+        loop: what of the user's own loop there is beside its vectors; None elsewhere.
     """
 
-    problem: Problem
+    given_problem: Problem | None
     optimizer: Optimizer | None
     steps: int
-    saved_steps: tuple[int, ...]
+    saved_steps: Collection[int]
     device: torch.device
     grid: TimeGrid | None = None
+    given_layout: Layout | None = None
+    along_flow: bool = False
+    loop: Loop | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """The loss.
+
+        Raises:
+            ArgumentError: nobody knows it.
+        """
+        if self.given_problem is None:
+            raise ArgumentError(
+                "this observer evaluates the loss, which a Recorder does not know: give it problem=nm_ode.Problem(…)"
+            )
+        return self.given_problem
+
+    @property
+    def open_ended(self) -> bool:
+        """Does nobody know how many steps the run will take?"""
+        return self.steps == OPEN_END
 
     @property
     def expected_problem(self) -> Problem:
@@ -55,41 +93,44 @@ class Context:
 
     @property
     def layout(self) -> Layout:
-        return self.problem.layout
-
-    @property
-    def along_flow(self) -> bool:
-        """Is a flow observed, not a run?"""
-        return self.optimizer is None
+        return self.problem.layout if self.given_layout is None else self.given_layout
 
 
 class View:
     """A state of a run or of a flow. Its vectors are the loop's own: copy what must outlive the call.
 
+    Each vector can be had flat, shape (P,), or where it lies (`theta_parts`, `gradient_parts`, `update_parts`): in a
+    loop of the user's own in the parameters' own tensors, of which `theta` makes a copy.
+
     Attributes:
         step: of the optimiser, 0 … N (N: after the last); along a flow the number of the sample.
         time: flow time.
-        theta: shape (P,), before the step; in `observe_update` after it.
+        theta_parts: before the step; in `observe_update` after it.
         lr: of the step; NaN along a flow and after the last step.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | None,
         step: int,
         time: float,
-        theta: Tensor,
+        theta: Vector,
         *,
         lr: float = float("nan"),
-        loss_and_gradient: Callable[[], tuple[Tensor, Tensor]] | None = None,
+        loss_and_gradient: Callable[[], tuple[Tensor, Vector]] | None = None,
         full_loss: Callable[[], Tensor] | None = None,
         state: Callable[[], Tensor] | None = None,
-        memory: Callable[[str], Tensor] | None = None,
+        memory: Callable[[str], Vector] | None = None,
     ) -> None:
-        self.step, self.time, self.theta, self.lr = step, time, theta, lr
-        self._update: Tensor | None = None
+        self.step, self.time, self.theta_parts, self.lr = step, time, theta, lr
+        self._update: Vector | None = None
         self._problem, self._loss_and_gradient, self._full_loss = problem, loss_and_gradient, full_loss
         self._state, self._memory = state, memory
+
+    @property
+    def theta(self) -> Tensor:
+        """Shape (P,), before the step; in `observe_update` after it."""
+        return _flat(self.theta_parts)
 
     @property
     def update(self) -> Tensor:
@@ -98,20 +139,27 @@ class View:
         Raises:
             ArgumentError: not in `observe_update`: no step has been taken.
         """
+        return _flat(self.update_parts)
+
+    @property
+    def update_parts(self) -> Vector:
+        """θ_{k+1} − θ_k where it lies; raises as `update`."""
         if self._update is None:
             raise ArgumentError("view.update is there in `observe_update` alone: along a run, after its step")
         return self._update
 
-    @update.setter
-    def update(self, update: Tensor) -> None:
+    def take_update(self, update: Vector) -> None:
+        """The step has been taken, and moved theta by so much."""
         self._update, self._full_loss = update, None
         self.__dict__.pop("full_loss", None)  # theta has moved
 
     @cached_property
-    def _evaluated(self) -> tuple[Tensor, Tensor]:
-        if self._loss_and_gradient is None:
-            return self._problem.loss_and_grad(self.theta)
-        return self._loss_and_gradient()
+    def _evaluated(self) -> tuple[Tensor, Vector]:
+        if self._loss_and_gradient is not None:
+            return self._loss_and_gradient()
+        if self._problem is None:
+            raise ArgumentError("view.loss and view.gradient: there are none after the last step of a loop")
+        return self._problem.loss_and_grad(self.theta)
 
     @property
     def loss(self) -> Tensor:
@@ -123,6 +171,11 @@ class View:
     @property
     def gradient(self) -> Tensor:
         """Of the step's batch before the step, shape (P,); of all samples along a flow and after the last step."""
+        return _flat(self._evaluated[1])
+
+    @property
+    def gradient_parts(self) -> Vector:
+        """The gradient where it lies."""
         return self._evaluated[1]
 
     @cached_property
@@ -130,6 +183,10 @@ class View:
         """Of all samples, at `theta`: in `observe_update` after the step. A scalar."""
         if self._full_loss is not None:
             return self._full_loss()
+        if self._problem is None:
+            raise ArgumentError(
+                "view.full_loss: the loss over all samples is not known in a loop of one's own"
+            )
         evaluated = "_evaluated" in self.__dict__ and self._loss_and_gradient is None
         return self.loss if evaluated else self._problem.loss(self.theta)
 
@@ -138,6 +195,10 @@ class View:
         return self.theta.clone() if self._state is None else self._state()
 
     def memory(self, name: str) -> Tensor:
+        """`memory_parts`, flat."""
+        return _flat(self.memory_parts(name))
+
+    def memory_parts(self, name: str) -> Vector:
         """A part of the optimiser's memory, by its name in `state_layout`: after the step in `observe_update`.
 
         Raises:
@@ -156,8 +217,16 @@ class View:
 
     def parameters(self, vector: Tensor | None = None) -> dict[str, Tensor]:
         """Name → that parameter's part of theta, or of another vector of its shape; views."""
+        if vector is None and isinstance(self.theta_parts, Parts):
+            return dict(self.theta_parts)
+        if self._problem is None:
+            raise ArgumentError("view.parameters: of a vector of theta's size it needs a problem")
         whole = self.theta if vector is None else vector
         return {slot.name: whole[slot.slice].view(slot.shape) for slot in self._problem.layout.slots}
+
+
+def _flat(vector: Vector) -> Tensor:
+    return vector.flat() if isinstance(vector, Parts) else vector
 
 
 class Observer:
@@ -226,5 +295,10 @@ class Observer:
 
 def spread_steps(steps: int, points: int) -> list[int]:
     """`points` steps of 0 … steps, evenly spread, with both ends."""
+    if steps >= OPEN_END - 1:
+        raise ArgumentError(
+            "this observer spreads its points over a run whose length is known: in a Recorder take one that looks at "
+            "every so many steps"
+        )
     count = min(max(points, 2), 2 * steps + 2)  # more find no other steps
     return sorted({round(place) for place in np.linspace(0, steps, count).tolist()})

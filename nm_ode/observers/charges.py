@@ -83,7 +83,7 @@ class _ChargeOfState(Observer):
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        return {self._name: self._meter.charge(view.theta).double()}
+        return {self._name: self._meter.charge(view.theta_parts).double()}
 
 
 class _ChargesOfSomeSteps(Observer):
@@ -100,7 +100,7 @@ class _ChargesOfSomeSteps(Observer):
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        measured = self._meter.state(view.theta, view.gradient)
+        measured = self._meter.state(view.theta_parts, view.gradient_parts)
         return {name: values.double() for name, values in zip(_STATE, measured, strict=True)}
 
 
@@ -117,10 +117,10 @@ class _ChargesOfSteps(_ChargesOfSomeSteps):
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
         found: dict[str, Tensor] = {
-            "charge_driver": (self._meter.bracket(view.update, view.update) / view.lr**2).double()
+            "charge_driver": (self._meter.bracket(view.update_parts, view.update_parts) / view.lr**2).double()
         }
         if self._nesterov:
-            cross = self._meter.bracket(view.update, view.memory("velocity")) / -view.lr
+            cross = self._meter.bracket(view.update_parts, view.memory_parts("velocity")) / -view.lr
             found["charge_cross_driver"] = cross.double()
         return found
 

@@ -34,7 +34,11 @@ class Curvature(Observer):
         object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        return [] if context.optimizer is None else [_Sharpnesses(context, context.optimizer, self.points)]
+        return (
+            []
+            if context.along_flow or context.optimizer is None
+            else [_Sharpnesses(context, context.optimizer, self.points)]
+        )
 
 
 class _Sharpnesses(Observer):

@@ -13,7 +13,10 @@ class Losses(Observer):
     """Along a run `loss` of each step's batch and `full_loss` at saved steps; along a flow `loss`, of all samples."""
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        return [_FlowLoss()] if context.along_flow else [_BatchLoss(), _FullLoss()]
+        if context.along_flow:
+            return [_FlowLoss()]
+        knows_it = context.given_problem is not None
+        return [_BatchLoss(), _FullLoss()] if knows_it else [_BatchLoss()]
 
 
 class _BatchLoss(Observer):

@@ -45,9 +45,9 @@ class _LayerNorms(Observer):
         return {"layer": ("layer", np.array(list(self._layout.layers), dtype=object))}
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        of_layers = self._layout.layer_norms(view.gradient)
+        of_layers = self._layout.layer_norms(view.gradient_parts)
         return {"grad_norm": torch.linalg.vector_norm(of_layers), "layer_grad_norm": of_layers}
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
-        of_layers = self._layout.layer_norms(view.update)
+        of_layers = self._layout.layer_norms(view.update_parts)
         return {"update_norm": torch.linalg.vector_norm(of_layers), "layer_update_norm": of_layers}

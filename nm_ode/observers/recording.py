@@ -158,8 +158,8 @@ class _Track:
         self.declared = {**observer.variables, **({} if context.along_flow else observer.update_variables)}
         self.dim = TIME if context.along_flow else observer.dim
         wanted = range(samples) if context.along_flow else observer.steps(context)
-        self.steps: Collection[int] = wanted if isinstance(wanted, range) else frozenset(wanted)
-        self.sink = MemorySink(len(self.steps))
+        self.steps = _as_steps(wanted)
+        self.sink = MemorySink(0 if context.open_ended else len(self.steps))
         self._sizes = sizes
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._seen, self._times = array("q"), array("d")
@@ -323,7 +323,7 @@ def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
     """Along one dimension all look at the same steps."""
     along: dict[str, Collection[int]] = {
         STEP: range(context.steps),
-        SAVED_STEP: frozenset(context.saved_steps),
+        SAVED_STEP: _as_steps(context.saved_steps),
     }
     for track in tracks:
         who = type(track.observer).__name__
@@ -333,10 +333,15 @@ def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
             )
         others = along.setdefault(track.dim, track.steps)
         # A range is compared as such: a set of all steps of a long run would take more memory than what is recorded.
-        if track.steps != others and frozenset(track.steps) != frozenset(others):
+        if track.steps != others and (context.open_ended or frozenset(track.steps) != frozenset(others)):
             raise ArgumentError(
                 f"observe: {who} looks at other steps than those of {track.dim!r}: give it a dimension of its own"
             )
+
+
+def _as_steps(steps: Collection[int]) -> Collection[int]:
+    """What is asked for each step: a range as it is, which may have no end."""
+    return steps if isinstance(steps, range) else frozenset(steps)
 
 
 def _filled(values: np.ndarray, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ class MemorySink:
     """The observations of one observer as arrays on the host.
 
     Args:
-        capacity: the most observations that will come.
+        capacity: the most observations that will come; more if it is not known.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -56,6 +56,9 @@ class MemorySink:
         rows, row = self._rows[name], self._filled[name]
         if rows.dtype != value.dtype:  # a whole number first, a fraction later
             self._rows[name] = rows = rows.astype(np.result_type(rows, value), copy=False)
+        if row == len(rows):  # more than were said to come: of a run whose end nobody knew
+            more = np.empty((max(64, len(rows)), *rows.shape[1:]), rows.dtype)
+            self._rows[name] = rows = np.concatenate([rows, more])
         rows[row] = value
         self._filled[name] = row + 1
 

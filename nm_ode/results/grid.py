@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,14 @@ class TimeGrid:
     Attributes:
         lr: shape (N,), the learning rate of each step.
         times: shape (N+1,), flow time at each step's start and at the last one's end (docs/theory.md §1).
-        batch_size: "full", or the most samples in a step.
+        batch_size: "full", or the most samples in a step; "unknown" of a loop of the user's own.
         seed: of the order of the samples.
         n_samples: how many there are.
     """
 
     lr: Array
     times: Array
-    batch_size: BatchSize
+    batch_size: BatchSize | Literal["unknown"]
     seed: int
     n_samples: int
 
@@ -87,7 +88,15 @@ class TimeGrid:
         return TimeGrid(self.lr[:steps], self.times[: steps + 1], self.batch_size, self.seed, self.n_samples)
 
     def each_batch(self) -> Iterator[Tensor | None]:
-        """Which samples each step takes, one step after the other; None for all."""
+        """Which samples each step takes, one step after the other; None for all.
+
+        Raises:
+            ArgumentError: nobody knows.
+        """
+        if self.batch_size == "unknown":
+            raise ArgumentError(
+                "which samples the steps of a recorded loop took is not known: a flow beside it is one of a whole loss"
+            )
         return islice(sample_batches(self.n_samples, self.batch_size, self.seed), self.steps)
 
     @cached_property
@@ -97,7 +106,12 @@ class TimeGrid:
 
     @property
     def mean_batch_size(self) -> float:
-        """Samples of a step, the mean over the run's time: the last batch of an epoch may be smaller."""
+        """Samples of a step, the mean over the run's time: the last batch of an epoch may be smaller.
+
+        NaN where nobody knows.
+        """
+        if self.batch_size == "unknown":
+            return float("nan")
         if self.batch_size == "full" or not self.steps:
             return float(self.n_samples if self.batch_size == "full" else self.batch_size)
         last = self.n_samples - self.batch_size * ((self.n_samples - 1) // self.batch_size)

@@ -99,10 +99,11 @@ def run_info(run: xr.Dataset) -> RunInfo:
     for name in ("lr", "time"):
         if name not in run.variables:
             raise ResultError(f"the dataset has no variable {name!r}, so it is no run of nm_ode.train")
+    named: dict[int | str, Literal["full", "unknown"]] = {"full": "full", "unknown": "unknown"}
     grid = TimeGrid(
         lr=np.asarray(run["lr"].values, dtype=np.float64),
         times=np.append(run["time"].values, found.end_time),
-        batch_size="full" if found.batch_size == "full" else int(found.batch_size),
+        batch_size=named[found.batch_size] if found.batch_size in named else int(found.batch_size),
         seed=found.seed,
         n_samples=found.n_samples,
     )

@@ -265,10 +265,11 @@ class _Samples:
     ) -> None:
         self._problem, self._field, self._on_sample, self._done = problem, field, on_sample, 0
         context = Context(
-            problem=problem,
+            given_problem=problem,
             optimizer=None,
             steps=0,
             saved_steps=(),
+            along_flow=True,
             # A solution is kept on the CPU (in float64), wherever the problem computes.
             device=torch.device("cpu"),
         )

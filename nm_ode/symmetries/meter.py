@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.forms import Placed
 from nm_ode.symmetries.kinds import KINDS
@@ -63,35 +63,35 @@ class ChargeMeter:
             for form in dict.fromkeys(kind.form for kind in KINDS.values())
         ]
 
-    def charge(self, theta: Tensor) -> Tensor:
+    def charge(self, theta: Vector) -> Tensor:
         """Q: ⟨θ, 1⟩ of translations, [θ, θ] of all others; shape (C,)."""
         result = theta.new_zeros(self.count)
         for form in self._forms:
             form.add_charge(theta, result)
         return result
 
-    def generator_norm(self, theta: Tensor) -> Tensor:
+    def generator_norm(self, theta: Vector) -> Tensor:
         """‖ξ_c(θ)‖, shape (C,)."""
         squares = theta.new_zeros(self.count)
         for form in self._forms:
             form.add_squares(theta, squares)
         return squares.sqrt()
 
-    def constraint(self, grad: Tensor, theta: Tensor) -> Tensor:
+    def constraint(self, grad: Vector, theta: Vector) -> Tensor:
         """⟨g, ξ(θ)⟩, which the symmetry makes zero; shape (C,)."""
         result = grad.new_zeros(self.count)
         for form in self._forms:
             form.add_constraint(grad, theta, result)
         return result
 
-    def bracket(self, u: Tensor, v: Tensor) -> Tensor:
+    def bracket(self, u: Vector, v: Vector) -> Tensor:
         """[u, v], shape (C,); 0 for translations."""
         result = u.new_zeros(self.count)
         for form in self._forms:
             form.add_bracket(u, v, result)
         return result
 
-    def state(self, theta: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def state(self, theta: Vector, grad: Vector) -> tuple[Tensor, Tensor, Tensor]:
         """Q, ‖ξ(θ)‖ and ⟨g, ξ(θ)⟩ from one pass over theta; each of shape (C,)."""
         charge, squares, constraint = (theta.new_zeros(self.count) for _ in range(3))
         for form in self._forms:

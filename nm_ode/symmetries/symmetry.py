@@ -13,6 +13,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from nm_ode.parameters import Parts, Vector
+
 
 @dataclass(frozen=True)
 class View:
@@ -33,8 +35,12 @@ class View:
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return slice(self.offset, last + 1)
 
-    def of(self, flat: Tensor, start: int = 0) -> Tensor:
-        """The view of a flat vector in which the parameter begins at `start`."""
+    def of(self, vector: Vector, start: int = 0) -> Tensor:
+        """The view of a vector of theta's size, in which, if it is flat, the parameter begins at `start`."""
+        if isinstance(vector, Parts):
+            flat, start = vector[self.parameter], 0
+        else:
+            flat = vector
         return flat.as_strided(self.shape, self.strides, flat.storage_offset() + start + self.offset)
 
 

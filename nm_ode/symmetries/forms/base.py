@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.symmetry import Part, Symmetry
 
 
@@ -47,30 +47,30 @@ class Form(ABC):
         """Number of charges of a symmetry that is made of these parts."""
 
     @abstractmethod
-    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
         """[u, v]; 0 for generators that are constant."""
 
     @abstractmethod
-    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+    def add_squares(self, theta: Vector, squares: Tensor) -> None:
         """‖ξ(θ)‖²."""
 
     @abstractmethod
-    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+    def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:
         """Σ_c r_c B_c v into `result`, shape (P,); nothing for generators that are constant."""
 
     def add_shift(self, coefficients: Tensor, result: Tensor) -> None:  # noqa: B027 (nothing for most forms)
         """Σ_c r_c ξ_c of generators that are constant into `result`, shape (P,)."""
 
-    def add_charge(self, theta: Tensor, charge: Tensor) -> None:
+    def add_charge(self, theta: Vector, charge: Tensor) -> None:
         """Q."""
         self.add_bracket(theta, theta, charge)
 
-    def add_constraint(self, grad: Tensor, theta: Tensor, constraint: Tensor) -> None:
+    def add_constraint(self, grad: Vector, theta: Vector, constraint: Tensor) -> None:
         """⟨g, ξ(θ)⟩."""
         self.add_bracket(grad, theta, constraint)
 
     def add_state(
-        self, theta: Tensor, grad: Tensor, charge: Tensor, squares: Tensor, constraint: Tensor
+        self, theta: Vector, grad: Vector, charge: Tensor, squares: Tensor, constraint: Tensor
     ) -> None:
         """Q, ‖ξ(θ)‖² and ⟨g, ξ(θ)⟩; forms that can do so read theta once."""
         self.add_charge(theta, charge)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.forms.base import Form, Placed
 from nm_ode.symmetries.symmetry import Part, View
 
@@ -22,7 +22,7 @@ class _Block:
     first: int
     weight: float
 
-    def of(self, vector: Tensor) -> Tensor:
+    def of(self, vector: Vector) -> Tensor:
         return self.view.of(vector, self.start)
 
     def send(self, product: Tensor, result: Tensor) -> None:
@@ -58,19 +58,19 @@ class Blocks(Form):
         blocks, d, _ = parts[0].view.shape
         return blocks * d * (d + 1) // 2
 
-    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
         """The symmetric part of U Vᵀ."""
         for block in self._blocks:
             block.send(block.of(u) @ block.of(v).mT, result)
 
-    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+    def add_squares(self, theta: Vector, squares: Tensor) -> None:
         """‖S W‖²."""
         for block in self._blocks:
             rows = block.of(theta)
             block.send_squares(rows @ rows.mT, squares)
 
     def add_state(
-        self, theta: Tensor, grad: Tensor, charge: Tensor, squares: Tensor, constraint: Tensor
+        self, theta: Vector, grad: Vector, charge: Tensor, squares: Tensor, constraint: Tensor
     ) -> None:
         """All three, with W Wᵀ made once."""
         for block in self._blocks:
@@ -80,13 +80,13 @@ class Blocks(Form):
             block.send(of_grad @ rows.mT, constraint)
             block.send_squares(product, squares)
 
-    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+    def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:
         """(Σ_c r_c S_c) V."""
         for block in self._blocks:
             blocks, d, _ = block.view.shape
             number = d * (d + 1) // 2
             upper = coefficients[block.first : block.first + blocks * number].reshape(blocks, number)
-            matrix = vector.new_zeros(blocks, d, d)
+            matrix = vector.new_zeros((blocks, d, d))
             i, j = _upper(matrix)
             matrix[:, i, j] = 0.5 * upper
             matrix = matrix + matrix.mT

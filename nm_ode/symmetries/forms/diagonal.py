@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.forms.base import Form, Placed
 from nm_ode.symmetries.forms.regions import Region, count_channels, regions_of, sum_to
 from nm_ode.symmetries.symmetry import Part
@@ -28,20 +28,20 @@ class Diagonal(Form):
         """One for each channel."""
         return count_channels(parts)
 
-    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
         """Σ weight ⟨u_channel, v_channel⟩."""
         for region in self._regions:
             (sums,) = self._products(region, ((u, v),))
             _send(region, sums, result)
 
-    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+    def add_squares(self, theta: Vector, squares: Tensor) -> None:
         """Σ weight² ‖θ_channel‖²."""
         for region in self._regions:
             (sums,) = self._products(region, ((theta, theta),))
             _send(region, sums, squares, power=2)
 
     def add_state(
-        self, theta: Tensor, grad: Tensor, charge: Tensor, squares: Tensor, constraint: Tensor
+        self, theta: Vector, grad: Vector, charge: Tensor, squares: Tensor, constraint: Tensor
     ) -> None:
         """All three from one pass over theta."""
         for region in self._regions:
@@ -50,13 +50,13 @@ class Diagonal(Form):
             _send(region, of_theta, squares, power=2)
             _send(region, of_both, constraint)
 
-    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+    def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:
         """Σ_c r_c weight · v."""
         for region in self._regions:
             for reduction in region.reductions:
                 region.of(result).add_(region.factor(reduction, coefficients) * region.of(vector))
 
-    def _products(self, region: Region, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
+    def _products(self, region: Region, pairs: Sequence[tuple[Vector, Vector]]) -> list[list[Tensor]]:
         """Of each pair the products' sums by each of the region's reductions.
 
         A product is made some rows at a time, which stay in the cache for all reductions: what costs is memory's

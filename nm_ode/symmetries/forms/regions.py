@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.forms.base import Placed
 from nm_ode.symmetries.symmetry import Part, View
 
@@ -45,7 +45,7 @@ class Region:
     start: int
     reductions: tuple[Reduction, ...]
 
-    def of(self, vector: Tensor) -> Tensor:
+    def of(self, vector: Vector) -> Tensor:
         """The region of a vector of theta's size, where it lies."""
         return self.view.of(vector, self.start)
 

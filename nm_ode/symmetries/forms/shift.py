@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, Vector
 from nm_ode.symmetries.forms.base import Form, Placed
 from nm_ode.symmetries.forms.regions import count_channels, regions_of, sum_to
 from nm_ode.symmetries.symmetry import Part
@@ -31,21 +31,21 @@ class Shift(Form):
         """One for each channel."""
         return count_channels(parts)
 
-    def add_bracket(self, u: Tensor, v: Tensor, result: Tensor) -> None:
+    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
         """0."""
 
-    def add_action(self, vector: Tensor, coefficients: Tensor, result: Tensor) -> None:
+    def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:
         """Nothing."""
 
-    def add_charge(self, theta: Tensor, charge: Tensor) -> None:
+    def add_charge(self, theta: Vector, charge: Tensor) -> None:
         """⟨θ, 1⟩."""
         self._add_sums(theta, charge)
 
-    def add_constraint(self, grad: Tensor, theta: Tensor, constraint: Tensor) -> None:
+    def add_constraint(self, grad: Vector, theta: Vector, constraint: Tensor) -> None:
         """⟨g, 1⟩."""
         self._add_sums(grad, constraint)
 
-    def add_squares(self, theta: Tensor, squares: Tensor) -> None:
+    def add_squares(self, theta: Vector, squares: Tensor) -> None:
         """⟨1, 1⟩."""
         squares[: len(self._entries)] += self._entries
 
@@ -55,7 +55,7 @@ class Shift(Form):
             for reduction in region.reductions:
                 region.of(result).add_(region.factor(reduction, coefficients))
 
-    def _add_sums(self, u: Tensor, result: Tensor, power: int = 1) -> None:
+    def _add_sums(self, u: Vector, result: Tensor, power: int = 1) -> None:
         for region in self._regions:
             view = region.of(u)
             for reduction in region.reductions:
