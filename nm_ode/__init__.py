@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, KinkCrossings, Observer, View
+    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, View
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
+    from nm_ode.recorder import Recorder
     from nm_ode.results import (
         Checkpoint,
         ResultError,
@@ -62,6 +63,7 @@ _HOMES = {
     "Cosine": "nm_ode.optimizers.schedules",
     "Curvature": "nm_ode.observers",
     "Drop": "nm_ode.optimizers.schedules",
+    "Every": "nm_ode.observers",
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
@@ -73,6 +75,7 @@ _HOMES = {
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
     "SecondOrderFlow": "nm_ode.flows",
@@ -129,6 +132,7 @@ __all__ = [
     "Cosine",
     "Curvature",
     "Drop",
+    "Every",
     "Flow",
     "FlowError",
     "GradientFlow",
@@ -140,6 +144,7 @@ __all__ = [
     "Optimizer",
     "Problem",
     "ProblemError",
+    "Recorder",
     "ResultError",
     "SecondOrderFlow",
     "SlowManifoldFlow",

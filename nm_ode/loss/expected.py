@@ -66,8 +66,8 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
             "a sum over its samples" if problem.reduction == "sum" else "neither mean nor sum of its samples'"
         )
         raise ProblemError(
-            f"the loss is {what}, and which samples the steps of this recorded loop took is not known: take a loss that "
-            "is a mean, or Recorder(full_batch=True) if each step saw all samples"
+            f"the loss is {what}, and which samples the steps of this recorded loop took is not known: take a loss "
+            "that is a mean, or Recorder(full_batch=True) if each step saw all samples"
         )
     if isinstance(grid.batch_size, int) and problem.reduction is None:
         return ExpectedLoss(problem, bias=batch_bias(problem, theta, grid.batch_size, grid.seed))

@@ -1,6 +1,7 @@
 """What is measured along a run or a flow, one observer a file; sinks keep the numbers."""
 
-from nm_ode.observers.base import Context, Observer, View, spread_steps
+from nm_ode.observers.base import OPEN_END, Context, Loop, Observer, View, spread_steps
+from nm_ode.observers.cadence import Every
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
@@ -22,10 +23,13 @@ OBSERVERS: Registry[type[Observer]] = Registry(
 __all__ = [
     "CHARGES",
     "OBSERVERS",
+    "OPEN_END",
     "Charges",
     "Context",
     "Curvature",
+    "Every",
     "KinkCrossings",
+    "Loop",
     "Losses",
     "Norms",
     "Observer",

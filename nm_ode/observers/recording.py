@@ -81,6 +81,12 @@ class Recording:
             if view.step in track.steps:
                 track.observe(view)
 
+    def observe_end(self, view: View) -> None:
+        """Hand the state after the last step of a run without a planned end to who keeps saved steps."""
+        for track in self._tracks:
+            if track.dim == SAVED_STEP and len(track.steps):
+                track.observe(view)
+
     def observe_update(self, view: View) -> None:
         """Hand a step that has been taken to whoever wants it."""
         for track in self._tracks:

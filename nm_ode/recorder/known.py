@@ -14,7 +14,7 @@ _ADAMS: Mapping[type[torch.optim.Optimizer], type[Adam]] = {torch.optim.Adam: Ad
 
 
 def known_optimizer(optimizer: torch.optim.Optimizer) -> Optimizer | None:
-    """The same map as a value; None for a subclass of the user's own, options that nm_ode has not, or groups that differ.
+    """The same map as a value; None for a class of the user's own, options that nm_ode has not, or groups that differ.
 
     A group's learning rate may differ from step to step, so that of the first group now is taken, and groups with other
     learning rates are no difference here.

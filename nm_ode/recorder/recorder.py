@@ -16,8 +16,18 @@ from torch import Tensor, nn
 from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
-from nm_ode.observers.base import OPEN_END, Loop
+from nm_ode.observers import (
+    OPEN_END,
+    Context,
+    Loop,
+    Losses,
+    Norms,
+    Observer,
+    Recording,
+    Trajectory,
+    View,
+    require_observers,
+)
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.hooks import StepHooks
@@ -100,7 +110,7 @@ class Recorder:
         assert self._recording is not None
         self._hooks.remove()
         if error is None:
-            self._recording.observe(View(self._problem, self.steps, self._times[-1], self._hooks.theta()))
+            self._recording.observe_end(View(self._problem, self.steps, self._times[-1], self._hooks.theta()))
 
     def loss(self, value: Tensor | float) -> None:
         """The loss whose gradient the next step takes; of several before one step, their mean is recorded."""
