@@ -70,8 +70,8 @@ class Conditions:
         for name, parameter in self._unfollowed.items():
             if parameter.grad is not None:
                 raise ArgumentError(
-                    f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser when "
-                    "the Recorder was made: give follow_frozen=True, or a new Recorder from here on"
+                    f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser "
+                    "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
         if self._versions and self._versions != self._seen_versions():
             self._note(

@@ -152,8 +152,8 @@ class StepHooks:
             if not self._told:
                 if [parameter._version for parameter in self._parameters] != versions:
                     raise ArgumentError(
-                        f"{type(self._optimizer).__name__} moves the parameters before it calls the closure: the gradient "
-                        "is not that at theta, and a Recorder cannot follow it"
+                        f"{type(self._optimizer).__name__} moves the parameters before it calls the closure: a "
+                        "Recorder cannot follow a step whose gradient is not that at theta"
                     )
                 self._tell(value, copy=True)  # later calls write to the gradients
             return value
@@ -197,8 +197,8 @@ class StepHooks:
             if self._is_skipped():
                 return
             raise ArgumentError(
-                f"{type(self._optimizer).__name__} took a step without calling the closure that it was given: its gradient "
-                "is not known: call step() without one"
+                f"{type(self._optimizer).__name__} took a step without calling the closure that it was given, so its "
+                "gradient is not known: call step() without one"
             )
         self._told = False
         with torch.no_grad(), own_modes():

@@ -34,13 +34,12 @@ class PendingLosses:
 
     def watch(self, parameters: list[nn.Parameter]) -> None:
         """See backward passes, by the gradient of one of these parameters."""
-        for parameter in parameters:
-            if parameter.requires_grad:
-                self._handles = [
-                    parameter.register_hook(lambda _: self._backward(parameter)),
-                    parameter.register_post_accumulate_grad_hook(self._accumulated),
-                ]
-                return
+        watched = next((parameter for parameter in parameters if parameter.requires_grad), None)
+        if watched is not None:
+            self._handles = [
+                watched.register_hook(lambda _: self._backward(watched)),
+                watched.register_post_accumulate_grad_hook(self._accumulated),
+            ]
 
     def stop(self) -> None:
         """The parameter is as it was."""
@@ -59,20 +58,14 @@ class PendingLosses:
                 "recorder.loss(…) before optimizer.step(), from the first step on (that of a closure is recorded by "
                 "itself)"
             )
-        tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
-        if tensor.numel() == 1:
-            self._given.append(tensor.reshape(()).clone())  # a loop may add to it
-        else:
-            self._given.append(tensor.mean())
+        self._given.append(_number(value))
 
     def take(self, device: torch.device, of_closure: Any = None) -> Tensor | None:
         """The loss of the step that is taken now: the mean of what was given, else what the closure returned."""
         if self._given:
             self._given_in_time = True
             return torch.stack([loss.to(device) for loss in self._given]).mean()
-        if isinstance(of_closure, Tensor):
-            return of_closure.detach().to(device).mean()
-        return None if of_closure is None else torch.tensor(float(of_closure), device=device)
+        return None if of_closure is None else _number(of_closure).to(device)
 
     def step_ended(self) -> None:
         """What was given up to here belongs to no later step."""
@@ -105,3 +98,11 @@ class PendingLosses:
 
     def _accumulated(self, parameter: Tensor) -> None:
         self._version = None if parameter.grad is None else parameter.grad._version
+
+
+def _number(value: Tensor | float) -> Tensor:
+    """A scalar of at least float32; a copy, for a loop may go on adding to it."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(float(value), dtype=torch.float64)
+    wide = value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+    return wide.reshape(()) if wide.numel() == 1 else wide.mean()

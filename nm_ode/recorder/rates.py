@@ -10,7 +10,7 @@ import numpy as np
 from nm_ode.observers import Observer, View
 from nm_ode.observers.base import Coordinates
 from nm_ode.parameters import Layout
-from nm_ode.results import Variable
+from nm_ode.results import Variable, variable
 
 
 class ParameterRates(Observer):
@@ -20,11 +20,7 @@ class ParameterRates(Observer):
         rates: gives one for each of the layout's slots.
     """
 
-    variables: Mapping[str, Variable] = {
-        "parameter_lr": Variable(
-            ("parameter",), "learning rate of a parameter's group, 0 where the optimiser has not got it"
-        )
-    }
+    variables: Mapping[str, Variable] = {"parameter_lr": variable("parameter_lr", "parameter")}
 
     def __init__(self, layout: Layout, rates: Callable[[], list[float]]) -> None:
         self._names, self._rates = layout.names, rates

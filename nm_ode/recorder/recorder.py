@@ -58,8 +58,9 @@ class Recorder:
                 optimizer.step()
 
     What it follows is what the optimiser moves: those of its parameters that are the model's and not frozen. A step is
-    a call of `optimizer.step` that moves them: one that a GradScaler leaves out is none. The gradient is the one that the
-    step takes: summed over several backward passes, unscaled, clipped, averaged over processes, sparse ones as dense.
+    a call of `optimizer.step` that moves them: one that a GradScaler leaves out is none. The gradient is the one that
+    the step takes: summed over several backward passes, unscaled, clipped, averaged over processes; a sparse one is
+    made dense.
 
     Under DistributedDataParallel each process makes its Recorder, and that of the first records: the gradient of all,
     and the loss that this process gives.
@@ -170,8 +171,8 @@ class Recorder:
     def loss(self, value: Tensor | float) -> None:
         """The loss whose gradient the next step takes; of several before one step, their mean is recorded.
 
-        Give it as it is, without a GradScaler's factor or that of an accumulation. What a closure returns is recorded by
-        itself.
+        Give it as it is, without a GradScaler's factor or that of an accumulation. What a closure returns is recorded
+        by itself.
 
         Raises:
             ArgumentError: it comes after its step.

@@ -70,7 +70,7 @@ class Witness:
         for name, wanted in expected.items():
             found = torch.from_numpy(run[name].values).double()
             torch.testing.assert_close(
-                found, wanted, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name}: {m}"
+                found, wanted, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
             )
 
 
