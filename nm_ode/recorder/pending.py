@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
+from nm_ode.loss.guards import only_looking
 
 
 class PendingLosses:
@@ -30,6 +31,7 @@ class PendingLosses:
         self._steps = 0
         self._given_in_time = False  # once at least
         self._version: int | None = None
+        self._restarts = False
         self._handles: list[Any] = []
 
     def watch(self, parameters: list[nn.Parameter]) -> None:
@@ -37,8 +39,8 @@ class PendingLosses:
         watched = next((parameter for parameter in parameters if parameter.requires_grad), None)
         if watched is not None:
             self._handles = [
-                watched.register_hook(lambda _: self._backward(watched)),
-                watched.register_post_accumulate_grad_hook(self._accumulated),
+                watched.register_hook(only_looking(lambda _: self._arrives(watched))),
+                watched.register_post_accumulate_grad_hook(only_looking(self._accumulated)),
             ]
 
     def stop(self) -> None:
@@ -77,27 +79,29 @@ class PendingLosses:
         self._given = []
         self._backward_passes = self._before_first = self._before_last = 0
 
-    def _backward(self, parameter: nn.Parameter) -> None:
-        """A backward pass reaches the parameter; its gradient has not been added yet."""
-        if self._backward_passes and self._is_fresh(parameter.grad):
-            self.dropped += 1
-            # Those of the passes before go: all, where a loss comes after its backward pass.
-            gone = self._before_last if self._before_first else len(self._given)
-            del self._given[:gone]
-            self._backward_passes = 0
-        self._before_last = len(self._given)
-        if not self._backward_passes:
-            self._before_first = self._before_last
-        self._backward_passes += 1
+    def _arrives(self, parameter: nn.Parameter) -> None:
+        """A gradient is there, and is about to be added to those before; or `autograd.grad` has asked for it."""
+        self._restarts = self._backward_passes > 0 and self._is_empty(parameter.grad)
 
-    def _is_fresh(self, gradient: Tensor | None) -> bool:
+    def _is_empty(self, gradient: Tensor | None) -> bool:
         if gradient is None:
             return True
         written = gradient._version != self._version
         return written and not bool((gradient != 0).any())
 
     def _accumulated(self, parameter: Tensor) -> None:
+        """A backward pass has been through the parameter."""
         self._version = None if parameter.grad is None else parameter.grad._version
+        if self._restarts:
+            self._restarts = False
+            self.dropped += 1
+            # The losses of the passes before go: all, where a loss comes after its backward pass.
+            del self._given[: self._before_last if self._before_first else None]
+            self._backward_passes = 0
+        self._before_last = len(self._given)
+        if not self._backward_passes:
+            self._before_first = self._before_last
+        self._backward_passes += 1
 
 
 def _number(value: Tensor | float) -> Tensor:

@@ -45,6 +45,8 @@ from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
 from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
 
+_PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
+
 
 class Recorder:
     """Records a training loop of the user's own: one `with` line, and the loop as it was.
@@ -301,7 +303,8 @@ class Recorder:
         known = self._known
         if known is not None and self.steps and not any(lr == known.lr for lr in self._lrs):
             # Never the one from which a scheduler started: the first that moved anything.
-            known = replace(known, lr=next((lr for lr in self._lrs if lr > 0), known.lr))  # type: ignore[call-arg]
+            changed: Any = known  # a dataclass
+            known = replace(changed, lr=next((lr for lr in self._lrs if lr > 0), known.lr))
         grid = TimeGrid(
             np.array(self._lrs), np.array(self._times), "full" if self._full_batch else "unknown", 0, 0
         )
@@ -316,6 +319,7 @@ class Recorder:
             warm_start=self._warm_start,
             grid=grid,
             layout=self._layout,
+            remarks=() if self._processes == 1 else (_PART_OF_LOSS.format(self._processes),),
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
             message=self._ended,
         )

@@ -32,6 +32,7 @@ class RunInfo:
         layout: where each parameter lies in theta.
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
         beyond_laws: what of a recorded loop no law of its charges holds for; empty where they hold.
+        remarks: sentences on what of the numbers is not as one would think.
         status: "success", or "diverged" with a message.
     """
 
@@ -45,6 +46,7 @@ class RunInfo:
     layout: Layout
     foreign_gradient: str = ""
     beyond_laws: str = ""
+    remarks: tuple[str, ...] = ()
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -66,6 +68,7 @@ class _RunAttributes:
     layout: Layout
     foreign_gradient: str = ""
     beyond_laws: str = ""
+    remarks: tuple[str, ...] = ()
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 

@@ -419,3 +419,48 @@ def test_after_the_loop_optimiser_and_model_have_no_hooks() -> None:
     assert recorder.run.sizes["step"] == 0
     assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
     assert not optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
+
+
+def test_a_gradient_penalty_is_no_further_backward_pass() -> None:
+    model, witness = network(), Witness()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with recorder_of(model, optimizer) as recorder:
+        for x, y in batches(STEPS):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            slopes = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+            loss = loss + 0.1 * sum(slope.square().sum() for slope in slopes)
+            recorder.loss(loss)
+            loss.backward()
+            witness.before(model, optimizer, loss.item())
+            optimizer.step()
+    witness.end(model)
+    witness.agrees_with(recorder.run)
+    assert recorder.skipped_steps == 0
+
+
+def test_dropout_augmentation_and_several_losses_keep_the_laws() -> None:
+    """Whatever loss a batch has, its gradient is orthogonal to the symmetries of the network."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 3)).double()
+    symmetries = nm_ode.find_symmetries(model, batches(1)[0][0], loss="cross_entropy")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    with nm_ode.Recorder(model, optimizer, observe=[nm_ode.Charges(symmetries)]) as recorder:
+        for i, (x, y) in enumerate(batches(30)):
+            optimizer.zero_grad()
+            out = model(x + 0.1 * torch.randn_like(x))
+            loss = F.cross_entropy(out, y) if i % 2 else F.multi_margin_loss(out, y)
+            loss.backward()
+            recorder.loss(loss)
+            optimizer.step()
+    run = recorder.run
+    assert float(run.charge.std("step").max()) > 1e-2
+    np.testing.assert_allclose(nm_ode.predict_charges(run, "exact").charge, run.charge, atol=1e-12)
+
+
+def test_a_problem_can_be_made_of_a_model_while_it_is_recorded() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with recorder_of(model, optimizer):
+        problem = nm_ode.Problem(model, F.cross_entropy, batches(1)[0])
+    assert problem.layout.size == 51
