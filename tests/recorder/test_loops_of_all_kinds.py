@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import nm_ode
 
-from .loops import Seen, Witness, batches, flat, network
+from .witness import Seen, Witness, batches, flat, network
 
 STEPS = 7
 

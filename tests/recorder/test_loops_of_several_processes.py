@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import nm_ode
 
-from .loops import Seen, batches, network
+from .witness import Seen, batches, network
 
 STEPS = 5
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import nm_ode
 from nm_ode import ArgumentError, Charges, LawError, Recorder
 
-from .loops import Seen, batches, network
+from .witness import Seen, batches, network
 
 
 def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import nm_ode
 
-from .loops import Seen
+from .witness import Seen
 
 STEPS = 50
 
