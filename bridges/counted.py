@@ -70,7 +70,7 @@ class CountedField:
         """A product with the Jacobian: the problem's own, or where it has none difference quotients."""
         if self._problem.jvp is not None:
             return self._own_jvp
-        return DifferenceProduct(self.rhs, self._problem.noise)
+        return DifferenceProduct(self.rhs, self._problem.noise, self._problem.scales)
 
     def sharpness(self, t: float, y: Array) -> float:
         """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""

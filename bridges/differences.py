@@ -14,7 +14,7 @@ _ROUNDINGS = 16.0
 
 
 class DifferenceProduct:
-    """(t, y, v) → (f(t, y + εw) − f(t, y))/ε · ‖v‖ along w = v/‖v‖, with ε = √noise · max(1, ‖y‖).
+    """(t, y, v) → (f(t, y + εw) − f(t, y))/ε · ‖v‖ along w = v/‖v‖, with ε = √noise · max(1, ‖y‖), norms by scales.
 
     The step does not depend on ‖v‖: iterative linear solvers ask with small directions, for which a step that does is
     lost in rounding. f(t, y) is kept while t and y stay the same, so that a product is one right-hand side.
@@ -25,10 +25,14 @@ class DifferenceProduct:
     Args:
         rhs: the field.
         noise: its rounding noise, relative to it.
+        scales: typical size of each entry of y, shape (n,); None if all are alike.
     """
 
-    def __init__(self, rhs: Rhs, noise: float = float(np.finfo(np.float64).eps)) -> None:
+    def __init__(
+        self, rhs: Rhs, noise: float = float(np.finfo(np.float64).eps), scales: Array | None = None
+    ) -> None:
         self._rhs, self._noise = rhs, noise
+        self._scales = np.ones(1) if scales is None else scales
         self._t, self._y = math.nan, np.empty(0)
         self._at_y, self._moved = np.empty(0), np.empty(0)
         self._compared = False
@@ -46,13 +50,16 @@ class DifferenceProduct:
         self._keep(t, y)
         # Divided by its largest entry first: the squares of small entries would vanish.
         direction = v / largest
-        length = float(np.linalg.norm(direction))
-        step = math.sqrt(self._noise) * max(1.0, float(np.linalg.norm(y)))
+        length = self._norm(direction)
+        step = math.sqrt(self._noise) * max(1.0, self._norm(y))
         if not self._compared:
             self._require_smooth(t, y, step, out)
             self._compared = True
         self._quotient(t, y, direction, step / length, out)
         out *= largest
+
+    def _norm(self, y: Array) -> float:
+        return float(np.linalg.norm(y / self._scales))
 
     def _keep(self, t: float, y: Array) -> None:
         if self._t == t and np.array_equal(self._y, y):
@@ -72,14 +79,14 @@ class DifferenceProduct:
 
     def _require_smooth(self, t: float, y: Array, step: float, out: Array) -> None:
         generator, half = np.random.default_rng(0), np.empty_like(out)
-        rounding = _ROUNDINGS * self._noise * float(np.linalg.norm(self._at_y)) / step
+        rounding = _ROUNDINGS * self._noise * self._norm(self._at_y) / step
         for _ in range(_DIRECTIONS):
             direction = generator.standard_normal(y.size)
-            direction /= np.linalg.norm(direction)
+            direction *= self._scales / np.linalg.norm(direction)
             self._quotient(t, y, direction, step, out)
             self._quotient(t, y, direction, step / 2, half)
             half -= out
-            apart, size = float(np.linalg.norm(half)), float(np.linalg.norm(out))
+            apart, size = self._norm(half), self._norm(out)
             if apart > _APART * size + rounding:
                 raise SolveStopped(
                     "step_failure",

@@ -138,3 +138,23 @@ def test_what_the_field_raises_leaves_nothing_behind() -> None:
     fails = False
     product(0.0, y, v, out)
     np.testing.assert_allclose(out, jacobian(0.0, y) @ v, atol=1e-5)
+
+
+@given(seed=seeds, small=st.sampled_from([1e-6, 1e-12]))
+def test_entries_of_other_sizes_take_steps_for_them(seed: int, small: float) -> None:
+    """A second moment of 1e-12, moved as far as a parameter, would be below zero: by that this field had no product."""
+    generator = np.random.default_rng(seed)
+    y = np.concatenate([generator.standard_normal(3), small * generator.uniform(0.5, 2.0, 3)])
+    scales = np.repeat([1.0, small], 3)
+
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:3], dy[3:] = -y[:3] / np.sqrt(y[3:] / small), small * y[:3] ** 2 - y[3:]
+
+    v, out = generator.standard_normal(6) * scales, np.empty(6)
+    root = np.sqrt(y[3:] / small)
+    exact = [
+        -v[:3] / root + y[:3] * v[3:] / (2 * small * root**3),
+        2 * small * y[:3] * v[:3] - v[3:],
+    ]
+    DifferenceProduct(rhs, scales=scales)(0.0, y, v, out)
+    np.testing.assert_allclose(out / scales, np.concatenate(exact) / scales, rtol=0, atol=1e-5)
