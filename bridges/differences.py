@@ -11,6 +11,7 @@ from bridges.problem import Array, Rhs, SolveStopped
 _DIRECTIONS = 2
 _APART = 0.1
 _ROUNDINGS = 16.0
+_CLOSER = 16.0
 
 
 class DifferenceProduct:
@@ -20,7 +21,7 @@ class DifferenceProduct:
     lost in rounding. f(t, y) is kept while t and y stay the same, so that a product is one right-hand side.
 
     Where the first product is taken, quotients along two random directions are compared with those at half the step: of
-    noise, or at a jump, they have nothing in common.
+    noise, or at a jump, they have nothing in common, and the less so the smaller the step.
 
     Args:
         rhs: the field.
@@ -78,18 +79,27 @@ class DifferenceProduct:
         out /= step
 
     def _require_smooth(self, t: float, y: Array, step: float, out: Array) -> None:
-        generator, half = np.random.default_rng(0), np.empty_like(out)
+        generator = np.random.default_rng(0)
         rounding = _ROUNDINGS * self._noise * self._norm(self._at_y) / step
         for _ in range(_DIRECTIONS):
             direction = generator.standard_normal(y.size)
             direction *= self._scales / np.linalg.norm(direction)
-            self._quotient(t, y, direction, step, out)
-            self._quotient(t, y, direction, step / 2, half)
-            half -= out
-            apart, size = self._norm(half), self._norm(out)
-            if apart > _APART * size + rounding:
+            apart, size = self._apart(t, y, direction, step, out)
+            if apart <= _APART * size + rounding:
+                continue
+            # A field that curves much has quotients that come together.
+            closer, _ = self._apart(t, y, direction, step / _CLOSER, out)
+            if closer > apart + _CLOSER * rounding:
                 raise SolveStopped(
                     "step_failure",
                     "the right-hand side is not smooth, and the method needs its Jacobian: difference quotients of it, "
                     f"of size {size:.1e}, change by {apart:.1e} with their step; take an explicit method",
                 )
+
+    def _apart(self, t: float, y: Array, direction: Array, step: float, out: Array) -> tuple[float, float]:
+        """How far the quotient is from that at half the step, and its size."""
+        half = np.empty_like(out)
+        self._quotient(t, y, direction, step, out)
+        self._quotient(t, y, direction, step / 2, half)
+        half -= out
+        return self._norm(half), self._norm(out)

@@ -158,3 +158,30 @@ def test_entries_of_other_sizes_take_steps_for_them(seed: int, small: float) -> 
     ]
     DifferenceProduct(rhs, scales=scales)(0.0, y, v, out)
     np.testing.assert_allclose(out / scales, np.concatenate(exact) / scales, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("y", [(1.0, 0.0, 0.0), (1.0, 1e-9, 1e-9), (0.99, 3.6e-5, 0.01)])
+def test_a_field_that_curves_much_is_no_noise(y: tuple[float, ...]) -> None:
+    """Robertson's reaction: at its start the quotients are mostly second order."""
+
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        slow, fast, last = 0.04 * y[0], 3e7 * y[1] ** 2, 1e4 * y[1] * y[2]
+        dy[:] = last - slow, slow - last - fast, fast
+
+    v, out = np.array([0.0, 0.0, 1.0]), np.empty(3)
+    DifferenceProduct(rhs)(0.0, np.array(y), v, out)
+    np.testing.assert_allclose(out, [1e4 * y[1], -1e4 * y[1], 0], atol=1e-4)
+
+
+def test_a_saddle_of_third_order_is_no_noise() -> None:
+    out = np.ones(3)
+    DifferenceProduct(lambda t, y, dy: np.power(y, 3, out=dy))(0.0, np.zeros(3), np.ones(3), out)
+    np.testing.assert_allclose(out, 0, atol=1e-12)
+
+
+def test_at_a_jump_there_is_no_product() -> None:
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:] = np.sign(y) - y
+
+    with pytest.raises(SolveStopped, match="not smooth"):
+        DifferenceProduct(rhs)(0.0, np.zeros(3), np.ones(3), np.empty(3))
