@@ -75,7 +75,10 @@ class CountedField:
     def sharpness(self, t: float, y: Array) -> float:
         """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""
         assert self._problem.sharpness is not None
-        return self._problem.sharpness(t, y, self._probe)
+        radius = self._problem.sharpness(t, y, self._probe)
+        if not np.isfinite(radius):
+            raise SolveStopped("non_finite", "the spectral radius of the Jacobian is not finite")
+        return radius
 
     def _own_jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
         assert self._problem.jvp is not None

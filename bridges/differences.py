@@ -92,8 +92,8 @@ class DifferenceProduct:
             if closer > apart + _CLOSER * rounding:
                 raise SolveStopped(
                     "step_failure",
-                    "the right-hand side is not smooth, and the method needs its Jacobian: difference quotients of it, "
-                    f"of size {size:.1e}, change by {apart:.1e} with their step; take an explicit method",
+                    "the right-hand side is not smooth, and all but explicit methods need its Jacobian: its difference "
+                    f"quotients, of size {size:.1e}, change by {apart:.1e} with their step",
                 )
 
     def _apart(self, t: float, y: Array, direction: Array, step: float, out: Array) -> tuple[float, float]:

@@ -165,6 +165,14 @@ def test_what_the_sharpness_takes_is_counted_apart_and_limited(engine: str, meth
     assert len(calls) == 13
 
 
+@of_stabilised
+@pytest.mark.parametrize("radius", [np.nan, np.inf])
+def test_a_sharpness_that_is_not_finite_stops_the_solve(engine: str, method: str, radius: float) -> None:
+    _, solution = solve(engine, method, decay, Y0, [0.0, 1.0], sharpness=lambda t, y, field: radius)
+    assert solution.status == "non_finite"
+    assert "spectral radius" in solution.message
+
+
 @pytest.mark.parametrize("origin", [0.0, 100.0])
 def test_the_sharpness_is_asked_for_at_the_callers_time(origin: float) -> None:
     seen: list[tuple[float, float]] = []
