@@ -93,7 +93,7 @@ class OdeProblem:
         sharpness: (t, y, rhs) → the Jacobian's spectral radius; for stabilised methods.
         noise: rounding noise of the field relative to its size, for difference quotients; of float64 by default.
         scales: typical size of each entry of the state, for the same; None if all are alike.
-        max_steps: at most this many accepted steps.
+        max_steps: at most this many accepted steps; of engine "diffeq" this many attempts.
         max_rhs: at most this many evaluations: right-hand sides, Jacobian products and what `sharpness` takes together.
         max_seconds: at most this much wall time; the clock is read before every evaluation.
         on_step: called after a step, and all samples up to its end, with a function that gives the place; copy the

@@ -54,6 +54,7 @@ def test_a_small_job_is_of_the_same_kind_and_is_done(asked: dict) -> None:
     backend = StandIn()
     if asked["do"] == "laws":
         result = backend.laws(small.job, small.arrays, small.ask)
+        assert np.ptp(result["arrays"]["charges"]) > 0.1  # at rest, little of a method would be used
     elif asked["do"] == "noisy":
         result = backend.noisy(small.job, small.rows, small.arrays, small.ask)
     else:
