@@ -156,6 +156,49 @@ def test_no_law_of_sgd_is_given_of_a_class_of_that_name() -> None:
         nm_ode.predict_charges(run, "exact")
 
 
+def by_value(model: nn.Module) -> None:
+    torch.nn.utils.clip_grad_value_(model.parameters(), 0.02)
+
+
+def by_norm(model: nn.Module) -> None:
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+
+def noise(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad += 0.01 * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize(("change", "lawful"), [(by_value, False), (noise, False), (by_norm, True)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_changed_gradient_has_a_law_where_it_is_orthogonal_to_the_symmetries(
+    change: Any, lawful: bool, autocast: bool
+) -> None:
+    model = network(torch.float32)
+    optimizer = sgd(model, momentum=0.9)
+    symmetries = nm_ode.find_symmetries(model, batches(1, torch.float32)[0][0], loss="cross_entropy")
+    torch.manual_seed(0)
+    with Recorder(model, optimizer, observe=[Charges(symmetries)]) as recorder:
+        for x, y in batches(20, torch.float32):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            change(model)
+            optimizer.step()
+    run = recorder.run
+    motion = float(abs(run.charge - run.charge[0]).max())
+    with_residual = nm_ode.predict_charges(run, "exact", with_residual=True)
+    assert float(abs(with_residual.charge - run.charge).max()) < 1e-4 * motion
+    if lawful:
+        assert float(abs(nm_ode.predict_charges(run, "exact").charge - run.charge).max()) < 0.1 * motion
+    else:
+        for law in ("exact", "second_order"):
+            with pytest.raises(LawError, match="with_residual"):
+                nm_ode.predict_charges(run, law)
+
+
 def test_a_parameter_that_turns_up_later_is_an_error() -> None:
     model = network()
     model[0].requires_grad_(False)
