@@ -26,12 +26,13 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
             far as it goes); or from `predict_charges` or `solve_charges`.
 
     Returns:
-        Dimensions `saved_step` (with coordinate `saved_time`; of a law `step`, all of them, with `time`), `layer`,
-        `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k − θ_0‖, `relative_error`
-        (their ratio; NaN where nothing has moved), the same by layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution
-        has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and the flag `solver_limited`; of a
-        modified flow in iterated-map form also what `defects` says, if every step's theta was kept. With charges what
-        `charge_errors` says. What it is a comparison of is its `nm_ode.results.ComparisonInfo`.
+        Dimensions `saved_step` (with coordinate `saved_time`; of a law `step` or `charge_step`, those that the run's
+        charges have), `layer`, `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k −
+        θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by layer, `loss_gap` L(θ(t_k)) −
+        L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and the flag
+        `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's theta was
+        kept. With charges what `charge_errors` says. What it is a comparison of is its
+        `nm_ode.results.ComparisonInfo`.
 
     Raises:
         AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or
@@ -72,14 +73,22 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 def _compare_law(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     if "charge" not in solution.data_vars:
         raise _nothing_in_both("solution")
-    if "charge" not in run.data_vars or run.sizes["step"] != solution["charge"].sizes["step"]:
+    if "charge" not in run.data_vars or _steps(run) != _steps(solution):
         raise AlignmentError("the predicted charges are of another run")
     require_same_charges(run, solution)
     about = law_info(solution)
+    along, _ = _steps(run)
+    time = "time" if along == "step" else f"{along.removesuffix('_step')}_time"
     result = charge_errors(run, run["charge"], solution["charge"]).assign_coords(
-        step=run["step"].values, time=("step", run["time"].values)
+        {name: run[name].variable for name in (along, time)}
     )
     return annotate(write(result, ComparisonInfo(title=about.title, law=about.law)))
+
+
+def _steps(charges: xr.Dataset) -> tuple[str, int]:
+    """Along which dimension the charges lie, and how many there are."""
+    found = charges["charge"]
+    return str(found.dims[0]), len(found)
 
 
 def _nothing_in_both(lacking: str) -> AlignmentError:

@@ -52,7 +52,7 @@ def require_same_charges(run: xr.Dataset, predicted: xr.Dataset) -> None:
     Raises:
         AlignmentError: they are not.
     """
-    for name in ("step", "time"):
+    for name in ("step", "time", "charge_step", "charge_time"):
         if name in predicted.coords and not np.allclose(
             predicted[name].values, run[name].values, rtol=1e-9, atol=0
         ):

@@ -154,6 +154,7 @@ class Recorder:
             lr=lr,
             loss_and_gradient=lambda: (nan if loss is None else loss, gradient),
             memory=self._memory,
+            hyperparameters=plain_hyperparameters(self._optimizer),
         )
         self._recording.observe(self._view)
 

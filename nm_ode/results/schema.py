@@ -89,6 +89,7 @@ _SCHEMA = {
     "saved_step": ("optimiser step at which theta was kept", "step"),
     "saved_time": ("flow time of the saved step", "1"),
     "series_limit": ("lr · λ_max above which the modified flow's series does not converge", "1"),
+    "sgd_settings": ("momentum, dampening, weight decay and Nesterov's look-ahead of the step", "1"),
     "sharpness": ("largest eigenvalue of the Hessian that the optimiser sees", "1"),
     "solver_error": ("distance to the solution at a tighter tolerance", "1"),
     "solver_error_ratio": ("solver's error over the discretisation error", "1"),
