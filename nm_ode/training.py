@@ -21,7 +21,17 @@ from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
+from nm_ode.observers import (
+    Context,
+    Losses,
+    Norms,
+    Observer,
+    Recording,
+    Trajectory,
+    View,
+    require_observers,
+    sketch_in_place_of_theta,
+)
 from nm_ode.observers.room import require_room
 from nm_ode.optimizers import (
     Optimizer,
@@ -38,7 +48,7 @@ from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.resuming import KeptTraining
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
-"""Observers of every run."""
+"""Observers of every run; a `Sketch` stands in for the trajectory."""
 
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -81,7 +91,8 @@ def train(
         theta0: where to start, the optimiser at rest; the problem's own start if None.
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
-        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
+        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own; with a
+            `Sketch` among them a sketch is kept where theta would be.
         on_step: called with the number of steps done, for a progress bar.
         checkpoint: a file in which the training is kept while it runs. If it is cut off, the same call goes on from
             there, to the same bits (`nm_ode.Checkpoint` has how often, and who is told).
@@ -106,7 +117,8 @@ def train(
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     foreign_gradient = problem.foreign_gradient
     theta, state = _start(problem, optimizer, theta0, state0)
-    require_room(problem, steps, save_every)
+    sketch = sketch_in_place_of_theta(observers)
+    require_room(problem, steps, save_every, sketch=None if sketch is None else sketch.m)
     factors = factors_of(schedule, optimizer.lr, steps)
     grid = TimeGrid.planned(
         optimizer.lr,
@@ -125,7 +137,8 @@ def train(
         device=problem.device,
         grid=grid,
     )
-    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *observers], context)
+    kinds = [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+    recording = Recording([*(kind() for kind in kinds), *observers], context)
     require_memory(
         recording.expected_bytes,
         f"what is recorded in {steps} steps",

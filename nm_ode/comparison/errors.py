@@ -11,6 +11,7 @@ from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
 from nm_ode.comparison.given import require_run_and_solution
 from nm_ode.comparison.ratio import ratio
+from nm_ode.comparison.sketches import sketch_errors, with_one_sketch
 from nm_ode.comparison.starts import require_same_charges, require_same_start
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
@@ -27,12 +28,13 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 
     Returns:
         Dimensions `saved_step` (with coordinate `saved_time`; of a law `step` or `charge_step`, those that the run's
-        charges have), `layer`, `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k −
-        θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by layer, `loss_gap` L(θ(t_k)) −
-        L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and the flag
-        `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's theta was
-        kept. With charges what `charge_errors` says. What it is a comparison of is its
-        `nm_ode.results.ComparisonInfo`.
+        charges have), `layer`, `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion`
+        ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by layer, `loss_gap`
+        L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and
+        the flag `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's
+        theta was kept. With a `Sketch` in place of theta these are estimates, `error`, `motion` and `relative_error`
+        each with its standard error (`error_standard_error`, …), and there is nothing by layer. With charges what
+        `charge_errors` says. What it is a comparison of is its `nm_ode.results.ComparisonInfo`.
 
     Raises:
         AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or
@@ -48,6 +50,7 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 
 def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     saved, about = run_at_times_of(solution, run), solve_info(solution)
+    saved, solution = with_one_sketch(saved, solution)
     require_same_start(saved, solution, run_info(run), about)
     found: list[xr.Dataset] = []
     holds = None
@@ -57,6 +60,8 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         if along is not None:
             found.append(along)
             holds = holds_from(along)
+    elif "theta_sketch" in solution and "theta_sketch" in saved:
+        found.append(_with_gaps(sketch_errors(saved, solution), saved, solution))
     if "charge" in solution.data_vars and "saved_charge" in run:
         found.append(charge_errors(saved, saved["saved_charge"], solution["charge"]))
     if not found:
@@ -115,6 +120,12 @@ def _theta_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         },
         coords={"layer": run["layer"].values},
     )
+    return _with_gaps(result, run, solution)
+
+
+def _with_gaps(result: xr.Dataset, run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
+    """With the gap of the losses and the solver's own error, where there are."""
+    error = result["error"].values
     if "loss" in solution and "full_loss" in run:
         result["loss_gap"] = ("saved_step", solution["loss"].values - run["full_loss"].values)
     if "solver_error" in solution:

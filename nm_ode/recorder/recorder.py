@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -24,9 +24,11 @@ from nm_ode.observers import (
     Norms,
     Observer,
     Recording,
+    Sketch,
     Trajectory,
     View,
     require_observers,
+    sketch_in_place_of_theta,
 )
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
@@ -51,7 +53,8 @@ class Recorder:
         optimizer: any torch optimiser.
         store: where to write; None keeps the run in memory, for `run`.
         observe: what to record beside the losses and norms of every run, as in `train`.
-        save_every: theta is kept at steps 0, save_every, …; None keeps none.
+        save_every: theta is kept at steps 0, save_every, … and at the last, or at those of a list, with the first and
+            the last; with a `Sketch` in `observe` a sketch of it. None keeps none.
         problem: the loss, for observers that evaluate it; None where none does.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
 
@@ -66,14 +69,16 @@ class Recorder:
         store: str | os.PathLike[str] | None = None,
         *,
         observe: Sequence[Observer] = (),
-        save_every: int | None = None,
+        save_every: int | Sequence[int] | None = None,
         problem: Problem | None = None,
         full_batch: bool = False,
     ) -> None:
         self._model, self._optimizer, self._store = unwrapped(model), optimizer, store
         self._problem, self._full_batch = problem, full_batch
-        self._save_every = None if save_every is None else as_count(save_every, "save_every")
+        self._saved_steps = _saved_steps(save_every)
         self._observers = require_observers(observe)
+        if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
+            raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
         named = _recorded_parameters(self._model, optimizer)
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
@@ -91,13 +96,13 @@ class Recorder:
             given_problem=self._problem,
             optimizer=self._known,
             steps=OPEN_END,
-            saved_steps=() if self._save_every is None else range(0, OPEN_END, self._save_every),
+            saved_steps=() if self._saved_steps is None else self._saved_steps,
             device=self._parameters[0].device,
             given_layout=self._layout,
             loop=Loop(self._model),
         )
         kinds: list[type[Observer]] = [Losses, Norms]
-        if self._save_every is not None:
+        if self._saved_steps is not None and sketch_in_place_of_theta(self._observers) is None:
             kinds.append(Trajectory)
         self._recording = Recording([*(kind() for kind in kinds), *self._observers], context)
         self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
@@ -194,6 +199,15 @@ class Recorder:
             grid=grid,
             layout=self._layout,
         )
+
+
+def _saved_steps(save_every: Any) -> Collection[int] | None:
+    """Those before which theta is kept; that after the last step needs no name."""
+    if save_every is None:
+        return None
+    if isinstance(save_every, Iterable) and not isinstance(save_every, str | dict):
+        return frozenset({0, *(as_count(step, "save_every", least=0) for step in save_every)})
+    return range(0, OPEN_END, as_count(save_every, "save_every"))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

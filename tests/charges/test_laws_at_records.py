@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -59,6 +59,7 @@ def assert_same_at_records(each: xr.Dataset, some: xr.Dataset, laws: list[str], 
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * size, err_msg=f"{law} {options}")
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     kind=st.sampled_from(sorted(SIGNS)),
