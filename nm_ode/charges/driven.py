@@ -118,6 +118,8 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
             "the run recorded its charges at some steps alone, and an engine needs what drives them at each: "
             "record with Charges(symmetries, every=1), or take predict_charges"
         )
+    if info.beyond_laws:
+        raise LawError(f"{info.beyond_laws}: the charges are recorded, but no law predicts them")
     if info.foreign_gradient and not with_residual:
         raise LawError(
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "

@@ -8,6 +8,7 @@ from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
+from nm_ode.observers.scores import Scores
 from nm_ode.observers.sketch import Sketch, sketch_in_place_of_theta
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
@@ -35,6 +36,7 @@ __all__ = [
     "Norms",
     "Observer",
     "Recording",
+    "Scores",
     "Sketch",
     "Trajectory",
     "View",
