@@ -34,7 +34,13 @@ def at_records(
         )
     forced = run[response].values
     if with_residual:
-        forced = forced + run[response_names(name, residual=True)[0]].values
+        residual, _ = response_names(name, residual=True)
+        if residual not in run:
+            raise LawError(
+                "what the recorded ⟨g, ξ⟩ did between the records was not summed: record with Charges(symmetries, "
+                "every=…, residual=True)"
+            )
+        forced = forced + run[residual].values
     moves = run[propagator].values
     if not np.isfinite(moves).all():
         raise LawError(CHANGED)

@@ -19,6 +19,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.observers.responses import Responses
 from nm_ode.optimizers import SGD, Optimizer, hyperparameters
+from nm_ode.required import as_flag
 from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
@@ -48,6 +49,8 @@ class Charges(Observer):
         symmetries: as `find_symmetries` or `symmetries_of` gives them; none at all observes nothing.
         every: from one step at which the charges are recorded to the next.
         laws: names of the laws to sum for, where `every` is above 1; None for all that describe the run's optimiser.
+        residual: sum what ⟨g, ξ⟩ does, too, for predictions `with_residual`: it is zero but for a normalisation's ε and
+            gradients that are not the loss's, and takes half of the time of the sums.
 
     Raises:
         SymmetryError: symmetries of another model.
@@ -58,9 +61,11 @@ class Charges(Observer):
     symmetries: Sequence[Symmetry]
     every: int = 1
     laws: Sequence[str] | None = None
+    residual: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", as_count(self.every, "every"))
+        object.__setattr__(self, "residual", as_flag(self.residual, "residual"))
         given: Any = self.symmetries
         whole = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
         listed = list(given) if whole else [given]
@@ -83,7 +88,16 @@ class Charges(Observer):
         if self.every > 1:
             steps, laws = range(0, context.steps, self.every), self._laws(context)
             if laws and context.optimizer is not None:
-                return [_ChargesWithLaws(meter, steps, laws, hyperparameters(context.optimizer)), saved]
+                responses = Responses(
+                    {
+                        name: (law.recursion, self.residual and law.takes_residual)
+                        for name, law in laws.items()
+                        if law.recursion is not None
+                    },
+                    hyperparameters(context.optimizer),
+                    meter.is_translation,
+                )
+                return [_ChargesWithLaws(meter, steps, responses, hyperparameters(context.optimizer)), saved]
             return [_ChargesOfSomeSteps(meter, steps), saved]
         nesterov = bool(getattr(context.optimizer, "nesterov", False))
         own_loop = context.loop is not None and isinstance(context.optimizer, SGD)
@@ -167,24 +181,18 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
     """Those, and what laws need of the steps between."""
 
     def __init__(
-        self, meter: ChargeMeter, steps: range, laws: Mapping[str, Law], hyperparameters: Mapping[str, Any]
+        self, meter: ChargeMeter, steps: range, responses: Responses, hyperparameters: Mapping[str, Any]
     ) -> None:
         super().__init__(meter, steps)
-        recursions = {
-            name: (law.recursion, law.takes_residual)
-            for name, law in laws.items()
-            if law.recursion is not None
-        }
-        self._responses = Responses(recursions, hyperparameters, meter.is_translation)
+        self._responses = responses
         self._hyperparameters = dict(hyperparameters)
         self.variables = {
             **_ChargesOfSomeSteps.variables,
             **self._responses.variables(CHARGES),
             "sgd_settings": variable("sgd_settings", "setting"),
         }
-        self._recorded = (
-            False  # the next step that is taken begins anew: a step may be skipped after its record
-        )
+        # The next step that is taken begins anew: a step may be skipped after its record.
+        self._recorded = False
         self._residual: Tensor | None = None
 
     def observe(self, view: View) -> Mapping[str, Any]:
@@ -194,7 +202,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         return {**found, **self._responses.values(), "sgd_settings": settings}
 
     def follow(self, view: View) -> None:
-        if view.step not in self._steps:
+        if self._responses.takes_residual and view.step not in self._steps:
             self._residual = self._meter.constraint(view.gradient_parts, view.theta_parts).double()
 
     def follow_update(self, view: View) -> None:
@@ -203,13 +211,13 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
             self._recorded = False
         of = Settings.of({**self._hyperparameters, **view.hyperparameters}, view.lr, first=view.step == 0)
         update = view.update_parts
-        assert self._residual is not None
         own = self._meter.bracket(update, update).double()
+        cross = residual = torch.zeros_like(own)
         if of.nesterov:
             cross = self._meter.bracket(update, view.memory_parts("velocity")).double().neg_()
-        else:
-            cross = torch.zeros_like(own)
-        self._responses.add(of, torch.stack([own, cross, self._residual]))
+        if self._responses.takes_residual and self._residual is not None:
+            residual = self._residual
+        self._responses.add(of, torch.stack([own, cross, residual]))
 
     def memory(self) -> Mapping[str, Any]:
         return {"recorded": self._recorded, **self._responses.memory()}

@@ -58,6 +58,11 @@ class Responses:
         self._kind: list[Any] | None = None
         self.clear()
 
+    @property
+    def takes_residual(self) -> bool:
+        """Does the constraint's residual act on any of the laws?"""
+        return any(takes for _, takes in self.laws.values())
+
     def clear(self) -> None:
         """A record has been made."""
         self._propagators = {degree: np.eye(self._rows) for degree in DEGREES}

@@ -277,6 +277,21 @@ def test_laws_that_were_not_summed_are_refused(relu):
         nm_ode.train(relu, nm_ode.SGD(lr=0.1), 9, observe=[Charges(symmetries, 4, ["exakt"])])
 
 
+def test_the_residual_can_be_left_out(batch_norm):
+    symmetries, sgd = symmetries_of(batch_norm), nm_ode.SGD(lr=0.05, momentum=0.9)
+    with_it, without = (
+        nm_ode.train(batch_norm, sgd, 20, observe=[Charges(symmetries, 6, residual=residual)])
+        for residual in (True, False)
+    )
+    assert "exact_residual_response" not in without
+    np.testing.assert_array_equal(without["exact_response"], with_it["exact_response"])
+    np.testing.assert_array_equal(
+        predict_charges(without, "exact")["charge"], predict_charges(with_it, "exact")["charge"]
+    )
+    with pytest.raises(LawError, match="residual=True"):
+        predict_charges(without, "exact", with_residual=True)
+
+
 def test_a_law_without_a_recursion_is_refused_before_the_run(relu):
     name = "of_every_step"
     LAWS.register(name, Law("law of every step", exact))
