@@ -39,17 +39,26 @@ def standard_error(m: int) -> float:
 
 
 class SparseSigns:
-    """S for vectors of a layout, shape (m, P).
+    """S for vectors of a layout, shape (m, P); by layer, m rows for each, shape (layers · m, P).
 
     Args:
         layout: of theta; each parameter begins a new block.
         m: rows, at least SMALLEST.
         seed: the same seed, m and layout give the same S everywhere.
         device: of the vectors.
+        by_layer: a sketch of each layer, one after the other: then their norms are told apart.
+
+    Attributes:
+        parts: 1, or the number of layers.
     """
 
-    def __init__(self, layout: Layout, m: int, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, layout: Layout, m: int, seed: int, device: torch.device | str = "cpu", *, by_layer: bool = False
+    ) -> None:
         self.m, self.seed, self._layout = m, seed, layout
+        layers = list(layout.layers)
+        self._part_of = [layers.index(slot.layer) if by_layer else 0 for slot in layout.slots]
+        self.parts = len(layers) if by_layer else 1
         counts = [-(-slot.size // _BLOCK) for slot in layout.slots]
         total = sum(counts)
         raw = np.random.Philox(key=seed).random_raw(2 * total)
@@ -60,11 +69,12 @@ class SparseSigns:
         self._at_a_time = _AT_A_TIME.get(torch.device(device).type, _ON_OTHERS)
 
     def of(self, vector: Vector) -> Tensor:
-        """Sx, shape (m,), in float64, read where the vector lies; a scratch of some blocks is all that it takes."""
+        """Sx, shape (parts · m,), in float64. The vector is read where it lies, some blocks at a time."""
         pieces = vector.tensors if isinstance(vector, Parts) else self._layout.split(vector)
         # A block that begins in one of the last rows goes on in rows beyond, which are the first.
-        sums = torch.zeros(self.m + _BLOCK, dtype=torch.float64, device=self._entries.device)
-        for piece, signs, rows in zip(pieces, self._signs, self._rows, strict=True):
+        sums = torch.zeros(self.parts, self.m + _BLOCK, dtype=torch.float64, device=self._entries.device)
+        each = zip(pieces, self._signs, self._rows, self._part_of, strict=True)
+        for piece, signs, rows, part in each:
             first = 0
             for blocks in _blocks_of(piece.detach().reshape(-1), self._at_a_time):
                 here = slice(first, first + len(blocks))
@@ -72,9 +82,9 @@ class SparseSigns:
                 flips = (signs[here, None] << (_BLOCK - 1 - self._entries)).bitwise_and_(_SIGN)
                 blocks.view(torch.int64).bitwise_xor_(flips)
                 into = rows[here, None] + self._entries
-                sums.scatter_add_(0, into.view(-1), blocks.view(-1))
-        sums[:_BLOCK] += sums[self.m :]
-        return sums[: self.m]
+                sums[part].scatter_add_(0, into.view(-1), blocks.view(-1))
+        sums[:, :_BLOCK] += sums[:, self.m :]
+        return sums[:, : self.m].reshape(-1)
 
 
 def _blocks_of(entries: Tensor, at_a_time: int) -> Iterator[Tensor]:

@@ -133,6 +133,25 @@ def test_norms_are_estimated_without_bias_and_with_the_error_that_is_stated(kind
     assert norms.std() < 1.2 * standard_error(m)
 
 
+@pytest.mark.parametrize("m", [64, 100])
+def test_by_layer_each_layer_has_a_sketch_of_its_own(m):
+    named = {"a.weight": (9, 30), "b.weight": (5, 5), "a.bias": (9,), "c": (70,)}
+    layout = Layout.of_parameters({name: torch.empty(shape) for name, shape in named.items()})
+    signs = SparseSigns(layout, m, 4, by_layer=True)
+    assert signs.parts == 3
+    x = torch.randn(layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = signs.of(x).view(3, m)
+    for part, pieces in enumerate(layout.layers.values()):
+        alone = torch.zeros_like(x)
+        for piece in pieces:
+            alone[piece] = x[piece]
+        expected = torch.zeros_like(found)
+        expected[part] = found[part]
+        torch.testing.assert_close(signs.of(alone).view(3, m), expected, rtol=0, atol=0)
+    whole = SparseSigns(layout, m, 4).of(x)
+    torch.testing.assert_close(found.sum(0), whole, rtol=0, atol=1e-13)
+
+
 def test_a_sketch_is_linear():
     layout = layout_of((30, 20))
     signs = SparseSigns(layout, 100, 5)

@@ -32,9 +32,9 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by layer, `loss_gap`
         L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and
         the flag `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's
-        theta was kept. With a `Sketch` in place of theta these are estimates, `error`, `motion` and `relative_error`
-        each with its standard error (`error_standard_error`, …), and there is nothing by layer. With charges what
-        `charge_errors` says. What it is a comparison of is its `nm_ode.results.ComparisonInfo`.
+        theta was kept. With a `Sketch` in place of theta these are estimates, each with its standard error
+        (`error_standard_error`, …), those by layer from a sketch by layer. With charges what `charge_errors` says. What
+        it is a comparison of is its `nm_ode.results.ComparisonInfo`.
 
     Raises:
         AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 
 from nm_ode.comparison.alignment import AlignmentError
 from nm_ode.comparison.ratio import ratio
@@ -25,46 +27,74 @@ def with_one_sketch(run: xr.Dataset, solution: xr.Dataset) -> tuple[xr.Dataset, 
     alone = [one for one in (run, solution) if "theta" not in one and "theta_sketch" in one]
     if not alone or not all("theta" in one or "theta_sketch" in one for one in (run, solution)):
         return run, solution
-    m, seed = _kind(alone[0])
-    for one in alone:
-        if _kind(one) != (m, seed):
-            other = "m = {}, seed = {}".format(*_kind(one))
-            raise AlignmentError(
-                f"the run has sketches with m = {m}, seed = {seed}, and the solution with {other}: give both the same "
-                "Sketch"
-            )
-    return _with_sketch(run, m, seed), _with_sketch(solution, m, seed)
+    kinds = {_Kind.of(one): one for one in alone}
+    if len(kinds) > 1:
+        of_run, of_solution = (_Kind.of(one) for one in (run, solution))
+        raise AlignmentError(
+            f"the run has sketches with {of_run}, and the solution with {of_solution}: give both the same Sketch"
+        )
+    (kind,) = kinds
+    return kind.given_to(run), kind.given_to(solution)
 
 
 def sketch_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
-    """`error`, `motion` and `relative_error` as estimates from the same sketch, each with its standard error."""
-    discrete, continuous = run["theta_sketch"].values, solution["theta_sketch"].values
-    share = standard_error(discrete.shape[1])
-    error = np.linalg.norm(continuous - discrete, axis=1)
-    moved = np.linalg.norm(discrete - discrete[:1], axis=1)
+    """`error`, `motion` and `relative_error` as estimates from the same sketch, each with its standard error.
+
+    From sketches of each layer `layer_error` and `layer_relative_error` too.
+    """
+    kind = _Kind.of(run)
+    share = standard_error(kind.m)
+    discrete, continuous = (kind.by_part(one) for one in (run, solution))
+    errors = np.linalg.norm(continuous - discrete, axis=2)
+    motions = np.linalg.norm(discrete - discrete[:1], axis=2)
+    error, motion = np.linalg.norm(errors, axis=1), np.linalg.norm(motions, axis=1)
+    along: tuple[str, ...] = ("saved_step",)
+    # Of a ratio at most: both estimates err in the same direction rather than in opposite ones.
     estimates = {
-        "error": (error, share),
-        "motion": (moved, share),
-        # At most: both estimates err in the same direction rather than in opposite ones.
-        "relative_error": (ratio(error, moved), math.sqrt(2) * share),
+        "error": (along, error, share),
+        "motion": (along, motion, share),
+        "relative_error": (along, ratio(error, motion), math.sqrt(2) * share),
     }
-    found = xr.Dataset()
-    for name, (values, uncertain) in estimates.items():
-        found[name] = ("saved_step", values)
-        found[f"{name}_standard_error"] = ("saved_step", values * uncertain)
+    if kind.parts > 1:
+        along = ("saved_step", "layer")
+        estimates["layer_error"] = (along, errors, share)
+        estimates["layer_relative_error"] = (along, ratio(errors, motions), math.sqrt(2) * share)
+    found = xr.Dataset(coords={"layer": run["layer"].values} if kind.parts > 1 else {})
+    for name, (dims, values, uncertain) in estimates.items():
+        found[name] = (dims, values)
+        found[f"{name}_standard_error"] = (dims, values * uncertain)
     return found
 
 
-def _kind(dataset: xr.Dataset) -> tuple[int, int]:
-    """m and the seed."""
-    return dataset["theta_sketch"].shape[1], int(dataset["sketch_seed"])
+class _Kind(NamedTuple):
+    """Which projection a sketch is by, beside the layout."""
 
+    m: int
+    seed: int
+    parts: int
 
-def _with_sketch(dataset: xr.Dataset, m: int, seed: int) -> xr.Dataset:
-    if "theta_sketch" in dataset:
-        if _kind(dataset) == (m, seed):
-            return dataset
-        dataset = dataset.drop_vars("theta_sketch")
-    signs, thetas = SparseSigns(layout_of(dataset), m, seed), dataset["theta"]
-    made = [signs.of(torch.from_numpy(theta)).numpy() for theta in thetas.values]
-    return dataset.assign(theta_sketch=((thetas.dims[0], "sketch_index"), np.stack(made)))
+    @classmethod
+    def of(cls, dataset: xr.Dataset) -> _Kind:
+        parts = int(dataset["sketch_parts"])
+        return cls(dataset["theta_sketch"].shape[1] // parts, int(dataset["sketch_seed"]), parts)
+
+    def __str__(self) -> str:
+        return f"m = {self.m}, seed = {self.seed}" + (", by layer" if self.parts > 1 else "")
+
+    def given_to(self, dataset: xr.Dataset) -> xr.Dataset:
+        """The dataset with such a sketch, made of its theta if it has another or none."""
+        if "theta_sketch" in dataset:
+            if _Kind.of(dataset) == self:
+                return dataset
+            dataset = dataset.drop_vars("theta_sketch")
+        signs = SparseSigns(layout_of(dataset), self.m, self.seed, by_layer=self.parts > 1)
+        made = [signs.of(torch.from_numpy(theta)).numpy() for theta in dataset["theta"].values]
+        return dataset.assign(
+            theta_sketch=((dataset["theta"].dims[0], "sketch_index"), np.stack(made)),
+            sketch_seed=self.seed,
+            sketch_parts=self.parts,
+        )
+
+    def by_part(self, dataset: xr.Dataset) -> NDArray[np.float64]:
+        """Shape (saved steps or times, parts, m)."""
+        return np.asarray(dataset["theta_sketch"].values).reshape(-1, self.parts, self.m)

@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from nm_ode.arguments import as_count
 from nm_ode.observers.base import SAVED_STEP, Context, Observer, View
+from nm_ode.parameters import Layout
 from nm_ode.required import as_flag, as_seed
 from nm_ode.results import Variable, variable
 from nm_ode.sketches import SMALLEST, SparseSigns
@@ -21,11 +24,12 @@ class Sketch(Observer):
 
     A run and a solution with the same sketch are compared by it: norms of differences are estimated, with a standard
     error of at most about 1/√(2m) of each (1.1 % with m = 4096), which `compare` states beside them
-    (nm_ode/sketches.py). A sketch takes 8m bytes a saved step, whatever P is.
+    (nm_ode/sketches.py). A sketch takes 8m bytes a saved step (by layer, of each), whatever P is.
 
     Args:
         m: numbers a sketch has, at least 64.
         seed: of the projection; run and solution need the same.
+        by_layer: m numbers of each layer, so that each layer's distance is estimated too.
         keep_theta: record theta too, which a sketch otherwise stands in for.
 
     Raises:
@@ -34,15 +38,21 @@ class Sketch(Observer):
 
     m: int = 4096
     seed: int = 0
+    by_layer: bool = False
     keep_theta: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "m", as_count(self.m, "m", least=SMALLEST, most=_MOST))
         object.__setattr__(self, "seed", as_seed(self.seed))
-        object.__setattr__(self, "keep_theta", as_flag(self.keep_theta, "keep_theta"))
+        for name in ("by_layer", "keep_theta"):
+            object.__setattr__(self, name, as_flag(getattr(self, name), name))
+
+    def signs(self, layout: Layout, device: torch.device | str = "cpu") -> SparseSigns:
+        """The projection, for vectors of a layout."""
+        return SparseSigns(layout, self.m, self.seed, device, by_layer=self.by_layer)
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        return [_Sketches(SparseSigns(context.layout, self.m, self.seed, context.device))]
+        return [_Sketches(self.signs(context.layout, context.device))]
 
 
 class _Sketches(Observer):
@@ -53,10 +63,10 @@ class _Sketches(Observer):
         self._signs = signs
 
     def constants(self) -> Mapping[str, float]:
-        return {"sketch_seed": self._signs.seed}
+        return {"sketch_seed": self._signs.seed, "sketch_parts": self._signs.parts}
 
     def memory(self) -> Mapping[str, Any]:
-        return {"m": self._signs.m, "seed": self._signs.seed}  # a checkpoint is of one sketch alone
+        return {"m": self._signs.m, **self.constants()}  # a checkpoint is of one sketch alone
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         """Nothing is remembered that may change."""

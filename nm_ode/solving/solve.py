@@ -33,7 +33,6 @@ from nm_ode.observers import (
 from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
-from nm_ode.sketches import SparseSigns
 from nm_ode.solving.check import Seen, Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
@@ -250,7 +249,7 @@ def solve(
         return result
     let_go(start)
     try:
-        seen = Seen() if sketch is None else Seen(SparseSigns(problem.layout, sketch.m, sketch.seed))
+        seen = Seen() if sketch is None else Seen(sketch.signs(problem.layout))
         thetas = result["theta" if sketch is None else "theta_sketch"].values
         solved = Solved(solution, thetas, used_atol, floor.rtol, problem.layout.size, seen)
         verdict = check_solution(field, kept, ode, solved)

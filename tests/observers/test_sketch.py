@@ -70,7 +70,25 @@ def test_distances_are_those_of_theta_within_the_stated_error(problem, full, m) 
     assert float(found["error"][0]) < 1e-12
     assert float(found["motion"][0]) == 0
     np.testing.assert_allclose(found["loss_gap"], full["loss_gap"], atol=1e-12)
-    assert "layer_error" not in found
+    assert "layer_error" not in found  # one sketch of all layers does not tell them apart
+
+
+def test_each_layer_has_its_distance_from_a_sketch_by_layer(problem, full) -> None:
+    sketch = Sketch(256, by_layer=True)
+    run = run_with(problem, sketch)
+    found = compare(run, flow_with(problem, run, sketch))
+    assert run.sizes["sketch_index"] == 256 * run.sizes["layer"]
+    assert found["layer"].values.tolist() == full["layer"].values.tolist()
+    for name in ("error", "motion", "relative_error", "layer_error", "layer_relative_error"):
+        uncertain = found[f"{name}_standard_error"].values[1:]
+        assert (uncertain > 0).all()
+        assert np.abs((found[name].values[1:] - full[name].values[1:]) / uncertain).max() < 4.5, name
+    assert "motion_standard_error" in found
+    # A run with theta is sketched by the same projection.
+    other = compare(run_with(problem), flow_with(problem, run, sketch))
+    np.testing.assert_allclose(other["layer_error"], found["layer_error"], atol=1e-12)
+    with pytest.raises(AlignmentError, match="by layer"):
+        compare(run, flow_with(problem, run, Sketch(256)))
 
 
 def test_estimates_have_no_bias_over_seeds(problem, full) -> None:
