@@ -29,7 +29,9 @@ from nm_ode.observers import (
     Recording,
     Trajectory,
     View,
+    as_save_every,
     require_observers,
+    saved_steps,
     sketch_in_place_of_theta,
 )
 from nm_ode.observers.room import require_room
@@ -73,7 +75,7 @@ def train(
     *,
     batch_size: BatchSize = "full",
     seed: int = 0,
-    save_every: int = 1,
+    save_every: int | Sequence[int] = 1,
     theta0: Tensor | None = None,
     state0: Tensor | None = None,
     schedule: Schedule | None = None,
@@ -87,7 +89,8 @@ def train(
         steps: number of updates, at least 1.
         batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
         seed: of the order of the samples; the same seed gives the same bits on one machine.
-        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
+        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last; or at those of a list, the
+            first and the last.
         theta0: where to start, the optimiser at rest; the problem's own start if None.
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
@@ -111,14 +114,16 @@ def train(
     """
     require_problem(problem)
     require_optimizer(optimizer)
-    steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
+    steps, seed = as_count(steps, "steps"), as_seed(seed)
+    kept_steps = as_save_every(save_every)
     batch_size = as_batch_size(batch_size, problem.n_samples)
     require_callable(on_step, "on_step", "lambda done: print(done)")
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     foreign_gradient = problem.foreign_gradient
     theta, state = _start(problem, optimizer, theta0, state0)
     sketch = sketch_in_place_of_theta(observers)
-    require_room(problem, steps, save_every, sketch=None if sketch is None else sketch.m)
+    saved = steps // kept_steps + 1 if isinstance(kept_steps, int) else len(kept_steps) + 2
+    require_room(problem, steps, saved, sketch=None if sketch is None else sketch.m)
     factors = factors_of(schedule, optimizer.lr, steps)
     grid = TimeGrid.planned(
         optimizer.lr,
@@ -133,7 +138,7 @@ def train(
         given_problem=problem,
         optimizer=optimizer,
         steps=steps,
-        saved_steps=(*range(0, steps, save_every), steps),
+        saved_steps=saved_steps(kept_steps, steps),
         device=problem.device,
         grid=grid,
     )
@@ -153,7 +158,7 @@ def train(
         grid,
         theta,
         state,
-        save_every,
+        kept_steps,
         stepper,
         recording,
         states,

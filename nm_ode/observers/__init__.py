@@ -1,7 +1,7 @@
 """What is measured along a run or a flow, one observer a file; sinks keep the numbers."""
 
 from nm_ode.observers.base import OPEN_END, Context, Loop, Observer, View, spread_steps
-from nm_ode.observers.cadence import Every
+from nm_ode.observers.cadence import Every, as_save_every, saved_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
@@ -40,8 +40,10 @@ __all__ = [
     "Sketch",
     "Trajectory",
     "View",
+    "as_save_every",
     "charge_coordinates",
     "require_observers",
+    "saved_steps",
     "sketch_in_place_of_theta",
     "spread_steps",
 ]

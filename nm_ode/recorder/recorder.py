@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nm_ode.arguments import as_count
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.observers import (
@@ -28,7 +27,9 @@ from nm_ode.observers import (
     Sketch,
     Trajectory,
     View,
+    as_save_every,
     require_observers,
+    saved_steps,
     sketch_in_place_of_theta,
 )
 from nm_ode.optimizers import describe, hyperparameters
@@ -105,7 +106,7 @@ class Recorder:
             store,
         )
         self._problem, self._full_batch = problem, full_batch
-        self._saved_steps = _saved_steps(save_every)
+        self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
         if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
             raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
@@ -330,12 +331,3 @@ class Recorder:
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
             message=self._ended,
         )
-
-
-def _saved_steps(save_every: Any) -> Collection[int] | None:
-    """Those before which theta is kept; that after the last step needs no name."""
-    if save_every is None:
-        return None
-    if isinstance(save_every, Iterable) and not isinstance(save_every, str | dict):
-        return frozenset({0, *(as_count(step, "save_every", least=0) for step in save_every)})
-    return range(0, OPEN_END, as_count(save_every, "save_every"))

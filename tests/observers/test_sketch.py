@@ -176,6 +176,29 @@ def test_the_recorder_takes_the_same_at_chosen_steps(problem) -> None:
         assert float(found["error"][-1]) > 0
 
 
+@pytest.mark.parametrize(
+    "chosen", [[3, 17], (17, 3, 3), np.array([3, 17]), torch.tensor([0, 3, 17, 40])], ids=str
+)
+def test_train_keeps_theta_at_chosen_steps(problem, chosen, tmp_path: Path) -> None:
+    run, each = run_with(problem, save_every=chosen), run_with(problem, save_every=1)
+    assert run["saved_step"].values.tolist() == [0, 3, 17, 40]
+    np.testing.assert_array_equal(run["theta"], each["theta"][[0, 3, 17, 40]])
+    found = compare(run, solve(GradientFlow(problem), run))
+    assert found["saved_step"].values.tolist() == [0, 3, 17, 40]
+    for _ in range(2):  # the second finds it done
+        again = run_with(problem, save_every=chosen, checkpoint=Checkpoint(tmp_path / "run", 0, print))
+        np.testing.assert_array_equal(again["theta"], run["theta"])
+
+
+def test_steps_that_there_are_not_are_refused(problem) -> None:
+    for wrong in (41, [3, 41], [-1], [1.5], "all", {}, None, 0, torch.tensor(0), [True]):
+        if wrong == 41:  # every 41st of 40: the first and the last
+            assert run_with(problem, save_every=wrong)["saved_step"].values.tolist() == [0, 40]
+            continue
+        with pytest.raises(ArgumentError, match="save_every"):
+            run_with(problem, save_every=wrong)
+
+
 def test_a_recorder_without_saved_steps_refuses_a_sketch(problem) -> None:
     optimizer = torch.optim.SGD(problem.model.parameters(), lr=0.1)
     with pytest.raises(ArgumentError, match="save_every"):
