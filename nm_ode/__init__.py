@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, View
+    from nm_ode.observers import Charges, Curvature, Every, Hessian, KinkCrossings, Observer, View
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -67,6 +67,7 @@ _HOMES = {
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
+    "Hessian": "nm_ode.observers",
     "KinkCrossings": "nm_ode.observers",
     "LawError": "nm_ode.charges",
     "MinibatchFlow": "nm_ode.flows",
@@ -136,6 +137,7 @@ __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
+    "Hessian",
     "KinkCrossings",
     "LawError",
     "MinibatchFlow",

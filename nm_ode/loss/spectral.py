@@ -75,7 +75,7 @@ def _tridiagonal(operator: SymmetricOperator, vector: Tensor, steps: int) -> Ten
 
 
 @dataclass(frozen=True, eq=False)
-class Density:
+class SmoothedDensity:
     """A spectral density, smoothed.
 
     Attributes:
@@ -98,7 +98,7 @@ def smoothed(
     at: ArrayLike | None = None,
     points: int = 400,
     width: float | None = None,
-) -> Density:
+) -> SmoothedDensity:
     """The density of which each node is a Gaussian of that weight (Ghorbani, Krishnan & Xiao 2019).
 
     The standard error is that of the choice of the random vectors. What the quadrature itself leaves out, structure
@@ -122,7 +122,7 @@ def smoothed(
     each = (bells * weights).sum(axis=-1)  # (points, vectors)
     count = each.shape[1]
     error = each.std(axis=1, ddof=1) / math.sqrt(count) if count > 1 else np.full(len(grid), math.nan)
-    return Density(grid, each.mean(axis=1), error, width)
+    return SmoothedDensity(grid, each.mean(axis=1), error, width)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def trace(
         rows, exact = known[0], float(known[1].sum())
     if len(rows) == operator.size:
         return Trace(exact, 0.0, spent)
-    rest = []
+    rest: list[float] = []
     while spent < products or len(rest) < 2:
         vector = signs(operator.like, source)
         vector = vector - (rows @ vector) @ rows

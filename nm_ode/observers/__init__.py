@@ -5,6 +5,7 @@ from nm_ode.observers.cadence import Every
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
+from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
@@ -28,6 +29,7 @@ __all__ = [
     "Context",
     "Curvature",
     "Every",
+    "Hessian",
     "KinkCrossings",
     "Loop",
     "Losses",
