@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, Hessian, KinkCrossings, Observer, View
+    from nm_ode.observers import (
+        Charges,
+        Curvature,
+        Every,
+        Hessian,
+        KinkCrossings,
+        Observer,
+        View,
+        spectral_density,
+    )
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -111,6 +120,7 @@ _HOMES = {
     "solve_charges": "nm_ode.charges",
     "solve_ensemble": "nm_ode.solving",
     "solve_info": "nm_ode.results",
+    "spectral_density": "nm_ode.observers",
     "study_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
@@ -180,6 +190,7 @@ __all__ = [
     "solve_charges",
     "solve_ensemble",
     "solve_info",
+    "spectral_density",
     "study_info",
     "symmetries_of",
     "train",

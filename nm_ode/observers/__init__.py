@@ -5,6 +5,7 @@ from nm_ode.observers.cadence import Every
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
+from nm_ode.observers.density import spectral_density
 from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
@@ -40,5 +41,6 @@ __all__ = [
     "View",
     "charge_coordinates",
     "require_observers",
+    "spectral_density",
     "spread_steps",
 ]

@@ -281,3 +281,26 @@ def test_what_is_asked_is_checked(problem) -> None:
         nm_ode.Recorder(model, optimizer, observe=[Hessian()]).__enter__()
     with pytest.raises(nm_ode.ArgumentError, match="parameters"):
         nm_ode.Recorder(model, optimizer, observe=[Hessian()], problem=problem).__enter__()
+
+
+def test_densities_of_a_run_are_those_of_dense_spectra(problem) -> None:
+    run = nm_ode.train(
+        problem,
+        nm_ode.SGD(lr=0.1),
+        7,
+        observe=[Hessian(every=3, top=0, density=30, density_steps=20)],
+        save_every=1,
+    )
+    found = nm_ode.spectral_density(run, width=0.05)
+    assert found["density"].dims == ("hessian_step", "eigenvalue")
+    assert found["hessian_step"].values.tolist() == [0, 3, 6]
+    for i, step in enumerate(found["hessian_step"].values):
+        theta = torch.from_numpy(run["theta"].values[step].copy())
+        exact = dense_hessian(dense_loss(problem.model, problem.loss_fn, problem.x, problem.y), theta)
+        values, at = torch.linalg.eigvalsh(exact).numpy(), found["eigenvalue"].values
+        bells = np.exp(-0.5 * ((at[:, None] - values) / 0.05) ** 2) / (0.05 * math.sqrt(2 * math.pi))
+        distance = np.abs(found["density"].values[i] - bells.mean(axis=1))
+        assert (distance <= 6 * found["density_error"].values[i] + 2e-3 * bells.mean(axis=1).max()).all()
+    assert found.attrs["width"] == 0.05
+    with pytest.raises(nm_ode.ArgumentError, match="gauss_newton_node"):
+        nm_ode.spectral_density(run, matrix="gauss_newton")
