@@ -8,6 +8,7 @@ from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.density import spectral_density
 from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
+from nm_ode.observers.noise import Noise
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
 from nm_ode.observers.trajectory import Trajectory
@@ -34,6 +35,7 @@ __all__ = [
     "KinkCrossings",
     "Loop",
     "Losses",
+    "Noise",
     "Norms",
     "Observer",
     "Recording",

@@ -19,7 +19,7 @@ from nm_ode.loss.probed import Matrix, Mode, Probed
 from nm_ode.loss.spectral import quadratures, trace
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
-from nm_ode.observers.probing import Probing, objective_of
+from nm_ode.observers.probing import Probing, objective_of, seed_at
 from nm_ode.required import as_positive, as_seed
 from nm_ode.results import Variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -174,7 +174,7 @@ class _Measured(Observer):
         return {f"{self._asked.matrix}_{name}": value for name, value in found.items()}
 
     def _measure(self, matrix: Probed, view: View, of_step: Tensor | None) -> dict[str, Any]:
-        asked, gradient, seed = self._asked, matrix.gradient, _seed_at(self._asked.seed, view.step)
+        asked, gradient, seed = self._asked, matrix.gradient, seed_at(self._asked.seed, view.step)
         product = matrix.matvec(gradient)
         spent, square = 1, gradient @ gradient
         found: dict[str, Any] = {
@@ -292,8 +292,3 @@ def _declared(asked: Hessian) -> dict[str, Variable]:
 def _share(vectors: Tensor, gradient: Tensor) -> Tensor:
     """‖Vg‖²/‖g‖² with orthonormal rows V."""
     return ((vectors @ gradient).square().sum() / (gradient @ gradient)).double()
-
-
-def _seed_at(seed: int, step: int) -> int:
-    """Other random vectors at each step, the same ones for one seed."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))

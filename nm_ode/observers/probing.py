@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,46 @@ def objective_of(objective: Any, loss_fn: Any, batch: Any, who: str) -> Objectiv
     return Supervised(found) if found is not None else objective
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What is evaluated.
+
+    Attributes:
+        dtype: that it must be in; None if theta's will do.
+    """
+
+    model: nn.Module
+    objective: Objective
+    dtype: torch.dtype | None
+
+
+def evaluated(context: Context, objective: Objective | None, who: str) -> Evaluated:
+    """The user's own model with their objective; else that of the run's problem, with its own if none is given.
+
+    Raises:
+        ArgumentError: neither an objective nor a problem, or one of another model.
+    """
+    dtype = None
+    if objective is not None and context.loop is not None:
+        model: nn.Module = context.loop.model
+    elif context.given_problem is not None:
+        model = _same_parameters(context.problem, context.layout, who).model
+        objective = context.problem.objective if objective is None else objective
+        dtype = context.problem.dtype
+    else:
+        raise ArgumentError(
+            f"{who} evaluates a loss: give it objective, of (model, batch), or loss_fn, of (model(x), y), and a batch; "
+            "or the Recorder a problem"
+        )
+    require_model_and_loss(model, objective)
+    return Evaluated(model, objective, dtype)
+
+
+def seed_at(seed: int, step: int) -> int:
+    """Other random numbers at each step, the same ones for one seed."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
 class Probing:
     """Opens one loss at each view.
 
@@ -64,19 +106,13 @@ class Probing:
         seed: int,
         who: str,
     ) -> None:
-        if objective is None and context.given_problem is None:
-            raise ArgumentError(
-                f"{who} evaluates a loss: give it objective, of (model, batch), or loss_fn, of (model(x), y), and a "
-                "batch; or the Recorder a problem"
-            )
         self.layout = context.layout
-        self._problem = None if objective is not None else _same_parameters(context.problem, self.layout, who)
-        self._objective = context.problem.objective if objective is None else objective
-        in_loop = context.loop is not None and objective is not None
-        self.model: nn.Module = context.loop.model if in_loop and context.loop else context.problem.model
-        require_model_and_loss(self.model, self._objective)
+        found = evaluated(context, objective, who)
+        self.model, self._objective = found.model, found.objective
+        self._problem = context.problem if objective is None else None
         self._expected = context.expected_problem if self._problem is not None else None
-        self._batch, self._matrix, self._mode, self._dtype, self._seed = batch, matrix, mode, dtype, seed
+        self._batch, self._matrix, self._mode, self._seed = batch, matrix, mode, seed
+        self._dtype = found.dtype if found.dtype is not None else dtype
         self._trusted = False
 
     @contextmanager
@@ -110,7 +146,7 @@ class Probing:
             self.layout,
             matrix=self._matrix,
             mode=self._mode,
-            dtype=self._dtype if self._problem is None else self._problem.dtype,
+            dtype=self._dtype,
             seed=self._seed,
         ) as found:
             yield found
