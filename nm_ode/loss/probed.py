@@ -184,7 +184,7 @@ class Products(Probed):
     def _fresh_batch(self) -> Any:
         """Buffers, random numbers and batch as at the start."""
         self._found.rewind()
-        return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, self._batch)
+        return copy_of(self._batch)
 
     def _evaluate(self) -> Tensor:
         return require_scalar(self._objective(self._model, self._fresh_batch()))
@@ -283,6 +283,11 @@ class _GaussNewton(Products):
                 f"{type(outputs).__name__}"
             )
         return outputs
+
+
+def copy_of(batch: Any) -> Any:
+    """The batch, for a forward pass that may write to it."""
+    return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
 
 
 def require_scalar(loss: Any) -> Tensor:

@@ -19,7 +19,7 @@ from nm_ode.loss import LossFunction, Objective, ProblemError, guards
 from nm_ode.loss.as_found import AsFound
 from nm_ode.loss.batching import spread_samples
 from nm_ode.loss.noise_scale import Estimate, noise_scale
-from nm_ode.loss.probed import Mode, leaves_in_place, require_scalar
+from nm_ode.loss.probed import Mode, copy_of, leaves_in_place, require_scalar
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import evaluated, objective_of, seed_at
@@ -182,7 +182,7 @@ class _Measured(Observer):
         found.rewind()
         with torch.no_grad():
             return torch.stack(
-                [require_scalar(self._objective(self._model, _fresh(one))).double() for one in batches]
+                [require_scalar(self._objective(self._model, copy_of(one))).double() for one in batches]
             )
 
     def _gradients(
@@ -191,7 +191,7 @@ class _Measured(Observer):
         """Of each part's loss, shape (P,), each time from the same random numbers."""
         found.rewind()
         for part in parts:
-            loss = require_scalar(self._objective(self._model, _fresh(part)))
+            loss = require_scalar(self._objective(self._model, copy_of(part)))
             if not loss.requires_grad:
                 raise ProblemError("the loss does not depend on the trained parameters")
             pieces = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
@@ -216,9 +216,3 @@ def _samples_in(batch: Any) -> int:
 def _part(batch: Any, where: slice) -> Any:
     leaves, rebuild = flatten(batch)
     return rebuild([leaf[where] if getattr(leaf, "ndim", 0) else leaf for leaf in leaves])
-
-
-def _fresh(batch: Any) -> Any:
-    """A copy, for a forward pass may write to it."""
-    leaves, rebuild = flatten(batch)
-    return rebuild([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
