@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError, RandomProblem
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, Scores, View
+    from nm_ode.observers import (
+        Charges,
+        Curvature,
+        Every,
+        Hessian,
+        KinkCrossings,
+        Observer,
+        Scores,
+        Sketch,
+        View,
+        spectral_density,
+    )
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -67,10 +78,12 @@ _HOMES = {
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
+    "Hessian": "nm_ode.observers",
     "KinkCrossings": "nm_ode.observers",
     "LawError": "nm_ode.charges",
     "MinibatchFlow": "nm_ode.flows",
     "NmOdeError": "nm_ode.errors",
+    "Noise": "nm_ode.observers",
     "Observer": "nm_ode.observers",
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
@@ -81,6 +94,7 @@ _HOMES = {
     "SGD": "nm_ode.optimizers",
     "Scores": "nm_ode.observers",
     "SecondOrderFlow": "nm_ode.flows",
+    "Sketch": "nm_ode.observers",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
     "StochasticModifiedFlow": "nm_ode.flows",
@@ -112,6 +126,7 @@ _HOMES = {
     "solve_charges": "nm_ode.charges",
     "solve_ensemble": "nm_ode.solving",
     "solve_info": "nm_ode.results",
+    "spectral_density": "nm_ode.observers",
     "study_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
@@ -138,10 +153,12 @@ __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
+    "Hessian",
     "KinkCrossings",
     "LawError",
     "MinibatchFlow",
     "NmOdeError",
+    "Noise",
     "Observer",
     "Optimizer",
     "Problem",
@@ -151,6 +168,7 @@ __all__ = [
     "ResultError",
     "Scores",
     "SecondOrderFlow",
+    "Sketch",
     "SlowManifoldFlow",
     "SolveError",
     "StochasticModifiedFlow",
@@ -182,6 +200,7 @@ __all__ = [
     "solve_charges",
     "solve_ensemble",
     "solve_info",
+    "spectral_density",
     "study_info",
     "symmetries_of",
     "train",

@@ -42,7 +42,7 @@ class KeptTraining:
         grid: TimeGrid,
         theta: Tensor,
         state: Tensor | None,
-        save_every: int,
+        save_every: int | tuple[int, ...],
         stepper: Stepper,
         recording: Recording,
         states: dict[str, Tensor],
@@ -62,7 +62,7 @@ class KeptTraining:
             "hyperparameters": {name: repr(value) for name, value in hyperparameters(optimizer).items()},
             "learning rates": digest(grid.lr, grid.times),
             "batches": [grid.batch_size, grid.seed],
-            "saved steps": save_every,
+            "saved steps": save_every if isinstance(save_every, int) else list(save_every),
             "start": digest(_array(theta), np.empty(0) if state is None else _array(state)),
             **problem_identity(problem),
         }

@@ -10,7 +10,7 @@ from nm_ode.results import RunInfo
 
 LARGEST = 1e-3
 """Of ⟨g, ξ⟩ over ‖g‖ ‖ξ‖, over all charges together. Below lies what rounding in half precision and the ε of
-normalisations leave (1e-4 and 1e-6 in small networks), above what clipping by value and noise on the gradient do (1e-2).
+normalisations leave (1e-4 and 1e-6 in small networks), above what clipping by value and added noise do (1e-2).
 """
 
 

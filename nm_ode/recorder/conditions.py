@@ -89,8 +89,11 @@ class Conditions:
             listed = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
             self._note(f"parameters have different learning rates at step {step} ({listed})")
         for options, given in zip(self._options, groups, strict=True):
-            if (now := plain_options(given)) != options:
-                changed = sorted(name for name in now if now[name] != options.get(name))
+            now = plain_options(given)
+            changed = sorted(
+                name for name in now if now[name] != options.get(name) and not self._followed_by_laws(name)
+            )
+            if changed:
                 self._note(f"{', '.join(changed)} of the optimiser changed before step {step}")
         each = zip(self._followed.items(), self._group_of, gradients, strict=True)
         for (name, parameter), group, gradient in each:
@@ -102,6 +105,15 @@ class Conditions:
         """The step has been taken."""
         self._versions = self._seen_versions()
         self._steps += 1
+
+    def _followed_by_laws(self, option: str) -> bool:
+        """May it change from step to step? Charges record SGD's own (`sgd_settings`), of all groups alike."""
+        values = {group.get(option) for group in self._optimizer.param_groups}
+        return (
+            type(self._optimizer) is torch.optim.SGD
+            and option in ("momentum", "weight_decay")
+            and len(values) == 1
+        )
 
     def _note(self, why: str) -> None:
         self.beyond_laws = self.beyond_laws or why

@@ -14,7 +14,6 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nm_ode.arguments import as_count
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.observers import (
@@ -25,9 +24,13 @@ from nm_ode.observers import (
     Norms,
     Observer,
     Recording,
+    Sketch,
     Trajectory,
     View,
+    as_save_every,
     require_observers,
+    saved_steps,
+    sketch_in_place_of_theta,
 )
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
@@ -72,8 +75,9 @@ class Recorder:
         optimizer: any torch optimiser.
         store: where to write; None keeps the run in memory, for `run`.
         observe: what to record beside the losses and norms of every run, as in `train`.
-        save_every: theta is kept at steps 0, save_every, …, and the optimiser's whole state at the start and the end;
-            None keeps none.
+        save_every: theta is kept at steps 0, save_every, … and at the last, or at those of a list, with the first and
+            the last, and the optimiser's whole state at the start and the end; with a `Sketch` in `observe` sketches of
+            theta in place of both. None keeps none.
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
@@ -90,7 +94,7 @@ class Recorder:
         store: str | os.PathLike[str] | None = None,
         *,
         observe: Sequence[Observer] = (),
-        save_every: int | None = None,
+        save_every: int | Sequence[int] | None = None,
         follow_frozen: bool = False,
         problem: Problem | None = None,
         full_batch: bool = False,
@@ -102,8 +106,11 @@ class Recorder:
             store,
         )
         self._problem, self._full_batch = problem, full_batch
-        self._save_every = None if save_every is None else as_count(save_every, "save_every")
+        self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
+        if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
+            raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
+        self._keeps_theta = self._saved_steps is not None and not sketch_in_place_of_theta(self._observers)
         named = followed_parameters(self._model, self._optimizer, follow_frozen=follow_frozen)
         self._follow_frozen = follow_frozen
         self._parameters = list(named.values())
@@ -141,13 +148,13 @@ class Recorder:
             given_problem=self._problem,
             optimizer=known,
             steps=OPEN_END,
-            saved_steps=() if self._save_every is None else range(0, OPEN_END, self._save_every),
+            saved_steps=() if self._saved_steps is None else self._saved_steps,
             device=self._parameters[0].device,
             given_layout=self._layout,
             loop=Loop(self._model),
         )
         always: list[Observer] = [Losses(), Norms()]
-        if self._save_every is not None:
+        if self._keeps_theta:
             always.append(Trajectory())
         if self._follow_frozen or len(self._optimizer.param_groups) > 1:
             always.append(ParameterRates(self._layout, self._conditions.rates))
@@ -243,6 +250,7 @@ class Recorder:
                 lr=lr,
                 loss_and_gradient=lambda: (loss, gradient),
                 memory=self._memory,
+                hyperparameters=plain_hyperparameters(self._optimizer),
             )
             self._recording.observe(self._view)
         except BaseException as error:
@@ -294,7 +302,7 @@ class Recorder:
 
     def _keep_state(self, name: str, gradient: Parts | None) -> None:
         assert self._hooks is not None
-        if self._save_every is not None and self._known is not None and self._known.stateful:
+        if self._keeps_theta and self._known is not None and self._known.stateful:
             whole = whole_state(self._known, self._hooks, gradient, warm=self._warm_start)
             if whole is not None:
                 self._states[name] = whole
