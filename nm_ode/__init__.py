@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StochasticModifiedFlow,
         modified_flow,
     )
-    from nm_ode.loss import Problem, ProblemError
+    from nm_ode.loss import Problem, ProblemError, RandomProblem
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
         Charges,
@@ -88,6 +88,7 @@ _HOMES = {
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "RandomProblem": "nm_ode.loss",
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
@@ -162,6 +163,7 @@ __all__ = [
     "Optimizer",
     "Problem",
     "ProblemError",
+    "RandomProblem",
     "Recorder",
     "ResultError",
     "Scores",
