@@ -235,6 +235,64 @@ def test_one_that_is_added_later_is_an_error_too() -> None:
             optimizer.step()
 
 
+def test_a_parameter_that_was_replaced_is_an_error() -> None:
+    model = network()
+    optimizer = sgd(model)
+    model[2].bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    x, y = batches(1)[0]
+    with Recorder(model, optimizer):
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()  # the new one is none of the optimiser's, and not followed
+    model, again = network(), batches(2)
+    optimizer = sgd(model)
+    with Recorder(model, optimizer):
+        F.cross_entropy(model(again[0][0]), again[0][1]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model[2].bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        F.cross_entropy(model(again[1][0]), again[1][1]).backward()
+        with pytest.raises(ArgumentError, match=r"'2\.bias'"):
+            optimizer.step()
+
+
+def test_ctrl_c_keeps_the_end() -> None:
+    model = network()
+    optimizer = sgd(model, momentum=0.9)
+    recorder = Recorder(model, optimizer, save_every=2)
+
+    def loop() -> None:
+        with recorder:
+            for i, (x, y) in enumerate(batches(5)):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                if i == 2:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    run = recorder.run
+    assert run.sizes["step"] == 3
+    assert run.saved_step.values.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(
+        run.theta[-1], torch.cat([p.detach().flatten() for p in model.parameters()])
+    )
+    np.testing.assert_array_equal(run.final_state[:51], run.theta[-1])
+
+
+def test_what_is_written_after_the_last_step_is_not_its_end() -> None:
+    model = network()
+    optimizer = sgd(model)
+    with Recorder(model, optimizer, save_every=2) as recorder:
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        model.load_state_dict(network().state_dict())  # the best of the run, say
+    assert recorder.run.saved_step.values.tolist() == [0, 2]
+    assert "written to" in nm_ode.run_info(recorder.run).message
+
+
 def test_an_optimiser_that_moves_before_its_closure_is_refused() -> None:
     class Sharpness(torch.optim.SGD):
         @torch.no_grad()
