@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
 from nm_ode.observers import (
     OPEN_END,
     Context,
@@ -38,6 +39,7 @@ from nm_ode.recorder.conditions import Conditions
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
+    require_module,
     require_optimizer_of_torch,
     unwrapped,
 )
@@ -46,6 +48,7 @@ from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
+from nm_ode.required import as_flag
 from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
@@ -99,20 +102,22 @@ class Recorder:
         problem: Problem | None = None,
         full_batch: bool = False,
     ) -> None:
-        self._process, self._processes = process_of(model)
+        self._process, self._processes = process_of(require_module(model))
+        if problem is not None:
+            require_problem(problem)
         self._model, self._optimizer, self._store = (
             unwrapped(model),
             require_optimizer_of_torch(optimizer),
             store,
         )
-        self._problem, self._full_batch = problem, full_batch
+        self._problem, self._full_batch = problem, as_flag(full_batch, "full_batch")
+        self._follow_frozen = as_flag(follow_frozen, "follow_frozen")
         self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
         if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
             raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
         self._keeps_theta = self._saved_steps is not None and not sketch_in_place_of_theta(self._observers)
-        named = followed_parameters(self._model, self._optimizer, follow_frozen=follow_frozen)
-        self._follow_frozen = follow_frozen
+        named = followed_parameters(self._model, self._optimizer, follow_frozen=self._follow_frozen)
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
         if problem is not None and problem.layout != self._layout:
