@@ -20,9 +20,20 @@ if TYPE_CHECKING:
         StochasticModifiedFlow,
         modified_flow,
     )
-    from nm_ode.loss import Problem, ProblemError
+    from nm_ode.loss import Problem, ProblemError, RandomProblem
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, Scores, Sketch, View
+    from nm_ode.observers import (
+        Charges,
+        Curvature,
+        Every,
+        Hessian,
+        KinkCrossings,
+        Observer,
+        Scores,
+        Sketch,
+        View,
+        spectral_density,
+    )
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -67,14 +78,17 @@ _HOMES = {
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
+    "Hessian": "nm_ode.observers",
     "KinkCrossings": "nm_ode.observers",
     "LawError": "nm_ode.charges",
     "MinibatchFlow": "nm_ode.flows",
     "NmOdeError": "nm_ode.errors",
+    "Noise": "nm_ode.observers",
     "Observer": "nm_ode.observers",
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "RandomProblem": "nm_ode.loss",
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
@@ -112,6 +126,7 @@ _HOMES = {
     "solve_charges": "nm_ode.charges",
     "solve_ensemble": "nm_ode.solving",
     "solve_info": "nm_ode.results",
+    "spectral_density": "nm_ode.observers",
     "study_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
@@ -138,14 +153,17 @@ __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
+    "Hessian",
     "KinkCrossings",
     "LawError",
     "MinibatchFlow",
     "NmOdeError",
+    "Noise",
     "Observer",
     "Optimizer",
     "Problem",
     "ProblemError",
+    "RandomProblem",
     "Recorder",
     "ResultError",
     "Scores",
@@ -182,6 +200,7 @@ __all__ = [
     "solve_charges",
     "solve_ensemble",
     "solve_info",
+    "spectral_density",
     "study_info",
     "symmetries_of",
     "train",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.loss import Problem, problem_identity
+from nm_ode.loss.random_problem import drawn
 from nm_ode.loss.randomness import generators
 from nm_ode.observers import Recording
 from nm_ode.observers.kept import RecordingFile, fingerprint
@@ -167,7 +168,8 @@ class KeptTraining:
         return {}
 
     def _is_of_this_loss(self, probe: list[float]) -> bool:
-        loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
+        with drawn(self._problem, self._grid.seed, 0):
+            loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
         return bool(
             np.allclose(probe, _probe(loss, gradient), rtol=_AGREE.get(self._problem.dtype, 1e-4), atol=0)
         )

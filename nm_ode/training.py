@@ -16,9 +16,10 @@ from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data import BatchSize
 from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
-from nm_ode.loss import Problem
+from nm_ode.loss import Problem, RandomProblem
 from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
+from nm_ode.loss.random_problem import drawn
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import (
@@ -86,9 +87,10 @@ def train(
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
     Args:
+        problem: whose loss; of a `RandomProblem` each step has its own draw.
         steps: number of updates, at least 1.
         batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
-        seed: of the order of the samples; the same seed gives the same bits on one machine.
+        seed: of the order of the samples and of a loss that is drawn; the same seed gives the same bits on one machine.
         save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last; or at those of a list, the
             first and the last.
         theta0: where to start, the optimiser at rest; the problem's own start if None.
@@ -120,6 +122,7 @@ def train(
     require_callable(on_step, "on_step", "lambda done: print(done)")
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     foreign_gradient = problem.foreign_gradient
+    is_random = isinstance(problem, RandomProblem)
     theta, state = _start(problem, optimizer, theta0, state0)
     sketch = sketch_in_place_of_theta(observers)
     saved = steps // kept_steps + 1 if isinstance(kept_steps, int) else len(kept_steps) + 2
@@ -197,7 +200,8 @@ def train(
         on_step(first)
     with kept.keeping():
         for step, batch in islice(enumerate(grid.each_batch()), first, None):
-            loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
+            with drawn(problem, seed, step):
+                loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:
                 kept.first(loss, gradient)
             unchecked[step] = loss
@@ -210,8 +214,8 @@ def train(
                 stepper.theta,
                 lr=float(grid.lr[step]),
                 loss_and_gradient=lambda loss=loss: (loss, gradient),  # type: ignore[misc]
-                # With the whole data as the batch, its loss is the full loss already.
-                full_loss=(lambda loss=loss: loss) if batch is None else None,  # type: ignore[misc]
+                # With the whole data as the batch, its loss is the full loss already, unless it was drawn.
+                full_loss=(lambda loss=loss: loss) if batch is None and not is_random else None,  # type: ignore[misc]
                 state=lambda: stepper.state(gradient),
                 memory=stepper.memory,
             )

@@ -5,7 +5,10 @@ from nm_ode.observers.cadence import Every, as_save_every, saved_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
+from nm_ode.observers.density import spectral_density
+from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
+from nm_ode.observers.noise import Noise
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
 from nm_ode.observers.scores import Scores
@@ -30,9 +33,11 @@ __all__ = [
     "Context",
     "Curvature",
     "Every",
+    "Hessian",
     "KinkCrossings",
     "Loop",
     "Losses",
+    "Noise",
     "Norms",
     "Observer",
     "Recording",
@@ -45,5 +50,6 @@ __all__ = [
     "require_observers",
     "saved_steps",
     "sketch_in_place_of_theta",
+    "spectral_density",
     "spread_steps",
 ]

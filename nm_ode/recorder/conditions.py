@@ -48,6 +48,11 @@ class Conditions:
         """The optimiser is as it was."""
         self._handle.remove()
 
+    @property
+    def written(self) -> bool:
+        """Has somebody beside the optimiser written to a parameter since the last step?"""
+        return bool(self._versions) and self._versions != self._seen_versions()
+
     def rates(self) -> list[float]:
         """The learning rate of each followed parameter; 0 for one that the optimiser has not got."""
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
@@ -73,7 +78,7 @@ class Conditions:
                     f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser "
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
-        if self._versions and self._versions != self._seen_versions():
+        if self.written:
             self._note(
                 f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser"
             )

@@ -134,6 +134,7 @@ class Recorder:
         self._warm_start = False
         self._skipped = 0
         self._ended = ""
+        self._closed = False
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
@@ -166,28 +167,35 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._hooks is None or self._conditions is None:
+        if self._hooks is None or self._conditions is None or self._closed:
             return
+        self._closed = True
         within_step = self._hooks.within_step
         self._hooks.remove()
         self._conditions.remove()
         self._pending.stop()
         if kind is not None:
             self._end(f"the loop ended in {kind.__name__}")
-        if (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
+        if self._conditions.written:
+            self._end("the parameters were written to after the last step: they are not kept as the end")
+        elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
             self._observe_end()
 
-    def loss(self, value: Tensor | float) -> None:
-        """The loss whose gradient the next step takes; of several before one step, their mean is recorded.
+    def loss(self, value: Tensor | float, *, add: bool = False) -> None:
+        """The loss whose gradient the next step takes, without a GradScaler's factor.
 
-        Give it as it is, without a GradScaler's factor or that of an accumulation. What a closure returns is recorded
-        by itself.
+        Of several before one step the mean is recorded: give each without the factor of an accumulation. What a closure
+        returns is recorded by itself.
+
+        Args:
+            add: record the sum of those before one step, for losses that are divided by their number already.
 
         Raises:
             ArgumentError: it comes after its step.
         """
-        if self._process == 0 and not (self._hooks is not None and self._hooks.told):
-            self._pending.give(value)
+        within_step = self._hooks is not None and self._hooks.told
+        if self._process == 0 and not within_step and not self._closed:
+            self._pending.give(value, add=add)
 
     @property
     def steps(self) -> int:

@@ -58,6 +58,7 @@ _SCHEMA = {
     "grad_norm": ("gradient norm ‖∇L‖", "1"),
     "gradient_residual": ("gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖)", "1"),
     "hessian_residual": ("Hessian constraint's residual ‖Hξ + ∂_ξ g‖, relative", "1"),
+    "hessian_symmetry": ("symmetry whose Hessian constraint was measured", ""),
     "hvp_evaluations": ("Hessian–vector products spent", "1"),
     "initial_state": ("the optimiser's whole state before the first step, theta first", "1"),
     "kind": ("kind of symmetry", ""),
