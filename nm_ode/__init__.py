@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StochasticModifiedFlow,
         modified_flow,
     )
-    from nm_ode.loss import Problem, ProblemError
+    from nm_ode.loss import Problem, ProblemError, RandomProblem
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
         Charges,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         Hessian,
         KinkCrossings,
         Observer,
+        Scores,
+        Sketch,
         View,
         spectral_density,
     )
@@ -86,10 +88,13 @@ _HOMES = {
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "RandomProblem": "nm_ode.loss",
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
+    "Scores": "nm_ode.observers",
     "SecondOrderFlow": "nm_ode.flows",
+    "Sketch": "nm_ode.observers",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
     "StochasticModifiedFlow": "nm_ode.flows",
@@ -158,9 +163,12 @@ __all__ = [
     "Optimizer",
     "Problem",
     "ProblemError",
+    "RandomProblem",
     "Recorder",
     "ResultError",
+    "Scores",
     "SecondOrderFlow",
+    "Sketch",
     "SlowManifoldFlow",
     "SolveError",
     "StochasticModifiedFlow",

@@ -80,6 +80,8 @@ class Recording:
         for track in self._tracks:
             if view.step in track.steps:
                 track.observe(view)
+            if track.follows and not math.isnan(view.lr):  # there is a step to come
+                track.observer.follow(view)
 
     def observe_end(self, view: View) -> None:
         """Hand the state after the last step of a run without a planned end to who keeps saved steps."""
@@ -90,6 +92,8 @@ class Recording:
     def observe_update(self, view: View) -> None:
         """Hand a step that has been taken to whoever wants it."""
         for track in self._tracks:
+            if track.follows:
+                track.observer.follow_update(view)
             if track.observer.update_variables and view.step in track.steps:
                 track.observe_update(view)
 
@@ -171,6 +175,11 @@ class _Track:
         self._seen, self._times = array("q"), array("d")
         self._made_anew: dict[str, Any] = {}
         self._kept: dict[str, int] = {}  # how many of each are in the checkpoint
+
+    @property
+    def follows(self) -> bool:
+        """Does it look at steps that it does not record?"""
+        return type(self.observer).follow_update is not Observer.follow_update
 
     @property
     def described(self) -> dict[str, Variable]:
