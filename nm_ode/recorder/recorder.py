@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +33,9 @@ from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
-from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
+from nm_ode.recorder.stored import Moment, OnError, StoredRun, facts_of, require_on_error
+from nm_ode.results import RunInfo, TimeGrid, annotate, open_run, write_run_info
+from nm_ode.results.stream.writer import RunWriter
 
 
 class Recorder:
@@ -54,6 +57,8 @@ class Recorder:
         save_every: theta is kept at steps 0, save_every, …; None keeps none.
         problem: the loss, for observers that evaluate it; None where none does.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
+        on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
+            loop go on, "raise" raises StoreError in it.
 
     Raises:
         ArgumentError: a model without parameters that the optimiser has, or what is no observer.
@@ -69,8 +74,12 @@ class Recorder:
         save_every: int | None = None,
         problem: Problem | None = None,
         full_batch: bool = False,
+        on_error: OnError = "stop recording",
     ) -> None:
-        self._model, self._optimizer, self._store = unwrapped(model), optimizer, store
+        self._model, self._optimizer = unwrapped(model), optimizer
+        self._store = None if store is None else Path(store)
+        self._stored: StoredRun | None = None
+        self._on_error = require_on_error(on_error)
         self._problem, self._full_batch = problem, full_batch
         self._save_every = None if save_every is None else as_count(save_every, "save_every")
         self._observers = require_observers(observe)
@@ -83,6 +92,7 @@ class Recorder:
         self._losses: list[Tensor] = []
         self._lrs: list[float] = []
         self._times = [0.0]
+        self._now = Moment(0, 0.0, 0)
         self._view: View | None = None
         self.skipped_steps = 0
 
@@ -99,7 +109,13 @@ class Recorder:
         kinds: list[type[Observer]] = [Losses, Norms]
         if self._save_every is not None:
             kinds.append(Trajectory)
-        self._recording = Recording([*(kind() for kind in kinds), *self._observers], context)
+        self._recording = Recording(
+            [*(kind() for kind in kinds), *self._observers], context, streamed=self._store is not None
+        )
+        if self._store is not None:
+            facts = facts_of(self._info(), self._recording, self._share)
+            writer = RunWriter.create(self._store, self._recording.coordinates, facts)
+            self._stored = StoredRun(self._store, writer, self._recording, facts, self._on_error)
         self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
         return self
 
@@ -109,23 +125,29 @@ class Recorder:
         assert self._hooks is not None
         assert self._recording is not None
         self._hooks.remove()
-        if error is None:
-            self._recording.observe_end(View(self._problem, self.steps, self._times[-1], self._hooks.theta()))
+        if error is None and not self._has_stopped:
+            self._recording.observe_end(View(self._problem, self.steps, self._now.time, self._hooks.theta()))
+        if self._stored is not None:
+            self._stored.end(self._now, None, {}, "" if kind is None else kind.__name__)
 
     def loss(self, value: Tensor | float) -> None:
         """The loss whose gradient the next step takes; of several before one step, their mean is recorded."""
+        if self._has_stopped:
+            return
         tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
         self._losses.append(tensor.reshape(()) if tensor.numel() == 1 else tensor.mean())
 
     @property
     def steps(self) -> int:
         """Steps that were taken."""
-        return len(self._lrs)
+        return self._now.steps
 
     @property
     def run(self) -> xr.Dataset:
         """What was recorded, as `train` gives it."""
         assert self._recording is not None
+        if self._stored is not None:
+            return open_run(self._stored.path)
         made = self._recording.dataset()
         return annotate(write_run_info(made, self._info()))
 
@@ -140,6 +162,8 @@ class Recorder:
         """See `StepListener`."""
         assert self._hooks is not None
         assert self._recording is not None
+        if self._has_stopped:
+            return
         loss = (
             torch.stack([loss.to(gradient.device) for loss in self._losses]).mean() if self._losses else None
         )
@@ -149,7 +173,7 @@ class Recorder:
         self._view = View(
             self._problem,
             self.steps,
-            self._times[-1],
+            self._now.time,
             self._hooks.theta(),
             lr=lr,
             loss_and_gradient=lambda: (nan if loss is None else loss, gradient),
@@ -159,18 +183,32 @@ class Recorder:
 
     def after_step(self, update: Parts) -> None:
         """See `StepListener`."""
+        if self._has_stopped:
+            return
         assert self._view is not None
         assert self._recording is not None
         self._view.take_update(update)
         self._recording.observe_update(self._view)
-        lr = self._view.lr
-        share = 1.0 if self._known is None else self._known.time_per_step / self._known.lr
-        self._lrs.append(lr)
-        self._times.append(self._times[-1] + lr * share)
+        now, lr = self._now, self._view.lr
+        self._now = Moment(now.steps + 1, now.time + lr * self._share, self.skipped_steps)
+        if self._stored is None:
+            self._lrs.append(lr)
+            self._times.append(self._now.time)
+        else:
+            self._stored.after_step(lr, self._now)
 
     def step_skipped(self) -> None:
         """See `StepListener`."""
         self.skipped_steps += 1
+
+    @property
+    def _share(self) -> float:
+        """Flow time of a step with learning rate 1."""
+        return 1.0 if self._known is None else self._known.time_per_step / self._known.lr
+
+    @property
+    def _has_stopped(self) -> bool:
+        return self._stored is not None and self._stored.stopped
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
@@ -187,7 +225,9 @@ class Recorder:
             if known is None
             else hyperparameters(known),
             optimizer_text=type(self._optimizer).__name__ if known is None else describe(known),
-            time_per_step=self._lrs[0] if known is None else known.time_per_step,
+            time_per_step=float(self._optimizer.param_groups[0]["lr"])
+            if known is None
+            else known.time_per_step,
             stateful=known is None or known.stateful,
             warm_start=False,
             grid=grid,
