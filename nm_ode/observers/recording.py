@@ -136,6 +136,16 @@ class Recording:
         }
 
     @property
+    def variables(self) -> dict[str, str]:
+        """Name → dimension along which it grows, coordinates too."""
+        return {
+            name: track.dim
+            for track in self._tracks
+            for name in (*track.declared, track.dim, time_of(track.dim))
+            if name not in track.observer.constants()
+        }
+
+    @property
     def growing_coordinates(self) -> list[str]:
         """Names of those that grow."""
         return list(dict.fromkeys(name for track in self._tracks for name in (track.dim, time_of(track.dim))))

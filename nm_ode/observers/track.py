@@ -46,7 +46,7 @@ class Track:
         self._sizes = sizes
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._seen, self._times = array("q"), array("d")
-        self._made_anew: dict[str, Any] = {}
+        self._made_anew = made_anew(observer)
         self._kept: dict[str, int] = {}  # how many of each are in the checkpoint
 
     @property
@@ -63,7 +63,6 @@ class Track:
         return 8 * len(self.steps) * sum(rows)
 
     def identity(self) -> list[Any]:
-        self._made_anew = made_anew(self.observer)
         tree, arrays = self.memory()
         return [
             f"{type(self.observer).__module__}.{type(self.observer).__qualname__}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,11 +32,11 @@ from nm_ode.observers import (
 )
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
+from nm_ode.recorder.going_on import Place, Resume, digest_of, require_resume
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
-from nm_ode.recorder.stored import Moment, OnError, StoredRun, facts_of, require_on_error
+from nm_ode.recorder.stored import OnError, StoredRun, facts_of, require_on_error
 from nm_ode.results import RunInfo, TimeGrid, annotate, open_run, write_run_info
-from nm_ode.results.stream.writer import RunWriter
 
 
 class Recorder:
@@ -59,6 +60,9 @@ class Recorder:
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
         on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
             loop go on, "raise" raises StoreError in it.
+        resume: go on with the run in the store: what `state_dict` gave, kept in the loop's own checkpoint, or True for
+            where the store was closed. What it has beyond that is dropped. The model must be as it was there before
+            the recorder begins.
 
     Raises:
         ArgumentError: a model without parameters that the optimiser has, or what is no observer.
@@ -75,11 +79,14 @@ class Recorder:
         problem: Problem | None = None,
         full_batch: bool = False,
         on_error: OnError = "stop recording",
+        resume: Resume = False,
     ) -> None:
         self._model, self._optimizer = unwrapped(model), optimizer
         self._store = None if store is None else Path(store)
         self._stored: StoredRun | None = None
-        self._on_error = require_on_error(on_error)
+        self._on_error, self._resume = require_on_error(on_error), require_resume(resume)
+        if self._store is None and self._resume is not False:
+            raise ArgumentError("resume goes on with a run that is in a store: give its path as store")
         self._problem, self._full_batch = problem, full_batch
         self._save_every = None if save_every is None else as_count(save_every, "save_every")
         self._observers = require_observers(observe)
@@ -92,7 +99,7 @@ class Recorder:
         self._losses: list[Tensor] = []
         self._lrs: list[float] = []
         self._times = [0.0]
-        self._now = Moment(0, 0.0, 0)
+        self._now = Place()
         self._view: View | None = None
         self.skipped_steps = 0
 
@@ -114,8 +121,10 @@ class Recorder:
         )
         if self._store is not None:
             facts = facts_of(self._info(), self._recording, self._share)
-            writer = RunWriter.create(self._store, self._recording.coordinates, facts)
-            self._stored = StoredRun(self._store, writer, self._recording, facts, self._on_error)
+            self._stored, self._now = StoredRun.begin(
+                self._store, self._recording, facts, self._on_error, self._resume, list(self._parameters)
+            )
+            self.skipped_steps = self._now.skipped
         self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
         return self
 
@@ -125,10 +134,11 @@ class Recorder:
         assert self._hooks is not None
         assert self._recording is not None
         self._hooks.remove()
+        place = self._last_place()  # before what is observed at the end alone
         if error is None and not self._has_stopped:
             self._recording.observe_end(View(self._problem, self.steps, self._now.time, self._hooks.theta()))
         if self._stored is not None:
-            self._stored.end(self._now, None, {}, "" if kind is None else kind.__name__)
+            self._stored.end(*place, "" if kind is None else kind.__name__)
 
     def loss(self, value: Tensor | float) -> None:
         """The loss whose gradient the next step takes; of several before one step, their mean is recorded."""
@@ -136,6 +146,35 @@ class Recorder:
             return
         tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
         self._losses.append(tensor.reshape(()) if tensor.numel() == 1 else tensor.mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the recording is, for the loop's own checkpoint and `resume`; call it between two steps.
+
+        All that was recorded until then is on the disk when this returns.
+
+        Raises:
+            ArgumentError: an observer remembers what cannot be kept.
+        """
+        assert self._recording is not None
+        place = self._place()
+        if self._stored is not None and not self._has_stopped:
+            self._stored.save(place)
+        return place.state_dict
+
+    def _place(self) -> Place:
+        assert self._recording is not None
+        trees, arrays = self._recording.memory()
+        theta = digest_of(list(self._parameters))
+        return replace(self._now, skipped=self.skipped_steps, theta=theta, trees=trees, arrays=arrays)
+
+    def _last_place(self) -> tuple[Place, str]:
+        """Where the recording is, and why it cannot be gone on with from there."""
+        if self._stored is None:
+            return self._now, ""
+        try:
+            return self._place(), ""
+        except ArgumentError as error:
+            return self._now, str(error)
 
     @property
     def steps(self) -> int:
@@ -190,7 +229,7 @@ class Recorder:
         self._view.take_update(update)
         self._recording.observe_update(self._view)
         now, lr = self._now, self._view.lr
-        self._now = Moment(now.steps + 1, now.time + lr * self._share, self.skipped_steps)
+        self._now = Place(now.steps + 1, now.time + lr * self._share, self.skipped_steps)
         if self._stored is None:
             self._lrs.append(lr)
             self._times.append(self._now.time)

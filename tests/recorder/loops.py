@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def model_and_data(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch
     return net, x, y
 
 
+@cache
+def _symmetries() -> nm_ode.Symmetries:
+    model, x, _ = model_and_data()
+    return nm_ode.find_symmetries(model, x, loss="cross_entropy")
+
+
 class Loop:
     """SGD with momentum on minibatches that the step's number fixes."""
 
@@ -36,8 +43,7 @@ class Loop:
         self.model, self.x, self.y = model_and_data()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
         self.done = 0
-        found = nm_ode.find_symmetries(self.model, self.x, loss="cross_entropy")
-        self.observers = [nm_ode.Charges(found)]
+        self.observers = [nm_ode.Charges(_symmetries())]
 
     def recorder(self, store: Path | None, **options: Any) -> Recorder:
         return Recorder(self.model, self.optimizer, store, observe=self.observers, save_every=7, **options)

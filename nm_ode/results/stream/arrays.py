@@ -19,7 +19,7 @@ from zarr.storage import MemoryStore
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 512
 """The most rows in a chunk: as many may be missing after a kill."""
 CHUNK_BYTES = 2**22
 PIECE_BYTES = 2**25  # of a single row, from which on it is cut in pieces

@@ -32,7 +32,7 @@ class BackgroundWriter:
 
     Args:
         writer: which nobody else uses from now on.
-        every: seconds from one commit to the next; after a kill no more rows are missing than came in this time.
+        every: seconds from one commit to the next; after a kill no more is missing than came in this time.
 
     Attributes:
         error: what writing ended with; nothing is written after it.

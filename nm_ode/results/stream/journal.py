@@ -61,8 +61,8 @@ class Ledger:
             self.version = record["version"]
         if "facts" in record:
             self.facts = record["facts"]
-        if "array" in record:
-            array = GrowingArray.from_json(record["array"])
+        for found in record.get("arrays", ()):
+            array = GrowingArray.from_json(found)
             self.arrays[array.name] = array
             self.whole.setdefault(array.name, 0)
         if "chunk" in record:

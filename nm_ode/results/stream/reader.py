@@ -36,7 +36,7 @@ def open_run(path: Path | str) -> xr.Dataset:
     """
     path = as_path(path, "path", error=StoreError)
     ledger = read_whole(path)
-    return _described(_cut(_dataset(path, ledger)), ledger)
+    return _described(_cut(stored_dataset(path, ledger)), ledger)
 
 
 def read_whole(path: Path) -> Ledger:
@@ -51,6 +51,8 @@ def read_whole(path: Path) -> Ledger:
         ledger = read_ledger(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror})") from None
+    if ledger.version is None and not ledger.end and len(ledger.torn) < 2:
+        raise StoreError(f"{path}: the recording was stopped before its first step was written")
     if ledger.version is None:
         raise DamageError(f"{path} is damaged: the first line of {JOURNAL} is not what was written")
     if ledger.version != VERSION:
@@ -68,7 +70,7 @@ def keep_until(path: Path, ledger: Ledger, steps: int) -> None:
     Raises:
         StoreError: there are fewer steps.
     """
-    dataset = _dataset(path, ledger)
+    dataset = stored_dataset(path, ledger)
     there = dataset.sizes.get(_STEP, 0)
     if there < steps:
         raise StoreError(
@@ -102,7 +104,7 @@ class RunFiles(VerifiedStore):
         return super().read(key) if made is None else made
 
 
-def _dataset(path: Path, ledger: Ledger) -> xr.Dataset:
+def stored_dataset(path: Path, ledger: Ledger) -> xr.Dataset:
     """What all arrays of a dimension have."""
     sizes: dict[str, int] = {}
     for name, array in ledger.arrays.items():
@@ -152,10 +154,13 @@ def _drop_torn_chunks(path: Path, ledger: Ledger) -> None:
 
 def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
     facts = ledger.facts
+    for name in ("step", "time", "lr"):
+        if name not in dataset.variables:  # stopped before the first rows
+            dataset[name] = ("step", np.empty(0, int if name == "step" else float))
     steps = dataset.sizes.get(_STEP, 0)
     end = float(dataset["time"][-1]) + float(dataset["lr"][-1]) * facts["share"] if steps else 0.0
     attributes: dict[str, Any] = {**facts["attributes"], "end_time": end}
-    if not facts.get("finished") or ledger.torn or steps < facts["steps"]:
+    if not facts.get("finished") or facts.get("ended_by") or ledger.torn or steps < facts["steps"]:
         attributes |= {"status": "unfinished", "message": _what_is_missing(steps, ledger)}
     constants = {name: ((), value) for name, value in facts.get("constants", {}).items()}
     coordinates = [name for name in facts["coordinates"] if name in dataset.variables]
@@ -163,12 +168,16 @@ def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
 
 
 def _what_is_missing(steps: int, ledger: Ledger) -> str:
-    known = int(ledger.facts.get("steps", 0))
-    what = f"the first {steps} steps are there"
-    if ledger.facts.get("finished"):
-        what += f" of {known}" if known > steps else ""
+    """Why a run is "unfinished", in one sentence."""
+    facts = ledger.facts
+    if not facts.get("finished"):
+        what = f"the recording was not closed, and has {steps} steps: its process was stopped, or is still at work"
+    elif steps < facts["steps"]:
+        what = f"the first {steps} of {facts['steps']} steps are there"
     else:
-        what += "; the recording was not closed: its process was stopped, or is still at work"
+        what = f"the loop ended after {steps} steps" + (
+            f" with {facts['ended_by']}" if facts.get("ended_by") else ""
+        )
     return f"{what} ({'; '.join(ledger.torn)})" if ledger.torn else what
 
 

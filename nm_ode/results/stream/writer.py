@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,12 @@ class RunWriter:
         return writer
 
     @classmethod
-    def resume(cls, folder: Path, steps: int, facts: Mapping[str, Any], state: Arrays) -> RunWriter:
-        """A store that was written before, with the rows of its first steps; what came after them is dropped.
+    def resume(cls, folder: Path, begin: Callable[[Ledger], tuple[int, Mapping[str, Any]]]) -> RunWriter:
+        """A store that was written before; what came after the step from which it goes on is dropped.
+
+        Args:
+            begin: given what is there, says after how many steps it goes on, and what the run says of itself; what it
+                raises leaves the store as it was.
 
         Raises:
             StoreError: it has fewer steps, is none, or another recorder writes there.
@@ -91,6 +95,7 @@ class RunWriter:
         lock = locked(folder)
         try:
             ledger = read_whole(folder)
+            steps, facts = begin(ledger)
             keep_until(folder, ledger, steps)
             for leftover in folder.glob(f"**/.{ROOT_FILE}-*"):
                 leftover.unlink(missing_ok=True)
@@ -101,7 +106,7 @@ class RunWriter:
             writer._put({f"{name}/{ROOT_FILE}": one.metadata(0) for name, one in ledger.arrays.items()})
             for name, rows in ledger.partial.items():
                 writer._fill(name, rows)
-            writer.commit(facts, state)
+            writer.commit(facts, {})
             writer._journal.append(cut=writer._whole)
         except BaseException:
             lock.release()
@@ -114,9 +119,10 @@ class RunWriter:
         Raises:
             ArgumentError: rows of another shape or kind than those before.
         """
-        for part in rows:
-            values = part.values()
-            array = self._arrays.get(part.name) or self._define(part, values)
+        arrived = [(part, part.values()) for part in rows]
+        self._define([(part, values) for part, values in arrived if part.name not in self._arrays])
+        for part, values in arrived:
+            array = self._arrays[part.name]
             if values.shape[1:] != array.inner or not np.can_cast(values.dtype, array.dtype, "same_kind"):
                 raise ArgumentError(
                     f"{part.name!r} was {array.dtype} of shape {array.inner}, and is now {values.dtype} of shape "
@@ -172,13 +178,16 @@ class RunWriter:
         """Let another process write here."""
         self._lock.release()
 
-    def _define(self, rows: Rows, values: np.ndarray) -> GrowingArray:
-        array = GrowingArray.of(rows, values)
-        self._put({f"{array.name}/{ROOT_FILE}": array.metadata(0)})
-        self._journal.append(array=record_of(array))
-        self._arrays[array.name] = array
-        self._whole[array.name] = self._filled[array.name] = 0
-        return array
+    def _define(self, arrived: Sequence[tuple[Rows, np.ndarray]]) -> None:
+        """New arrays, which the journal names all at once: those of one dimension have the same rows."""
+        arrays = [GrowingArray.of(rows, values) for rows, values in arrived]
+        if not arrays:
+            return
+        self._put({f"{array.name}/{ROOT_FILE}": array.metadata(0) for array in arrays})
+        self._journal.append(arrays=[record_of(array) for array in arrays])
+        for array in arrays:
+            self._arrays[array.name] = array
+            self._whole[array.name] = self._filled[array.name] = 0
 
     def _fill(self, name: str, values: np.ndarray) -> None:
         if name not in self._chunks:
