@@ -65,17 +65,21 @@ def unbroken() -> xr.Dataset:
     return recorded(None, STEPS)
 
 
+@pytest.mark.slow
 def test_whenever_it_is_killed(tmp_path: Path, unbroken: xr.Dataset) -> None:
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    count = len(harness.operations(loop_with_checkpoints(fresh, fresh / "run.zarr"), fresh / "run.zarr"))
-    assert count > 5 * KILLS
+    operations = harness.operations(loop_with_checkpoints(fresh, fresh / "run.zarr"), fresh / "run.zarr")
+    assert len(operations) > 5 * KILLS
     drawn = random.Random(0)
-    for n, moment in enumerate([0, 1, 2, 3, *sorted(drawn.sample(range(4, count), KILLS - 4))]):
+    moments = [0, 1, 2, 3, *sorted(drawn.sample(range(4, len(operations)), KILLS - 4))]
+    for n, moment in enumerate(moments):
         folder = tmp_path / str(n)
         folder.mkdir()
         store, action = folder / "run.zarr", loop_with_checkpoints(folder, folder / "run.zarr")
-        harness.kill_at(action, store, moment, torn=bool(n % 2))
+        # A temporary file is written in part; the journal is appended to (test_damage.py cuts it).
+        torn = bool(n % 2) and operations[moment].startswith("open") and "/." in operations[moment]
+        harness.kill_at(action, store, moment, torn=torn)
         done = (folder / "done").stat().st_size if (folder / "done").exists() else 0
         try:
             run = nm_ode.open_run(store)
@@ -83,8 +87,10 @@ def test_whenever_it_is_killed(tmp_path: Path, unbroken: xr.Dataset) -> None:
             assert done <= IN_FLIGHT, moment  # nothing was written yet
         else:
             info = nm_ode.run_info(run)
-            assert info.status == "unfinished"
-            assert str(info.grid.steps) in info.message
+            if info.status == "unfinished":
+                assert str(info.grid.steps) in info.message
+            else:  # all rows were there, and Zarr's own metadata was being written
+                assert info.grid.steps == STEPS
             assert info.grid.steps >= done - CHUNK - IN_FLIGHT, moment
             assert_beginning(unbroken, run)
             if info.grid.steps:

@@ -16,14 +16,13 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from nm_ode.errors import ArgumentError
-from nm_ode.results.files import remove_leftovers, write_atomically
+from nm_ode.results.files import write_atomically
 from nm_ode.results.identity import StoreError
 from nm_ode.results.root import ROOT_FILE, SCHEMA_VERSION
 from nm_ode.results.segments import Arrays
 from nm_ode.results.stream.arrays import GrowingArray, Rows
 from nm_ode.results.stream.journal import (
     JOURNAL,
-    TAIL,
     VERSION,
     Journal,
     Ledger,
@@ -97,9 +96,8 @@ class RunWriter:
             ledger = read_whole(folder)
             steps, facts = begin(ledger)
             keep_until(folder, ledger, steps)
-            for leftover in folder.glob(f"**/.{ROOT_FILE}-*"):
+            for leftover in folder.rglob(".*-" + 8 * "[0-9a-f]"):  # of `write_atomically`
                 leftover.unlink(missing_ok=True)
-            remove_leftovers(folder / TAIL)
             writer = cls(folder, lock, ledger)
             # Zarr's own metadata must not speak of rows that are written anew.
             writer._put({ROOT_FILE: _root({})})
