@@ -73,7 +73,12 @@ class Place:
 
     @classmethod
     def of(cls, found: Mapping[str, Any], arrays: Arrays) -> Place:
-        """What `facts` were, with their arrays."""
+        """What `facts` were, with their arrays; raises ArgumentError if they are of no place."""
+        if "stopped" in found:
+            raise ArgumentError(
+                f"resume is of a loop whose recording had stopped at step {found['stopped']}, as was said then: what "
+                "followed is not recorded, so record the rest to another path"
+            )
         if found.get("version") != _VERSION:
             raise ArgumentError(
                 f"resume is a recorder.state_dict() of another version: {found.get('version')}"
@@ -81,6 +86,11 @@ class Place:
         return cls(
             **{name: found[name] for name in cls.__dataclass_fields__ if name != "arrays"}, arrays=arrays
         )
+
+
+def stopped_at(steps: int) -> dict[str, Any]:
+    """The state of a recorder that could not write any more: a loop does not go on with its run."""
+    return {"version": _VERSION, "stopped": steps}
 
 
 def place_asked_for(resume: Resume, path: Path, ledger: Ledger) -> Place:
@@ -92,7 +102,7 @@ def place_asked_for(resume: Resume, path: Path, ledger: Ledger) -> Place:
     """
     if isinstance(resume, Mapping):
         try:
-            arrays = {name: np.asarray(values) for name, values in resume["arrays"].items()}
+            arrays = {name: np.asarray(values) for name, values in resume.get("arrays", {}).items()}
             return Place.of(resume, arrays)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArgumentError(

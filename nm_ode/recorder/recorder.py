@@ -32,7 +32,7 @@ from nm_ode.observers import (
 )
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
-from nm_ode.recorder.going_on import Place, Resume, digest_of, require_resume
+from nm_ode.recorder.going_on import Place, Resume, digest_of, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
 from nm_ode.recorder.stored import OnError, StoredRun, facts_of, require_on_error
@@ -156,10 +156,11 @@ class Recorder:
             ArgumentError: an observer remembers what cannot be kept.
         """
         assert self._recording is not None
-        place = self._place()
         if self._stored is not None and not self._has_stopped:
-            self._stored.save(place)
-        return place.state_dict
+            self._stored.save(self._now)
+        if self._has_stopped:
+            return stopped_at(self.steps)
+        return self._place().state_dict
 
     def _place(self) -> Place:
         assert self._recording is not None

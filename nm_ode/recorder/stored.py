@@ -184,7 +184,9 @@ class StoredRun:
         what = str(error)
         if isinstance(error, OSError):
             what = f"{error.filename or self.path}: {error.strerror or error}"
-        if self._on_error == "raise":
+        if self._on_error == "raise" and not self._facts.get(
+            "ended_by"
+        ):  # the loop's own error is the one to see
             raise StoreError(
                 f"the run cannot be recorded any more ({what}); what was written until then is in {self.path}"
             ) from error
