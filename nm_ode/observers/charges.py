@@ -116,11 +116,13 @@ class _ChargesOfSteps(_ChargesOfSomeSteps):
         return range(context.steps)
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
+        # A step of learning rate 0 moves nothing, and nothing drives it.
+        lr = view.lr or float("inf")
         found: dict[str, Tensor] = {
-            "charge_driver": (self._meter.bracket(view.update_parts, view.update_parts) / view.lr**2).double()
+            "charge_driver": (self._meter.bracket(view.update_parts, view.update_parts) / lr**2).double()
         }
         if self._nesterov:
-            cross = self._meter.bracket(view.update_parts, view.memory_parts("velocity")) / -view.lr
+            cross = self._meter.bracket(view.update_parts, view.memory_parts("velocity")) / -lr
             found["charge_cross_driver"] = cross.double()
         return found
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,15 +25,9 @@ Resume: TypeAlias = bool | Mapping[str, Any]
 
 _VERSION = 1
 _MAY_DIFFER = {"lr", "initial_lr"}
-_NOT_COMPARED = {
-    "end_time",
-    "optimizer_text",
-    "time_per_step",
-    "hyperparameters",
-    "status",
-    "message",
-    "warm_start",
-}
+OF_THE_START = ("hyperparameters", "optimizer_text", "time_per_step", "warm_start")
+"""Attributes that are those of the run's first steps."""
+_NOT_COMPARED = {*OF_THE_START, "end_time", "status", "message", "beyond_laws", "remarks"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,7 @@ class Place:
     Attributes:
         steps, time, skipped: steps taken, flow time, steps not taken.
         theta: digest of the parameters; "" where nobody knows.
+        beyond_laws: as of `RunInfo`, of these steps.
         trees, arrays: as `Recording.memory` gives them; no trees: the observers remember nothing.
     """
 
@@ -50,20 +45,24 @@ class Place:
     time: float = 0.0
     skipped: int = 0
     theta: str = ""
+    beyond_laws: str = ""
     trees: list[Any] = field(default_factory=list)
     arrays: Arrays = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, recording: Recording, theta: Sequence[Tensor], **known: Any) -> Place | ArgumentError:
+        """Where a recording is; an error if an observer remembers what cannot be kept."""
+        try:
+            trees, arrays = recording.memory()
+        except ArgumentError as error:
+            return error
+        return cls(theta=digest_of(theta), trees=trees, arrays=arrays, **known)
 
     @property
     def facts(self) -> dict[str, Any]:
         """All but the arrays, as JSON has it."""
-        return {
-            "version": _VERSION,
-            "steps": self.steps,
-            "time": self.time,
-            "skipped": self.skipped,
-            "theta": self.theta,
-            "trees": self.trees,
-        }
+        names = [one.name for one in fields(self) if one.name != "arrays"]
+        return {"version": _VERSION, **{name: getattr(self, name) for name in names}}
 
     @property
     def state_dict(self) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def place_asked_for(resume: Resume, path: Path, ledger: Ledger) -> Place:
     return Place.of(kept, ledger.state)
 
 
-def require_same_theta(path: Path, place: Place, parameters: list[Tensor]) -> None:
+def require_same_theta(path: Path, place: Place, parameters: Sequence[Tensor]) -> None:
     """Raises StoreError unless the loop has the parameters that it had there."""
     if place.theta and place.theta != digest_of(parameters):
         raise StoreError(
@@ -151,7 +150,7 @@ def require_same_run(path: Path, ledger: Ledger, recording: Recording, attribute
             raise _other(path, f"what is observed: {', '.join(sorted(differ))}")
 
 
-def digest_of(parameters: list[Tensor]) -> str:
+def digest_of(parameters: Sequence[Tensor]) -> str:
     """Of the bits of tensors."""
     found = hashlib.blake2b(digest_size=16)
     for parameter in parameters:
@@ -160,9 +159,11 @@ def digest_of(parameters: list[Tensor]) -> str:
     return found.hexdigest()
 
 
-def require_resume(value: Any) -> Resume:
-    """Raises ArgumentError for what names no place."""
+def require_resume(value: Any, store: Path | None) -> Resume:
+    """Raises ArgumentError for what names no place, or one in no store."""
     if isinstance(value, bool | Mapping):
+        if value is not False and store is None:
+            raise ArgumentError("resume goes on with a run that is in a store: give its path as store")
         return value
     raise ArgumentError(
         "resume must be a recorder.state_dict(), which the loop keeps in its own checkpoint, or True for where the "

@@ -1,13 +1,12 @@
-"""A recording on its way to a store, and what a resumed one starts from."""
+"""A recording on its way to a store."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,17 +14,18 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers import Recording
 from nm_ode.recorder.going_on import (
+    OF_THE_START,
     Place,
     Resume,
     place_asked_for,
     require_same_run,
     require_same_theta,
 )
-from nm_ode.results import RunInfo, StoreError, annotate, encode_run, variable
-from nm_ode.results.segments import Arrays
+from nm_ode.results import StoreError, annotate, variable
 from nm_ode.results.stream import Rows
 from nm_ode.results.stream.background import BackgroundWriter
 from nm_ode.results.stream.journal import Ledger
@@ -36,6 +36,8 @@ _log = logging.getLogger("nm_ode")
 OnError: TypeAlias = Literal["stop recording", "raise"]
 """What a full disk does: it ends the recording, which is said, or raises in the loop."""
 
+Attributes: TypeAlias = Callable[[], Mapping[str, Any]]
+
 HANDED_ON = 2**20
 """Bytes of observations from which on they are handed to the writer."""
 HANDED_STEPS = 64
@@ -44,14 +46,11 @@ EVERY = 10.0
 
 
 class StoredRun:
-    """Takes a recording's rows to a store, and what the run says of itself.
+    """Takes a recording's rows to a store, and what the run says of itself. Made by `begin`.
 
-    Args:
+    Attributes:
         path: of the store.
-        writer: of the store.
-        recording: a streamed one.
-        facts: what the run says of itself.
-        on_error: see `OnError`.
+        stopped: why nothing is written any more; empty as long as all goes well.
     """
 
     def __init__(
@@ -59,56 +58,77 @@ class StoredRun:
         path: Path,
         writer: RunWriter,
         recording: Recording,
+        attributes: Attributes,
         facts: Mapping[str, Any],
         on_error: OnError,
     ) -> None:
-        self.path, self._recording, self._facts, self._on_error = path, recording, facts, on_error
-        self._background, self._writer = BackgroundWriter(writer, EVERY), writer
+        self.path, self._recording, self._attributes = path, recording, attributes
+        self._facts, self._on_error = dict(facts), on_error
+        self._writer, self._background = writer, BackgroundWriter(writer, EVERY)
         self._lrs, self._handed_at = array("d"), time.monotonic()
-        self.stopped = False
+        self._fixed: dict[str, Any] = {}
+        self.stopped = ""
 
     @classmethod
     def begin(
         cls,
         path: Path,
         recording: Recording,
-        facts: Mapping[str, Any],
+        attributes: Attributes,
+        share: float,
+        *,
         on_error: OnError,
         resume: Resume,
-        parameters: list[Tensor],
+        parameters: Sequence[Tensor],
     ) -> tuple[StoredRun, Place]:
         """A recording to a new store, or to one that is gone on with, and where it begins.
+
+        Args:
+            recording: a streamed one; it is given what its observers remembered.
+            attributes: gives those of the run, as of the moment.
+            share: flow time of a step with learning rate 1.
 
         Raises:
             StoreError: there is something already; or what is there is not gone on with by this loop.
         """
         place = Place()
-        if resume is False:
-            with _explained(path):
-                writer = RunWriter.create(path, recording.coordinates, facts)
-            return cls(path, writer, recording, facts, on_error), place
-        used: dict[str, Any] = {}
+        facts: dict[str, Any] = {
+            "attributes": attributes(),
+            "share": share,
+            "coordinates": [*recording.growing_coordinates, *map(str, recording.coordinates.variables)],
+            "steps": 0,
+            "start": {},
+        }
 
         def checked(ledger: Ledger) -> tuple[int, Mapping[str, Any]]:
             nonlocal place
             require_same_run(path, ledger, recording, facts["attributes"])
             place = place_asked_for(resume, path, ledger)
             require_same_theta(path, place, parameters)
-            ended = {"finished": False, "resume": None, "ended_by": "", "steps": place.steps}
-            used.update({**ledger.facts, **ended})
-            return place.steps, used
+            there = ledger.facts["attributes"]
+            # What was taken to be so of the optimiser may rest on the steps before.
+            start = {name: there[name] for name in OF_THE_START} if place.steps else {}
+            facts.update(steps=place.steps, start=start, attributes={**facts["attributes"], **start})
+            return place.steps, facts
 
         with _explained(path):
-            writer = RunWriter.resume(path, checked)
+            if resume is False:
+                writer = RunWriter.create(path, recording.coordinates, facts)
+            else:
+                writer = RunWriter.resume(path, checked)
         if place.trees:
             recording.restore(place.trees, place.arrays)
-        return cls(path, writer, recording, used, on_error), place
+        return cls(path, writer, recording, attributes, facts, on_error), place
 
-    def after_step(self, lr: float, place: Place) -> None:
+    def keep(self, name: str, values: Tensor) -> None:
+        """A vector of the optimiser's state, which goes with the next rows."""
+        self._fixed[name] = ("state_index", values.cpu().numpy())
+
+    def after_step(self, lr: float, steps: int) -> None:
         """A step was taken, and observed.
 
-        Raises:
-            StoreError: the store cannot be written, and that is to be raised.
+        Args:
+            steps: how many there are now.
         """
         self._lrs.append(lr)
         if (
@@ -116,38 +136,46 @@ class StoredRun:
             or self._recording.waiting_bytes >= HANDED_ON
             or time.monotonic() - self._handed_at >= EVERY
         ):
-            self._hand_on(place)
+            self._hand_on(steps)
 
-    def save(self, place: Place) -> None:
-        """Let all that was recorded outlast the process; raises as `after_step`."""
-        self._hand_on(place, commit=True)
+    def save(self, steps: int) -> None:
+        """Let all that was recorded outlast the process."""
+        self._hand_on(steps, commit=True)
 
-    def end(self, place: Place, no_resume: str = "", ended_by: str = "") -> None:
-        """Nothing more will come; raises as `after_step`.
+    def end(self, place: Place | ArgumentError, steps: int, *, ended: str) -> None:
+        """Nothing more will come.
 
         Args:
-            place: with what the observers remember, so that the run can be gone on with.
-            no_resume: why it cannot.
-            ended_by: name of the exception that ended the loop.
+            place: from which the run can be gone on with, or why it cannot.
+            ended: why the recording ended before its time; empty if it did not.
         """
-        self._facts = {
-            **self._facts,
-            "finished": True,
-            "resume": None if no_resume else place.facts,
-            "no_resume": no_resume,
-            "ended_by": ended_by,
-        }
+        arrays: Mapping[str, np.ndarray] = {}
+        self._facts |= {"finished": True, "resume": None, "no_resume": str(place)}
+        if isinstance(place, Place):
+            self._facts["resume"], arrays = place.facts, place.arrays
         try:
             if not self.stopped:
-                before = place.steps if ended_by else None
-                self._hand_on(place, place.arrays, commit=True, ending=True, before=before)
+                self._hand_on(steps, arrays, commit=True, ending=True, before=steps if ended else None)
         finally:
             self._background.close()
 
+    def tell(self, *, quietly: bool = False) -> None:
+        """Say once that nothing is written any more, or raise.
+
+        Args:
+            quietly: never raise: another error is on its way.
+
+        Raises:
+            StoreError: if that is to be raised.
+        """
+        if self._on_error == "raise" and not quietly:
+            raise StoreError(f"{self.stopped}; what was written until then is in {self.path}")
+        _log.error("%s; the training goes on without it, and what was written until then opens", self.stopped)
+
     def _hand_on(
         self,
-        place: Place,
-        state: Arrays | None = None,
+        steps: int,
+        state: Mapping[str, np.ndarray] | None = None,
         *,
         commit: bool = False,
         ending: bool = False,
@@ -155,48 +183,45 @@ class StoredRun:
     ) -> None:
         self._handed_at = time.monotonic()
         rows = self._recording.drain(before=before, ending=ending)
-        lrs = np.array(self._lrs)
-        told = variable("lr")
-        rows.append(Rows("lr", ("step",), lambda: lrs, len(lrs), told.long_name, told.units))
+        rows.append(_rows_of_lr(np.array(self._lrs)))
         self._lrs = array("d")
-        facts = {**self._facts, "steps": place.steps, "constants": self._recording.constants}
+        attributes = {**self._attributes(), **self._facts["start"]}
+        constants = self._recording.constants
+        facts = {**self._facts, "attributes": attributes, "steps": steps, "constants": constants}
+        told = {**attributes, "coordinates": " ".join(facts["coordinates"])}
+        scalars = annotate(xr.Dataset({name: ((), value) for name, value in constants.items()}))
+        fixed, self._fixed = annotate(xr.Dataset(self._fixed)), {}
+        kept = state or {}
+
+        def finish() -> None:
+            self._writer.finish(facts, kept, told, scalars)
+
         if self._background.error is None:
-            attributes = {
-                **facts["attributes"],
-                "end_time": place.time,
-                "coordinates": " ".join(facts["coordinates"]),
-            }
-            constants = xr.Dataset({name: ((), value) for name, value in facts["constants"].items()})
-
-            def finish() -> None:
-                self._writer.finish(facts, state or {}, attributes, annotate(constants))
-
             self._background.put(
-                rows, facts, state or {}, commit=commit, then=finish if ending else lambda: None
+                rows, facts, kept, fixed=fixed, commit=commit, then=finish if ending else None
             )
-        self._heed_error(place)
+        self._look_for_error(steps)
 
-    def _heed_error(self, place: Place) -> None:
+    def _look_for_error(self, steps: int) -> None:
         error = self._background.error
-        if error is None or self.stopped:
-            return
-        self.stopped = True
-        what = str(error)
-        if isinstance(error, OSError):
-            what = f"{error.filename or self.path}: {error.strerror or error}"
-        if self._on_error == "raise" and not self._facts.get(
-            "ended_by"
-        ):  # the loop's own error is the one to see
-            raise StoreError(
-                f"the run cannot be recorded any more ({what}); what was written until then is in {self.path}"
-            ) from error
-        _log.error(
-            "recording to %s stopped at step %d (%s); the training goes on without it, and what was written until "
-            "then opens",
-            self.path,
-            place.steps,
-            what,
-        )
+        if error is not None and not self.stopped:
+            what = str(error)
+            if isinstance(error, OSError):
+                what = f"{error.filename or self.path}: {error.strerror or error}"
+            self.stopped = f"recording to {self.path} stopped at step {steps} ({what})"
+
+
+def require_on_error(value: Any) -> OnError:
+    """Raises ArgumentError for what is none."""
+    if value not in ("stop recording", "raise"):
+        raise ArgumentError(f'on_error must be "stop recording" or "raise"; {said(value)} was given')
+    found: OnError = value
+    return found
+
+
+def _rows_of_lr(lrs: np.ndarray) -> Rows:
+    told = variable("lr")
+    return Rows("lr", ("step",), lambda: lrs, len(lrs), told.long_name, told.units)
 
 
 @contextlib.contextmanager
@@ -205,23 +230,3 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{error.filename or path} cannot be written ({error.strerror or error})") from None
-
-
-def facts_of(info: RunInfo, recording: Recording, share: float) -> dict[str, Any]:
-    """What a store says of a run from its beginning on."""
-    return {
-        "attributes": encode_run(info),
-        "share": share,
-        "coordinates": [*recording.growing_coordinates, *map(str, recording.coordinates.variables)],
-        "steps": 0,
-    }
-
-
-def require_on_error(value: Any) -> OnError:
-    """Raises ArgumentError for what is none."""
-    if value not in ("stop recording", "raise"):
-        raise ArgumentError(
-            f'on_error must be "stop recording" or "raise"; {json.dumps(str(value))} was given'
-        )
-    found: OnError = value
-    return found

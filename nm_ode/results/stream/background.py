@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
 
+import xarray as xr
+
 from nm_ode.results.segments import Arrays
 from nm_ode.results.stream.arrays import Rows
 from nm_ode.results.stream.writer import RunWriter
@@ -22,8 +24,9 @@ class _Batch:
     rows: Sequence[Rows]
     facts: Mapping[str, Any]
     state: Arrays
+    fixed: xr.Dataset
     commit: bool
-    then: Callable[[], None]
+    then: Callable[[], None] | None
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -52,17 +55,19 @@ class BackgroundWriter:
         facts: Mapping[str, Any],
         state: Arrays,
         *,
+        fixed: xr.Dataset | None = None,
         commit: bool = False,
-        then: Callable[[], None] = lambda: None,
+        then: Callable[[], None] | None = None,
     ) -> None:
         """Hand on rows, and wait while too many wait already.
 
         Args:
             facts, state: of the moment after these rows, as of `RunWriter.commit`.
+            fixed: variables that do not grow.
             commit: return when they are on the disk, or nothing is written any more.
             then: called in the thread when they are.
         """
-        batch = _Batch(rows, facts, state, commit, then)
+        batch = _Batch(rows, facts, state, xr.Dataset() if fixed is None else fixed, commit, then)
         self._queue.put(batch)
         if commit:
             batch.done.wait()
@@ -85,8 +90,11 @@ class BackgroundWriter:
                 batch = None  # or its rows would be held until the next ones come
 
     def _write(self, batch: _Batch) -> None:
+        if batch.fixed.variables:
+            self._writer.keep(batch.fixed)
         self._writer.add(batch.rows)
         if batch.commit or time.monotonic() - self._committed >= self._every:
             self._writer.commit(batch.facts, batch.state)
             self._committed = time.monotonic()
-        batch.then()
+        if batch.then is not None:
+            batch.then()

@@ -71,6 +71,8 @@ class Ledger:
         self.digests.update(record.get("files", {}))
         if "cut" in record:
             self.cut(record["cut"])
+            gone = record["forget"]
+            self.digests = {key: one for key, one in self.digests.items() if key.split("/")[0] not in gone}
 
 
 def read_ledger(folder: Path) -> Ledger:

@@ -160,7 +160,7 @@ def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
     steps = dataset.sizes.get(_STEP, 0)
     end = float(dataset["time"][-1]) + float(dataset["lr"][-1]) * facts["share"] if steps else 0.0
     attributes: dict[str, Any] = {**facts["attributes"], "end_time": end}
-    if not facts.get("finished") or facts.get("ended_by") or ledger.torn or steps < facts["steps"]:
+    if not facts.get("finished") or ledger.torn or steps < facts["steps"]:
         attributes |= {"status": "unfinished", "message": _what_is_missing(steps, ledger)}
     constants = {name: ((), value) for name, value in facts.get("constants", {}).items()}
     coordinates = [name for name in facts["coordinates"] if name in dataset.variables]
@@ -169,15 +169,11 @@ def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
 
 def _what_is_missing(steps: int, ledger: Ledger) -> str:
     """Why a run is "unfinished", in one sentence."""
-    facts = ledger.facts
-    if not facts.get("finished"):
+    known = ledger.facts["steps"]
+    if not ledger.facts.get("finished"):
         what = f"the recording was not closed, and has {steps} steps: its process was stopped, or is still at work"
-    elif steps < facts["steps"]:
-        what = f"the first {steps} of {facts['steps']} steps are there"
     else:
-        what = f"the loop ended after {steps} steps" + (
-            f" with {facts['ended_by']}" if facts.get("ended_by") else ""
-        )
+        what = f"{steps} of {known} steps are there"
     return f"{what} ({'; '.join(ledger.torn)})" if ledger.torn else what
 
 

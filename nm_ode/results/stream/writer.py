@@ -34,6 +34,8 @@ from nm_ode.results.stream.reader import is_recorded, keep_until, read_whole
 from nm_ode.results.verified import sha256
 
 _LOCK = ".lock"
+_FINAL = ["final_state"]
+"""Variables that do not grow, and that belong to the end."""
 
 
 class RunWriter:
@@ -105,7 +107,7 @@ class RunWriter:
             for name, rows in ledger.partial.items():
                 writer._fill(name, rows)
             writer.commit(facts, {})
-            writer._journal.append(cut=writer._whole)
+            writer._journal.append(cut=writer._whole, forget=_FINAL if steps else [*_FINAL, "initial_state"])
         except BaseException:
             lock.release()
             raise
@@ -132,6 +134,12 @@ class RunWriter:
                 values = values[room:]
                 if self._filled[part.name] == array.chunk:
                     self._write_chunk(array)
+
+    def keep(self, fixed: xr.Dataset) -> None:
+        """Write variables that do not grow; each is given once."""
+        files = _files_of(fixed)
+        self._put(files)
+        self._journal.append(files={key: sha256(content) for key, content in files.items()})
 
     def commit(self, facts: Mapping[str, Any], state: Arrays) -> None:
         """Let all rows that came so far outlast the process.
