@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -78,6 +79,8 @@ class Recording:
         for track in self._tracks:
             if view.step in track.steps:
                 track.observe(view)
+            if track.follows and not math.isnan(view.lr):  # there is a step to come
+                track.observer.follow(view)
 
     def observe_end(self, view: View) -> None:
         """Hand the state after the last step of a run without a planned end to who keeps saved steps."""
@@ -88,6 +91,8 @@ class Recording:
     def observe_update(self, view: View) -> None:
         """Hand a step that has been taken to whoever wants it."""
         for track in self._tracks:
+            if track.follows:
+                track.observer.follow_update(view)
             if track.observer.update_variables and view.step in track.steps:
                 track.observe_update(view)
 

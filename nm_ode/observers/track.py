@@ -50,6 +50,11 @@ class Track:
         self._kept: dict[str, int] = {}  # how many of each are in the checkpoint
 
     @property
+    def follows(self) -> bool:
+        """Does it look at steps that it does not record?"""
+        return type(self.observer).follow_update is not Observer.follow_update
+
+    @property
     def described(self) -> dict[str, Variable]:
         """The observer's variables, and the coordinates of a dimension of its own."""
         if self.dim in (TIME, STEP, SAVED_STEP):

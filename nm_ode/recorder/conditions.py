@@ -48,6 +48,11 @@ class Conditions:
         """The optimiser is as it was."""
         self._handle.remove()
 
+    @property
+    def written(self) -> bool:
+        """Has somebody beside the optimiser written to a parameter since the last step?"""
+        return bool(self._versions) and self._versions != self._seen_versions()
+
     def rates(self) -> list[float]:
         """The learning rate of each followed parameter; 0 for one that the optimiser has not got."""
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
@@ -73,7 +78,7 @@ class Conditions:
                     f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser "
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
-        if self._versions and self._versions != self._seen_versions():
+        if self.written:
             self._note(
                 f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser"
             )
@@ -84,8 +89,11 @@ class Conditions:
             listed = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
             self._note(f"parameters have different learning rates at step {step} ({listed})")
         for options, given in zip(self._options, groups, strict=True):
-            if (now := plain_options(given)) != options:
-                changed = sorted(name for name in now if now[name] != options.get(name))
+            now = plain_options(given)
+            changed = sorted(
+                name for name in now if now[name] != options.get(name) and not self._followed_by_laws(name)
+            )
+            if changed:
                 self._note(f"{', '.join(changed)} of the optimiser changed before step {step}")
         each = zip(self._followed.items(), self._group_of, gradients, strict=True)
         for (name, parameter), group, gradient in each:
@@ -97,6 +105,15 @@ class Conditions:
         """The step has been taken."""
         self._versions = self._seen_versions()
         self._steps += 1
+
+    def _followed_by_laws(self, option: str) -> bool:
+        """May it change from step to step? Charges record SGD's own (`sgd_settings`), of all groups alike."""
+        values = {group.get(option) for group in self._optimizer.param_groups}
+        return (
+            type(self._optimizer) is torch.optim.SGD
+            and option in ("momentum", "weight_decay")
+            and len(values) == 1
+        )
 
     def _note(self, why: str) -> None:
         self.beyond_laws = self.beyond_laws or why

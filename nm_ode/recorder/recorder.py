@@ -15,7 +15,6 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from nm_ode.arguments import as_count
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.observers import (
@@ -26,9 +25,13 @@ from nm_ode.observers import (
     Norms,
     Observer,
     Recording,
+    Sketch,
     Trajectory,
     View,
+    as_save_every,
     require_observers,
+    saved_steps,
+    sketch_in_place_of_theta,
 )
 from nm_ode.optimizers import describe, hyperparameters
 from nm_ode.parameters import Layout, Parts
@@ -76,8 +79,9 @@ class Recorder:
         optimizer: any torch optimiser.
         store: where to write; None keeps the run in memory, for `run`.
         observe: what to record beside the losses and norms of every run, as in `train`.
-        save_every: theta is kept at steps 0, save_every, …, and the optimiser's whole state at the start and the end;
-            None keeps none.
+        save_every: theta is kept at steps 0, save_every, … and at the last, or at those of a list, with the first and
+            the last, and the optimiser's whole state at the start and the end; with a `Sketch` in `observe` sketches of
+            theta in place of both. None keeps none.
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
@@ -99,7 +103,7 @@ class Recorder:
         store: str | os.PathLike[str] | None = None,
         *,
         observe: Sequence[Observer] = (),
-        save_every: int | None = None,
+        save_every: int | Sequence[int] | None = None,
         follow_frozen: bool = False,
         problem: Problem | None = None,
         full_batch: bool = False,
@@ -112,8 +116,11 @@ class Recorder:
         self._stored: StoredRun | None = None
         self._on_error, self._resume = require_on_error(on_error), require_resume(resume, self._store)
         self._problem, self._full_batch = problem, full_batch
-        self._save_every = None if save_every is None else as_count(save_every, "save_every")
+        self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
+        if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
+            raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
+        self._keeps_theta = self._saved_steps is not None and not sketch_in_place_of_theta(self._observers)
         named = followed_parameters(self._model, self._optimizer, follow_frozen=follow_frozen)
         self._follow_frozen = follow_frozen
         self._parameters = list(named.values())
@@ -138,6 +145,7 @@ class Recorder:
         self._warm_start = False
         self._skipped = 0
         self._ended = ""
+        self._closed = False
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
@@ -151,13 +159,13 @@ class Recorder:
             given_problem=self._problem,
             optimizer=known,
             steps=OPEN_END,
-            saved_steps=() if self._save_every is None else range(0, OPEN_END, self._save_every),
+            saved_steps=() if self._saved_steps is None else self._saved_steps,
             device=self._parameters[0].device,
             given_layout=self._layout,
             loop=Loop(self._model),
         )
         always: list[Observer] = [Losses(), Norms()]
-        if self._save_every is not None:
+        if self._keeps_theta:
             always.append(Trajectory())
         if self._follow_frozen or len(self._optimizer.param_groups) > 1:
             always.append(ParameterRates(self._layout, self._conditions.rates))
@@ -173,8 +181,9 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._hooks is None or self._conditions is None:
+        if self._hooks is None or self._conditions is None or self._closed:
             return
+        self._closed = True
         within_step = self._hooks.within_step
         self._hooks.remove()
         self._conditions.remove()
@@ -183,23 +192,29 @@ class Recorder:
             self._end(f"the loop ended in {kind.__name__}")
         # Before what is observed at the end alone.
         place = Place() if self._stored is None else self._place()
-        if (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
+        if self._conditions.written:
+            self._end("the parameters were written to after the last step: they are not kept as the end")
+        elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
             self._observe_end()
         if self._stored is not None:
             self._stored.end(place, self.steps, ended=self._ended)
             self._heed_store(quietly=kind is not None)
 
-    def loss(self, value: Tensor | float) -> None:
-        """The loss whose gradient the next step takes; of several before one step, their mean is recorded.
+    def loss(self, value: Tensor | float, *, add: bool = False) -> None:
+        """The loss whose gradient the next step takes, without a GradScaler's factor.
 
-        Give it as it is, without a GradScaler's factor or that of an accumulation. What a closure returns is recorded
-        by itself.
+        Of several before one step the mean is recorded: give each without the factor of an accumulation. What a closure
+        returns is recorded by itself.
+
+        Args:
+            add: record the sum of those before one step, for losses that are divided by their number already.
 
         Raises:
             ArgumentError: it comes after its step.
         """
-        if self._process == 0 and not self._ended and not (self._hooks is not None and self._hooks.told):
-            self._pending.give(value)
+        within_step = self._hooks is not None and self._hooks.told
+        if self._process == 0 and not within_step and not self._closed and not self._ended:
+            self._pending.give(value, add=add)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the recording is, for the loop's own checkpoint and `resume`; call it between two steps.
@@ -274,6 +289,7 @@ class Recorder:
                 lr=lr,
                 loss_and_gradient=lambda: (loss, gradient),
                 memory=self._memory,
+                hyperparameters=plain_hyperparameters(self._optimizer),
             )
             self._recording.observe(self._view)
         except BaseException as error:
@@ -327,7 +343,7 @@ class Recorder:
 
     def _keep_state(self, name: str, gradient: Parts | None) -> None:
         assert self._hooks is not None
-        if self._save_every is not None and self._known is not None and self._known.stateful:
+        if self._keeps_theta and self._known is not None and self._known.stateful:
             whole = whole_state(self._known, self._hooks, gradient, warm=self._warm_start)
             if whole is not None:
                 self._states[name] = whole

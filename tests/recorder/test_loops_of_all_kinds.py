@@ -71,17 +71,19 @@ class SignDescent(torch.optim.Optimizer):
                     parameter.add_(parameter.grad, alpha=-group["lr"])
 
 
-class Counting(torch.optim.SGD):
-    """A user's own that calls its base class, so that torch calls each hook twice."""
-
-    steps = 0
+class Shrinking(torch.optim.SGD):
+    """A user's own that calls its base class, so that torch calls each hook twice, and then goes on."""
 
     def step(self, closure: Any = None) -> Any:
-        self.steps += 1
-        return super().step(closure)
+        made = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.99)
+        return made
 
 
-@pytest.mark.parametrize("kind", [SignDescent, Counting])
+@pytest.mark.parametrize("kind", [SignDescent, Shrinking])
 def test_a_users_own_optimiser(kind: Any) -> None:
     torch.optim.SGD(network().parameters(), lr=0.1)  # from here on torch's class calls hooks too
     model, witness = network(), Witness()
@@ -96,7 +98,7 @@ def test_a_users_own_optimiser(kind: Any) -> None:
             optimizer.step()
     witness.end(model)
     witness.agrees_with(recorder.run)
-    assert "Descent" not in nm_ode.run_info(recorder.run).optimizer or kind is SignDescent
+    assert nm_ode.run_info(recorder.run).optimizer == kind.__name__
     assert kind.__name__ in nm_ode.run_info(recorder.run).beyond_laws
 
 

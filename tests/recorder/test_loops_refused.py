@@ -82,8 +82,12 @@ def with_charges(
     return recorder.run
 
 
-def other_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.param_groups[0]["momentum"] = 0.5
+def other_dampening(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[0]["dampening"] = 0.5
+
+
+def no_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[0]["momentum"] = 0.0
 
 
 def write(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -106,10 +110,15 @@ def other_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.param_groups[0]["lr"] = 0.05
 
 
+def other_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups[0].update(momentum=0.5, weight_decay=0.01)
+
+
 @pytest.mark.parametrize(
     ("between", "told"),
     [
-        (other_momentum, "momentum"),
+        (other_dampening, "dampening"),
+        (no_momentum, "momentum"),
         (write, "written to"),
         (load, "loaded"),
         (drop_a_gradient, "2.weight"),
@@ -123,9 +132,10 @@ def test_no_law_is_given_of_what_no_law_describes(between: Any, told: str) -> No
     assert run.sizes["step"] == 6
 
 
-def test_another_learning_rate_changes_no_law() -> None:
+@pytest.mark.parametrize("between", [other_rate, other_momentum])
+def test_laws_follow_settings_that_change(between: Any) -> None:
     model = network()
-    run = with_charges(model, sgd(model, momentum=0.9), other_rate)
+    run = with_charges(model, sgd(model, momentum=0.9), between)
     np.testing.assert_allclose(nm_ode.predict_charges(run, "exact").charge, run.charge, atol=1e-13)
 
 

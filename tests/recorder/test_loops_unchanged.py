@@ -65,7 +65,8 @@ def trained(
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS) if "schedule" in ways else None
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled="scaler" in ways)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled="autocast" in ways)
-    recorder = nm_ode.Recorder(model, optimizer, observe=[Seen()], save_every=10) if record else None
+    scores = nm_ode.Scores({"score": lambda m: m(torch.randn(9, 2, 4, 4).to(dtype)).float().mean()}, every=7)
+    recorder = nm_ode.Recorder(model, optimizer, observe=[Seen(), scores], save_every=10) if record else None
 
     def backward() -> Tensor:
         x = torch.randn(6, 2, 4, 4).to(dtype)
