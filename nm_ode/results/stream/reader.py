@@ -164,7 +164,9 @@ def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
         attributes |= {"status": "unfinished", "message": _what_is_missing(steps, ledger)}
     constants = {name: ((), value) for name, value in facts.get("constants", {}).items()}
     coordinates = [name for name in facts["coordinates"] if name in dataset.variables]
-    return annotate(dataset.assign(constants).set_coords(coordinates).assign_attrs(attributes))
+    made = dataset.assign(constants).set_coords(coordinates).assign_attrs(attributes)
+    texts = {name: one.astype(object) for name, one in made.coords.items() if one.dtype.kind == "T"}
+    return annotate(made.assign_coords(texts))  # texts as `train` has them, not NumPy's own kind
 
 
 def _what_is_missing(steps: int, ledger: Ledger) -> str:
