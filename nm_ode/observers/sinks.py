@@ -174,7 +174,6 @@ def _on_its_way(rows: Tensor) -> Fetch:
     host.copy_(rows, non_blocking=True)
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(rows.device))
-    rows.record_stream(torch.cuda.current_stream(rows.device))
 
     def fetched() -> np.ndarray:
         done.synchronize()

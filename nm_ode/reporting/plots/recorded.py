@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
@@ -47,7 +49,8 @@ def numbers_plot(tree: xr.DataTree) -> Figure:
             draw_series(axes, run[name], DISCRETE)
             if f"{name}_error" in run:
                 _draw_error(axes, run[name], run[f"{name}_error"])
-            axes.set_title(plain(_title(run[name])), fontsize=8, fontweight="normal")
+            title = "\n".join(textwrap.wrap(plain(_title(run[name])), 52))
+            axes.set_title(title, fontsize=8, fontweight="normal")
             axes.tick_params(labelsize=7)
         for axes in grid[len(names) :]:
             axes.set_axis_off()
