@@ -32,6 +32,12 @@ def at_records(
             f"the run recorded its charges at some steps alone, and what the {law.title} needs of the steps between "
             f"was not summed: record with Charges(symmetries, every=…, laws=[{name!r}]) or with every=1"
         )
+    records = run["charge_step"].values
+    if records[0] != 0 or not np.array_equal(np.diff(records), run["summed_steps"].values[1:]):
+        raise LawError(
+            "records of the charges are missing, or their sums are not of all steps between them: a law begins at step "
+            "0 and needs what every step did"
+        )
     forced = run[response].values
     if with_residual:
         residual, _ = response_names(name, residual=True)

@@ -190,6 +190,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
             **_ChargesOfSomeSteps.variables,
             **self._responses.variables(CHARGES),
             "sgd_settings": variable("sgd_settings", "setting"),
+            "summed_steps": variable("summed_steps"),
         }
         # The next step that is taken begins anew: a step may be skipped after its record.
         self._recorded = False
@@ -199,7 +200,8 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         found = super().observe(view)
         self._recorded, self._residual = True, found["constraint_residual"]
         settings = _settings(self._hyperparameters, view)
-        return {**found, **self._responses.values(), "sgd_settings": settings}
+        sums = self._responses.values()
+        return {**found, **sums, "sgd_settings": settings, "summed_steps": self._responses.steps}
 
     def follow(self, view: View) -> None:
         if self._responses.takes_residual and view.step not in self._steps:

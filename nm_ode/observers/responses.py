@@ -34,6 +34,9 @@ class Responses:
             own.
         hyperparameters: of the run's SGD, by name.
         translation: shape (C,), bool: charges that are linear in theta; on the device.
+
+    Attributes:
+        steps: how many were added since the last record.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Responses:
 
     def clear(self) -> None:
         """A record has been made."""
+        self.steps = 0
         self._propagators = {degree: np.eye(self._rows) for degree in DEGREES}
         self._sums = {
             degree: torch.zeros(self._rows, len(members), dtype=torch.float64, device=self._device)
@@ -84,6 +88,7 @@ class Responses:
                 for degree, pair in self._matrices.items()
             }
             self._of = of
+        self.steps += 1
         kind = [of.momentum > 0, of.dampening, of.nesterov]
         self._kind = kind if self._kind is None else self._kind
         for degree, members in self._members.items():
@@ -139,6 +144,7 @@ class Responses:
     def memory(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
+            "steps": self.steps,
             "sums": [self._sums[degree] for degree in DEGREES],
             "propagators": [self._propagators[degree] for degree in DEGREES],
             "kind": self._kind,
@@ -146,6 +152,7 @@ class Responses:
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         """Go on from what `memory` gave."""
+        self.steps = memory["steps"]
         self._sums = dict(zip(DEGREES, memory["sums"], strict=True))
         self._propagators = dict(zip(DEGREES, memory["propagators"], strict=True))
         self._kind = memory["kind"]

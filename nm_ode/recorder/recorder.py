@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
@@ -33,9 +31,10 @@ from nm_ode.observers import (
     saved_steps,
     sketch_in_place_of_theta,
 )
-from nm_ode.optimizers import describe, hyperparameters
+from nm_ode.optimizers import hyperparameters
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.conditions import Conditions
+from nm_ode.recorder.described import described
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
@@ -50,7 +49,7 @@ from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
-from nm_ode.results import RunInfo, TimeGrid, annotate, encode_run, open_run, write_run_info
+from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
 
@@ -145,15 +144,14 @@ class Recorder:
         self._warm_start = False
         self._skipped = 0
         self._ended = ""
-        self._closed = False
+        self._torn = self._closed = False
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
             raise ArgumentError("a Recorder records one loop: make a new one for the next")
         known = self._known
-        decays = (
-            known is None or known.stateful or bool(hyperparameters(known).get("weight_decay"))
-        )  # what torch leaves out where there is no gradient
+        # What torch leaves out where there is no gradient.
+        decays = known is None or known.stateful or bool(hyperparameters(known).get("weight_decay"))
         self._conditions = Conditions(self._optimizer, self._named, self._model, decays)
         context = Context(
             given_problem=self._problem,
@@ -174,6 +172,7 @@ class Recorder:
         if self._process == 0:
             if self._store is not None:
                 self._conditions.beyond_laws = self._begin_store(self._store)
+            self._conditions.watch()
             self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
             self._pending.watch(self._parameters)
         return self
@@ -189,7 +188,7 @@ class Recorder:
         self._conditions.remove()
         self._pending.stop()
         if kind is not None:
-            self._end(f"the loop ended in {kind.__name__}")
+            self._end(f"the loop ended in {kind.__name__}", torn=within_step)
         # Before what is observed at the end alone.
         place = Place() if self._stored is None else self._place()
         if self._conditions.written:
@@ -197,7 +196,7 @@ class Recorder:
         elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
             self._observe_end()
         if self._stored is not None:
-            self._stored.end(place, self.steps, ended=self._ended)
+            self._stored.end(place, self.steps, torn=self._torn)
             self._heed_store(quietly=kind is not None)
 
     def loss(self, value: Tensor | float, *, add: bool = False) -> None:
@@ -260,7 +259,7 @@ class Recorder:
             raise ArgumentError(f"there is no run: {why}")
         if self._stored is not None:
             return open_run(self._stored.path)
-        made = self._recording.dataset(before=self.steps if self._ended else None)
+        made = self._recording.dataset(before=self.steps if self._torn else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in self._states.items()}
         return annotate(write_run_info(made.assign(whole), self._info()))
 
@@ -293,7 +292,7 @@ class Recorder:
             )
             self._recording.observe(self._view)
         except BaseException as error:
-            self._end(f"recording ended in {type(error).__name__} at step {self.steps}")
+            self._end(f"recording ended in {type(error).__name__} at step {self.steps}", torn=True)
             raise
 
     def after_step(self, update: Parts) -> None:
@@ -309,7 +308,7 @@ class Recorder:
             self._view.take_update(update)
             self._recording.observe_update(self._view)
         except BaseException as error:
-            self._end(f"recording ended in {type(error).__name__} at step {self.steps}")
+            self._end(f"recording ended in {type(error).__name__} at step {self.steps}", torn=True)
             raise
         self._conditions.after_step()
         self._pending.step_ended()
@@ -325,7 +324,7 @@ class Recorder:
 
     def step_broken_off(self) -> None:
         """See `StepListener`."""
-        self._end(f"step {self.steps} ended in an exception")
+        self._end(f"step {self.steps} ended in an exception", torn=True)
 
     def _begin(self, gradient: Parts) -> None:
         self._warm_start = has_state(self._optimizer, self._parameters)
@@ -345,10 +344,10 @@ class Recorder:
         assert self._hooks is not None
         if self._keeps_theta and self._known is not None and self._known.stateful:
             whole = whole_state(self._known, self._hooks, gradient, warm=self._warm_start)
-            if whole is not None:
+            if whole is not None and self._stored is not None:
+                self._stored.keep(name, whole)
+            elif whole is not None:
                 self._states[name] = whole
-                if self._stored is not None:
-                    self._stored.keep(name, self._states.pop(name))
 
     def _begin_store(self, store: Path) -> str:
         """Begin a run there, or go on with it; `beyond_laws` of the steps that are there."""
@@ -382,8 +381,9 @@ class Recorder:
             beyond_laws=self._conditions.beyond_laws,
         )
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, torn: bool = False) -> None:
         self._ended = self._ended or why
+        self._torn = self._torn or torn  # a step was seen in part
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
@@ -391,27 +391,14 @@ class Recorder:
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None
-        known = self._known
-        taken = self._taken
-        if known is not None and self.steps and not taken.met:
-            # Never the one from which a scheduler started: the first that moved anything.
-            changed: Any = known  # a dataclass
-            known = replace(changed, lr=known.lr if taken.moving is None else taken.moving)
-        times = np.array(taken.times if taken.kept else [taken.time])
-        grid = TimeGrid(np.array(taken.lrs), times, "full" if self._full_batch else "unknown", 0, 0)
-        return RunInfo(
-            optimizer=type(self._optimizer if known is None else known).__name__,
-            hyperparameters=plain_hyperparameters(self._optimizer)
-            if known is None
-            else hyperparameters(known),
-            optimizer_text=type(self._optimizer).__name__ if known is None else describe(known),
-            time_per_step=max(taken.first, 0.0) if known is None else known.time_per_step,
-            stateful=known is None or known.stateful,
+        return described(
+            self._optimizer,
+            self._known,
+            self._taken,
+            full_batch=self._full_batch,
+            ended=self._ended,
             warm_start=self._warm_start,
-            grid=grid,
             layout=self._layout,
             remarks=() if self._processes == 1 else (_PART_OF_LOSS.format(self._processes),),
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
-            status="unfinished" if self._ended else "success",
-            message=self._ended,
         )

@@ -142,12 +142,12 @@ class StoredRun:
         """Let all that was recorded outlast the process."""
         self._hand_on(steps, commit=True)
 
-    def end(self, place: Place | ArgumentError, steps: int, *, ended: str) -> None:
+    def end(self, place: Place | ArgumentError, steps: int, *, torn: bool) -> None:
         """Nothing more will come.
 
         Args:
             place: from which the run can be gone on with, or why it cannot.
-            ended: why the recording ended before its time; empty if it did not.
+            torn: was a step seen in part?
         """
         arrays: Mapping[str, np.ndarray] = {}
         self._facts |= {"finished": True, "resume": None, "no_resume": str(place)}
@@ -155,7 +155,7 @@ class StoredRun:
             self._facts["resume"], arrays = place.facts, place.arrays
         try:
             if not self.stopped:
-                self._hand_on(steps, arrays, commit=True, ending=True, before=steps if ended else None)
+                self._hand_on(steps, arrays, commit=True, ending=True, before=steps if torn else None)
         finally:
             self._background.close()
 

@@ -111,6 +111,7 @@ _SCHEMA = {
     "start": ("parameters at the start", "1"),
     "start_share": ("share of the summed one-step defects in the first tenth of the run", "1"),
     "step": ("optimiser step", "step"),
+    "summed_steps": ("steps since the last record of which the laws' sums are", "step"),
     "symmetry": ("symmetry", ""),
     "symmetry_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
     "theta": ("parameters", "1"),

@@ -121,7 +121,7 @@ def solve(
         recorded = tuple(name for name in recorded if name != "theta")
     elif checked and "theta" not in recorded:
         raise ArgumentError(
-            "check compares two solutions state by state: record 'theta' or observe a Sketch too, or set check=False"
+            "check compares two solutions state by state: record 'theta' too, or set check=False, or observe a Sketch"
         )
     observers = [*(kind() for key, kind in _RECORDABLE.items() if key in recorded), *others]
     asked = options(

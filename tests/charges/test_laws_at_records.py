@@ -277,6 +277,18 @@ def test_laws_that_were_not_summed_are_refused(relu):
         nm_ode.train(relu, nm_ode.SGD(lr=0.1), 9, observe=[Charges(symmetries, 4, ["exakt"])])
 
 
+def test_records_that_are_missing_are_seen(relu):
+    run = nm_ode.train(relu, nm_ode.SGD(lr=0.1), 20, observe=[Charges(symmetries_of(relu), 4)])
+    predict_charges(run.isel(charge_step=slice(3)), "exact")  # the first are whole
+    for part in (slice(1, None), slice(None, None, 2), [0, 1, 3]):
+        with pytest.raises(LawError, match="missing"):
+            predict_charges(run.isel(charge_step=part), "exact")
+    # Sums that begin anew in the middle, as where a loop was taken up again without what was remembered.
+    broken = run.assign(summed_steps=run["summed_steps"].where(run["charge_step"] != 8, 3))
+    with pytest.raises(LawError, match="sums"):
+        predict_charges(broken, "exact")
+
+
 def test_the_residual_can_be_left_out(batch_norm):
     symmetries, sgd = symmetries_of(batch_norm), nm_ode.SGD(lr=0.05, momentum=0.9)
     with_it, without = (

@@ -86,6 +86,41 @@ def test_from_a_checkpoint_of_the_loop(
         assert nm_ode.run_info(run).grid.steps == steps
 
 
+@pytest.mark.parametrize("what", ["charges", "sketch", "hessian", "noise"])
+def test_whatever_is_observed(tmp_path: Path, what: str) -> None:
+    """Observers that sum over the steps between two records, or start from what they found before."""
+
+    def made() -> Loop:
+        loop = Loop()
+        probe = {
+            "loss_fn": torch.nn.functional.cross_entropy,
+            "batch": (loop.x, loop.y),
+            "every": nm_ode.Every(6),
+        }
+        symmetries = loop.observers[0].symmetries
+        loop.observers = {
+            "charges": [nm_ode.Charges(symmetries, every=6)],
+            "sketch": [nm_ode.Sketch(m=32)],
+            "hessian": [nm_ode.Hessian(**probe, top=2, density=2)],
+            "noise": [nm_ode.Noise(**probe, parts=4)],
+        }[what]
+        return loop
+
+    loop = made()
+    with loop.recorder(tmp_path / "run.zarr") as recorder:
+        while loop.done < 15:
+            loop.step(recorder)
+        checkpoint = saved(loop.checkpoint(recorder))
+        while loop.done < 19:
+            loop.step(recorder)
+    again, found = made(), loaded(checkpoint)
+    again.load(found)
+    run = ran(again, 27, tmp_path / "run.zarr", resume=found["recorder"])
+    assert_same(ran(made(), 27, None), run)
+    if what == "charges":
+        assert float(np.abs(nm_ode.predict_charges(run, "exact")["charge"] - run["charge"]).max()) < 1e-12
+
+
 def test_from_where_it_was_closed(tmp_path: Path) -> None:
     loop = Remembering()
     ran(loop, 20, tmp_path / "run.zarr")
