@@ -27,7 +27,6 @@ from torch.nn import functional as F
 
 from nm_ode.loss.eigenpairs import largest_eigenpairs
 from nm_ode.loss.objective import Supervised
-from nm_ode.loss.operators import SymmetricOperator
 from nm_ode.loss.probed import probed
 from nm_ode.models.resnet import resnet18
 from nm_ode.parameters import Layout, Parts
@@ -54,7 +53,7 @@ def by_nm_ode(model: nn.Module, batch: Any, start: Any) -> Found:
 
 def by_scipy(model: nn.Module, batch: Any, start: Any) -> Found:
     with open_probe(model, batch) as matrix:
-        return by_eigsh(matrix.matvec, matrix, start)
+        return by_eigsh(matrix.matvec, matrix.size, start)
 
 
 def by_curvlinops(model: nn.Module, batch: Any, start: Any) -> Found:
@@ -63,8 +62,7 @@ def by_curvlinops(model: nn.Module, batch: Any, start: Any) -> Found:
     parameters = [p for p in model.parameters() if p.requires_grad]
     criterion = nn.CrossEntropyLoss()
     matrix = HessianLinearOperator(model, criterion, parameters, [batch], check_deterministic=False)
-    with open_probe(model, batch) as like:
-        return by_eigsh(lambda v: matrix @ v, like, start)
+    return by_eigsh(lambda v: matrix @ v, Layout.of(model).size, start)
 
 
 def by_pyhessian(model: nn.Module, batch: Any, _: Any) -> Found:
@@ -87,16 +85,16 @@ def by_pyhessian(model: nn.Module, batch: Any, _: Any) -> Found:
     return np.sort(values)[::-1], products, None
 
 
-def by_eigsh(product: Callable[[Tensor], Tensor], like: SymmetricOperator, start: Any) -> Found:
+def by_eigsh(product: Callable[[Tensor], Tensor], size: int, start: Any) -> Found:
     products = 0
 
     def counted(v: np.ndarray) -> np.ndarray:
         nonlocal products
         products += 1
-        return product(torch.from_numpy(v.reshape(-1)).to(like.like)).detach().numpy()
+        return product(torch.from_numpy(v.reshape(-1)).float()).detach().numpy()
 
-    operator = LinearOperator((like.size, like.size), matvec=counted, dtype=np.float32)
-    v0 = np.random.default_rng(0).standard_normal(like.size) if start is None else start
+    operator = LinearOperator((size, size), matvec=counted, dtype=np.float32)
+    v0 = np.random.default_rng(0).standard_normal(size) if start is None else start
     values, vectors = eigsh(operator, k=COUNT, which="LA", v0=v0.astype(np.float32), tol=TOL)
     return np.sort(values)[::-1], products, vectors.sum(axis=1)
 

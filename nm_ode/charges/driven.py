@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nm_ode.charges.errors import LawError
+from nm_ode.charges.orthogonal import require_orthogonal
 from nm_ode.charges.settings import SETTINGS, Settings
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS
@@ -125,6 +126,8 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "
             "them: take law 'exact' with_residual=True, which has the recorded ⟨g, ξ⟩"
         )
+    if not with_residual:
+        require_orthogonal(run, info)
     if not info.grid.steps or not run["charge"].shape[0]:
         raise LawError(
             "the run has no step: its loss was not finite from the start, and there is nothing to predict"

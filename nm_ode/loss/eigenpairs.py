@@ -81,21 +81,23 @@ def largest_eigenpairs(
         first += _unit(also)
     search = _Search(operator, count, tol, drawn)
     search.run(first, most, lambda _: False)
-    found, spent, asymmetry = search.top(count), search.products, search.asymmetry
+    found, spent, asymmetry, scale = search.top(count), search.products, search.asymmetry, search.scale
     beyond: Tensor | None = None
     while count < operator.size and spent < most:
         first = sum(known[count:], start=drawn()) + (0.0 if also is None else _unit(also))
         known, least = [], float(found.values[-1])
-        search = _Search(operator, 1, tol, drawn, found.vectors, float(found.values.abs().max()))
+        search = _Search(operator, 1, tol, drawn, found.vectors, scale)
         search.run(first, most - spent, partial(_is_below, search, least))
         spent, asymmetry = spent + search.products, max(asymmetry, search.asymmetry)
+        if not search.products:
+            break
         one = search.top(1)
         if not float(one.values[0]) > least:
             beyond = one.vectors
             break
         found, beyond = found.with_one(one)
     following = found.vectors if beyond is None else torch.cat([found.vectors, beyond])
-    small = bool((found.residuals <= tol * float(found.values.abs().max())).all())
+    small = bool((found.residuals <= tol * scale).all())
     return Eigenpairs(found.values, found.vectors, found.residuals, spent, small, asymmetry, following)
 
 
@@ -124,7 +126,7 @@ class _Search:
     """Of what is orthogonal to `locked`: A V = V S + β q eᵀ, with S dense after a restart.
 
     Args:
-        scale: of the eigenvalues, as far as it is known.
+        scale: the largest eigenvalue in size, as far as it is known.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class _Search:
         scale: float = 0.0,
     ) -> None:
         self._operator, self._wanted, self._tol, self._drawn = operator, wanted, tol, drawn
-        self._locked, self._scale = locked, scale
+        self._locked, self.scale = locked, scale
         self._n = operator.size - (0 if locked is None else len(locked))
         self._room = min(self._n, max(2 * wanted, wanted + _BASIS))
         self._basis = operator.like.new_empty(self._room, operator.size)
@@ -185,7 +187,9 @@ class _Search:
 
     def _add(self, vector: Tensor, coupling: Tensor) -> Tensor | None:
         """A basis with one vector more, and what A makes of it beyond the basis; None if nothing is left of space."""
-        new, size = self._beyond(vector), self._size
+        size, rounding = self._size, 100 * torch.finfo(vector.dtype).eps
+        # What follows from the basis is as large as the matrix; a start has any size.
+        new = self._beyond(vector, rounding * self.scale if bool(coupling.any()) else 0.0)
         if new is None:  # an invariant subspace: go on in another, if there is one
             new, coupling = self._beyond(self._drawn()), torch.zeros_like(coupling)
             if size == self._n or new is None:
@@ -199,16 +203,16 @@ class _Search:
         self._projected[: self._size, size] = self._projected[size, : self._size] = column
         values, turn = torch.linalg.eigh(self._projected[: self._size, : self._size])
         self._values, self._turn = values.flip(0), turn.flip(1)
-        self._scale = max(self._scale, float(values.abs().max()))
+        self.scale = max(self.scale, float(values.abs().max()))
         residual = self._orthogonal(self._orthogonal(image))
         self._beta = float(torch.linalg.vector_norm(residual))
         return residual
 
-    def _beyond(self, vector: Tensor) -> Tensor | None:
+    def _beyond(self, vector: Tensor, rounding: float = 0.0) -> Tensor | None:
         """Of norm 1, orthogonal to basis and locked; None if all of it lies in them, to rounding."""
         norm = float(torch.linalg.vector_norm(vector))
         least = 100 * torch.finfo(vector.dtype).eps
-        if not norm > least * self._scale:
+        if not norm > rounding:
             return None
         new = vector / norm
         for _ in range(2):  # once is not enough
@@ -229,7 +233,7 @@ class _Search:
         if self._size < min(self._wanted, self._n):
             return False
         residuals = self._beta * self._turn[-1, : self._wanted].abs()
-        return bool((residuals <= self._tol * self._scale).all())
+        return bool((residuals <= self._tol * self.scale).all())
 
     def _restart(self) -> Tensor:
         """Keep the largest Ritz vectors alone, those wanted and half of the rest: how they go with what follows."""

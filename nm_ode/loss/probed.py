@@ -226,7 +226,7 @@ class _Hessian(Products):
         if not pairs:  # the loss is linear in theta
             return torch.zeros_like(self.gradient)
         gradients, along = zip(*pairs, strict=True)
-        with own_modes(), no_hessian.explained(self._model, self._evaluate):
+        with no_hessian.explained(self._model, self._evaluate):
             return self._flat(self._back(gradients, self._leaves, along))
 
 
@@ -260,7 +260,7 @@ class _GaussNewton(Products):
         moved = None
         if pairs:
             rows, along = zip(*pairs, strict=True)
-            with own_modes(), no_hessian.explained(self._model, self._evaluate):
+            with no_hessian.explained(self._model, self._evaluate):
                 (moved,) = self._back(rows, [self._zero], along)
         return torch.zeros_like(self._zero).reshape(-1) if moved is None else moved.detach().reshape(-1)
 
@@ -268,7 +268,7 @@ class _GaussNewton(Products):
         """JᵀHJ v, exact."""
         moved = self.moved(v).reshape(self._zero.shape)
         curved = None
-        with own_modes(), no_hessian.explained(self._model, self._evaluate):
+        with no_hessian.explained(self._model, self._evaluate):
             if self._of_outputs.requires_grad:  # else the loss is linear in the outputs
                 (curved,) = self._back(self._of_outputs, [self._outputs_leaf], moved)
             if curved is None:

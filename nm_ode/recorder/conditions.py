@@ -41,8 +41,13 @@ class Conditions:
         self._counts: list[int] = []
         self._unfollowed: dict[str, nn.Parameter] = {}
         self._group_of: list[int | None] = []
-        self._handle = optimizer.register_load_state_dict_post_hook(self._loaded)
+        self._present: set[str] = set()
+        self._handle: Any = None
         self._steps = 0
+
+    def watch(self) -> None:
+        """See whether the optimiser's state is loaded."""
+        self._handle = self._optimizer.register_load_state_dict_post_hook(self._loaded)
 
     def remove(self) -> None:
         """The optimiser is as it was."""
@@ -69,7 +74,8 @@ class Conditions:
             The learning rate of the first group with a followed parameter.
 
         Raises:
-            ArgumentError: the optimiser moves a parameter of the model that is not followed.
+            ArgumentError: the optimiser moves a parameter of the model that is not followed, or one that the model no
+                longer has.
         """
         self._look_at_groups()
         for name, parameter in self._unfollowed.items():
@@ -99,6 +105,8 @@ class Conditions:
         for (name, parameter), group, gradient in each:
             if group is None or (gradient is None and (self._decays or not parameter.requires_grad)):
                 self._note(f"the parameter {said(name)} took no part in step {step}")
+            if gradient is None and name not in self._present:
+                self._require_present(name, parameter)
         return rates[0]
 
     def after_step(self) -> None:
@@ -114,6 +122,15 @@ class Conditions:
             and option in ("momentum", "weight_decay")
             and len(values) == 1
         )
+
+    def _require_present(self, name: str, parameter: nn.Parameter) -> None:
+        """A parameter without a gradient may be one that the model no longer has."""
+        if dict(self._model.named_parameters()).get(name) is not parameter:
+            raise ArgumentError(
+                f"the model has put another in the place of its parameter {said(name)} since the optimiser was made: "
+                "make the optimiser, and the Recorder, once the model is as it will be"
+            )
+        self._present.add(name)
 
     def _note(self, why: str) -> None:
         self.beyond_laws = self.beyond_laws or why

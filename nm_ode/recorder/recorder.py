@@ -134,7 +134,7 @@ class Recorder:
         self._warm_start = False
         self._skipped = 0
         self._ended = ""
-        self._closed = False
+        self._torn = self._closed = False
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
@@ -160,6 +160,7 @@ class Recorder:
             always.append(ParameterRates(self._layout, self._conditions.rates))
         self._recording = Recording([*always, *self._observers], context)
         if self._process == 0:
+            self._conditions.watch()
             self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
             self._pending.watch(self._parameters)
         return self
@@ -175,7 +176,7 @@ class Recorder:
         self._conditions.remove()
         self._pending.stop()
         if kind is not None:
-            self._end(f"the loop ended in {kind.__name__}")
+            self._end(f"the loop ended in {kind.__name__}", torn=within_step)
         if self._conditions.written:
             self._end("the parameters were written to after the last step: they are not kept as the end")
         elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
@@ -221,7 +222,7 @@ class Recorder:
                 f"process {self._process} records nothing: the first one does" if self._process else "no loop"
             )
             raise ArgumentError(f"there is no run: {why}")
-        made = self._recording.dataset(before=self.steps if self._ended else None)
+        made = self._recording.dataset(before=self.steps if self._torn else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in self._states.items()}
         return annotate(write_run_info(made.assign(whole), self._info()))
 
@@ -254,7 +255,7 @@ class Recorder:
             )
             self._recording.observe(self._view)
         except BaseException as error:
-            self._end(f"recording ended in {type(error).__name__} at step {self.steps}")
+            self._end(f"recording ended in {type(error).__name__} at step {self.steps}", torn=True)
             raise
 
     def after_step(self, update: Parts) -> None:
@@ -270,7 +271,7 @@ class Recorder:
             self._view.take_update(update)
             self._recording.observe_update(self._view)
         except BaseException as error:
-            self._end(f"recording ended in {type(error).__name__} at step {self.steps}")
+            self._end(f"recording ended in {type(error).__name__} at step {self.steps}", torn=True)
             raise
         self._conditions.after_step()
         self._pending.step_ended()
@@ -286,7 +287,7 @@ class Recorder:
 
     def step_broken_off(self) -> None:
         """See `StepListener`."""
-        self._end(f"step {self.steps} ended in an exception")
+        self._end(f"step {self.steps} ended in an exception", torn=True)
 
     def _begin(self, gradient: Parts) -> None:
         self._warm_start = has_state(self._optimizer, self._parameters)
@@ -307,8 +308,9 @@ class Recorder:
             if whole is not None:
                 self._states[name] = whole
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, *, torn: bool = False) -> None:
         self._ended = self._ended or why
+        self._torn = self._torn or torn  # a step was seen in part
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None

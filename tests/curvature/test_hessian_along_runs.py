@@ -204,9 +204,6 @@ def test_a_recorder_with_a_problem_measures_all_of_it(problem) -> None:
 
 
 def test_a_run_goes_on_from_a_checkpoint_with_the_same_numbers(problem, tmp_path) -> None:
-    class Stop(Exception):  # noqa: N818
-        pass
-
     def stops(done: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
@@ -215,10 +212,12 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_same_numbers(problem, tmp_path
         return nm_ode.train(problem, nm_ode.SGD(lr=0.1), 8, observe=[Hessian(every=2)], **options)
 
     whole = run()
-    kept = nm_ode.Checkpoint(tmp_path / "kept")
+    kept = nm_ode.Checkpoint(tmp_path / "kept", 0)
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=kept, on_step=stops)
-    gone_on = run(checkpoint=kept)
+    after: list[int] = []
+    gone_on = run(checkpoint=kept, on_step=after.append)
+    assert after == [5, 6, 7, 8]
     for name in whole.data_vars:
         np.testing.assert_array_equal(whole[name], gone_on[name], err_msg=str(name))
 

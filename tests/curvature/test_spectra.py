@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,10 +70,14 @@ def test_the_largest_eigenvalues_of_any_matrix_multiple_ones_too(values, count: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_large_matrix_with_outliers(dtype) -> None:
+@pytest.mark.parametrize("size", [1.0, 1e7, 1e-9])
+def test_a_large_matrix_with_outliers(dtype, size) -> None:
     largest = [10.0, 9.0, 8.5, 5.0, 3.0]
-    operator, vectors = with_eigenvalues(bulk(600, largest), dtype=dtype)
+    plain, vectors = with_eigenvalues(bulk(600, largest), dtype=dtype)
+    operator = Dense(size * plain.matrix)
     found = largest_eigenpairs(operator, 5)
+    found = replace(found, values=found.values / size, residuals=found.residuals / size)
+    assert found.products >= 15
     assert found.converged
     assert found.vectors.dtype == dtype
     torch.testing.assert_close(found.values, torch.tensor(largest).double(), rtol=1e-5, atol=0)
@@ -159,6 +164,13 @@ def test_where_the_krylov_space_ends_the_rule_is_exact() -> None:
         torch.testing.assert_close(nodes, torch.tensor([0.0, 1.0, 4.0, 4.0, 4.0]).double(), atol=1e-9, rtol=0)
         expected = torch.stack([shares[3:].sum(), shares[2], shares[:2].sum(), *torch.zeros(2)])
         torch.testing.assert_close(weights, expected.double(), atol=1e-9, rtol=0)
+
+
+def test_no_eigenvalue_appears_twice() -> None:
+    """Lanczos without orthogonalisation has found the outlier again after 30 steps."""
+    operator, _ = with_eigenvalues(bulk(200, [1e4]))
+    found = quadratures(operator, vectors=2, steps=60)
+    assert ((found.nodes > 100).sum(dim=1) == 1).all()
 
 
 def test_the_density_is_the_dense_one_within_its_standard_error() -> None:

@@ -166,6 +166,49 @@ def test_no_law_of_sgd_is_given_of_a_class_of_that_name() -> None:
         nm_ode.predict_charges(run, "exact")
 
 
+def by_value(model: nn.Module) -> None:
+    torch.nn.utils.clip_grad_value_(model.parameters(), 0.02)
+
+
+def by_norm(model: nn.Module) -> None:
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+
+def noise(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad += 0.01 * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize(("change", "lawful"), [(by_value, False), (noise, False), (by_norm, True)])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_changed_gradient_has_a_law_where_it_is_orthogonal_to_the_symmetries(
+    change: Any, lawful: bool, autocast: bool
+) -> None:
+    model = network(torch.float32)
+    optimizer = sgd(model, momentum=0.9)
+    symmetries = nm_ode.find_symmetries(model, batches(1, torch.float32)[0][0], loss="cross_entropy")
+    torch.manual_seed(0)
+    with Recorder(model, optimizer, observe=[Charges(symmetries)]) as recorder:
+        for x, y in batches(20, torch.float32):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            change(model)
+            optimizer.step()
+    run = recorder.run
+    motion = float(abs(run.charge - run.charge[0]).max())
+    with_residual = nm_ode.predict_charges(run, "exact", with_residual=True)
+    assert float(abs(with_residual.charge - run.charge).max()) < 1e-4 * motion
+    if lawful:
+        assert float(abs(nm_ode.predict_charges(run, "exact").charge - run.charge).max()) < 0.1 * motion
+    else:
+        for law in ("exact", "second_order"):
+            with pytest.raises(LawError, match="with_residual"):
+                nm_ode.predict_charges(run, law)
+
+
 def test_a_parameter_that_turns_up_later_is_an_error() -> None:
     model = network()
     model[0].requires_grad_(False)
@@ -190,6 +233,64 @@ def test_one_that_is_added_later_is_an_error_too() -> None:
         optimizer.add_param_group({"params": model[0].parameters()})
         with pytest.raises(ArgumentError, match=r"'0\.weight'.*follow_frozen"):
             optimizer.step()
+
+
+def test_a_parameter_that_was_replaced_is_an_error() -> None:
+    model = network()
+    optimizer = sgd(model)
+    model[2].bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    x, y = batches(1)[0]
+    with Recorder(model, optimizer):
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()  # the new one is none of the optimiser's, and not followed
+    model, again = network(), batches(2)
+    optimizer = sgd(model)
+    with Recorder(model, optimizer):
+        F.cross_entropy(model(again[0][0]), again[0][1]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model[2].bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        F.cross_entropy(model(again[1][0]), again[1][1]).backward()
+        with pytest.raises(ArgumentError, match=r"'2\.bias'"):
+            optimizer.step()
+
+
+def test_ctrl_c_keeps_the_end() -> None:
+    model = network()
+    optimizer = sgd(model, momentum=0.9)
+    recorder = Recorder(model, optimizer, save_every=2)
+
+    def loop() -> None:
+        with recorder:
+            for i, (x, y) in enumerate(batches(5)):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                if i == 2:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    run = recorder.run
+    assert run.sizes["step"] == 3
+    assert run.saved_step.values.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(
+        run.theta[-1], torch.cat([p.detach().flatten() for p in model.parameters()])
+    )
+    np.testing.assert_array_equal(run.final_state[:51], run.theta[-1])
+
+
+def test_what_is_written_after_the_last_step_is_not_its_end() -> None:
+    model = network()
+    optimizer = sgd(model)
+    with Recorder(model, optimizer, save_every=2) as recorder:
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        model.load_state_dict(network().state_dict())  # the best of the run, say
+    assert recorder.run.saved_step.values.tolist() == [0, 2]
+    assert "written to" in nm_ode.run_info(recorder.run).message
 
 
 def test_an_optimiser_that_moves_before_its_closure_is_refused() -> None:
