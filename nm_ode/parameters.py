@@ -94,6 +94,40 @@ def _readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype).contiguous()
 
 
+class Difference(Parts):
+    """after − before, made where it is first read: who reads it some rows at a time needs no memory for it.
+
+    Args:
+        after: of the minuend; it must be unchanged as long as the difference is read.
+        before: of the subtrahend, the same.
+        room: tensors of their shapes, into which the difference is written when it is read as a whole; they are made
+            if there are none yet.
+
+    Attributes:
+        after, before: as they were given.
+    """
+
+    def __init__(self, slots: Sequence[Slot], after: Parts, before: Parts, room: list[Tensor]) -> None:
+        self._slots, self._like, self._room = slots, after._like, room
+        self.after, self.before = after, before
+        self._made: dict[str, Tensor] | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Has it been read as a whole?"""
+        return self._made is not None
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
+        if self._made is None:
+            if not self._room:
+                self._room.extend(torch.empty_like(one) for one in self.after.tensors)
+            for one, after, before in zip(self._room, self.after.tensors, self.before.tensors, strict=True):
+                torch.sub(after, before, out=one)
+            self._made = dict(zip(self.after, self._room, strict=True))
+        return self._made
+
+
 Vector: TypeAlias = Tensor | Parts
 """A vector of theta's size: flat, shape (P,), or in the parameters' own tensors."""
 

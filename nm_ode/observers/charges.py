@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
+from nm_ode.passes import Passes
 from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
 CHARGES = "charge_index"
 """The dimension along which charges lie: not "charge", for xarray takes a variable of its own dimension's name for a
 coordinate."""
+
+_DRIVER, _CROSS = ("update", "update"), ("update", "velocity")
 
 _STATE = ("charge", "generator_norm", "constraint_residual")
 
@@ -68,9 +70,12 @@ class Charges(Observer):
             return [_ChargeOfState(meter, "charge", STEP)]
         saved = _ChargeOfState(meter, "saved_charge", SAVED_STEP)
         if self.every > 1:
-            return [_ChargesOfSomeSteps(meter, range(0, context.steps, self.every)), saved]
+            return [
+                _ChargesOfSomeSteps(meter, context.passes, range(0, context.steps, self.every)),
+                saved,
+            ]
         nesterov = bool(getattr(context.optimizer, "nesterov", False))
-        return [_ChargesOfSteps(meter, nesterov), saved]
+        return [_ChargesOfSteps(meter, context.passes, range(context.steps), nesterov), saved]
 
 
 class _ChargeOfState(Observer):
@@ -83,15 +88,16 @@ class _ChargeOfState(Observer):
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        return {self._name: self._meter.charge(view.theta_parts).double()}
+        return {self._name: self._meter.charge(view.theta_parts)}
 
 
 class _ChargesOfSomeSteps(Observer):
     dim: str = "charge_step"
     variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
 
-    def __init__(self, meter: ChargeMeter, steps: range) -> None:
-        self._meter, self._steps = meter, steps
+    def __init__(self, meter: ChargeMeter, passes: Passes, steps: range) -> None:
+        self._meter, self._passes, self._steps = meter, passes, steps
+        passes.ask(meter.wanted_state, steps)
 
     def steps(self, context: Context) -> Collection[int]:
         return self._steps
@@ -100,28 +106,27 @@ class _ChargesOfSomeSteps(Observer):
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        measured = self._meter.state(view.theta_parts, view.gradient_parts)
-        return {name: values.double() for name, values in zip(_STATE, measured, strict=True)}
+        measured = self._meter.state(view.theta_parts, view.gradient_parts, self._passes.of(view))
+        return dict(zip(_STATE, measured, strict=True))
 
 
 class _ChargesOfSteps(_ChargesOfSomeSteps):
     dim: str = STEP
 
-    def __init__(self, meter: ChargeMeter, nesterov: bool) -> None:
-        self._meter, self._nesterov = meter, nesterov
-        drivers = ["charge_driver", *(["charge_cross_driver"] if nesterov else [])]
+    def __init__(self, meter: ChargeMeter, passes: Passes, steps: range, nesterov: bool) -> None:
+        super().__init__(meter, passes, steps)
+        self._nesterov = nesterov
+        drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
         self.update_variables = {name: variable(name, CHARGES) for name in drivers}
-
-    def steps(self, context: Context) -> Collection[int]:
-        return range(context.steps)
+        for pair in drivers.values():
+            passes.ask(meter.wanted_bracket(pair), steps, after=True)
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
-        found: dict[str, Tensor] = {
-            "charge_driver": (self._meter.bracket(view.update_parts, view.update_parts) / view.lr**2).double()
-        }
+        sums, update = self._passes.of(view, after=True), view.update_parts
+        found = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / view.lr**2}
         if self._nesterov:
-            cross = self._meter.bracket(view.update_parts, view.memory_parts("velocity")) / -view.lr
-            found["charge_cross_driver"] = cross.double()
+            cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
+            found["charge_cross_driver"] = cross / -view.lr
         return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.modes import own_modes
-from nm_ode.parameters import Layout, Parts
+from nm_ode.parameters import Difference, Layout, Parts
 
 
 class StepListener(Protocol):
@@ -56,6 +56,7 @@ class StepHooks:
             listener,
         )
         self._before: list[Tensor] = []
+        self._room: list[Tensor] = []
         self._told = False
         self._handles = [
             optimizer.register_step_pre_hook(self._enter),
@@ -66,7 +67,7 @@ class StepHooks:
         """The optimiser is as it was."""
         for handle in self._handles:
             handle.remove()
-        self._before = []
+        self._before, self._room = [], []
 
     def theta(self) -> Parts:
         """The parameters where they lie."""
@@ -134,6 +135,5 @@ class StepHooks:
                 self._listener.step_skipped()
                 return
             values = [parameter.detach() for parameter in self._parameters]
-            torch._foreach_sub_(self._before, values)
-            torch._foreach_neg_(self._before)
-            self._listener.after_step(self.parts(self._before))
+            after, before = self.parts(values), self.parts(self._before)
+            self._listener.after_step(Difference(self._layout.slots, after, before, self._room))

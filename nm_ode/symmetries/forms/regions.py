@@ -34,7 +34,8 @@ class Reduction:
     def send(self, sums: Tensor, result: Tensor, power: int = 1) -> None:
         """Add the channels' sums, times weight to a power, to their charges."""
         for target in self.targets:
-            result.index_add_(0, target.charges, sums[target.channels], alpha=target.weight**power)
+            mine = sums[target.channels].to(result.dtype)
+            result.index_add_(0, target.charges, mine, alpha=target.weight**power)
 
 
 @dataclass(frozen=True, eq=False)
