@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, View
+    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, Statistics, View
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -81,6 +81,7 @@ _HOMES = {
     "SecondOrderFlow": "nm_ode.flows",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
+    "Statistics": "nm_ode.observers",
     "StochasticModifiedFlow": "nm_ode.flows",
     "StoreError": "nm_ode.results",
     "Symmetries": "nm_ode.symmetries",
@@ -149,6 +150,7 @@ __all__ = [
     "SecondOrderFlow",
     "SlowManifoldFlow",
     "SolveError",
+    "Statistics",
     "StochasticModifiedFlow",
     "StoreError",
     "Symmetries",

@@ -87,7 +87,7 @@ class Parts(Mapping[str, Tensor]):
         return torch.cat([tensor.reshape(-1) for tensor in self._tensors.values()])
 
     def _zeros(self, slot: Slot) -> Tensor:
-        return self._like.new_zeros(1).expand(slot.shape).contiguous()
+        return self._like.new_zeros(slot.shape)
 
 
 def _readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -187,9 +187,7 @@ class Layout:
     def layer_norms(self, vectors: Vector) -> Tensor:
         """2-norm of each layer's part; shape (..., P) to (..., layers), on the device of `vectors`."""
         if isinstance(vectors, Parts):
-            squares = torch.stack(torch._foreach_norm(vectors.tensors)) ** 2
-            of_layers = squares.new_zeros(len(self.layers))
-            return of_layers.index_add_(0, self._layer_of_slot(squares.device), squares).sqrt()
+            return self.sum_layers(torch.stack(torch._foreach_norm(vectors.tensors)) ** 2).sqrt()
         norms = []
         for first, *others in self._layer_runs:
             part = vectors[..., first]
@@ -197,6 +195,11 @@ class Layout:
                 part = torch.cat([part, *(vectors[..., other] for other in others)], dim=-1)
             norms.append(torch.linalg.vector_norm(part, dim=-1))
         return torch.stack(norms, dim=-1)
+
+    def sum_layers(self, of_slots: Tensor) -> Tensor:
+        """One number for each parameter, shape (slots,), to their sum in each layer, shape (layers,)."""
+        of_layers = of_slots.new_zeros(len(self.layers))
+        return of_layers.index_add_(0, self._layer_of_slot(of_slots.device), of_slots)
 
     def _layer_of_slot(self, device: torch.device) -> Tensor:
         """The number of each slot's layer, shape (slots,); int64."""

@@ -6,10 +6,10 @@ the processor's cache for all products; on a device nothing is waited for.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -120,10 +120,11 @@ class Pass:
     Args:
         layout: of the vectors.
         wanted: of all readers.
+        chunk: how many entries are read at a time; by default so many as suit the device.
     """
 
-    def __init__(self, layout: Layout, wanted: Wanted) -> None:
-        self._slots = len(layout.slots)
+    def __init__(self, layout: Layout, wanted: Wanted, chunk: int | None = None) -> None:
+        self._chunk = chunk
         self._totals = sorted(wanted.totals)
         self._regions = _regions(layout, wanted)
         self._scratch: dict[str, Tensor] = {}
@@ -155,7 +156,8 @@ class Pass:
             if isinstance(vector := vectors[name], Difference) and _is_lazy(vector)
         }
         like = next(iter(matrices.values())) if matrices else next(iter(lazy.values()))[0]
-        at_a_time = max(1, min(n, (_CHUNK if like.device.type == "cpu" else _CHUNK_OF_DEVICE) // max(1, m)))
+        chunk = self._chunk or (_CHUNK if like.device.type == "cpu" else _CHUNK_OF_DEVICE)
+        at_a_time = max(1, min(n, chunk // max(1, m)))
         pieces = {name: matrix.split(at_a_time) for name, matrix in matrices.items()}
         of_lazy = {
             name: (after.split(at_a_time), before.split(at_a_time)) for name, (after, before) in lazy.items()
@@ -271,7 +273,12 @@ class Passes:
         self._layout = layout
         self._asked: list[tuple[bool, Wanted, Collection[int]]] = []
         self._passes: dict[tuple[int, ...], Pass] = {}
+        self._known: dict[str, Callable[[Any], Vector]] = {}
         self._last: tuple[object, bool, Found] | None = None
+
+    def know(self, name: str, vector: Callable[[Any], Vector]) -> None:
+        """A vector of a reader's own under a name: a function of the view of a step."""
+        self._known[name] = vector
 
     def ask(self, wanted: Wanted, steps: Collection[int], *, after: bool = False) -> None:
         """Make these sums at these steps, before the step or after it."""
@@ -295,7 +302,13 @@ class Passes:
         names: dict[str, None] = {}
         for pair in [*wanted.totals, *(one.pair for one in wanted.sums), *wanted.copies]:
             names |= dict.fromkeys(pair)
-        return self._passes[active]({name: view.vector(name) for name in sorted(names)})
+        return self._passes[active](
+            {name: self._known.get(name, _of_view(name))(view) for name in sorted(names)}
+        )
+
+
+def _of_view(name: str) -> Callable[[Any], Vector]:
+    return lambda view: view.vector(name)
 
 
 class Viewed(Protocol):

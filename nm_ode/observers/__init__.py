@@ -8,6 +8,7 @@ from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
+from nm_ode.observers.statistics import Statistics
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
 
@@ -16,6 +17,7 @@ OBSERVERS: Registry[type[Observer]] = Registry(
     {
         "curvature": Curvature,
         "kink_crossings": KinkCrossings,
+        "statistics": Statistics,
     },
 )
 """Name in a case file → class; its fields are its options. What every run records needs no name."""
@@ -34,6 +36,7 @@ __all__ = [
     "Norms",
     "Observer",
     "Recording",
+    "Statistics",
     "Trajectory",
     "View",
     "charge_coordinates",
