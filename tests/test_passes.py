@@ -36,9 +36,21 @@ def direct(u: Tensor, v: Tensor, view: View, axes: tuple[int, ...]) -> Tensor:
 
 
 @settings(max_examples=60, deadline=None)
-@given(views(), st.integers(1, 40), st.booleans(), st.sampled_from([torch.float32, torch.float64]), st.data())
+@given(
+    views(),
+    st.integers(1, 40),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.data(),
+)
 def test_every_sum_is_what_it_says(
-    found: tuple[tuple[int, ...], View], chunk: int, flat: bool, dtype: torch.dtype, data: st.DataObject
+    found: tuple[tuple[int, ...], View],
+    chunk: int,
+    flat: bool,
+    compiled: bool,
+    dtype: torch.dtype,
+    data: st.DataObject,
 ) -> None:
     shape, view = found
     layout = Layout.of_parameters(
@@ -63,7 +75,7 @@ def test_every_sum_is_what_it_says(
     vectors = {**parts, "copy": copy}
     given_vectors = {name: one.flat() for name, one in vectors.items()} if flat else vectors
     wanted = Wanted(frozenset(PAIRS[:2]), frozenset(sums), frozenset({("w", "copy")}))
-    made = Pass(layout, wanted, chunk)(given_vectors)
+    made = Pass(layout, wanted, compiled=compiled, chunk=chunk)(given_vectors)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
     assert made.sums.keys() == sums
     for one in sums:
