@@ -70,12 +70,15 @@ class CountedField:
         """A product with the Jacobian: the problem's own, or where it has none difference quotients."""
         if self._problem.jvp is not None:
             return self._own_jvp
-        return DifferenceProduct(self.rhs, self._problem.noise)
+        return DifferenceProduct(self.rhs, self._problem.noise, self._problem.scales)
 
     def sharpness(self, t: float, y: Array) -> float:
         """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""
         assert self._problem.sharpness is not None
-        return self._problem.sharpness(t, y, self._probe)
+        radius = self._problem.sharpness(t, y, self._probe)
+        if not np.isfinite(radius):
+            raise SolveStopped("non_finite", "the spectral radius of the Jacobian is not finite")
+        return radius
 
     def _own_jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
         assert self._problem.jvp is not None

@@ -92,7 +92,8 @@ class OdeProblem:
             without it take difference quotients of the field.
         sharpness: (t, y, rhs) → the Jacobian's spectral radius; for stabilised methods.
         noise: rounding noise of the field relative to its size, for difference quotients; of float64 by default.
-        max_steps: at most this many accepted steps.
+        scales: typical size of each entry of the state, for the same; None if all are alike.
+        max_steps: at most this many accepted steps; of engine "diffeq" this many attempts.
         max_rhs: at most this many evaluations: right-hand sides, Jacobian products and what `sharpness` takes together.
         max_seconds: at most this much wall time; the clock is read before every evaluation.
         on_step: called after a step, and all samples up to its end, with a function that gives the place; copy the
@@ -117,6 +118,7 @@ class OdeProblem:
     jvp: Jvp | None = None
     sharpness: Sharpness | None = None
     noise: float = float(np.finfo(np.float64).eps)
+    scales: Array | None = None
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from nm_ode.loss import Problem, ProblemError
     from nm_ode.loss.noise import gradient_noise
-    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, Statistics, View
+    from nm_ode.observers import Charges, Curvature, Every, KinkCrossings, Observer, Scores, Statistics, View
     from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
@@ -78,6 +78,7 @@ _HOMES = {
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
+    "Scores": "nm_ode.observers",
     "SecondOrderFlow": "nm_ode.flows",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
@@ -147,6 +148,7 @@ __all__ = [
     "ProblemError",
     "Recorder",
     "ResultError",
+    "Scores",
     "SecondOrderFlow",
     "SlowManifoldFlow",
     "SolveError",

@@ -155,11 +155,11 @@ class DiffeqEngine(Engine):
         job = {
             **_solve_job(method, properties, sharpness=problem.sharpness is not None),
             "times": times.tolist(),
-            "rtol": problem.rtol,
+            "rtol": float(problem.rtol),
             "atol": None if vector else float(problem.atol),
-            "step": problem.step,
-            "max_step": problem.max_step,
-            "max_steps": problem.max_steps or _MAX_STEPS,
+            "step": _float(problem.step),
+            "max_step": _float(problem.max_step),
+            "max_steps": int(problem.max_steps or _MAX_STEPS),
         }
         callbacks = Callbacks(
             counted.rhs,
@@ -270,7 +270,14 @@ class DiffeqEngine(Engine):
         require_method(self, method)
         require_step_fits(self, method, step)
         arrays = {"m": m, "b": b, "kappa": kappa, "force": force, "y0": y0, "times": times}
-        job = {"do": "laws", "method": method, "order": order, "rtol": rtol, "atol": atol, "step": step}
+        job = {
+            "do": "laws",
+            "method": method,
+            "order": order,
+            "rtol": float(rtol),
+            "atol": float(atol),
+            "step": _float(step),
+        }
         with _as_engine_error():
             self._session.warm(job)
             ending = self._session.laws(job, arrays)
@@ -293,6 +300,11 @@ def _solve_job(method: str, properties: Method, *, sharpness: bool) -> dict[str,
         "jvp": properties.jvp,
         "sharpness": sharpness and properties.sharpness,
     }
+
+
+def _float(value: float | None) -> float | None:
+    """Of a NumPy number or a whole one: JSON takes the one not, and for the other Julia compiles anew."""
+    return None if value is None else float(value)
 
 
 @contextmanager

@@ -145,7 +145,11 @@ def installation() -> Installation:
         return Installation(julia, which.project, (), str(error))
     absent = [name for name, uuid in needed().items() if not project.has(name, uuid)]
     missing = tuple(name for name in absent if name not in optional())
-    lacks = f"the project {which.project} lacks {', '.join(missing)}" if missing else _unlike_python(project)
+    lacks = (
+        f"the project {which.project} lacks {', '.join(missing)}"
+        if missing
+        else _unlike_python(project) or _too_old(project)
+    )
     return Installation(
         julia, which.project, missing, lacks, tuple(name for name in absent if name in optional())
     )
@@ -328,6 +332,12 @@ def _unlike_python(project: Project) -> str:
         if wanted == there
         else f"juliacall {wanted} needs PythonCall {wanted}, Julia's project has {there}"
     )
+
+
+def _too_old(project: Project) -> str:
+    """OrdinaryDiffEq 6 may take products with the Jacobian by itself, whatever it is given (docs/bridge.md rule 13)."""
+    there = project.version("OrdinaryDiffEq")
+    return f"OrdinaryDiffEq 7 is needed, Julia's project has {there}" if there.startswith("6.") else ""
 
 
 def _importable() -> bool:

@@ -167,7 +167,12 @@ class _Job:
             atexit.register(session.close)
         if session._worker.compiling is not None:
             progress.info("waiting for a compilation that was interrupted")
-            self._await_compilation(session._worker)
+            try:
+                self._await_compilation(session._worker)
+            except WorkerError as failure:  # of a job that nobody waits for any more
+                log.info("%s", failure)
+                session._worker = None
+                return self.worker
         return session._worker
 
     def warm(self, job: dict[str, Any]) -> None:

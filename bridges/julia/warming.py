@@ -54,7 +54,7 @@ class SmallJob:
             if job["step"] is not None:
                 changes["step"] = 0.25
             driver = np.ones((2, 1))
-            start, times = np.ones(job["order"]), np.array([0.0, 0.5, 1.0])
+            start, times = np.full(job["order"], 2.0), np.array([0.0, 0.5, 1.0])
             self.arrays = {"m": driver, "b": driver, "force": driver}
             self.arrays |= {"kappa": np.ones(1), "y0": start, "times": times}
         self.job = {**job, **changes}

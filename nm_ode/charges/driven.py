@@ -103,6 +103,8 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
             "the run recorded its charges at some steps alone, and a law needs what drives them at each: train with "
             "Charges(symmetries, every=1)"
         )
+    if info.beyond_laws:
+        raise LawError(f"{info.beyond_laws}: the charges are recorded, but no law predicts them")
     if info.foreign_gradient and not with_residual:
         raise LawError(
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "

@@ -177,8 +177,11 @@ class Consistency:
             at.set(point)
             derivative = at.loss_and_third_derivative(batch, parts)[1]
         verdict = compare(derivative, lambda s: below(point + s * direction), steps(rounding), rounding)
-        coarse = rounding > _ROUNDING * torch.finfo(torch.float64).eps
-        if verdict.differs and coarse and not any(map(handmade, nodes(self._loss(at, batch, point)))):
+        if (
+            verdict.differs
+            and is_coarse(rounding)
+            and not any(map(handmade, nodes(self._loss(at, batch, point))))
+        ):
             return Verdict(False, float("nan"))
         return verdict
 
@@ -202,14 +205,7 @@ class Consistency:
         return at.loss(batch)
 
     def _rounding(self, at: Evaluation, batch: Any) -> float:
-        """Of the coarsest dtype between theta and the loss."""
-        dtypes = {at.theta.dtype}
-        for node in nodes(self._loss(at, batch)):
-            results = getattr(node, "_input_metadata", ())
-            # Of several results those that are not used have no shape, and a dtype that says nothing.
-            dtypes |= {part.dtype for part in results if len(results) == 1 or part.shape}
-        dtypes = {dtype for dtype in dtypes if dtype.is_floating_point}
-        return _ROUNDING * max(torch.finfo(dtype).eps for dtype in dtypes)
+        return rounding_of(self._loss(at, batch), at.theta.dtype)
 
     def _in_float64(self, batch: Any) -> tuple[Evaluation, Any]:
         model = copy.deepcopy(self._model).double()
@@ -224,3 +220,18 @@ class Consistency:
         at = Evaluation(model, objective)
         at.theta = self._at.theta.double()
         return at, rebuild(finer)
+
+
+def rounding_of(loss: Tensor, dtype: torch.dtype) -> float:
+    """Relative, of the coarsest dtype between theta, whose own is given, and the loss."""
+    dtypes = {dtype}
+    for node in nodes(loss):
+        results = getattr(node, "_input_metadata", ())
+        # Of several results those that are not used have no shape, and a dtype that says nothing.
+        dtypes |= {part.dtype for part in results if len(results) == 1 or part.shape}
+    return _ROUNDING * max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
+
+
+def is_coarse(rounding: float) -> bool:
+    """Is it more than float64's, too much for differences of gradients between kinks?"""
+    return rounding > _ROUNDING * torch.finfo(torch.float64).eps

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from nm_ode.arguments import all_finite, as_count, dtype_name, not_finite
 from nm_ode.errors import NmOdeError
 from nm_ode.loss.forward_passes import described
+
+H = TypeVar("H", bound=Callable[..., None])
 
 
 class ProblemError(NmOdeError, ValueError):
@@ -80,11 +84,26 @@ def require_separate(model: nn.Module) -> None:
 def require_no_parameter_hooks(model: nn.Module) -> None:
     """No hook on a parameter, which the copy would not have: torch.optim would train by another gradient."""
     for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        hooks = [
+            *(parameter._backward_hooks or {}).values(),
+            *(getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values(),
+        ]
+        if not all(getattr(hook, "only_looks", False) for hook in hooks):
             raise ProblemError(
                 f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it "
                 "does in the forward pass, in the loss or in an optimizer of your own"
             )
+
+
+def only_looking(hook: H) -> H:
+    """A hook that changes no gradient, such as a Recorder's: a copy of the model can do without."""
+
+    @wraps(hook)
+    def called(*args: Any) -> None:
+        hook(*args)
+
+    called.only_looks = True  # type: ignore[attr-defined]
+    return cast(H, called)
 
 
 def require_real_and_trainable(model: nn.Module) -> None:

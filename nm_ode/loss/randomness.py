@@ -48,6 +48,12 @@ def generators(*held_by: Any) -> list[Generator]:
                     functools.partial(torch.cuda.set_rng_state, device=i),
                 )
             )
+    other = torch.accelerator.current_accelerator()
+    if other is not None and other.type != "cuda":
+        module = torch.get_device_module(other.type)
+        found.append(
+            Generator(f"torch's generator of {other.type}", module.get_rng_state, module.set_rng_state)
+        )
     held = (_generator(place, thing) for place, thing in reachable(held_by))
     return found + [generator for generator in held if generator is not None]
 

@@ -8,6 +8,7 @@ from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
+from nm_ode.observers.scores import Scores
 from nm_ode.observers.statistics import Statistics
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
@@ -36,6 +37,7 @@ __all__ = [
     "Norms",
     "Observer",
     "Recording",
+    "Scores",
     "Statistics",
     "Trajectory",
     "View",

@@ -122,11 +122,13 @@ class _ChargesOfSteps(_ChargesOfSomeSteps):
             passes.ask(meter.wanted_bracket(pair), steps, after=True)
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
+        # A step of learning rate 0 moves nothing, and nothing drives it.
+        lr = view.lr or float("inf")
         sums, update = self._passes.of(view, after=True), view.update_parts
-        found = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / view.lr**2}
+        found = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
         if self._nesterov:
             cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
-            found["charge_cross_driver"] = cross / -view.lr
+            found["charge_cross_driver"] = cross / -lr
         return found
 
 

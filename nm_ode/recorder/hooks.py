@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.errors import ArgumentError
 from nm_ode.modes import own_modes
 from nm_ode.parameters import Difference, Layout, Parts
 
@@ -15,12 +18,13 @@ from nm_ode.parameters import Difference, Layout, Parts
 class StepListener(Protocol):
     """Who is told of the steps."""
 
-    def loss_of_closure(self, value: Any) -> None:
-        """What the closure returned that the step was given, at its first call; comes before `before_step`."""
-        ...
+    def before_step(self, gradients: Sequence[Tensor | None], of_closure: Any) -> None:
+        """The gradient is there, and the parameters are as they were when it was taken.
 
-    def before_step(self, gradient: Parts) -> None:
-        """The gradient is there, and the parameters are as they were when it was taken."""
+        Args:
+            gradients: one for each parameter, as the optimiser has them, but unscaled and dense; None for zeros.
+            of_closure: what the closure returned that the step was given, at its first call.
+        """
         ...
 
     def after_step(self, update: Parts) -> None:
@@ -28,7 +32,11 @@ class StepListener(Protocol):
         ...
 
     def step_skipped(self) -> None:
-        """`before_step` was called, and no step was taken."""
+        """The optimiser was called and takes no step, for the gradient is not finite."""
+        ...
+
+    def step_broken_off(self) -> None:
+        """`before_step` was called, and the step ended in an exception."""
         ...
 
 
@@ -55,27 +63,50 @@ class StepHooks:
             parameters,
             listener,
         )
+        # Half precision is followed in float32.
+        self._like = max((p.detach() for p in parameters), key=lambda p: torch.finfo(p.dtype).bits)
         self._before: list[Tensor] = []
         self._room: list[Tensor] = []
-        self._told = False
+        self._theta: Parts | None = None
+        self._told = self._is_kept = False
+        self._depth = 0
+        self._frame: FrameType | None = None
+        # A compiled `optimizer.step` would trace the hooks, once for all steps.
         self._handles = [
-            optimizer.register_step_pre_hook(self._enter),
-            optimizer.register_step_post_hook(self._leave),
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._enter)),
+            optimizer.register_step_post_hook(torch.compiler.disable(self._leave)),
         ]
 
     def remove(self) -> None:
         """The optimiser is as it was."""
         for handle in self._handles:
             handle.remove()
-        self._before, self._room = [], []
+        self._before, self._room, self._frame = [], [], None
+
+    @property
+    def within_step(self) -> bool:
+        """Is a step under way?"""
+        return self._depth > 0
+
+    @property
+    def told(self) -> bool:
+        """Has the gradient of the step under way been seen?"""
+        return self._told
 
     def theta(self) -> Parts:
-        """The parameters where they lie."""
-        return self.parts([parameter.detach() for parameter in self._parameters])
+        """The parameters as they are: where they lie, or in float32 and contiguous."""
+        known = self._theta
+        if known is not None and all(
+            parameter.data_ptr() == tensor.data_ptr()
+            for parameter, tensor in zip(self._parameters, known.tensors, strict=True)
+        ):
+            return known
+        self._theta = self.parts([parameter.detach() for parameter in self._parameters])
+        return self._theta
 
-    def parts(self, tensors: list[Tensor | None] | list[Tensor]) -> Parts:
+    def parts(self, tensors: Sequence[Tensor | None]) -> Parts:
         """One tensor for each slot as a vector."""
-        return Parts(self._layout.slots, tensors, self._parameters[0].detach())
+        return Parts(self._layout.slots, tensors, self._like)
 
     def state(self, name: str) -> Parts:
         """A part of the optimiser's state, by torch's name; zeros where there is none yet.
@@ -88,12 +119,22 @@ class StepHooks:
             raise KeyError(name)
         return self.parts(states)
 
+    def counts(self, name: str) -> list[float]:
+        """A number in the optimiser's state of each parameter, such as its steps; 0 where there is none yet."""
+        return [float(self._optimizer.state.get(p, {}).get(name, 0.0)) for p in self._parameters]
+
     def _enter(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]] | None:
+        if self._depth:
+            if self._frame is None or _is_running(self._frame):
+                self._depth += 1  # a subclass calls its base class's `step`, which has the hooks too
+                return None
+            self._broken_off()
+        self._depth, self._told, self._frame = 1, False, _frame_of_step()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._told = False
         if closure is None:
-            self._tell()
+            self._tell(None, copy=_writes_to_gradients(optimizer))
             return None
+        self._keep_theta()
         wrapped = self._wrapped(closure)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
@@ -101,39 +142,108 @@ class StepHooks:
 
     def _wrapped(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """A closure that tells of the gradient at its first call: before it there is none."""
+        versions = [parameter._version for parameter in self._parameters]
 
         def called() -> Any:
-            value = closure()
+            try:
+                value = closure()
+            except BaseException:
+                self._broken_off()
+                raise
             if not self._told:
-                self._tell(value)
+                if [parameter._version for parameter in self._parameters] != versions:
+                    raise ArgumentError(
+                        f"{type(self._optimizer).__name__} moves the parameters before it calls the closure: a "
+                        "Recorder cannot follow a step whose gradient is not that at theta"
+                    )
+                self._tell(value, copy=True)  # later calls write to the gradients
             return value
 
         return called
 
-    def _tell(self, loss: Any = None) -> None:
-        self._told = True
+    def _tell(self, of_closure: Any, copy: bool) -> None:
+        if self._is_skipped():
+            self._listener.step_skipped()
+            return
         with torch.no_grad(), own_modes():
             scale = getattr(self._optimizer, "grad_scale", None)
-            gradients = [parameter.grad for parameter in self._parameters]
+            gradients = [_dense(parameter.grad) for parameter in self._parameters]
             if scale is not None:  # a GradScaler left the unscaling to the optimiser
                 gradients = [None if g is None else g / scale for g in gradients]
-            if loss is not None:
-                self._listener.loss_of_closure(loss)
-            self._listener.before_step(self.parts(gradients))
-            values = [parameter.detach() for parameter in self._parameters]
-            if len(self._before) != len(values):
-                self._before = [torch.empty_like(value) for value in values]
-            torch._foreach_copy_(self._before, values)
+            elif copy:
+                gradients = [None if g is None else g.clone() for g in gradients]
+            self._told, self._is_kept = True, False
+            self._listener.before_step(gradients, of_closure)
+            if not self._is_kept:
+                self._keep_theta()
+
+    def _is_skipped(self) -> bool:
+        """An optimiser that unscales by itself is called for a step that it leaves out: the one wait for a device."""
+        found_inf = getattr(self._optimizer, "found_inf", None)
+        return found_inf is not None and bool(found_inf)
+
+    def room_for_theta(self) -> Parts:
+        """Where theta is kept during the step; who asks for it in `before_step` writes it there."""
+        self._is_kept = True
+        if not self._before:
+            self._before = [torch.empty_like(one) for one in self.theta().tensors]
+        return self.parts(self._before)
+
+    def _keep_theta(self) -> None:
+        torch._foreach_copy_(self.room_for_theta().tensors, self.theta().tensors)
 
     def _leave(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self._told:
+        if not self._depth:
             return
+        self._depth -= 1
+        if self._depth:
+            return
+        self._frame = None
+        if not self._told:
+            if self._is_skipped():
+                return
+            raise ArgumentError(
+                f"{type(self._optimizer).__name__} took a step without calling the closure that it was given, so its "
+                "gradient is not known: call step() without one"
+            )
         self._told = False
         with torch.no_grad(), own_modes():
-            found_inf = getattr(self._optimizer, "found_inf", None)
-            if found_inf is not None and bool(found_inf):
-                self._listener.step_skipped()
-                return
-            values = [parameter.detach() for parameter in self._parameters]
-            after, before = self.parts(values), self.parts(self._before)
-            self._listener.after_step(Difference(self._layout.slots, after, before, self._room))
+            before = self.parts(self._before)
+            self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
+
+    def _broken_off(self) -> None:
+        told, self._depth, self._told, self._frame = self._told, 0, False, None
+        if told:
+            self._listener.step_broken_off()
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    return gradient.to_dense() if gradient is not None and gradient.layout != torch.strided else gradient
+
+
+def _writes_to_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    """Are gradients after a step not what they were before it?
+
+    Of torch's own optimisers (2.6 to 2.13) that is so for Nesterov's momentum over lists of tensors alone; of a user's
+    nobody knows.
+    """
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return True
+    return any(
+        group.get("nesterov") and group.get("foreach") is not False for group in optimizer.param_groups
+    )
+
+
+def _frame_of_step() -> FrameType | None:
+    """The frame in which torch calls the hooks of a step; it is there as long as the step is under way."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "torch.optim.optimizer":
+        frame = frame.f_back
+    return frame
+
+
+def _is_running(wanted: FrameType) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame is not wanted:
+        frame = frame.f_back
+    return frame is not None

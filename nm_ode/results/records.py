@@ -31,6 +31,8 @@ class RunInfo:
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
+        beyond_laws: what of a recorded loop no law of its charges holds for; empty where they hold.
+        remarks: sentences on what of the numbers is not as one would think.
         status: "success", or "diverged" with a message.
     """
 
@@ -43,6 +45,8 @@ class RunInfo:
     grid: TimeGrid
     layout: Layout
     foreign_gradient: str = ""
+    beyond_laws: str = ""
+    remarks: tuple[str, ...] = ()
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -63,6 +67,8 @@ class _RunAttributes:
     end_time: float
     layout: Layout
     foreign_gradient: str = ""
+    beyond_laws: str = ""
+    remarks: tuple[str, ...] = ()
     status: Literal["success", "diverged"] = "success"
     message: str = ""
 
@@ -121,7 +127,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
 def _require_all_steps(grid: TimeGrid) -> None:
     """A run's time starts at 0, and each step's share of it is that of its learning rate."""
     durations = np.diff(grid.times)
-    shares = grid.lr * (grid.times[-1] / grid.lr.sum()) if grid.steps else durations
+    shares = grid.lr * (grid.times[-1] / grid.lr.sum()) if grid.lr.any() else durations
     if grid.times[0] != 0 or not np.allclose(durations, shares, rtol=1e-6, atol=1e-9 * grid.times[-1]):
         raise ResultError(
             "steps of the run were left out along 'step', which has the learning rate, time and samples of each: "

@@ -91,6 +91,8 @@ _SCHEMA = {
     "other_engine": ("engine that the solution is checked by", ""),
     "other_method": ("its method and version", ""),
     "outcome": ("how the observed order stands to theory's", ""),
+    "parameter": ("name of a parameter in the model", ""),
+    "parameter_lr": ("learning rate of a parameter's group, 0 where the optimiser has not got it", "1"),
     "relative_defect": ("truncation of the flow's series over one step, over the update", "1"),
     "relative_error": ("distance to the discrete trajectory over its motion", "1"),
     "rounding": ("error below which rounding of the run itself is seen", "1"),

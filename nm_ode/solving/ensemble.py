@@ -17,6 +17,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.flows import StochasticModifiedFlow
 from nm_ode.loss.noise import GradientNoise, along
 from nm_ode.modes import in_own_modes
+from nm_ode.required import as_seed
 from nm_ode.results import EnsembleInfo
 
 
@@ -59,6 +60,7 @@ def solve_ensemble(
     for name, value in (("time", time), ("step", step)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ArgumentError(f"{name} must be a positive number; {value} was given")
+    seed = as_seed(seed)
     start = start_of_members(flow.problem, theta0, members)
     used = flow.optimizer.lr / 4 if step is None else step
     require_limits(step=used, span=time)

@@ -162,6 +162,7 @@ def solve(
         jvp=field.jvp if _has_product(flow, plan) else None,
         sharpness=SharpnessBound(field.noise, scales),
         noise=field.noise,
+        scales=scales,
         max_rhs=asked.max_rhs,
         max_seconds=asked.max_seconds,
     )

@@ -138,3 +138,50 @@ def test_what_the_field_raises_leaves_nothing_behind() -> None:
     fails = False
     product(0.0, y, v, out)
     np.testing.assert_allclose(out, jacobian(0.0, y) @ v, atol=1e-5)
+
+
+@given(seed=seeds, small=st.sampled_from([1e-6, 1e-12]))
+def test_entries_of_other_sizes_take_steps_for_them(seed: int, small: float) -> None:
+    """A second moment of 1e-12, moved as far as a parameter, would be below zero: by that this field had no product."""
+    generator = np.random.default_rng(seed)
+    y = np.concatenate([generator.standard_normal(3), small * generator.uniform(0.5, 2.0, 3)])
+    scales = np.repeat([1.0, small], 3)
+
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:3], dy[3:] = -y[:3] / np.sqrt(y[3:] / small), small * y[:3] ** 2 - y[3:]
+
+    v, out = generator.standard_normal(6) * scales, np.empty(6)
+    root = np.sqrt(y[3:] / small)
+    exact = [
+        -v[:3] / root + y[:3] * v[3:] / (2 * small * root**3),
+        2 * small * y[:3] * v[:3] - v[3:],
+    ]
+    DifferenceProduct(rhs, scales=scales)(0.0, y, v, out)
+    np.testing.assert_allclose(out / scales, np.concatenate(exact) / scales, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("y", [(1.0, 0.0, 0.0), (1.0, 1e-9, 1e-9), (0.99, 3.6e-5, 0.01)])
+def test_a_field_that_curves_much_is_no_noise(y: tuple[float, ...]) -> None:
+    """Robertson's reaction: at its start the quotients are mostly second order."""
+
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        slow, fast, last = 0.04 * y[0], 3e7 * y[1] ** 2, 1e4 * y[1] * y[2]
+        dy[:] = last - slow, slow - last - fast, fast
+
+    v, out = np.array([0.0, 0.0, 1.0]), np.empty(3)
+    DifferenceProduct(rhs)(0.0, np.array(y), v, out)
+    np.testing.assert_allclose(out, [1e4 * y[1], -1e4 * y[1], 0], atol=1e-4)
+
+
+def test_a_saddle_of_third_order_is_no_noise() -> None:
+    out = np.ones(3)
+    DifferenceProduct(lambda t, y, dy: np.power(y, 3, out=dy))(0.0, np.zeros(3), np.ones(3), out)
+    np.testing.assert_allclose(out, 0, atol=1e-12)
+
+
+def test_at_a_jump_there_is_no_product() -> None:
+    def rhs(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:] = np.sign(y) - y
+
+    with pytest.raises(SolveStopped, match="not smooth"):
+        DifferenceProduct(rhs)(0.0, np.zeros(3), np.ones(3), np.empty(3))

@@ -182,3 +182,31 @@ def test_without_julia_the_remedy_is_one_line() -> None:
         EngineError, match=r"engine 'diffeq' cannot start: .*; run `nm-ode bridge install` \(about"
     ):
         solve("diffeq", "Vern9", decay, Y0, [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rtol": np.float32(1e-3)},
+        {"atol": np.float32(1e-3)},
+        {"step": np.float32(0.25)},
+        {"max_step": np.float32(0.25)},
+        {"max_steps": np.int64(1000)},
+        {"step": 1},
+    ],
+    ids=str,
+)
+def test_numpys_numbers_reach_the_worker(options) -> None:
+    samples, solution = solve("stand-in", "DP5", decay, Y0, [0.0, 1.0], **options)
+    assert solution.status == "success"
+    np.testing.assert_allclose(samples[-1], np.exp(-RATES) * Y0, atol=0.2)
+
+
+@pytest.mark.parametrize("options", [{"rtol": np.float32(1e-6)}, {"step": np.float32(0.25)}], ids=str)
+def test_numpys_numbers_reach_the_worker_with_a_law(options) -> None:
+    one = np.ones((1, 1))
+    law = {"order": 1, "m": one, "b": one, "kappa": np.ones(1), "force": one, "y0": np.array([2.0])}
+    tolerances = {"rtol": 1e-6, "atol": np.float32(1e-6)} | options
+    engine = engine_called("stand-in")
+    solved = engine.solve_laws(**law, times=np.array([0.0, 1.0]), method="Vern7", **tolerances)
+    np.testing.assert_allclose(solved.charges[-1], 1 + np.exp(-1), rtol=1e-3)

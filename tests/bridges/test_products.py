@@ -165,6 +165,34 @@ def test_what_the_sharpness_takes_is_counted_apart_and_limited(engine: str, meth
     assert len(calls) == 13
 
 
+@of_stabilised
+@pytest.mark.parametrize("radius", [np.nan, np.inf])
+def test_a_sharpness_that_is_not_finite_stops_the_solve(engine: str, method: str, radius: float) -> None:
+    _, solution = solve(engine, method, decay, Y0, [0.0, 1.0], sharpness=lambda t, y, field: radius)
+    assert solution.status == "non_finite"
+    assert "spectral radius" in solution.message
+
+
+@of_stabilised
+def test_the_sharpness_is_of_the_state_that_a_step_starts_from(engine: str, method: str) -> None:
+    """Also where the step before it was rejected, whose state may be anything."""
+    states: dict[float, list[np.ndarray]] = {}
+
+    def follow(t, y, dy):  # a jump in a smooth field, from which steps that have grown are rejected
+        dy[:] = 20 * (np.tanh(200 * (t - 1)) - y)
+
+    def sharpness(t, y, field):
+        states.setdefault(t, []).append(y.copy())
+        return 25.0
+
+    _, solution = solve(engine, method, follow, [-1.0], [0.0, 2.0], rtol=1e-6, atol=1e-8, sharpness=sharpness)
+    assert solution.status == "success"
+    assert engine == "stand-in" or solution.statistics.rejected_steps > 0
+    for first, *others in states.values():
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
 @pytest.mark.parametrize("origin", [0.0, 100.0])
 def test_the_sharpness_is_asked_for_at_the_callers_time(origin: float) -> None:
     seen: list[tuple[float, float]] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +56,7 @@ def test_a_small_job_is_of_the_same_kind_and_is_done(asked: dict) -> None:
     backend = StandIn()
     if asked["do"] == "laws":
         result = backend.laws(small.job, small.arrays, small.ask)
+        assert np.ptp(result["arrays"]["charges"]) > 0.1  # at rest, little of a method would be used
     elif asked["do"] == "noisy":
         result = backend.noisy(small.job, small.rows, small.arrays, small.ask)
     else:
@@ -109,6 +112,19 @@ def test_a_ctrl_c_leaves_the_worker_compiling_and_nothing_is_lost(
     np.testing.assert_allclose(samples[-1], np.exp(-1) * np.array([3, 5]), rtol=1e-9)
     assert session.pid == worker
     session.warm(slow)  # it is compiled
+
+
+def test_a_worker_that_dies_in_a_compilation_that_was_interrupted_costs_the_next_job_nothing(
+    session: WorkerSession, tmp_path, python_sigint
+) -> None:
+    solve(session)
+    with ctrl_c_after(0.2) as start:
+        start()
+        with pytest.raises(KeyboardInterrupt):
+            session.warm({"do": "solve", **job(f"compiles until {tmp_path / 'never'}")})
+    os.kill(session.pid, signal.SIGKILL)
+    samples, _ = solve(session, y0=(3.0, 5.0))
+    np.testing.assert_allclose(samples[-1], np.exp(-1) * np.array([3, 5]), rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from bridges import EngineError, UnknownMethodError
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
+    ArgumentError,
     FlowError,
     Problem,
     StochasticModifiedFlow,
@@ -230,6 +231,9 @@ def test_what_cannot_be_compared_or_solved_is_named(quadratic: Problem, tiny: Pr
     flow = StochasticModifiedFlow(quadratic, optimizer, noise)
     with pytest.raises(EngineError, match="engine 'torch' has the method 'EM' alone; 'SOSRA' was given"):
         solve_ensemble(flow, 1.0, members=2, method="SOSRA")
+    for seed in (-1, 2**64, 0.5):
+        with pytest.raises(ArgumentError, match="seed must be"):
+            solve_ensemble(flow, 1.0, members=2, seed=seed)
     with pytest.raises(EngineError, match="solved by 'torch' or 'diffeq'; 'scipy' was given"):
         solve_ensemble(flow, 1.0, members=2, engine="scipy")
     with pytest.raises(FlowError, match=r"stochastic modified flow with momentum = 0.9"):

@@ -13,13 +13,16 @@ from bridges import EngineError, get_engine
 from bridges.julia.installing import installation
 from nm_ode import (
     SGD,
+    Adam,
     GradientFlow,
     Problem,
     SecondOrderFlow,
     SolveError,
+    final_state,
     modified_flow,
     solve,
     solve_info,
+    train,
 )
 from nm_ode.solving.field import Field
 from nm_ode.solving.stiffness import SharpnessBound
@@ -97,6 +100,16 @@ def test_a_flow_without_a_product_is_solved_by_differences(tiny: Problem, stand_
     np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-5)
     info = solve_info(found)
     assert (info.jvp_evaluations, info.probe_rhs_evaluations) == (0, 0)
+
+
+def test_differences_take_steps_for_the_size_of_each_entry(tiny: Problem, stand_in) -> None:
+    """Small second moments, moved as far as a parameter, are below zero: near a minimum Adam had no product."""
+    adam = Adam(lr=1e-2, weight_decay=0.1)
+    run = train(tiny, adam, 5, state0=final_state(train(tiny, adam, 2000)))
+    flow = modified_flow(tiny, adam, 1)
+    exact = solve(flow, run, engine="scipy", rtol=1e-8, check=False)
+    found = solve(flow, run, engine="diffeq", method="FBDF", rtol=1e-4, check=False)
+    np.testing.assert_allclose(found["theta"], exact["theta"], rtol=0, atol=1e-5)
 
 
 def test_in_single_precision_differences_take_steps_for_it(stand_in) -> None:

@@ -84,7 +84,8 @@ def cost_table(rows: Sequence[Row]) -> Table:
     caption = (
         "Of the solve itself, without its check. HVPs: Hessian products, of the flow or for an implicit method. In "
         "gradients of the same time: a product counts as its measured time over that of a gradient, 1.9 to 3 on the "
-        "networks of the documentation; probes of the sharpness are in it."
+        "networks of the documentation; probes of the sharpness are in it, and flows that take products themselves are "
+        "left out."
     )
     return Table(columns, [_cost_cells(row) for row in rows], caption=caption)
 

@@ -1,0 +1,121 @@
+"""Are gradient and products of a model that somebody else trains those of its loss? Held against differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nm_ode.data.sources import place
+from nm_ode.data.trees import flatten
+from nm_ode.loss.consistency import is_coarse, rounding_of
+from nm_ode.loss.derivatives import nodes
+from nm_ode.loss.no_hessian import NoSecondDerivative
+from nm_ode.loss.objective import Objective
+from nm_ode.loss.probed import Matrix, Mode, Products, leaves_in_place, products
+from nm_ode.loss.self_test import Verdict, compare, line, steps
+from nm_ode.loss.suspects import handmade, suspects
+from nm_ode.parameters import Layout, Vector
+
+_SAMPLES = 16  # on which it is tested
+_LINES = 3  # along which the loss changes by a number, in which an error can be small by chance
+
+
+def require_true_products(
+    model: nn.Module,
+    objective: Objective,
+    batch: Any,
+    theta: Vector,
+    layout: Layout,
+    *,
+    matrix: Matrix = "hessian",
+    mode: Mode | None = None,
+    seed: int = 0,
+) -> None:
+    """On a few samples, in float64 where the model can compute in it; arguments as of `probed`.
+
+    Where differences say nothing (kinks, a loss that rounds in float32), nothing is refused.
+
+    Raises:
+        NoSecondDerivative: the gradient is not the loss's, or the products not those of its matrix.
+    """
+    for dtype in (torch.float64, None):
+        try:
+            with leaves_in_place(model, objective, theta, layout, mode=mode, dtype=dtype, seed=seed) as (
+                found,
+                leaves,
+            ):
+                some = place(_few(batch), leaves[0].device, leaves[0].dtype)
+                at = _At(partial(products, model, objective, some, found, leaves, matrix), layout, leaves)
+                wrong = _wrong(at, matrix)
+                if not wrong:
+                    return
+                found.rewind()
+                named = suspects(model, partial(objective, model, some))
+        except NoSecondDerivative:
+            raise
+        except Exception:  # a dtype that the model does not take, or a point: nothing is shown
+            continue
+        raise NoSecondDerivative(
+            f"{wrong}, because of {', '.join(named) or 'an operation of the loss'}: its curvature cannot be measured; "
+            "write the loss with elementary operations, or leave this observer out"
+        )
+
+
+class _At:
+    """Loss, gradient and products at other thetas."""
+
+    def __init__(self, build: Callable[[], Products], layout: Layout, leaves: list[Tensor]) -> None:
+        self._build, self.layout, self._leaves = build, layout, leaves
+        self.theta = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])
+
+    def __call__(self, theta: Tensor) -> Products:
+        with torch.no_grad():
+            for leaf, piece in zip(self._leaves, self.layout.split(theta), strict=True):
+                leaf.copy_(piece)
+        return self._build()
+
+
+def _wrong(at: _At, matrix: Matrix) -> str:
+    def gradient(theta: Tensor) -> Tensor:
+        return at(theta).gradient
+
+    first = at(at.theta)
+    rounding, custom = rounding_of(first.graph, at.theta.dtype), any(map(handmade, nodes(first.graph)))
+    for seed in range(_LINES):
+        point, direction, along = line(at.theta, at.layout, gradient, seed)
+        if _slope(at, point, direction, along, rounding).differs:
+            return "the gradient that training takes is not this loss's"
+    point, direction, _ = line(at.theta, at.layout, gradient)
+    here = at(point)
+    below: Callable[[float], Tensor]
+    if matrix == "hessian":
+        what, derivative = "the second derivative of this loss is wrong", here.matvec(direction)
+        below = lambda s: gradient(point + s * direction)  # noqa: E731
+    else:
+        what, derivative = "the derivative of this model's outputs is wrong", here.moved(direction)
+        below = lambda s: at(point + s * direction).outputs  # noqa: E731
+    verdict = compare(derivative, below, steps(rounding), rounding)
+    return what if verdict.differs and (custom or not is_coarse(rounding)) else ""
+
+
+def _slope(at: _At, point: Tensor, direction: Tensor, gradient: Tensor, rounding: float) -> Verdict:
+    slope = gradient.double() @ direction.double()
+    loss, change = float(at(point).loss.abs()), float(slope.abs())
+    most = min(1.0, loss / change) if loss and change else 1.0  # the loss may change much faster than theta
+    return compare(
+        slope,
+        lambda s: at(point + s * direction).loss.double(),
+        [most * h for h in steps(rounding)],
+        rounding,
+    )
+
+
+def _few(batch: Any) -> Any:
+    """The first samples, where all leaves have as many; else the whole batch."""
+    leaves, rebuild = flatten(batch)
+    lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else -1 for leaf in leaves}
+    return rebuild([leaf[:_SAMPLES] for leaf in leaves]) if len(lengths) == 1 and -1 not in lengths else batch
