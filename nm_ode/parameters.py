@@ -128,6 +128,33 @@ class Difference(Parts):
         return self._made
 
 
+class Scaled(Parts):
+    """Another vector's parts, each times a number, made where they are first read as a whole.
+
+    Args:
+        slots: of the layout.
+        base: the vector.
+        factors: name → number.
+
+    Attributes:
+        base, factors: as they were given.
+    """
+
+    def __init__(self, slots: Sequence[Slot], base: Parts, factors: Mapping[str, float]) -> None:
+        self._slots, self._like = slots, base._like
+        self.base, self.factors = base, factors
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
+        return {name: one * self.factors[name] for name, one in self.base.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.base)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+
 Vector: TypeAlias = Tensor | Parts
 """A vector of theta's size: flat, shape (P,), or in the parameters' own tensors."""
 

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Difference, Layout, Parts, Slot, Vector
+from nm_ode.parameters import Difference, Layout, Parts, Scaled, Slot, Vector
 from nm_ode.passes.wanted import Pair, Strided, Sum, Wanted
 
 
@@ -57,6 +57,15 @@ class Reduced:
     rows: Tensor | None = None
     columns: Tensor | None = None
     others: Mapping[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def times(self, factor: float) -> Reduced:
+        """Of a product that is so many times this one."""
+        return Reduced(
+            self.total * factor,
+            None if self.rows is None else self.rows * factor,
+            None if self.columns is None else self.columns * factor,
+            {axes: one * factor for axes, one in self.others.items()},
+        )
 
     def kept(self, axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
         """The sum over all but these axes of a region of this shape."""
@@ -131,20 +140,26 @@ class Read:
         whole: name → where it lies.
         differences: name → minuend and subtrahend of what lies nowhere yet.
         copies: name → where a copy goes.
+        factors: name → by what it is to be multiplied, if by anything.
     """
 
     whole: dict[str, Tensor]
     differences: dict[str, tuple[Tensor, Tensor]]
     copies: list[tuple[str, Tensor]]
+    factors: dict[str, float]
 
     @classmethod
     def of(cls, region: Region, vectors: Mapping[str, Vector]) -> Read:
         """From these vectors."""
-        read = cls({}, {}, [(name, region.of(vectors[copy])) for name, copy in region.copies])
+        read = cls({}, {}, [(name, region.of(vectors[copy])) for name, copy in region.copies], {})
+        copied = {name for name, _ in region.copies}
         for name in region.names:
             vector = vectors[name]
             if isinstance(vector, Difference) and not vector.is_made:
                 read.differences[name] = (region.of(vector.after), region.of(vector.before))
+            elif isinstance(vector, Scaled) and name not in copied:
+                read.whole[name] = region.of(vector.base)
+                read.factors[name] = vector.factors[region.name]
             else:
                 read.whole[name] = region.of(vector)
         return read

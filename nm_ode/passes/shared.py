@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from math import prod
 from typing import Any, Protocol
 
 import torch
@@ -47,9 +48,11 @@ class Pass:
             read = Read.of(region, vectors)
             by_kernel = self._may_compile and Compiled.takes(region, read) and library()
             reduced = (Compiled(by_kernel) if by_kernel else self._eager)(region, read)
-            for product, made in zip(region.products, reduced, strict=True):
+            for product, one in zip(region.products, reduced, strict=True):
+                factor = prod(read.factors.get(name, 1.0) for name in product.pair)
+                made = one if factor == 1 else one.times(factor)
                 kept = {axes: made.kept(axes, region.shape) for axes in product.axes}
-                sums.update((one, kept[one.axes]) for one in product.sums)
+                sums.update((asked, kept[asked.axes]) for asked in product.sums)
                 if product.pair in region.totals:
                     totals[product.pair].append(made.total)
         return Found({pair: torch.stack(parts) for pair, parts in totals.items()}, sums)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.modes import own_modes
-from nm_ode.parameters import Difference, Layout, Parts
+from nm_ode.parameters import Difference, Layout, Parts, Scaled
+from nm_ode.recorder.velocity import VelocityRule
 
 
 class StepListener(Protocol):
@@ -48,6 +49,7 @@ class StepHooks:
         layout: of theta.
         parameters: one for each slot of the layout.
         listener: called with gradients on, autocast off.
+        rule: what gives the update without a copy of the parameters; None: it is the difference to their copy.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class StepHooks:
         layout: Layout,
         parameters: list[nn.Parameter],
         listener: StepListener,
+        rule: VelocityRule | None = None,
     ) -> None:
         self._optimizer, self._layout, self._parameters, self._listener = (
             optimizer,
@@ -65,6 +68,7 @@ class StepHooks:
         )
         # Half precision is followed in float32.
         self._like = max((p.detach() for p in parameters), key=lambda p: torch.finfo(p.dtype).bits)
+        self._rule = rule
         self._before: list[Tensor] = []
         self._room: list[Tensor] = []
         self._theta: Parts | None = None
@@ -134,7 +138,8 @@ class StepHooks:
         if closure is None:
             self._tell(None, copy=_writes_to_gradients(optimizer))
             return None
-        self._keep_theta()
+        if self._rule is None or self._rule.is_checked:
+            self._keep_theta()
         wrapped = self._wrapped(closure)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
@@ -174,7 +179,9 @@ class StepHooks:
                 gradients = [None if g is None else g.clone() for g in gradients]
             self._told, self._is_kept = True, False
             self._listener.before_step(gradients, of_closure)
-            if not self._is_kept:
+            if self._rule is not None:
+                self._rule.before_step(gradients)
+            if not self._is_kept and (self._rule is None or self._rule.is_checked):
                 self._keep_theta()
 
     def _is_skipped(self) -> bool:
@@ -208,8 +215,24 @@ class StepHooks:
             )
         self._told = False
         with torch.no_grad(), own_modes():
-            before = self.parts(self._before)
-            self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
+            if self._rule is None:
+                before = self.parts(self._before)
+                self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
+            else:
+                self._listener.after_step(self._by_rule(self._rule))
+
+    def _by_rule(self, rule: VelocityRule) -> Scaled:
+        checked = rule.is_checked
+        try:
+            velocity = self.state("momentum_buffer")
+        except KeyError:  # no gradient yet
+            velocity = self.parts([None] * len(self._parameters))
+        update = rule.update(velocity)
+        if checked:
+            rule.check(update, self.theta(), self.parts(self._before))
+        if not rule.is_checked:
+            self._before = []
+        return update
 
     def _broken_off(self) -> None:
         told, self._depth, self._told, self._frame = self._told, 0, False, None

@@ -44,6 +44,7 @@ from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
+from nm_ode.recorder.velocity import VelocityRule
 from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
@@ -77,6 +78,9 @@ class Recorder:
             None keeps none.
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
+        update_by_rule: take the update of torch's SGD with momentum as −lr·v, as the optimiser adds it before theta is
+            rounded, instead of the difference to a copy of theta: half the cost where memory's bandwidth is all of it,
+            and no copy. The first steps, and one in 256 later, are held against it.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
 
     Raises:
@@ -94,6 +98,7 @@ class Recorder:
         save_every: int | None = None,
         follow_frozen: bool = False,
         problem: Problem | None = None,
+        update_by_rule: bool = False,
         full_batch: bool = False,
     ) -> None:
         self._process, self._processes = process_of(model)
@@ -109,6 +114,7 @@ class Recorder:
         self._follow_frozen = follow_frozen
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
+        self._rule = VelocityRule(self._optimizer, self._layout, self._parameters) if update_by_rule else None
         if problem is not None and problem.layout != self._layout:
             raise ArgumentError(
                 "the problem has other parameters than those that the optimiser moves: make it of this model, with the "
@@ -153,10 +159,10 @@ class Recorder:
             always.append(ParameterRates(self._layout, self._conditions.rates))
         self._recording = Recording([*always, *self._observers], context)
         if self._process == 0:
-            self._hooks = hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
-            # The pass that makes sums over theta keeps it for the update as well.
-            context.passes.know("kept_theta", lambda view: hooks.room_for_theta())
-            context.passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
+            self._hooks = hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
+            if self._rule is None:  # the pass that makes sums over theta keeps it for the update as well
+                context.passes.know("kept_theta", lambda view: hooks.room_for_theta())
+                context.passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
             self._pending.watch(self._parameters)
         return self
 
@@ -300,7 +306,15 @@ class Recorder:
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
-        return self._hooks.state(name if self._known is None else self._known.torch_memory[name])
+        if self._known is None:
+            return self._hooks.state(name)
+        theirs, has = self._known.torch_memory[name], self._known.state_layout(self._layout.size).names
+        try:
+            return self._hooks.state(theirs)
+        except KeyError:
+            if name not in has:
+                raise
+            return self._hooks.parts([None] * len(self._parameters))  # no gradient yet
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None
