@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nm_ode.passes.regions import Read, Reduced, Region, float64
+from nm_ode.passes.regions import Read, Reduced, Region
 
 SWITCH = "NM_ODE_COMPILE"
 """Environment variable: "0" lets torch's operations make all sums."""
@@ -48,7 +48,17 @@ class Compiled:
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+        number, pointer = ctypes.c_int64, ctypes.c_void_p
+        self._kernels = {dtype: getattr(library, f"nm_pass_{name}") for dtype, name in _NAMES.items()}
+        for kernel in self._kernels.values():
+            kernel.restype = None
+            kernel.argtypes = [
+                *(number, number, number),
+                *(number, pointer, pointer),
+                *(number, pointer, number, pointer, pointer, number, pointer),
+                *(number, pointer, pointer, pointer, pointer),
+            ]
+        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
 
     @staticmethod
     def takes(region: Region, read: Read) -> bool:
@@ -69,87 +79,97 @@ class Compiled:
 
     def __call__(self, region: Region, read: Read) -> list[Reduced]:
         """One for each of the region's products."""
-        n, m = region.matrix
+        key = (region, *read.whole, None, *read.differences)
+        if key not in self._prepared:
+            self._prepared[key] = _Prepared(region, read)
+        prepared, (n, m) = self._prepared[key], region.matrix
         streams = [*read.whole.values(), *(one for pair in read.differences.values() for one in pair)]
         copies = [copy for _, copy in read.copies]
-        flat = not any(product.rows or product.columns for product in region.products) and all(
-            one.is_contiguous() for one in [*streams, *copies]
-        )
-        if flat:
+        if prepared.may_be_flat and all(one.is_contiguous() for one in [*streams, *copies]):
             n, m = 1, n * m
             streams, copies = [one.view(n, m) for one in streams], [one.view(n, m) for one in copies]
-        numbers = {
-            name: i for i, name in enumerate([*read.whole, *(None,) * (len(streams) - len(read.whole))])
-        }
-        first = len(read.whole)
-        differences = []
-        for k, name in enumerate(read.differences):
-            numbers[name] = len(streams) + k
-            differences += [first + 2 * k, first + 2 * k + 1]
-        products, with_columns = [], [product for product in region.products if product.columns]
-        for product in region.products:
-            row = with_columns.index(product) if product.columns else -1
-            products += [*(numbers[name] for name in product.pair), row]
-        copied = [numbers[name] for name, _ in read.copies]
-        call = _Call(self._library, streams, copies, differences, products, len(with_columns), copied)
+
+        def part(where: tuple[slice, slice] | None) -> tuple[Tensor, Tensor]:
+            mine = (
+                [streams, copies]
+                if where is None
+                else [[o[where] for o in some] for some in (streams, copies)]
+            )
+            return self._sums(prepared, *mine)
+
         parts = _parts(n, m)
-        results = list(_threads().map(call, parts)) if len(parts) > 1 else [call(parts[0])]
-        by_row = [rows for rows, _ in results]
-        rows = sum(by_row[1:], by_row[0]) if n == 1 else torch.cat(by_row, 1)
-        columns = sum((some for _, some in results[1:]), results[0][1])
-        found = []
-        for k, product in enumerate(region.products):
-            own = columns[with_columns.index(product)] if product.columns else None
-            found.append(Reduced(float64(rows[k]), rows[k] if product.rows else None, own))
-        return found
+        results = [part(None)] if len(parts) == 1 else list(_threads().map(part, parts))
+        rows, columns = results[0]
+        if len(parts) > 1:
+            by_row = [some for some, _ in results]
+            rows = torch.stack(by_row).sum(0) if n == 1 else torch.cat(by_row, 1)
+            # Only in parts of rows are there columns.
+            columns = torch.stack([some for _, some in results]).sum(0) if prepared.columns else columns
+        return [
+            Reduced(total, rows[k] if product.rows else None, columns[row] if row >= 0 else None)
+            for k, (product, row, total) in enumerate(
+                zip(region.products, prepared.rows_of_columns, rows.sum(1).unbind(), strict=True)
+            )
+        ]
 
-
-class _Call:
-    """The kernel with all but the part of the region that it reads."""
-
-    def __init__(
-        self,
-        library: ctypes.CDLL,
-        streams: Sequence[Tensor],
-        copies: Sequence[Tensor],
-        differences: Sequence[int],
-        products: Sequence[int],
-        n_columns: int,
-        copied: Sequence[int],
-    ) -> None:
-        self._dtype = streams[0].dtype
-        self._kernel = getattr(library, f"nm_pass_{_NAMES[self._dtype]}")
-        self._streams, self._copies = streams, copies
-        self._lists = [_numbers(some) for some in (differences, products, copied)]
-        self._counts = (len(differences) // 2, len(products) // 3, n_columns, len(copied))
-
-    def __call__(self, part: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
-        """Sums by row, (products, n), and by column, (columns, m), of this part."""
-        streams, copies = ([one[part] for one in some] for some in (self._streams, self._copies))
+    def _sums(
+        self, prepared: _Prepared, streams: list[Tensor], copies: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """By row, (products, n), and by column, (columns, m)."""
         n, m = streams[0].shape
-        n_differences, n_products, n_columns, n_copies = self._counts
-        differences, products, copied = self._lists
-        rows = torch.zeros(n_products, n, dtype=torch.float64)
-        columns = torch.zeros(n_columns, m, dtype=torch.float64)
-        room = torch.empty(n_differences * _BLOCK + n_columns * m, dtype=self._dtype)
-        self._kernel(
-            *map(ctypes.c_int64, (n, m, n, len(streams))),
+        dtype = streams[0].dtype
+        rows = torch.zeros(prepared.products, n, dtype=torch.float64)
+        columns = torch.zeros(prepared.columns, m, dtype=torch.float64)
+        room = torch.empty(prepared.differences * _BLOCK + prepared.columns * m, dtype=dtype)
+        self._kernels[dtype](
+            n,
+            m,
+            n,
+            len(streams),
             _pointers(streams),
             _numbers([one.stride(0) for one in streams]),
-            ctypes.c_int64(n_differences),
-            differences,
-            ctypes.c_int64(n_products),
-            products,
-            _pointer(rows),
-            ctypes.c_int64(n_columns),
-            _pointer(columns),
-            ctypes.c_int64(n_copies),
-            copied,
+            prepared.differences,
+            prepared.of_differences,
+            prepared.products,
+            prepared.of_products,
+            rows.data_ptr(),
+            prepared.columns,
+            columns.data_ptr(),
+            len(copies),
+            prepared.copied,
             _pointers(copies),
             _numbers([one.stride(0) for one in copies]),
-            _pointer(room),
+            room.data_ptr(),
         )
         return rows, columns
+
+
+class _Prepared:
+    """What the kernel is told of a region, whichever tensors it reads."""
+
+    def __init__(self, region: Region, read: Read) -> None:
+        first, streams = len(read.whole), len(read.whole) + 2 * len(read.differences)
+        numbers = {name: i for i, name in enumerate(read.whole)}
+        numbers |= {name: streams + k for k, name in enumerate(read.differences)}
+        with_columns = [product for product in region.products if product.columns]
+        self.may_be_flat = not any(product.rows or product.columns for product in region.products)
+        self.rows_of_columns = [
+            with_columns.index(product) if product.columns else -1 for product in region.products
+        ]
+        self.differences, self.products, self.columns = (
+            len(read.differences),
+            len(region.products),
+            len(with_columns),
+        )
+        self.of_differences = _numbers([first + k for k in range(2 * self.differences)])
+        self.of_products = _numbers(
+            [
+                number
+                for product, row in zip(region.products, self.rows_of_columns, strict=True)
+                for number in (*(numbers[name] for name in product.pair), row)
+            ]
+        )
+        self.copied = _numbers([numbers[name] for name, _ in read.copies])
 
 
 def _parts(n: int, m: int) -> list[tuple[slice, slice]]:
@@ -169,10 +189,6 @@ def _numbers(numbers: Sequence[int]) -> Any:
 
 def _pointers(tensors: Sequence[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*(one.data_ptr() for one in tensors))
-
-
-def _pointer(tensor: Tensor) -> Any:
-    return ctypes.c_void_p(tensor.data_ptr())
 
 
 @cache

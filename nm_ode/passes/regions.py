@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import torch
@@ -25,19 +26,19 @@ class Product:
     pair: Pair
     sums: list[Sum] = field(default_factory=list)
 
-    @property
+    @cached_property
     def axes(self) -> set[tuple[int, ...]]:
         return {one.axes for one in self.sums}
 
-    @property
+    @cached_property
     def rows(self) -> bool:
         return (0,) in self.axes
 
-    @property
+    @cached_property
     def columns(self) -> bool:
         return any(axes and 0 not in axes for axes in self.axes)
 
-    @property
+    @cached_property
     def others(self) -> list[tuple[int, ...]]:
         return sorted(axes for axes in self.axes if len(axes) > 1 and 0 in axes)
 
@@ -102,12 +103,12 @@ class Region:
     totals: list[Pair] = field(default_factory=list)
     copies: list[Pair] = field(default_factory=list)
 
-    @property
+    @cached_property
     def matrix(self) -> tuple[int, int]:
         """(n, rest)."""
         return self.shape[0], prod(self.shape[1:])
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Of the vectors that are read."""
         read = [name for product in self.products for name in product.pair] + [a for a, _ in self.copies]

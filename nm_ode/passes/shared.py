@@ -34,6 +34,7 @@ class Pass:
         self._regions = regions_of(layout, wanted)
         self._eager = Eager(chunk)
         self._may_compile = layout.size >= WORTH_IT if compiled is None else compiled
+        self._kernel: Compiled | None = None
 
     @torch.no_grad()
     def __call__(self, vectors: Mapping[str, Vector]) -> Found:
@@ -46,8 +47,9 @@ class Pass:
         sums: dict[Sum, Tensor] = {}
         for region in self._regions:
             read = Read.of(region, vectors)
-            by_kernel = self._may_compile and Compiled.takes(region, read) and library()
-            reduced = (Compiled(by_kernel) if by_kernel else self._eager)(region, read)
+            by_kernel = self._may_compile and Compiled.takes(region, read)
+            compiled = self._compiled() if by_kernel else None
+            reduced = (compiled or self._eager)(region, read)
             for product, one in zip(region.products, reduced, strict=True):
                 factor = prod(read.factors.get(name, 1.0) for name in product.pair)
                 made = one if factor == 1 else one.times(factor)
@@ -56,6 +58,13 @@ class Pass:
                 if product.pair in region.totals:
                     totals[product.pair].append(made.total)
         return Found({pair: torch.stack(parts) for pair, parts in totals.items()}, sums)
+
+    def _compiled(self) -> Compiled | None:
+        if self._kernel is None:
+            found = library()
+            self._may_compile = found is not None
+            self._kernel = None if found is None else Compiled(found)
+        return self._kernel
 
 
 class Viewed(Protocol):
