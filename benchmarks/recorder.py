@@ -2,17 +2,15 @@
 
     python benchmarks/recorder.py [--save] [network …]
 
-Recorded at every step: all norms, inner products and cosines, of each layer, and the charges of all symmetries with
-their drivers and constraints. `share_of_a_step` is the time by which the recorder makes `optimizer.step()` longer, over
-a whole step without it (forward, backward, step): pairs of two loops in turns, the median of their differences. Only
-`step` is timed for it, for there the recorder works, and the noise of a shared machine lies in the rest.
-`ratio_of_steps` is that of whole steps, its quartiles beside it.
+`everything` at every step: norms, inner products and cosines of each layer, and the charges of all symmetries with
+their drivers and constraints; then with less. `share_of_a_step` is the time by which `optimizer.step()`, in which the
+recorder works, is longer, over a whole step without it (forward, backward, step): all loops in turns, the median of the
+differences within a round. `ratio_of_steps` is that of whole steps, in which the noise of a shared machine lies too.
 
-`parts` says where it goes: the same with fewer observers. Beside it the way of the paper's own code (Kunin et al.
-2021):
-two accumulators of the squared velocity for each parameter, in the optimiser, and at each saved step a checkpoint of
-model and optimiser. Bytes are those of a checkpoint over those of the recorder's numbers at one step, uncompressed;
-memory what each holds beside model and optimiser, in vectors of P numbers.
+Beside it the way of the paper's own code (Kunin et al. 2021): two accumulators of the squared velocity for each
+parameter, in the optimiser, and at each saved step a checkpoint of model and optimiser. Bytes are those of a checkpoint
+over those of the recorder's numbers at one step, uncompressed; `vectors_held` is what each holds beside model and
+optimiser, in vectors of P numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +31,9 @@ from torch.nn import functional as F
 
 from nm_ode import Charges, Observer, Recorder, Statistics
 from nm_ode.models import resnet18, vgg
-from nm_ode.symmetries import Symmetries, find_symmetries
+from nm_ode.symmetries import find_symmetries
 
-REPEATS = 15
+REPEATS = 9
 
 
 def _clock() -> float:
@@ -51,10 +49,10 @@ class Network:
 
 
 NETWORKS = {
-    "resnet18": Network(lambda: resnet18(classes=10), 64, 7),
+    "resnet18": Network(lambda: resnet18(classes=10), 64, 5),
     "vgg11": Network(lambda: vgg(11, image=32, classes=10, hidden=()), 64),
     "vgg11_4096": Network(lambda: vgg(11, image=32, classes=10), 64),
-    "vgg11_4096_batch128": Network(lambda: vgg(11, image=32, classes=10), 128, 9),
+    "vgg11_4096_batch128": Network(lambda: vgg(11, image=32, classes=10), 128, 5),
 }
 
 
@@ -99,82 +97,88 @@ def accumulate(optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_step_post_hook(after)
 
 
-def extra(one: Loop, other: Loop, repeats: int) -> dict[str, Any]:
-    """How much longer the first's steps are, in turns."""
-    one.step(), other.step()
-    pairs = []
+def in_turns(loops: dict[str, Loop], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of the steps of each, one after the other, each time another first."""
+    names = list(loops)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for loop in loops.values():  # warm: torch makes its momentum, the recorder its plans
+        loop.step(), loop.step()
     for i in range(repeats):
-        if i % 2:
-            b, a = other.step(), one.step()
-        else:
-            a, b = one.step(), other.step()
-        pairs.append((a, b))
-    ratios = sorted(a[0] / b[0] for a, b in pairs)
-    longer = statistics.median(a[1] - b[1] for a, b in pairs)
-    whole = statistics.median(b[0] for _, b in pairs)
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            seconds[name].append(loops[name].step())
+    return seconds
+
+
+def beside(these: list[tuple[float, float]], bare: list[tuple[float, float]]) -> dict[str, Any]:
+    """How much longer steps are than the bare ones of the same rounds."""
+    ratios = sorted(a[0] / b[0] for a, b in zip(these, bare, strict=True))
+    more = sorted(a[1] - b[1] for a, b in zip(these, bare, strict=True))
+    whole = statistics.median(b[0] for b in bare)
     return {
-        "share_of_a_step": longer / whole,
-        "ms_more": 1e3 * longer,
-        "ms_step": 1e3 * whole,
+        "share_of_a_step": statistics.median(more) / whole,
+        "share_quartiles": [one / whole for one in _quartiles(more)],
+        "ms_more": 1e3 * statistics.median(more),
         "ratio_of_steps": statistics.median(ratios),
-        "ratio_quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
     }
 
 
-def recorded(
-    network: Network, bare: Loop, observers: Sequence[Observer], **options: Any
-) -> tuple[dict[str, Any], Recorder]:
-    with ExitStack() as stack:
-        loop = Loop(network.build(), network.batch)
-        recorder = stack.enter_context(Recorder(loop.model, loop.optimizer, observe=observers, **options))
-        loop.tell = recorder.loss
-        return extra(loop, bare, network.repeats), recorder
+def _quartiles(ordered: list[float]) -> list[float]:
+    return [ordered[len(ordered) // 4], ordered[(3 * len(ordered)) // 4]]
 
 
 def measured(name: str) -> dict[str, Any]:
     network = NETWORKS[name]
-    bare = Loop(network.build(), network.batch)
-    found: Symmetries = find_symmetries(network.build().float(), torch.randn(4, 3, 32, 32))
-    size = sum(p.numel() for p in bare.model.parameters())
-    everything, recorder = recorded(network, bare, [Statistics(), Charges(found)])
-    numbers = sum(
-        one.nbytes // one.sizes["step"] for one in recorder.run.data_vars.values() if "step" in one.dims
-    )
-    everything_by_rule, _ = recorded(network, bare, [Statistics(), Charges(found)], update_by_rule=True)
-    parts = {
-        part: [
-            recorded(network, bare, observers, update_by_rule=by_rule)[0]["share_of_a_step"]
-            for by_rule in (False, True)
-        ]
-        for part, observers in {
-            "norms of gradient and update": [],
-            "charges": [Charges(found)],
-            "charges and statistics without a copy of the gradient": [
-                Statistics(keep_gradient=False),
-                Charges(found),
-            ],
-        }.items()
+    found = find_symmetries(network.build().float(), torch.randn(4, 3, 32, 32))
+    charges = Charges(found)
+    variants: dict[str, tuple[list[Observer], bool]] = {
+        "everything": ([Statistics(), charges], False),
+        "everything, update by rule": ([Statistics(), charges], True),
+        "everything without a copy of the gradient, update by rule": (
+            [Statistics(keep_gradient=False), charges],
+            True,
+        ),
+        "norms and charges, update by rule": ([charges], True),
+        "norms and charges": ([charges], False),
+        "norms": ([], False),
     }
-    papers = Loop(network.build(), network.batch)
-    accumulate(papers.optimizer)
-    cost = extra(papers, bare, network.repeats)
+    with ExitStack() as stack:
+        loops = {"bare": Loop(network.build(), network.batch)}
+        recorders = {}
+        for variant, (observers, by_rule) in variants.items():
+            loops[variant] = Loop(network.build(), network.batch)
+            recorders[variant] = stack.enter_context(
+                Recorder(
+                    loops[variant].model,
+                    loops[variant].optimizer,
+                    observe=observers,
+                    update_by_rule=by_rule,
+                )
+            )
+            loops[variant].tell = recorders[variant].loss
+        loops["paper's accumulators"] = Loop(network.build(), network.batch)
+        accumulate(loops["paper's accumulators"].optimizer)
+        seconds = in_turns(loops, network.repeats)
+    bare = seconds.pop("bare")
+    run = recorders["everything"].run
+    numbers = sum(one.nbytes // one.sizes["step"] for one in run.data_vars.values() if "step" in one.dims)
+    papers = loops["paper's accumulators"]
     file = io.BytesIO()
     torch.save({"model": papers.model.state_dict(), "optimizer": papers.optimizer.state_dict()}, file)
     return {
         "network": name,
         "batch": network.batch,
-        "parameters": size,
+        "parameters": sum(p.numel() for p in papers.model.parameters()),
         "charges": found.n_charges(),
-        **everything,
-        "by_rule": everything_by_rule,
-        "parts": parts,
+        "ms_step": 1e3 * statistics.median(whole for whole, _ in bare),
+        "beside_the_bare_loop": {variant: beside(these, bare) for variant, these in seconds.items()},
         "bytes_a_step": numbers,
-        "vectors_held": 2,
-        "papers_way": {
-            "share_of_a_step": cost["share_of_a_step"],
-            "bytes_a_checkpoint": file.tell(),
-            "vectors_held": 2,
-            "bytes_over_the_recorders": file.tell() / numbers,
+        "bytes_of_a_checkpoint_as_the_papers": file.tell(),
+        "checkpoint_over_step": file.tell() / numbers,
+        "vectors_held": {
+            "everything": 2,
+            "everything, update by rule": 1,
+            "everything without a copy of the gradient, update by rule": 0,
+            "paper's accumulators": 2,
         },
     }
 
