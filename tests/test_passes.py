@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from nm_ode.parameters import Difference, Layout, Parts
 from nm_ode.passes import Pass, Passes, Sum, Wanted, totals
+from nm_ode.passes.compiled import SWITCH, library
 from nm_ode.symmetries import View
 
 PAIRS = (("u", "u"), ("u", "v"), ("w", "v"))
@@ -144,3 +146,74 @@ def test_readers_share_a_pass_and_only_those_of_the_step() -> None:
     assert set(passes.of(even).totals) == {("u", "u"), ("u", "v")}
     assert set(passes.of(odd).totals) == {("u", "u")}
     assert odd.read == 1
+
+
+def large() -> tuple[Layout, View, dict[str, Tensor]]:
+    """A parameter that threads share."""
+    layout = Layout.of_parameters({"a": torch.empty(700, 900)})
+    draw = torch.Generator().manual_seed(0)
+    return (
+        layout,
+        View("a", (700, 900), (900, 1)),
+        {name: torch.randn(630_000, generator=draw) for name in "uv"},
+    )
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_threads_share_a_parameter(two_threads: None, with_rows: bool) -> None:
+    layout, view, vectors = large()
+    pair, vectors["copy"] = ("u", "v"), torch.zeros(630_000)
+    sums = frozenset(Sum(pair, view, axes) for axes in ((0,), (1,))) if with_rows else frozenset()
+    wanted = Wanted(frozenset({pair}), sums, frozenset({("u", "copy")}))
+    made = Pass(layout, wanted, compiled=True)(vectors)
+    for one in sums:
+        expected = direct(vectors["u"], vectors["v"], view, one.axes)
+        torch.testing.assert_close(made.sums[one], expected, rtol=0, atol=1e-4)
+    expected = (vectors["u"].double() @ vectors["v"].double()).reshape(1)
+    torch.testing.assert_close(made.totals[pair], expected, rtol=0, atol=1e-2)
+    assert torch.equal(vectors["copy"], vectors["u"])
+
+
+@pytest.mark.parametrize("variable", [("CC", "no_such_compiler"), (SWITCH, "0")])
+def test_without_a_compiler_torch_makes_the_sums(
+    monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
+) -> None:
+    monkeypatch.setenv(*variable)
+    library.cache_clear()
+    try:
+        layout, _, vectors = large()
+        pair = ("u", "v")
+        found, expected = (
+            Pass(layout, totals(pair), compiled=one)(vectors).totals[pair] for one in (True, False)
+        )
+        assert library() is None
+        assert torch.equal(found, expected)
+    finally:
+        library.cache_clear()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(compiled: bool, value: float) -> None:
+    layout, view, vectors = large()
+    vectors["u"][630] = value
+    row, pair = Sum(("u", "u"), view, (0,)), ("u", "u")
+    made = Pass(layout, Wanted(frozenset({pair}), frozenset({row})), compiled=compiled)(vectors)
+    assert not torch.isfinite(made.totals[pair]).any()
+    assert not torch.isfinite(made.sums[row][0])
+    assert torch.isfinite(made.sums[row][1:]).all()
+
+
+def test_the_kernel_leaves_small_numbers_as_they_are() -> None:
+    """A library that is compiled with -ffast-math would flush them to zero in the whole process."""
+    layout, _, vectors = large()
+    Pass(layout, totals(("u", "v")), compiled=True)(vectors)
+    assert float(torch.tensor(1e-30) * torch.tensor(1e-10)) > 0

@@ -1,7 +1,8 @@
 /* A region's sums in one read of each of its vectors.
 
    The region is a matrix of n rows and m columns; a row is taken BLOCK entries at a time, which lie in the processor's
-   first cache for all products; the next are fetched meanwhile. Sums are of REAL within a block (rows) or SOME_ROWS rows (columns), and of double beyond.
+   first cache for all products; the next are fetched meanwhile. Sums are of REAL within a block (rows) or SOME_ROWS
+   rows (columns), and of double beyond. BLOCK is given when this is compiled; NAME and REAL are replaced before.
 
    streams     of each vector, its first entry; within a row entries follow one another
    strides     from one row of it to the next
