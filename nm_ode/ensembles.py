@@ -12,7 +12,7 @@ from torch.func import vmap
 from nm_ode.arguments import as_count, as_vector, said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
-from nm_ode.loss.given import require_problem
+from nm_ode.loss.given import require_one_loss
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
 from nm_ode.optimizers import Optimizer, describe, require_optimizer
@@ -44,7 +44,7 @@ def sgd_ensemble(
         ArgumentError: an argument of another kind, members, steps or batch size out of range, a start of another shape,
             or more members than memory holds.
     """
-    require_problem(problem)
+    require_one_loss(problem)
     require_optimizer(optimizer)
     steps, seed = as_count(steps, "steps", least=0), as_seed(seed)
     given = batch_size

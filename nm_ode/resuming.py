@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.loss import Problem, problem_identity
+from nm_ode.loss.random_problem import drawn
 from nm_ode.loss.randomness import generators
 from nm_ode.observers import Recording
 from nm_ode.observers.kept import RecordingFile, fingerprint
@@ -41,7 +42,7 @@ class KeptTraining:
         grid: TimeGrid,
         theta: Tensor,
         state: Tensor | None,
-        save_every: int,
+        save_every: int | tuple[int, ...],
         stepper: Stepper,
         recording: Recording,
         states: dict[str, Tensor],
@@ -61,7 +62,7 @@ class KeptTraining:
             "hyperparameters": {name: repr(value) for name, value in hyperparameters(optimizer).items()},
             "learning rates": digest(grid.lr, grid.times),
             "batches": [grid.batch_size, grid.seed],
-            "saved steps": save_every,
+            "saved steps": save_every if isinstance(save_every, int) else list(save_every),
             "start": digest(_array(theta), np.empty(0) if state is None else _array(state)),
             **problem_identity(problem),
         }
@@ -167,7 +168,8 @@ class KeptTraining:
         return {}
 
     def _is_of_this_loss(self, probe: list[float]) -> bool:
-        loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
+        with drawn(self._problem, self._grid.seed, 0):
+            loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
         return bool(
             np.allclose(probe, _probe(loss, gradient), rtol=_AGREE.get(self._problem.dtype, 1e-4), atol=0)
         )

@@ -16,12 +16,25 @@ from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data import BatchSize
 from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
-from nm_ode.loss import Problem
+from nm_ode.loss import Problem, RandomProblem
 from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
+from nm_ode.loss.random_problem import drawn
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
+from nm_ode.observers import (
+    Context,
+    Losses,
+    Norms,
+    Observer,
+    Recording,
+    Trajectory,
+    View,
+    as_save_every,
+    require_observers,
+    saved_steps,
+    sketch_in_place_of_theta,
+)
 from nm_ode.observers.room import require_room
 from nm_ode.optimizers import (
     Optimizer,
@@ -38,7 +51,7 @@ from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.resuming import KeptTraining
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
-"""Observers of every run."""
+"""Observers of every run; a `Sketch` stands in for the trajectory."""
 
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -63,7 +76,7 @@ def train(
     *,
     batch_size: BatchSize = "full",
     seed: int = 0,
-    save_every: int = 1,
+    save_every: int | Sequence[int] = 1,
     theta0: Tensor | None = None,
     state0: Tensor | None = None,
     schedule: Schedule | None = None,
@@ -74,14 +87,17 @@ def train(
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
     Args:
+        problem: whose loss; of a `RandomProblem` each step has its own draw.
         steps: number of updates, at least 1.
         batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
-        seed: of the order of the samples; the same seed gives the same bits on one machine.
-        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
+        seed: of the order of the samples and of a loss that is drawn; the same seed gives the same bits on one machine.
+        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last; or at those of a list, the
+            first and the last.
         theta0: where to start, the optimiser at rest; the problem's own start if None.
         state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
         schedule: of the learning rate; constant if None.
-        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
+        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own; with a
+            `Sketch` among them a sketch is kept where theta would be.
         on_step: called with the number of steps done, for a progress bar.
         checkpoint: a file in which the training is kept while it runs. If it is cut off, the same call goes on from
             there, to the same bits (`nm_ode.Checkpoint` has how often, and who is told).
@@ -100,13 +116,17 @@ def train(
     """
     require_problem(problem)
     require_optimizer(optimizer)
-    steps, save_every, seed = as_count(steps, "steps"), as_count(save_every, "save_every"), as_seed(seed)
+    steps, seed = as_count(steps, "steps"), as_seed(seed)
+    kept_steps = as_save_every(save_every)
     batch_size = as_batch_size(batch_size, problem.n_samples)
     require_callable(on_step, "on_step", "lambda done: print(done)")
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
     foreign_gradient = problem.foreign_gradient
+    is_random = isinstance(problem, RandomProblem)
     theta, state = _start(problem, optimizer, theta0, state0)
-    require_room(problem, steps, save_every)
+    sketch = sketch_in_place_of_theta(observers)
+    saved = steps // kept_steps + 1 if isinstance(kept_steps, int) else len(kept_steps) + 2
+    require_room(problem, steps, saved, sketch=None if sketch is None else sketch.m)
     factors = factors_of(schedule, optimizer.lr, steps)
     grid = TimeGrid.planned(
         optimizer.lr,
@@ -121,11 +141,12 @@ def train(
         given_problem=problem,
         optimizer=optimizer,
         steps=steps,
-        saved_steps=(*range(0, steps, save_every), steps),
+        saved_steps=saved_steps(kept_steps, steps),
         device=problem.device,
         grid=grid,
     )
-    recording = Recording([*(kind() for kind in ALWAYS_RECORDED), *observers], context)
+    kinds = [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+    recording = Recording([*(kind() for kind in kinds), *observers], context)
     require_memory(
         recording.expected_bytes,
         f"what is recorded in {steps} steps",
@@ -140,7 +161,7 @@ def train(
         grid,
         theta,
         state,
-        save_every,
+        kept_steps,
         stepper,
         recording,
         states,
@@ -179,7 +200,8 @@ def train(
         on_step(first)
     with kept.keeping():
         for step, batch in islice(enumerate(grid.each_batch()), first, None):
-            loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
+            with drawn(problem, seed, step):
+                loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:
                 kept.first(loss, gradient)
             unchecked[step] = loss
@@ -192,8 +214,8 @@ def train(
                 stepper.theta,
                 lr=float(grid.lr[step]),
                 loss_and_gradient=lambda loss=loss: (loss, gradient),  # type: ignore[misc]
-                # With the whole data as the batch, its loss is the full loss already.
-                full_loss=(lambda loss=loss: loss) if batch is None else None,  # type: ignore[misc]
+                # With the whole data as the batch, its loss is the full loss already, unless it was drawn.
+                full_loss=(lambda loss=loss: loss) if batch is None and not is_random else None,  # type: ignore[misc]
                 state=lambda: stepper.state(gradient),
                 memory=stepper.memory,
             )

@@ -12,6 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nm_ode.charges.errors import LawError
+from nm_ode.charges.orthogonal import require_orthogonal
+from nm_ode.charges.settings import SETTINGS, Settings
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS
 
@@ -33,6 +35,8 @@ class Driven:
         cross: shape (N, C), [w, v_{k+1}]; needed with Nesterov only.
         residual: shape (N, C), [g, θ] where it is not zero (a normalisation's ε); None for zero.
         at_rest: did the optimiser start with an empty state, not with that of an earlier run?
+        settings: shape (N, 4), what SETTINGS names at each step, where a loop changed it; None where it is what
+            `hyperparameters` says. Of a run with charges at some steps alone that of the first step, shape (1, 4).
     """
 
     lr: Array
@@ -45,49 +49,60 @@ class Driven:
     cross: Array | None = None
     residual: Array | None = None
     at_rest: bool = True
+    settings: Array | None = None
 
     @cached_property
     def durations(self) -> Array:
         """Flow time of each step, shape (N,)."""
         return np.diff(self.times)
 
-    @property
-    def momentum(self) -> float:
-        """SGD's β."""
-        return float(self.hyperparameters["momentum"])
+    def at(self, k: int) -> Settings:
+        """SGD's own numbers in step k."""
+        changed = {} if self.settings is None else dict(zip(SETTINGS, self.settings[k].tolist(), strict=True))
+        return Settings.of({**self.hyperparameters, **changed}, float(self.lr[k]), first=k == 0)
 
     @property
-    def dampening(self) -> float:
-        """SGD's τ."""
-        return float(self.hyperparameters["dampening"])
+    def momentum(self) -> Array:
+        """SGD's β in each step, shape (N,)."""
+        return self._of_steps("momentum")
 
     @property
-    def weight_decay(self) -> float:
-        """λ."""
-        return float(self.hyperparameters["weight_decay"])
+    def weight_decay(self) -> Array:
+        """λ in each step, shape (N,)."""
+        return self._of_steps("weight_decay")
 
     @property
     def nesterov(self) -> bool:
         """SGD's look-ahead."""
         return bool(self.hyperparameters["nesterov"])
 
-    def cross_at(self, k: int) -> Array:
-        """[w_k, v_{k+1}], shape (C,): [w, w] itself without Nesterov."""
-        if not self.nesterov:
-            return np.asarray(self.driver[k])
-        if self.cross is None:
+    def moved(self, k: int) -> Array:
+        """η²[w, w] of step k, shape (C,); 0 where the learning rate is 0, whatever the update would have been."""
+        lr = self.lr[k]
+        return lr**2 * self.driver[k] if lr else np.zeros(self.start.size)
+
+    def crossed(self, k: int) -> Array:
+        """η[w_k, v_{k+1}], shape (C,): η[w, w] without Nesterov; 0 where the learning rate is 0."""
+        if self.nesterov and self.cross is None:
             raise LawError(
                 "the law needs [w, v] of a run with Nesterov's momentum, and this one has no charge_cross_driver"
             )
-        return np.asarray(self.cross[k])
+        driver = self.cross if self.nesterov and self.cross is not None else self.driver
+        return self.lr[k] * driver[k] if self.lr[k] else np.zeros(self.start.size)
+
+    def _of_steps(self, name: str) -> Array:
+        if self.settings is None:
+            return np.full(len(self.lr), float(self.hyperparameters[name]))
+        return self.settings[:, SETTINGS.index(name)]
 
 
-def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
+def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = False) -> Driven:
     """A run whose charges were recorded as the laws want it.
 
     Args:
         run: from `train`.
         with_residual: with the recorded ⟨g, ξ⟩.
+        at_records: may the charges be those of some steps alone? Then nothing drives them here.
 
     Raises:
         LawError: no run of `train`, no charges or not those of every step, or no step.
@@ -98,10 +113,11 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
         raise LawError(f"charges are predicted from a run of `train`; {error}") from error
     if "charge" not in run.variables:
         raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
-    if "step" not in run["charge"].dims:
+    some = not has_every_step(run)
+    if some and not at_records:
         raise LawError(
-            "the run recorded its charges at some steps alone, and a law needs what drives them at each: train with "
-            "Charges(symmetries, every=1)"
+            "the run recorded its charges at some steps alone, and an engine needs what drives them at each: "
+            "record with Charges(symmetries, every=1), or take predict_charges"
         )
     if info.beyond_laws:
         raise LawError(f"{info.beyond_laws}: the charges are recorded, but no law predicts them")
@@ -110,7 +126,9 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "
             "them: take law 'exact' with_residual=True, which has the recorded ⟨g, ξ⟩"
         )
-    if not info.grid.steps:
+    if not with_residual:
+        require_orthogonal(run, info)
+    if not info.grid.steps or not run["charge"].shape[0]:
         raise LawError(
             "the run has no step: its loss was not finite from the start, and there is nothing to predict"
         )
@@ -123,8 +141,35 @@ def driven(run: xr.Dataset, *, with_residual: bool = False) -> Driven:
         translation=np.array(
             [KINDS[kind].form.degree == 1 for kind in run["kind"].values.tolist()], dtype=bool
         ),
-        driver=run["charge_driver"].values,
+        driver=np.empty((0, run["charge"].shape[1])) if some else run["charge_driver"].values,
         cross=run["charge_cross_driver"].values if "charge_cross_driver" in run else None,
-        residual=run["constraint_residual"].values if with_residual else None,
+        residual=run["constraint_residual"].values if with_residual and not some else None,
         at_rest=not (info.warm_start and info.stateful),
+        settings=_settings(run, some) if "sgd_settings" in run else None,
     )
+
+
+def _settings(run: xr.Dataset, some: bool) -> Array | None:
+    """As in `Driven`.
+
+    Raises:
+        LawError: changed in a way that no law describes.
+    """
+    found = np.asarray(run["sgd_settings"].values, dtype=np.float64)
+    if some:
+        return found[:1]
+    momentum, dampening, _, nesterov = found.T
+    if len(set((momentum > 0).tolist())) > 1 or np.ptp(dampening) or np.ptp(nesterov):
+        raise LawError(CHANGED)
+    return found
+
+
+CHANGED = (
+    "within the run momentum was switched on or off, or dampening or Nesterov's look-ahead was changed: the velocity "
+    "begins anew, and no law of the charges describes it"
+)
+
+
+def has_every_step(run: xr.Dataset) -> bool:
+    """Were the charges recorded at each step of the run, not at some alone?"""
+    return "step" in run["charge"].dims

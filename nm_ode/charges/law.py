@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nm_ode.charges.driven import Driven
 from nm_ode.charges.equation import ChargeEquation
+from nm_ode.charges.recursion import Recursion
 
 Array = NDArray[np.float64]
 Predict = Callable[[Driven], Array]
@@ -32,6 +33,7 @@ class Law:
         require_more: raises LawError for hyperparameters of these optimisers that it does not describe all the same.
         from_rest: another `predict`, from Q̇(0) = 0; None where the start has no rate.
         takes_residual: does it act on the recorded ⟨g, ξ⟩?
+        recursion: the law as one that can be summed between records; None where charges of every step are needed.
     """
 
     title: str
@@ -41,3 +43,4 @@ class Law:
     require_more: Callable[[Mapping[str, Any]], None] = _nothing
     from_rest: Predict | None = None
     takes_residual: bool = False
+    recursion: Recursion | None = None

@@ -1,4 +1,4 @@
-"""predict_charges: a law from the recorded drivers, at the run's steps."""
+"""predict_charges: a law from the recorded drivers, at the run's steps or at its records."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from nm_ode.charges.driven import driven
+from nm_ode.charges.driven import driven, has_every_step
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.charges.recorded import at_records
 from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo, annotate, write
 
@@ -16,22 +17,23 @@ from nm_ode.results import LawInfo, annotate, write
 def predict_charges(
     run: xr.Dataset, law: str, *, with_residual: bool = False, from_rest: bool = False
 ) -> xr.Dataset:
-    """Charges by a law from the recorded drivers, at the run's steps.
+    """Charges by a law from the recorded drivers, at the steps at which the run has its charges.
 
     Args:
-        run: from `train`, with charges recorded.
+        run: from `train` or a Recorder, with charges recorded: at each step, or at some, with what the law needs of
+            those between.
         law: a name in `LAWS`: "exact", "second_order", or "first_order" (without momentum).
         with_residual: let the recorded ⟨g, ξ⟩ act, which a normalisation's ε makes other than zero ("exact" only).
         from_rest: Q̇(0) = 0, as in the paper, in place of the rate that makes up for torch's first step
             ("second_order" only).
 
     Returns:
-        `charge` (step, charge_index), with the run's coordinates and a LawInfo.
+        `charge` (step or charge_step, charge_index), with the run's coordinates and a LawInfo.
 
     Raises:
-        LawError: no charges or not those of each step, an unknown law, an option of another law, or a run that the law
-            does not describe: of an optimiser for which it does not exist, one that went on from another's velocity,
-            or, for the first-order law, one with momentum.
+        LawError: no charges, or at some steps alone without what this law needs of the others, an unknown law, an
+            option of another law, or a run that the law does not describe: of an optimiser for which it does not exist,
+            one that went on from another's velocity, or, for the first-order law, one with momentum.
     """
     require_dataset(run, "run", "nm_ode.train")
     found = law_named(law)
@@ -39,18 +41,22 @@ def predict_charges(
         raise LawError(_option("with_residual", law, [n for n, one in LAWS.items() if one.takes_residual]))
     if from_rest and found.from_rest is None:
         raise LawError(_option("from_rest", law, [n for n, one in LAWS.items() if one.from_rest is not None]))
-    what = driven(run, with_residual=with_residual)
+    what = driven(run, with_residual=with_residual, at_records=True)
     require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
-    predict = found.from_rest if from_rest and found.from_rest is not None else found.predict
+    if has_every_step(run):
+        predict = found.from_rest if from_rest and found.from_rest is not None else found.predict
+        charges = predict(what)
+    else:
+        charges = at_records(run, what, law, found, with_residual=with_residual, from_rest=from_rest)
     title = (
         found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
     )
-    return as_prediction(run, predict(what), LawInfo(law, title, with_residual))
+    return as_prediction(run, charges, LawInfo(law, title, with_residual))
 
 
 def as_prediction(run: xr.Dataset, charges: NDArray[np.float64], info: LawInfo) -> xr.Dataset:
     """Charges of shape (steps or more, C) as a dataset beside `run["charge"]`."""
-    predicted = run["charge"].copy(data=charges[: run.sizes["step"]])
+    predicted = run["charge"].copy(data=charges[: len(run["charge"])])
     return annotate(write(predicted.to_dataset(name="charge"), info))
 
 

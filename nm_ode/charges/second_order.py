@@ -11,17 +11,21 @@ before. For a translation m Q̈ + (1 − β + βηλ) Q̇ + λQ = 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from nm_ode.charges.continuous import decay_rate, forces
+from nm_ode.charges.continuous import decay_rates, forces
 from nm_ode.charges.driven import Driven
 from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.law import Law
 from nm_ode.charges.oscillation import translation_closed_form
+from nm_ode.charges.recursion import Recursion
+from nm_ode.charges.settings import Settings
 
 Array = NDArray[np.float64]
 
@@ -33,9 +37,10 @@ def start_rate(run: Driven) -> Array:
     at rest would. At late times each of these is a displacement; this rate gives the same one: summing
     ΔQ_{k+1} − βΔQ_k = −ηκQ_0 from the first ΔQ_0 against the oscillator's response from Q̇(0).
     """
-    tau, beta = (run.dampening, run.momentum) if run.momentum else (0.0, 0.0)
+    first = run.at(0)
+    tau, beta = (first.dampening, first.momentum) if first.momentum else (0.0, 0.0)
     ahead = 1 + 2 * beta if run.nesterov else (1 + tau) / (1 - tau)
-    return -decay_rate(run) * run.start * ahead / (1 + beta)
+    return np.asarray(-decay_rates(run)[0] * run.start * ahead / (1 + beta))
 
 
 def second_order(run: Driven, *, from_rest: bool = False) -> Array:
@@ -56,7 +61,8 @@ def at_once(run: Driven) -> Array:
     """A, what the steps add to each charge without the velocity's delay; shape (N+1, C). 0 but for Nesterov."""
     added = np.zeros((len(run.lr) + 1, run.start.size))
     if run.nesterov:
-        np.cumsum(np.where(run.translation, 0.0, run.lr[:, None] ** 2 * run.driver), axis=0, out=added[1:])
+        moved = np.stack([run.moved(k) for k in range(len(run.lr))])
+        np.cumsum(np.where(run.translation, 0.0, moved), axis=0, out=added[1:])
     return added
 
 
@@ -64,19 +70,23 @@ def delayed_forces(run: Driven) -> Array:
     """What acts through the velocity, on the charge less `at_once`; shape (N, C)."""
     if not run.nesterov:
         return forces(run)
-    lr, beta, added = run.lr[:, None], run.momentum, at_once(run)
-    cross = lr * np.stack([run.cross_at(k) for k in range(len(lr))])
+    beta, decay, added = run.momentum[:, None], run.weight_decay[:, None], at_once(run)
+    cross = np.stack([run.crossed(k) for k in range(len(run.lr))])
     cross[1:] = (cross[1:] + cross[:-1]) / 2
     cross[0] /= 2  # the velocity is zero before the first step
-    found = 2 * beta**2 * cross - 2 * beta * run.weight_decay * lr**2 * run.driver
-    return np.where(run.translation, 0.0, found - decay_rate(run) * (added[1:] + added[:-1]) / 2)
+    found = 2 * beta**2 * cross - 2 * beta * decay * np.diff(added, axis=0)
+    return np.where(run.translation, 0.0, found - decay_rates(run) * (added[1:] + added[:-1]) / 2)
 
 
 def _free(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array:
-    """Translations: the closed form, over each stretch of a constant learning rate."""
+    """Translations: the closed form, over each stretch of steps that are alike."""
     charges = [run.start[here][None]]
-    changes = np.flatnonzero(np.diff(run.lr)) + 1
+    alike = np.stack([run.lr, run.momentum, run.weight_decay], axis=1)
+    changes = np.flatnonzero(np.diff(alike, axis=0).any(axis=1)) + 1
     for first, stop in pairwise([0, *changes.tolist(), len(run.lr)]):
+        if not run.lr[first]:
+            charges.append(np.repeat(charges[-1][-1:], stop - first, axis=0))
+            continue
         t = run.times[first + 1 : stop + 1] - run.times[first]
         oscillation = oscillator(run, first, translation=True)
         charge, rates = translation_closed_form(t, charges[-1][-1], rate, *oscillation)
@@ -89,7 +99,7 @@ def _driven_by_steps(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array
     """Quadratic charges: over a step m, b, κ and F are constant, so it is a matrix exponential, whose factors decay."""
     delayed, acting = [run.start[here]], delayed_forces(run)[:, here]
     for k, h in enumerate(run.durations):
-        step = _propagator(*oscillator(run, k, translation=False), float(h))
+        step = _propagator(*oscillator(run, k, translation=False), float(h)) if h else np.eye(2, 3)
         charge, rate = step @ np.stack([delayed[-1], rate, acting[k]])
         delayed.append(charge)
     return np.stack(delayed) + at_once(run)[:, here]
@@ -97,11 +107,14 @@ def _driven_by_steps(run: Driven, here: NDArray[np.bool_], rate: Array) -> Array
 
 def oscillator(run: Driven, k: int, *, translation: bool) -> tuple[float, float, float]:
     """m, b and κ of m Q̈ + b Q̇ + κQ = F during step k."""
-    lr, beta, decay = float(run.lr[k]), run.momentum, run.weight_decay
-    m = float(run.durations[k]) * (1 + beta) / 2
-    order = 1.0 if translation else 2.0
-    friction = 1 - beta + (order * beta * lr * decay if run.nesterov else 0.0)
-    return m, friction, order * decay
+    return _oscillator(run.at(k), float(run.durations[k]), 1 if translation else 2)
+
+
+def _oscillator(of: Settings, h: float, degree: int) -> tuple[float, float, float]:
+    """The same of a step that takes flow time h, for charges of a degree."""
+    beta, decay = of.momentum, of.weight_decay
+    friction = 1 - beta + (degree * beta * of.lr * decay if of.nesterov else 0.0)
+    return h * (1 + beta) / 2, friction, degree * decay
 
 
 def equation(run: Driven) -> ChargeEquation:
@@ -118,7 +131,7 @@ def equation(run: Driven) -> ChargeEquation:
         m=m,
         b=b,
         force=acting,
-        kappa=decay_rate(run),
+        kappa=decay_rates(run)[0],
         start=np.concatenate([run.start, start_rate(run)]),
         times=run.times,
         added=at_once(run),
@@ -131,9 +144,46 @@ def _propagator(m: float, b: float, kappa: float, h: float) -> Array:
     return np.asarray(expm(generator * h)[:2])
 
 
+def _state(hyperparameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """R and Ṙ; with Nesterov A too, and the last step's η[w, v]. Without, R is Q itself."""
+    return ("R", "dR/dt", "A", "last η[w, v]") if hyperparameters["nesterov"] else ("Q", "dQ/dt")
+
+
+def _step(of: Settings, degree: int) -> tuple[Array, Array]:
+    """z after a step from z before it, and from what drives it."""
+    h, beta, decay = of.time, of.momentum, of.weight_decay
+    m, friction, kappa = _oscillator(of, h, degree)
+    moves = _propagator(m, friction, kappa, h) if h else np.eye(2, 3)
+    held = moves[:, 2]  # what a force of one does over the step
+    if not of.nesterov:
+        driven = np.zeros((2, 3))
+        driven[:, 0] = held * (1 + beta) / h if h else 0.0
+        return moves[:, :2], driven
+    keeps, driven = np.zeros((4, 4)), np.zeros((4, 3))
+    keeps[:2, :2], keeps[:2, 2], keeps[:2, 3] = moves[:, :2], -kappa * held, beta**2 * held
+    keeps[2, 2] = 1.0
+    driven[:2, 0], driven[:2, 1] = -(2 * beta * decay + kappa / 2) * held, beta**2 * held
+    driven[2, 0] = driven[3, 1] = 1.0
+    return keeps, driven
+
+
+def _start(run: Driven, *, from_rest: bool = False) -> Array:
+    z = np.zeros((len(_state(run.hyperparameters)), run.start.size))
+    z[0] = run.start
+    if not from_rest:
+        z[1] = start_rate(run)
+    return z
+
+
+def _charge(z: Array) -> Array:
+    """Q = R + A."""
+    return np.asarray(z[0] + z[2] if len(z) > 2 else z[0])
+
+
 SECOND_ORDER = Law(
     "second-order continuous law",
     second_order,
     equation,
     from_rest=lambda run: second_order(run, from_rest=True),
+    recursion=Recursion(_state, _step, _start, lambda run: _start(run, from_rest=True), _charge),
 )

@@ -132,6 +132,11 @@ def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
         equations = ", ".join(name for name, one in LAWS.items() if one.equation is not None)
         raise LawError(f"{law!r} is no differential equation; there are {equations}")
     require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
+    if np.ptp(what.weight_decay) or not what.lr.all():
+        raise LawError(
+            "within the run the weight decay changed, or the learning rate was 0: an engine solves no such equation; "
+            "take predict_charges"
+        )
     return found.equation(what)
 
 

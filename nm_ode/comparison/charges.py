@@ -65,4 +65,6 @@ def _still(run: xr.Dataset, motion: Array) -> NDArray[np.bool_]:
     """Charges whose motion is rounding: of ‖θ_A‖² where they are squares, of √n where they are sums of n entries."""
     norm = run["generator_norm"].values.max(axis=0)
     scale = np.maximum(np.abs(run["charge"].values).max(axis=0), norm**2)
-    return np.asarray(motion <= _ROUNDING * np.finfo(run["theta"].dtype).eps * scale)
+    return np.asarray(
+        motion <= _ROUNDING * np.finfo(run["theta" if "theta" in run else "grad_norm"].dtype).eps * scale
+    )

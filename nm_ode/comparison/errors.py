@@ -11,6 +11,7 @@ from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
 from nm_ode.comparison.given import require_run_and_solution
 from nm_ode.comparison.ratio import ratio
+from nm_ode.comparison.sketches import sketch_errors, with_one_sketch
 from nm_ode.comparison.starts import require_same_charges, require_same_start
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
@@ -26,12 +27,14 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
             far as it goes); or from `predict_charges` or `solve_charges`.
 
     Returns:
-        Dimensions `saved_step` (with coordinate `saved_time`; of a law `step`, all of them, with `time`), `layer`,
-        `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion` ‖θ_k − θ_0‖, `relative_error`
-        (their ratio; NaN where nothing has moved), the same by layer, `loss_gap` L(θ(t_k)) − L(θ_k) if the solution
-        has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and the flag `solver_limited`; of a
-        modified flow in iterated-map form also what `defects` says, if every step's theta was kept. With charges what
-        `charge_errors` says. What it is a comparison of is its `nm_ode.results.ComparisonInfo`.
+        Dimensions `saved_step` (with coordinate `saved_time`; of a law `step` or `charge_step`, those that the run's
+        charges have), `layer`, `charge_index`, `symmetry`. With theta: `error` e_k = ‖θ(t_k) − θ_k‖, `motion`
+        ‖θ_k − θ_0‖, `relative_error` (their ratio; NaN where nothing has moved), the same by layer, `loss_gap`
+        L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and
+        the flag `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's
+        theta was kept. With a `Sketch` in place of theta these are estimates, each with its standard error
+        (`error_standard_error`, …), those by layer from a sketch by layer. With charges what `charge_errors` says. What
+        it is a comparison of is its `nm_ode.results.ComparisonInfo`.
 
     Raises:
         AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or
@@ -47,6 +50,7 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 
 def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     saved, about = run_at_times_of(solution, run), solve_info(solution)
+    saved, solution = with_one_sketch(saved, solution)
     require_same_start(saved, solution, run_info(run), about)
     found: list[xr.Dataset] = []
     holds = None
@@ -56,6 +60,8 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         if along is not None:
             found.append(along)
             holds = holds_from(along)
+    elif "theta_sketch" in solution and "theta_sketch" in saved:
+        found.append(_with_gaps(sketch_errors(saved, solution), saved, solution))
     if "charge" in solution.data_vars and "saved_charge" in run:
         found.append(charge_errors(saved, saved["saved_charge"], solution["charge"]))
     if not found:
@@ -72,14 +78,22 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
 def _compare_law(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     if "charge" not in solution.data_vars:
         raise _nothing_in_both("solution")
-    if "charge" not in run.data_vars or run.sizes["step"] != solution["charge"].sizes["step"]:
+    if "charge" not in run.data_vars or _steps(run) != _steps(solution):
         raise AlignmentError("the predicted charges are of another run")
     require_same_charges(run, solution)
     about = law_info(solution)
+    along, _ = _steps(run)
+    time = "time" if along == "step" else f"{along.removesuffix('_step')}_time"
     result = charge_errors(run, run["charge"], solution["charge"]).assign_coords(
-        step=run["step"].values, time=("step", run["time"].values)
+        {name: run[name].variable for name in (along, time)}
     )
     return annotate(write(result, ComparisonInfo(title=about.title, law=about.law)))
+
+
+def _steps(charges: xr.Dataset) -> tuple[str, int]:
+    """Along which dimension the charges lie, and how many there are."""
+    found = charges["charge"]
+    return str(found.dims[0]), len(found)
 
 
 def _nothing_in_both(lacking: str) -> AlignmentError:
@@ -106,6 +120,12 @@ def _theta_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         },
         coords={"layer": run["layer"].values},
     )
+    return _with_gaps(result, run, solution)
+
+
+def _with_gaps(result: xr.Dataset, run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
+    """With the gap of the losses and the solver's own error, where there are."""
+    error = result["error"].values
     if "loss" in solution and "full_loss" in run:
         result["loss_gap"] = ("saved_step", solution["loss"].values - run["full_loss"].values)
     if "solver_error" in solution:

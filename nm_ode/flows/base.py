@@ -14,7 +14,7 @@ from torch import Tensor
 from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
-from nm_ode.loss.given import require_problem
+from nm_ode.loss.given import require_one_loss
 from nm_ode.required import LARGEST, no_optimizer
 
 JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
@@ -92,7 +92,7 @@ class Flow(ABC):
 
     def __post_init__(self) -> None:
         """Of a dataclass: are its first two fields what they are said to be?"""
-        require_problem(self.problem)
+        require_one_loss(self.problem)
         given = getattr(self, "optimizer", None)
         if given is not None:
             require_update_map(given)

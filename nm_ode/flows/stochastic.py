@@ -18,7 +18,7 @@ from nm_ode.flows.base import (
     require_plain,
 )
 from nm_ode.loss import Problem
-from nm_ode.loss.given import require_problem
+from nm_ode.loss.given import require_one_loss
 from nm_ode.loss.noise import GradientNoise
 
 _SAME_LOSS = 1e-5  # relative: a loss at one theta, by a problem that is built again
@@ -50,7 +50,7 @@ class StochasticModifiedFlow:
     order: int = 2
 
     def __post_init__(self) -> None:
-        require_problem(self.problem)
+        require_one_loss(self.problem)
         require_plain(self.optimizer, "stochastic modified flow")
         object.__setattr__(self, "order", as_order(self.order, "the stochastic modified flow", (1, 2)))
         if not isinstance(self.diffusion, GradientNoise | Tensor):

@@ -5,6 +5,7 @@ from nm_ode.loss.identity import problem_identity
 from nm_ode.loss.no_hessian import NoSecondDerivative
 from nm_ode.loss.objective import LossFunction, Objective
 from nm_ode.loss.problem import Problem
+from nm_ode.loss.random_problem import RandomProblem
 from nm_ode.loss.vectorised import VectorisedWarning
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Objective",
     "Problem",
     "ProblemError",
+    "RandomProblem",
     "VectorisedWarning",
     "problem_identity",
 ]

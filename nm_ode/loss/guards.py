@@ -148,7 +148,8 @@ def refuse_randomness(model: nn.Module) -> None:
         if isinstance(rate, float | int) and rate > 0:
             raise ProblemError(
                 f"{described(name, module)} drops units at random with probability {rate}: "
-                "a flow needs a deterministic loss; call model.eval(), or set the probability to 0"
+                "a flow needs a deterministic loss; call model.eval(), or set the probability to 0 "
+                "(nm_ode.RandomProblem is trained with it)"
             )
 
 

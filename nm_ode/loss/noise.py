@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
+from nm_ode.loss.given import require_one_loss
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.operators import GradientCovariance
 from nm_ode.loss.problem import Problem
@@ -98,6 +99,7 @@ def gradient_noise(
         ProblemError: without draws, the loss over a batch is neither the mean nor the sum of its samples' losses; or
             the gradient is not finite.
     """
+    require_one_loss(problem)
     if kind not in ("diagonal", "low_rank"):
         raise ArgumentError(f"kind must be 'diagonal' or 'low_rank'; {kind!r} was given")
     n = problem.n_samples

@@ -7,9 +7,10 @@ user's hooks and optimiser know are not among the leaves.
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -88,7 +89,11 @@ def leaves_in_place(
     dtype = theta.dtype if dtype is None else dtype
     pieces = theta.tensors if isinstance(theta, Parts) else layout.split(theta)
     training = None if mode is None else mode == "train"
-    with own_modes(), AsFound(model, objective, training=training, dtype=dtype, seed=seed) as found:
+    with (
+        own_modes(),
+        _eagerly(),
+        AsFound(model, objective, training=training, dtype=dtype, seed=seed) as found,
+    ):
         _refuse_waiting(model)
         # Copies: whatever a forward pass does to them, the parameters stay.
         leaves = [piece.detach().to(dtype, copy=True).contiguous().requires_grad_() for piece in pieces]
@@ -179,7 +184,7 @@ class Products(Probed):
     def _fresh_batch(self) -> Any:
         """Buffers, random numbers and batch as at the start."""
         self._found.rewind()
-        return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, self._batch)
+        return copy_of(self._batch)
 
     def _evaluate(self) -> Tensor:
         return require_scalar(self._objective(self._model, self._fresh_batch()))
@@ -221,7 +226,7 @@ class _Hessian(Products):
         if not pairs:  # the loss is linear in theta
             return torch.zeros_like(self.gradient)
         gradients, along = zip(*pairs, strict=True)
-        with own_modes(), no_hessian.explained(self._model, self._evaluate):
+        with no_hessian.explained(self._model, self._evaluate):
             return self._flat(self._back(gradients, self._leaves, along))
 
 
@@ -255,7 +260,7 @@ class _GaussNewton(Products):
         moved = None
         if pairs:
             rows, along = zip(*pairs, strict=True)
-            with own_modes(), no_hessian.explained(self._model, self._evaluate):
+            with no_hessian.explained(self._model, self._evaluate):
                 (moved,) = self._back(rows, [self._zero], along)
         return torch.zeros_like(self._zero).reshape(-1) if moved is None else moved.detach().reshape(-1)
 
@@ -263,7 +268,7 @@ class _GaussNewton(Products):
         """JᵀHJ v, exact."""
         moved = self.moved(v).reshape(self._zero.shape)
         curved = None
-        with own_modes(), no_hessian.explained(self._model, self._evaluate):
+        with no_hessian.explained(self._model, self._evaluate):
             if self._of_outputs.requires_grad:  # else the loss is linear in the outputs
                 (curved,) = self._back(self._of_outputs, [self._outputs_leaf], moved)
             if curved is None:
@@ -278,6 +283,11 @@ class _GaussNewton(Products):
                 f"{type(outputs).__name__}"
             )
         return outputs
+
+
+def copy_of(batch: Any) -> Any:
+    """The batch, for a forward pass that may write to it."""
+    return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, batch)
 
 
 def require_scalar(loss: Any) -> Tensor:
@@ -307,6 +317,14 @@ def _constant(parameter: nn.Parameter, dtype: torch.dtype) -> Tensor:
     if not parameter.is_floating_point() or parameter.dtype == dtype:
         return parameter
     return parameter.detach().to(dtype)
+
+
+def _eagerly() -> AbstractContextManager[None]:
+    """What is compiled inside runs as it is written; nothing is compiled anew for other parameters."""
+    stance: AbstractContextManager[None] = (
+        torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    )
+    return stance
 
 
 def _refuse_waiting(model: nn.Module) -> None:

@@ -59,10 +59,10 @@ class Problem:
         loss_fn: of the short form; None for a general objective.
 
     Raises:
-        ProblemError: active dropout or another source of randomness, a forward pass that writes a parameter or reads
-            what an earlier one wrote, chunks that would change the loss (BatchNorm in train mode), targets of another
-            shape than what the model gives, a dtype too coarse, nothing to train, parameters that overlap, a loss with
-            parameters of its own.
+        ProblemError: active dropout or another source of randomness (`RandomProblem` takes it), a forward pass that
+            writes a parameter or reads what an earlier one wrote, chunks that would change the loss (BatchNorm in train
+            mode), targets of another shape than what the model gives, a dtype too coarse, nothing to train, parameters
+            that overlap, a loss with parameters of its own.
         DataError: data from which no samples can be taken; labels of no class, values that are not finite.
     """
 
@@ -114,7 +114,9 @@ class Problem:
         """
         guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
-        problem._build(model, objective, _as_it_is, lambda: source_of(data), dtype, device, chunk_size)
+        problem._build(
+            model, objective, lambda given: given, lambda: source_of(data), dtype, device, chunk_size
+        )
         return problem
 
     @in_own_modes
@@ -143,17 +145,21 @@ class Problem:
 
         self.model = copied(model, self.device, dtype)
         guards.make_forward_pure(self.model)
-        guards.refuse_randomness(self.model)
+        evaluated = self._evaluated(objective)
         guards.refuse_renormalisation(self.model)
-        self._at = Evaluation(self.model, objective)
+        self._at = Evaluation(self.model, evaluated)
         self.layout, self.theta0 = self._at.layout, self._at.theta
         self._vectorised = Vectorised(self.model, objective, self.layout)
         first_look(self._at, objective, batches, first_samples(A_FEW, chunk_size))
         some = partial(batches.batch, first_samples(_TESTED, chunk_size))
-        self._consistency = Consistency(self._at, self.model, objective, some)
+        self._consistency = Consistency(self._at, self.model, evaluated, some)
         if chunk_size is not None and chunk_size < self.n_samples:
             batches.reduction = self._chunked_reduction(chunk_size)
             batches.chunk_size = chunk_size
+
+    def _evaluated(self, objective: Objective) -> Objective:
+        guards.refuse_randomness(self.model)
+        return objective
 
     @property
     def foreign_gradient(self) -> str:
@@ -391,7 +397,3 @@ class Problem:
 def _device_of(model: nn.Module) -> torch.device:
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def _as_it_is(objective: Objective) -> Objective:
-    return objective

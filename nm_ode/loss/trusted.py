@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from nm_ode.data.sources import place
 from nm_ode.data.trees import flatten
+from nm_ode.loss.as_found import AsFound
 from nm_ode.loss.consistency import is_coarse, rounding_of
 from nm_ode.loss.derivatives import nodes
 from nm_ode.loss.no_hessian import NoSecondDerivative
 from nm_ode.loss.objective import Objective
-from nm_ode.loss.probed import Matrix, Mode, Products, leaves_in_place, products
+from nm_ode.loss.probed import Matrix, Mode, Products, copy_of, leaves_in_place, products, require_scalar
 from nm_ode.loss.self_test import Verdict, compare, line, steps
 from nm_ode.loss.suspects import handmade, suspects
 from nm_ode.parameters import Layout, Vector
@@ -49,7 +50,7 @@ def require_true_products(
                 leaves,
             ):
                 some = place(_few(batch), leaves[0].device, leaves[0].dtype)
-                at = _At(partial(products, model, objective, some, found, leaves, matrix), layout, leaves)
+                at = _At(model, objective, some, found, layout, leaves, matrix)
                 wrong = _wrong(at, matrix)
                 if not wrong:
                     return
@@ -68,50 +69,75 @@ def require_true_products(
 class _At:
     """Loss, gradient and products at other thetas."""
 
-    def __init__(self, build: Callable[[], Products], layout: Layout, leaves: list[Tensor]) -> None:
-        self._build, self.layout, self._leaves = build, layout, leaves
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batch: Any,
+        found: AsFound,
+        layout: Layout,
+        leaves: list[Tensor],
+        matrix: Matrix,
+    ) -> None:
+        self._found, self.layout, self._leaves = found, layout, leaves
+        self._build = partial(products, model, objective, batch, found, leaves, matrix)
+        self._evaluate = partial(objective, model)
+        self._batch = batch
         self.theta = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])
 
-    def __call__(self, theta: Tensor) -> Products:
+    def products(self, theta: Tensor) -> Products:
+        """With the graphs of all that follows."""
+        self._move(theta)
+        return self._build()
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """A scalar, in float64."""
+        self._move(theta)
+        with torch.no_grad():
+            return require_scalar(self._evaluate(copy_of(self._batch))).double()
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Shape (P,)."""
+        self._move(theta)
+        loss = require_scalar(self._evaluate(copy_of(self._batch)))
+        found = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([piece.reshape(-1) for piece in found])
+
+    def _move(self, theta: Tensor) -> None:
         with torch.no_grad():
             for leaf, piece in zip(self._leaves, self.layout.split(theta), strict=True):
                 leaf.copy_(piece)
-        return self._build()
+        self._found.rewind()
 
 
 def _wrong(at: _At, matrix: Matrix) -> str:
-    def gradient(theta: Tensor) -> Tensor:
-        return at(theta).gradient
-
-    first = at(at.theta)
-    rounding, custom = rounding_of(first.graph, at.theta.dtype), any(map(handmade, nodes(first.graph)))
+    graph = at.products(at.theta).graph
+    rounding, custom = rounding_of(graph, at.theta.dtype), any(map(handmade, nodes(graph)))
+    del graph
     for seed in range(_LINES):
-        point, direction, along = line(at.theta, at.layout, gradient, seed)
+        point, direction, along = line(at.theta, at.layout, at.gradient, seed)
         if _slope(at, point, direction, along, rounding).differs:
             return "the gradient that training takes is not this loss's"
-    point, direction, _ = line(at.theta, at.layout, gradient)
-    here = at(point)
+    point, direction, _ = line(at.theta, at.layout, at.gradient)
+    here = at.products(point)
     below: Callable[[float], Tensor]
     if matrix == "hessian":
         what, derivative = "the second derivative of this loss is wrong", here.matvec(direction)
-        below = lambda s: gradient(point + s * direction)  # noqa: E731
+        below = lambda s: at.gradient(point + s * direction)  # noqa: E731
     else:
         what, derivative = "the derivative of this model's outputs is wrong", here.moved(direction)
-        below = lambda s: at(point + s * direction).outputs  # noqa: E731
+        below = lambda s: at.products(point + s * direction).outputs  # noqa: E731
+    del here
     verdict = compare(derivative, below, steps(rounding), rounding)
     return what if verdict.differs and (custom or not is_coarse(rounding)) else ""
 
 
 def _slope(at: _At, point: Tensor, direction: Tensor, gradient: Tensor, rounding: float) -> Verdict:
     slope = gradient.double() @ direction.double()
-    loss, change = float(at(point).loss.abs()), float(slope.abs())
+    loss, change = float(at.loss(point).abs()), float(slope.abs())
     most = min(1.0, loss / change) if loss and change else 1.0  # the loss may change much faster than theta
-    return compare(
-        slope,
-        lambda s: at(point + s * direction).loss.double(),
-        [most * h for h in steps(rounding)],
-        rounding,
-    )
+    at_h = [most * h for h in steps(rounding)]
+    return compare(slope, lambda s: at.loss(point + s * direction), at_h, rounding)
 
 
 def _few(batch: Any) -> Any:

@@ -113,6 +113,8 @@ class View:
         time: flow time.
         theta_parts: before the step; in `observe_update` after it.
         lr: of the step; NaN along a flow and after the last step.
+        hyperparameters: of the optimiser in this step by torch's names, in a loop of the user's own, which may change
+            them; {} elsewhere, where they are the run's.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class View:
         full_loss: Callable[[], Tensor] | None = None,
         state: Callable[[], Tensor] | None = None,
         memory: Callable[[str], Vector] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         self.step, self.time, self.theta_parts, self.lr = step, time, theta, lr
+        self.hyperparameters: Mapping[str, Any] = {} if hyperparameters is None else hyperparameters
         self._update: Vector | None = None
         self._problem, self._loss_and_gradient, self._full_loss = problem, loss_and_gradient, full_loss
         self._state, self._memory = state, memory
@@ -291,6 +295,12 @@ class Observer:
     def observe_update(self, view: View) -> Mapping[str, Any]:
         """Of a step that has been taken: name → tensor or number."""
         return {}
+
+    def follow(self, view: View) -> None:
+        """Of every step of a run before it is taken, observed or not: for what is summed between observations."""
+
+    def follow_update(self, view: View) -> None:
+        """Of every step that has been taken, observed or not."""
 
     def memory(self) -> Mapping[str, Any]:
         """What the next observation depends on, for a checkpoint: numbers, texts, tensors, arrays, lists and dicts.

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nm_ode.arguments import as_count, said
+from nm_ode.charges.errors import LawError
+from nm_ode.charges.law import Law
+from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.charges.settings import SETTINGS, Settings
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
+from nm_ode.observers.responses import Responses
+from nm_ode.optimizers import SGD, Optimizer, hyperparameters
 from nm_ode.passes import Passes
+from nm_ode.required import as_flag
 from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
@@ -32,24 +41,34 @@ class Charges(Observer):
     `charge_driver` [w, w] of the update −lr·w, and with Nesterov `charge_cross_driver` [w, v]; `saved_charge` at saved
     steps. Along a flow: `charge`.
 
-    At each step that is 32 bytes a charge. With `every` = k > 1 there are `charge`, `constraint_residual` and
-    `generator_norm` at steps 0, k, 2k, … along `charge_step`; the laws of motion need what drives the charges at each
-    step, and predict nothing from them.
+    At each step that is 32 bytes a charge, with Nesterov 40. With `every` = k > 1 there are `charge`,
+    `constraint_residual` and `generator_norm` at steps 0, k, 2k, … along `charge_step`, and `<law>_response`,
+    `<law>_propagator`: what each law of motion needs of the steps between, summed on the device, so that
+    `predict_charges` predicts at these steps what it predicts from every step's drivers. A record has 24 bytes a
+    charge without laws; with those of plain descent 64, of momentum 72, of Nesterov 88: divide by k for the bytes a
+    step.
 
     Args:
         symmetries: as `find_symmetries` or `symmetries_of` gives them; none at all observes nothing.
         every: from one step at which the charges are recorded to the next.
+        laws: names of the laws to sum for, where `every` is above 1; None for all that describe the run's optimiser.
+        residual: sum what ⟨g, ξ⟩ does, too, for predictions `with_residual`: it is zero but for a normalisation's ε and
+            gradients that are not the loss's, and takes half of the time of the sums.
 
     Raises:
         SymmetryError: symmetries of another model.
+        LawError: from the run: a law that does not describe it.
         ArgumentError: `every` is no whole number above 0.
     """
 
     symmetries: Sequence[Symmetry]
     every: int = 1
+    laws: Sequence[str] | None = None
+    residual: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", as_count(self.every, "every"))
+        object.__setattr__(self, "residual", as_flag(self.residual, "residual"))
         given: Any = self.symmetries
         whole = isinstance(given, Iterable) and not isinstance(given, str) and getattr(given, "ndim", 1) > 0
         listed = list(given) if whole else [given]
@@ -70,12 +89,56 @@ class Charges(Observer):
             return [_ChargeOfState(meter, "charge", STEP)]
         saved = _ChargeOfState(meter, "saved_charge", SAVED_STEP)
         if self.every > 1:
-            return [
-                _ChargesOfSomeSteps(meter, context.passes, range(0, context.steps, self.every)),
-                saved,
-            ]
+            steps, laws = range(0, context.steps, self.every), self._laws(context)
+            if laws and context.optimizer is not None:
+                responses = Responses(
+                    {
+                        name: (law.recursion, self.residual and law.takes_residual)
+                        for name, law in laws.items()
+                        if law.recursion is not None
+                    },
+                    hyperparameters(context.optimizer),
+                    meter.is_translation,
+                )
+                settings = hyperparameters(context.optimizer)
+                return [_ChargesWithLaws(meter, context, steps, responses, settings), saved]
+            return [_ChargesOfSomeSteps(meter, context.passes, steps), saved]
         nesterov = bool(getattr(context.optimizer, "nesterov", False))
-        return [_ChargesOfSteps(meter, context.passes, range(context.steps), nesterov), saved]
+        own_loop = context.loop is not None and isinstance(context.optimizer, SGD)
+        settings = hyperparameters(context.optimizer) if own_loop and context.optimizer is not None else {}
+        return [_ChargesOfSteps(meter, context, nesterov, settings), saved]
+
+    def _laws(self, context: Context) -> dict[str, Law]:
+        """Those to sum for, by name.
+
+        Raises:
+            LawError: a law that was asked for does not describe the run, or cannot be summed.
+        """
+        if self.laws is None:
+            return {
+                name: law
+                for name, law in LAWS.items()
+                if law.recursion is not None and _describes(name, context.optimizer)
+            }
+        for name in self.laws:
+            if law_named(name).recursion is None:
+                raise LawError(
+                    f"law {name!r} needs what drives the charges at each step: take Charges with every=1"
+                )
+            if context.optimizer is None:
+                raise LawError(f"law {name!r}: no law is known of this optimiser: leave laws out")
+            require_described(name, type(context.optimizer).__name__, hyperparameters(context.optimizer))
+        return {name: LAWS[name] for name in self.laws}
+
+
+def _describes(law: str, optimizer: Optimizer | None) -> bool:
+    if optimizer is None:
+        return False
+    try:
+        require_described(law, type(optimizer).__name__, hyperparameters(optimizer))
+    except LawError:
+        return False
+    return True
 
 
 class _ChargeOfState(Observer):
@@ -91,16 +154,14 @@ class _ChargeOfState(Observer):
         return {self._name: self._meter.charge(view.theta_parts)}
 
 
-class _ChargesOfSomeSteps(Observer):
-    dim: str = "charge_step"
+class _StatesOfCharges(Observer):
+    """Q, ‖ξ‖ and ⟨g, ξ⟩ before the steps at which it looks."""
+
     variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
 
     def __init__(self, meter: ChargeMeter, passes: Passes, steps: range) -> None:
         self._meter, self._passes, self._steps = meter, passes, steps
         passes.ask(meter.wanted_state, steps)
-
-    def steps(self, context: Context) -> Collection[int]:
-        return self._steps
 
     def coordinates(self) -> Coordinates:
         return charge_coordinates(self._meter.symmetries)
@@ -110,26 +171,106 @@ class _ChargesOfSomeSteps(Observer):
         return dict(zip(_STATE, measured, strict=True))
 
 
-class _ChargesOfSteps(_ChargesOfSomeSteps):
-    dim: str = STEP
+class _ChargesOfSomeSteps(_StatesOfCharges):
+    dim: str = "charge_step"
 
-    def __init__(self, meter: ChargeMeter, passes: Passes, steps: range, nesterov: bool) -> None:
-        super().__init__(meter, passes, steps)
+    def steps(self, context: Context) -> Collection[int]:
+        return self._steps
+
+
+class _ChargesWithLaws(_ChargesOfSomeSteps):
+    """Those, and what laws need of the steps between."""
+
+    def __init__(
+        self,
+        meter: ChargeMeter,
+        context: Context,
+        steps: range,
+        responses: Responses,
+        hyperparameters: Mapping[str, Any],
+    ) -> None:
+        super().__init__(meter, context.passes, steps)
+        for pair in [_DRIVER, *([_CROSS] if hyperparameters.get("nesterov") else [])]:
+            context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
+        self._responses = responses
+        self._hyperparameters = dict(hyperparameters)
+        self.variables = {
+            **_ChargesOfSomeSteps.variables,
+            **self._responses.variables(CHARGES),
+            "sgd_settings": variable("sgd_settings", "setting"),
+            "summed_steps": variable("summed_steps"),
+        }
+        # The next step that is taken begins anew: a step may be skipped after its record.
+        self._recorded = False
+        self._residual: Tensor | None = None
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        found = super().observe(view)
+        self._recorded, self._residual = True, found["constraint_residual"]
+        settings = _settings(self._hyperparameters, view)
+        sums = self._responses.values()
+        return {**found, **sums, "sgd_settings": settings, "summed_steps": self._responses.steps}
+
+    def follow(self, view: View) -> None:
+        if self._responses.takes_residual and view.step not in self._steps:
+            self._residual = self._meter.constraint(view.gradient_parts, view.theta_parts)
+
+    def follow_update(self, view: View) -> None:
+        if self._recorded:
+            self._responses.clear()
+            self._recorded = False
+        of = Settings.of({**self._hyperparameters, **view.hyperparameters}, view.lr, first=view.step == 0)
+        update, sums = view.update_parts, self._passes.of(view, after=True)
+        own = self._meter.bracket(update, update, sums, _DRIVER)
+        cross = residual = torch.zeros_like(own)
+        if of.nesterov:
+            # A loop of the user's own may turn it on later: then nobody has asked for it.
+            asked = sums if self._hyperparameters.get("nesterov") else None
+            cross = self._meter.bracket(update, view.memory_parts("velocity"), asked, _CROSS).neg_()
+        if self._responses.takes_residual and self._residual is not None:
+            residual = self._residual
+        self._responses.add(of, torch.stack([own, cross, residual]))
+
+    def memory(self) -> Mapping[str, Any]:
+        return {"recorded": self._recorded, **self._responses.memory()}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        self._recorded = memory["recorded"]
+        self._responses.restore(memory)
+
+
+class _ChargesOfSteps(_StatesOfCharges):
+    def __init__(
+        self, meter: ChargeMeter, context: Context, nesterov: bool, settings: Mapping[str, Any]
+    ) -> None:
+        super().__init__(meter, context.passes, range(context.steps))
         self._nesterov = nesterov
         drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
         self.update_variables = {name: variable(name, CHARGES) for name in drivers}
         for pair in drivers.values():
-            passes.ask(meter.wanted_bracket(pair), steps, after=True)
+            context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
+        # Of a loop of the user's own, which may change them.
+        self._settings = dict(settings)
+        if settings:
+            self.update_variables |= {"sgd_settings": variable("sgd_settings", "setting")}
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
         # A step of learning rate 0 moves nothing, and nothing drives it.
         lr = view.lr or float("inf")
         sums, update = self._passes.of(view, after=True), view.update_parts
-        found = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
+        found: dict[str, Any] = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
         if self._nesterov:
             cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
             found["charge_cross_driver"] = cross / -lr
+        if self._settings:
+            found["sgd_settings"] = _settings(self._settings, view)
         return found
+
+
+def _settings(hyperparameters: Mapping[str, Any], view: View) -> np.ndarray:
+    """What SETTINGS names, in the step that is seen; shape (4,)."""
+    now = {**hyperparameters, **view.hyperparameters}
+    return np.array([float(now[name]) for name in SETTINGS])
 
 
 def charge_coordinates(symmetries: Sequence[Symmetry]) -> dict[str, tuple[str, np.ndarray]]:

@@ -41,12 +41,22 @@ class Conditions:
         self._counts: list[int] = []
         self._unfollowed: dict[str, nn.Parameter] = {}
         self._group_of: list[int | None] = []
-        self._handle = optimizer.register_load_state_dict_post_hook(self._loaded)
+        self._present: set[str] = set()
+        self._handle: Any = None
         self._steps = 0
+
+    def watch(self) -> None:
+        """See whether the optimiser's state is loaded."""
+        self._handle = self._optimizer.register_load_state_dict_post_hook(self._loaded)
 
     def remove(self) -> None:
         """The optimiser is as it was."""
         self._handle.remove()
+
+    @property
+    def written(self) -> bool:
+        """Has somebody beside the optimiser written to a parameter since the last step?"""
+        return bool(self._versions) and self._versions != self._seen_versions()
 
     def rates(self) -> list[float]:
         """The learning rate of each followed parameter; 0 for one that the optimiser has not got."""
@@ -64,7 +74,8 @@ class Conditions:
             The learning rate of the first group with a followed parameter.
 
         Raises:
-            ArgumentError: the optimiser moves a parameter of the model that is not followed.
+            ArgumentError: the optimiser moves a parameter of the model that is not followed, or one that the model no
+                longer has.
         """
         self._look_at_groups()
         for name, parameter in self._unfollowed.items():
@@ -73,7 +84,7 @@ class Conditions:
                     f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser "
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
-        if self._versions and self._versions != self._seen_versions():
+        if self.written:
             self._note(
                 f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser"
             )
@@ -84,19 +95,42 @@ class Conditions:
             listed = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
             self._note(f"parameters have different learning rates at step {step} ({listed})")
         for options, given in zip(self._options, groups, strict=True):
-            if (now := plain_options(given)) != options:
-                changed = sorted(name for name in now if now[name] != options.get(name))
+            now = plain_options(given)
+            changed = sorted(
+                name for name in now if now[name] != options.get(name) and not self._followed_by_laws(name)
+            )
+            if changed:
                 self._note(f"{', '.join(changed)} of the optimiser changed before step {step}")
         each = zip(self._followed.items(), self._group_of, gradients, strict=True)
         for (name, parameter), group, gradient in each:
             if group is None or (gradient is None and (self._decays or not parameter.requires_grad)):
                 self._note(f"the parameter {said(name)} took no part in step {step}")
+            if gradient is None and name not in self._present:
+                self._require_present(name, parameter)
         return rates[0]
 
     def after_step(self) -> None:
         """The step has been taken."""
         self._versions = self._seen_versions()
         self._steps += 1
+
+    def _followed_by_laws(self, option: str) -> bool:
+        """May it change from step to step? Charges record SGD's own (`sgd_settings`), of all groups alike."""
+        values = {group.get(option) for group in self._optimizer.param_groups}
+        return (
+            type(self._optimizer) is torch.optim.SGD
+            and option in ("momentum", "weight_decay")
+            and len(values) == 1
+        )
+
+    def _require_present(self, name: str, parameter: nn.Parameter) -> None:
+        """A parameter without a gradient may be one that the model no longer has."""
+        if dict(self._model.named_parameters()).get(name) is not parameter:
+            raise ArgumentError(
+                f"the model has put another in the place of its parameter {said(name)} since the optimiser was made: "
+                "make the optimiser, and the Recorder, once the model is as it will be"
+            )
+        self._present.add(name)
 
     def _note(self, why: str) -> None:
         self.beyond_laws = self.beyond_laws or why

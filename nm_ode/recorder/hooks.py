@@ -133,6 +133,7 @@ class StepHooks:
                 self._depth += 1  # a subclass calls its base class's `step`, which has the hooks too
                 return None
             self._broken_off()
+        self._require_eager()
         self._depth, self._told, self._frame = 1, False, _frame_of_step()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -183,6 +184,13 @@ class StepHooks:
                 self._rule.before_step(gradients)
             if not self._is_kept and (self._rule is None or self._rule.is_checked):
                 self._keep_theta()
+
+    def _require_eager(self) -> None:
+        if self._like.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise ArgumentError(
+                "the optimiser's step is being captured in a CUDA graph, whose replays call no hook: record a loop "
+                "that captures forward and backward passes alone"
+            )
 
     def _is_skipped(self) -> bool:
         """An optimiser that unscales by itself is called for a step that it leaves out: the one wait for a device."""

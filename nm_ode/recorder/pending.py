@@ -30,6 +30,7 @@ class PendingLosses:
         )
         self._steps = 0
         self._given_in_time = False  # once at least
+        self._add = False
         self._version: int | None = None
         self._restarts = False
         self._handles: list[Any] = []
@@ -48,8 +49,11 @@ class PendingLosses:
         for handle in self._handles:
             handle.remove()
 
-    def give(self, value: Tensor | float) -> None:
+    def give(self, value: Tensor | float, *, add: bool = False) -> None:
         """A loss; of several numbers their mean.
+
+        Args:
+            add: are the losses before one step summed, not averaged?
 
         Raises:
             ArgumentError: it is that of a step that has been taken.
@@ -61,12 +65,14 @@ class PendingLosses:
                 "itself)"
             )
         self._given.append(_number(value))
+        self._add = add
 
     def take(self, device: torch.device, of_closure: Any = None) -> Tensor | None:
-        """The loss of the step that is taken now: the mean of what was given, else what the closure returned."""
+        """The loss of the step that is taken now: of what was given, else what the closure returned."""
         if self._given:
             self._given_in_time = True
-            return torch.stack([loss.to(device) for loss in self._given]).mean()
+            losses = torch.stack([loss.to(device) for loss in self._given])
+            return losses.sum() if self._add else losses.mean()
         return None if of_closure is None else _number(of_closure).to(device)
 
     def step_ended(self) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from bridges import OdeProblem, OdeSolution
 from nm_ode.results import CheckVerdict
+from nm_ode.sketches import SparseSigns, standard_error
 from nm_ode.solving.errors import failure
 from nm_ode.solving.field import Array, Field
 from nm_ode.solving.keeping import KeptSolve
@@ -41,20 +43,42 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """As what theta was recorded: itself, or a sketch, from which distances are estimated."""
+
+    signs: SparseSigns | None = None
+
+    def of(self, theta: Tensor) -> Array:
+        """Shape (P,), or (m,)."""
+        return np.asarray((theta if self.signs is None else self.signs.of(theta)).numpy())
+
+    @property
+    def remark(self) -> str:
+        """For `Check.how`."""
+        if self.signs is None:
+            return ""
+        return f", estimated from sketches with a standard error of {standard_error(self.signs.m):.1%}"
+
+
+@dataclass(frozen=True)
 class Solved:
     """What is checked.
 
     Attributes:
         solution: how the solve ended: with success.
-        thetas: shape (times, P).
+        thetas: at each time as they were `seen`.
         atol: the tolerance that a user reads, before any scaling by entries.
         floor: the smallest rtol that means anything.
+        parameters: P.
+        seen: what the thetas are.
     """
 
     solution: OdeSolution
     thetas: Array
     atol: float
     floor: float
+    parameters: int
+    seen: Seen
 
 
 def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Check:
@@ -70,7 +94,8 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
     if len(thetas) == 1:
         return Check(np.zeros(1), "the start alone was asked for", "measured")
     other, how, verdict = _other(ode, solved)
-    errors, found = _distances(field, kept, other, thetas)
+    how += solved.seen.remark
+    errors, found = _distances(field, kept, other, solved)
     evaluations, products = found.statistics.rhs_evaluations, found.statistics.jvp_evaluations
     same = _same_steps(solution, found, kept.anew)
     if same or _hardly_more_steps(solution, found, ode):
@@ -79,13 +104,13 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
             other = replace(other, max_step=min(shorter, other.max_step or np.inf), max_steps=None)
             few = "the same steps" if same else "hardly more steps"
             how += f" and steps of at most {other.max_step:.3g}, since it took {few} without"
-        errors, found = _distances(field, kept, other, thetas)
+        errors, found = _distances(field, kept, other, solved)
         evaluations += found.statistics.rhs_evaluations
         products += found.statistics.jvp_evaluations
         if _same_steps(solution, found, kept.anew):
             verdict = "same_steps"
             how += " (no check: it took the same steps)"
-    if verdict != "same_steps" and _admits_motion(other, thetas):
+    if verdict != "same_steps" and _admits_motion(other, solved):
         verdict = "too_loose"
         how += " (no check: its tolerances admit as much as the solution moves)"
     if found.status != "success":
@@ -93,7 +118,7 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
         how += f" (stopped: {failure(found, fixed_step=ode.step is not None)})"
     if verdict in ("same_steps", "too_loose"):
         errors[1:] = np.nan
-    errors[_not_told(other, thetas, errors)] = np.nan
+    errors[_not_told(other, solved, errors)] = np.nan
     return Check(errors, how, verdict, found.status, evaluations, products)
 
 
@@ -106,7 +131,7 @@ def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdi
     finer = tighter <= ode.rtol / 2
     rtol = tighter if finer else min(ode.rtol * _TIGHTER, 0.5)
     tightness = _TIGHTER if finer else 1 / _TIGHTER
-    if _admits_motion(ode, solved.thetas):
+    if _admits_motion(ode, solved):
         rtol, tightness = _as_tight_as_it_takes(ode, solved, rtol)
     how = f"difference to the same method at rtol {rtol:g}, atol {solved.atol / tightness:g}"
     if not finer:
@@ -125,17 +150,17 @@ def _as_tight_as_it_takes(ode: OdeProblem, solved: Solved, rtol: float) -> tuple
     """rtol, and by what atol is divided, to admit a hundredth of the solution's motion."""
     thetas = solved.thetas
     admitted = _OF_MOTION * _motion(thetas)
-    relative, absolute = _size(thetas), _absolute(ode, thetas)
+    relative, absolute = _size(thetas), _absolute(ode, solved)
     if admitted > 0 and relative > 0:
         rtol = max(solved.floor, min(rtol, admitted / relative))
     return rtol, max(_TIGHTER, absolute / admitted) if admitted > 0 else _TIGHTER
 
 
-def _distances(field: Field, kept: KeptSolve, other: OdeProblem, thetas: Array) -> tuple[Array, OdeSolution]:
-    errors = np.full(len(thetas), np.nan)
+def _distances(field: Field, kept: KeptSolve, other: OdeProblem, solved: Solved) -> tuple[Array, OdeSolution]:
+    errors = np.full(len(solved.thetas), np.nan)
 
     def distance(index: int, t: float, y: Array) -> None:
-        errors[index] = np.linalg.norm(field.theta(y).numpy() - thetas[index])
+        errors[index] = np.linalg.norm(solved.seen.of(field.theta(y)) - solved.thetas[index])
 
     return errors, kept.solve(other, distance, errors)
 
@@ -155,22 +180,24 @@ def _hardly_more_steps(one: OdeSolution, other: OdeSolution, ode: OdeProblem) ->
     return ode.step is None and other.status == "success" and few <= _FEW_STEPS and more <= 2
 
 
-def _not_told(ode: OdeProblem, thetas: Array, errors: Array) -> Array:
+def _not_told(ode: OdeProblem, solved: Solved, errors: Array) -> Array:
     """Samples up to which the tolerances admit all the motion, and both solves agree to rounding: by the same steps."""
+    thetas = solved.thetas
     if ode.step is not None:
         return np.zeros(len(thetas), dtype=bool)
     sizes = np.linalg.norm(thetas, axis=1)
     moved = np.maximum.accumulate([float(np.linalg.norm(theta - thetas[0])) for theta in thetas])
-    admitted = ode.rtol * sizes + _absolute(ode, thetas)
+    admitted = ode.rtol * sizes + _absolute(ode, solved)
     found: Array = (
         (moved > 0) & (admitted >= moved) & (errors <= _ROUNDINGS * np.finfo(np.float64).eps * sizes)
     )
     return found
 
 
-def _admits_motion(ode: OdeProblem, thetas: Array) -> bool:
+def _admits_motion(ode: OdeProblem, solved: Solved) -> bool:
     """May the local error be as large as all that the solution moves?"""
-    return ode.step is None and ode.rtol * _size(thetas) + _absolute(ode, thetas) >= _motion(thetas)
+    thetas = solved.thetas
+    return ode.step is None and ode.rtol * _size(thetas) + _absolute(ode, solved) >= _motion(thetas)
 
 
 def _size(thetas: Array) -> float:
@@ -181,7 +208,6 @@ def _motion(thetas: Array) -> float:
     return max(float(np.linalg.norm(theta - thetas[0])) for theta in thetas)
 
 
-def _absolute(ode: OdeProblem, thetas: Array) -> float:
+def _absolute(ode: OdeProblem, solved: Solved) -> float:
     """2-norm of atol over the entries of theta."""
-    n = thetas.shape[1]
-    return float(np.linalg.norm(np.broadcast_to(ode.atol, ode.y0.shape)[:n]))
+    return float(np.linalg.norm(np.broadcast_to(ode.atol, ode.y0.shape)[: solved.parameters]))

@@ -19,11 +19,21 @@ from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
-from nm_ode.observers import Context, Losses, Norms, Observer, Recording, Trajectory, View, require_observers
+from nm_ode.observers import (
+    Context,
+    Losses,
+    Norms,
+    Observer,
+    Recording,
+    Trajectory,
+    View,
+    require_observers,
+    sketch_in_place_of_theta,
+)
 from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
-from nm_ode.solving.check import Solved
+from nm_ode.solving.check import Seen, Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field, to_numpy
@@ -79,7 +89,8 @@ def solve(
         max_steps, max_rhs, max_seconds: limits on one solve; `max_rhs` on right-hand sides, Jacobian products and
             probes of the sharpness together.
         record: what to keep of each sample, of "loss", "grad_norm", "theta".
-        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own.
+        observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own; a `Sketch` among
+            them stands in for theta.
         check: solve once more with rtol and atol ten times tighter (rtol no finer than rounding lets it be) and record
             the distance as `solver_error` (docs/theory.md §5), NaN where that says nothing (`check_verdict` of the
             record). Methods with a fixed step take their own step halving.
@@ -104,14 +115,15 @@ def solve(
     require_flow(flow)
     kept_in = as_checkpoint(checkpoint)
     recorded, checked = names(record, "record", _RECORDABLE), as_flag(check, "check")
-    if checked and "theta" not in recorded:
+    others = require_observers(observe)
+    sketch = sketch_in_place_of_theta(others)
+    if sketch is not None:
+        recorded = tuple(name for name in recorded if name != "theta")
+    elif checked and "theta" not in recorded:
         raise ArgumentError(
-            "check compares two solutions state by state: record 'theta' too, or set check=False"
+            "check compares two solutions state by state: record 'theta' too, or set check=False, or observe a Sketch"
         )
-    observers = [
-        *(kind() for key, kind in _RECORDABLE.items() if key in recorded),
-        *require_observers(observe),
-    ]
+    observers = [*(kind() for key, kind in _RECORDABLE.items() if key in recorded), *others]
     asked = options(
         engine,
         method,
@@ -237,7 +249,9 @@ def solve(
         return result
     let_go(start)
     try:
-        solved = Solved(solution, result["theta"].values, used_atol, floor.rtol)
+        seen = Seen() if sketch is None else Seen(sketch.signs(problem.layout))
+        thetas = result["theta" if sketch is None else "theta_sketch"].values
+        solved = Solved(solution, thetas, used_atol, floor.rtol, problem.layout.size, seen)
         verdict = check_solution(field, kept, ode, solved)
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]

@@ -55,9 +55,14 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
         given = flow.problem.theta0 if theta0 is None else theta0
         what = "the model's theta0" if theta0 is None else "theta0"
         return Start(times, flow, flow.state_from(_placed(flow, given, what)))
-    for name in ("saved_time", "theta"):
+    sketched = "theta_sketch" in t.variables and "theta" not in t.variables
+    for name in ("saved_time", "theta_sketch" if sketched else "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
+    if sketched and theta0 is None:
+        raise ArgumentError(
+            "t: the run kept sketches of theta alone: give theta0, the parameters that it started with"
+        )
     try:
         info = run_info(t)
     except ResultError as error:

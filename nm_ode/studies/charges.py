@@ -97,9 +97,11 @@ def _laws(case: Case, problem: Problem, optimizer: Optimizer) -> list[str]:
     assert case.symmetries is not None
     if case.symmetries.laws is not None:
         return list(case.symmetries.laws)
-    if case.symmetries.charges_every > 1 or problem.foreign_gradient:
+    if problem.foreign_gradient:
         return []
     fitting = [name for name in LAWS if _describes(name, case, optimizer)]
+    if case.symmetries.charges_every > 1:
+        fitting = [name for name in fitting if LAWS[name].recursion is not None]
     continuous = [name for name in fitting if LAWS[name].equation is not None]
     return [name for name in fitting if name not in continuous[1:]]
 

@@ -76,7 +76,9 @@ def _trained(
     found = _complete(writer.read("discrete"), run_info)
     if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
         return found
-    every = case.symmetries.charges_every if case.symmetries is not None else 1
+    every, laws = (
+        (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
+    )
     try:
         run = train(
             study.problem,
@@ -87,7 +89,7 @@ def _trained(
             save_every=case.training.save_every,
             state0=warm_state(study, study.optimizer, kept),
             schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen, every), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers()],
             on_step=progress("training", case.training.steps),
             checkpoint=kept("training"),
         )

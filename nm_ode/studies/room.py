@@ -47,7 +47,7 @@ def require_case_fits(case: Case, path: Path, problem: Problem) -> None:
     training, size = case.training, problem.layout.size
     for place, steps, save_every in _runs(case):
         try:
-            require_room(problem, steps, save_every)
+            require_room(problem, steps, steps // save_every + 1)
         except ArgumentError as error:
             raise CaseError(f"{path}: {place}: {error}") from None
     if case.flows:

@@ -111,10 +111,11 @@ class SymmetriesTable(Table):
 
     @model_validator(mode="after")
     def _laws_have_every_step(self) -> SymmetriesTable:
-        if self.laws and self.charges_every > 1:
-            raise combination(
-                "a law needs what drives the charges at each step: leave charges_every out, or laws = []"
-            )
+        for law in self.laws or () if self.charges_every > 1 else ():
+            if LAWS[law].recursion is None:
+                raise combination(
+                    f"law {law!r} needs what drives the charges at each step: leave charges_every out, or the law"
+                )
         return self
 
 

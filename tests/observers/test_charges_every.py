@@ -1,4 +1,4 @@
-"""Charges at every k-th step alone: the same numbers, a k-th of the memory, and no law."""
+"""Charges at every k-th step alone: the same numbers, a k-th of the memory (for laws: test_laws_at_records.py)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from nm_ode import (
     compare,
     predict_charges,
     solve,
+    solve_charges,
     symmetries_of,
     train,
 )
+from nm_ode.charges import LAWS, Law
+from nm_ode.charges.exact import exact
 from nm_ode.errors import ArgumentError
 from nm_ode.models import mlp
 from nm_ode.reporting import write_report
@@ -73,10 +76,10 @@ def test_they_are_those_of_every_step(relu: Problem) -> None:
     assert "charge_driver" not in some
 
 
-def test_no_law_predicts_from_them_and_flows_are_compared(relu: Problem) -> None:
+def test_an_engine_takes_no_law_from_them_and_flows_are_compared(relu: Problem) -> None:
     run = train(relu, SGD(lr=0.1), 11, observe=[Charges(symmetries_of(relu), every=4)])
     with pytest.raises(LawError, match="every=1"):
-        predict_charges(run, "exact")
+        solve_charges(run, "first_order")
     solution = solve(GradientFlow(relu), run, observe=[Charges(symmetries_of(relu))])
     assert np.isfinite(compare(run, solution)["charge_error"]).all()
 
@@ -95,8 +98,9 @@ def test_a_checkpoint_holds_them(relu: Problem, tmp_path: Path) -> None:
     again = train(relu, SGD(lr=0.1), 11, observe=observe, checkpoint=keep)
     assert "step" in said[0]
     undisturbed = train(relu, SGD(lr=0.1), 11, observe=observe)
-    for name in ("charge", "saved_charge", "charge_time"):
+    for name in ("charge", "saved_charge", "charge_time", "exact_response", "second_order_propagator"):
         np.testing.assert_array_equal(again[name], undisturbed[name])
+    np.testing.assert_allclose(predict_charges(again, "exact")["charge"], again["charge"], atol=1e-13)
 
 
 @pytest.mark.parametrize("every", [0, -3, 1.5])
@@ -111,12 +115,32 @@ def test_a_case_of_some_steps(tmp_path: Path) -> None:
     outcome = run_case(load_case(path), path, tmp_path / "out")
     assert not outcome.failures
     assert outcome.tree["discrete"]["charge"].sizes["charge_step"] == 3
-    assert "laws" not in outcome.tree.children
+    assert sorted(outcome.tree["laws"].children) == ["exact", "first_order"]
+    for law in outcome.tree["laws"].children:
+        comparison = outcome.tree[f"comparison/{law}"]
+        assert comparison["charge_step"].values.tolist() == [0, 4, 8]
+        assert (
+            float(np.nanmax(comparison["symmetry_relative_error"]))
+            < {"exact": 1e-11, "first_order": 0.1}[law]
+        )
     assert write_report(outcome.tree, tmp_path / "report.html").exists()
 
 
-def test_a_case_that_wants_laws_of_some_steps_is_refused(tmp_path: Path) -> None:
+def test_a_case_without_laws_sums_none(tmp_path: Path) -> None:
     path = tmp_path / "case.toml"
-    path.write_text(CASE + 'laws = ["exact"]\n')
-    with pytest.raises(CaseError, match="charges_every"):
-        load_case(path)
+    path.write_text(CASE + "laws = []\n")
+    outcome = run_case(load_case(path), path, tmp_path / "out")
+    assert not outcome.failures
+    assert "laws" not in outcome.tree.children
+    assert "exact_response" not in outcome.tree["discrete"]
+
+
+def test_a_case_that_wants_a_law_of_every_step_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text(CASE + 'laws = ["of_every_step"]\n')
+    LAWS.register("of_every_step", Law("law of every step", exact))
+    try:
+        with pytest.raises(CaseError, match="charges_every"):
+            load_case(path)
+    finally:
+        LAWS.unregister("of_every_step")

@@ -65,7 +65,12 @@ def trained(
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS) if "schedule" in ways else None
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled="scaler" in ways)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled="autocast" in ways)
-    recorder = nm_ode.Recorder(model, optimizer, observe=[Seen()], save_every=10) if record else None
+    scores = nm_ode.Scores({"score": lambda m: m(torch.randn(9, 2, 4, 4).to(dtype)).float().mean()}, every=7)
+    generator = torch.Generator().manual_seed(1)
+    probe = torch.randn(4, 2, 4, 4, generator=generator).to(dtype), torch.arange(4)
+    hessian = nm_ode.Hessian(loss_fn=F.cross_entropy, batch=probe, every=20, top=1, trace=6, most=12)
+    observe = [Seen(), scores, hessian]
+    recorder = nm_ode.Recorder(model, optimizer, observe=observe, save_every=10) if record else None
 
     def backward() -> Tensor:
         x = torch.randn(6, 2, 4, 4).to(dtype)

@@ -114,14 +114,16 @@ def _draw(
     axes: Axes, tree: xr.DataTree, law: str, channels: np.ndarray, points: int, *, from_start: bool
 ) -> None:
     run, predicted = tree["discrete"].dataset, tree[f"laws/{law}"].dataset
-    every = slice(None, None, max(1, run.sizes["step"] // points))
+    along = str(run["charge"].dims[0])
+    times = run["time" if along == "step" else f"{along.removesuffix('_step')}_time"].values
+    every = slice(None, None, max(1, len(times) // points))
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(channels)))
     for colour, channel in zip(colours, channels, strict=True):
         recorded = run["charge"].values[:, channel]
         start = recorded[0] if from_start else 0.0
-        axes.plot(run["time"].values[every], recorded[every] - start, color=colour, lw=2.4, alpha=0.7)
+        axes.plot(times[every], recorded[every] - start, color=colour, lw=2.4, alpha=0.7)
         law_values = predicted["charge"].values[:, channel]
-        axes.plot(run["time"].values[every], law_values[every] - start, color="black", lw=0.8, ls=(0, (4, 3)))
+        axes.plot(times[every], law_values[every] - start, color="black", lw=0.8, ls=(0, (4, 3)))
 
 
 def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:

@@ -1,0 +1,294 @@
+"""The Hessian of one loss at a cadence: its largest eigenvalues, density and trace, and the gradient in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nm_ode.arguments import as_count, as_dtype, said
+from nm_ode.errors import ArgumentError
+from nm_ode.loss import LossFunction, Objective
+from nm_ode.loss.eigenpairs import largest_eigenpairs
+from nm_ode.loss.probed import Matrix, Mode, Probed
+from nm_ode.loss.spectral import quadratures, trace
+from nm_ode.observers.base import Context, Coordinates, Observer, View
+from nm_ode.observers.cadence import Every
+from nm_ode.observers.probing import Probing, objective_of, seed_at
+from nm_ode.required import as_positive, as_seed
+from nm_ode.results import Variable
+from nm_ode.symmetries import ChargeMeter, Symmetry
+
+_FLOOR = 1e-3  # of H's size times ξ's: what a constraint's residual is at least divided by
+
+
+@dataclass(frozen=True, eq=False)
+class Hessian(Observer):
+    """The Hessian (or Gauss–Newton matrix) of objective(model, batch), the batch fixed, every so many steps.
+
+    In a loop of the user's own it is that of the user's model at the parameters as they are, in float32 or finer and
+    without autocast; the model is left exactly as it was found. Of compiled and distributed models the module inside is
+    evaluated, in this process alone. What a forward pass draws (dropout) is drawn with one seed, the same each time,
+    and `hessian_random` is 1. Without an objective it is that of the run's problem over all samples (in `train`, or
+    where the Recorder has one). Along a flow it is measured at each sample.
+
+    Along `hessian_step`, and named `gauss_newton_…` of that matrix:
+
+    - `hessian_loss`, `hessian_grad_norm`: of the batch;
+    - `hessian_curvature` gᵀHg/‖g‖² and `hessian_gradient_norm` ‖Hg‖, g the gradient of the batch;
+    - `hessian_eigenvalue`, the `top` largest, with `hessian_eigenvalue_residual` ‖Hv − λv‖ (so near to each there is an
+      eigenvalue) and `hessian_asymmetry` of the products (rounding, where they are right);
+    - `hessian_overlap` ‖Vᵀg‖²/‖g‖², the share of the gradient in the space of these eigenvectors, and
+      `hessian_step_overlap`, that of the step's own gradient;
+    - `hessian_trace` with `hessian_trace_error`, its standard error;
+    - `hessian_node`, `hessian_weight`: Lanczos quadratures, of which `spectral_density` makes the density with its
+      standard error;
+    - `hessian_constraint` ‖Hξ + Bg‖, relative, of a random combination of each symmetry's charges;
+    - `hessian_products`: how many were spent. One costs two or three gradients of the batch.
+
+    All are NaN where loss or gradient are not finite.
+
+    Args:
+        objective: of (model, batch), a scalar; it must evaluate the model that it is given.
+        batch: a tree of tensors.
+        loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
+        every: `Every(n)`, or n.
+        top: how many eigenvalues; 0 for none. A search starts from the eigenvectors before. It has up to
+            2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1.
+        trace: products to spend on it; at least 2 beside `top`, 6 without (Hutch++); 0 for none.
+        density: random vectors; 0 for none. Each takes `density_steps` products, and as many vectors in memory.
+        symmetries: whose Hessian constraints are measured, at a product each.
+        matrix: "hessian" or "gauss_newton", which needs loss_fn.
+        mode: "train" or "eval", for the model's modules meanwhile; as they are found if None.
+        dtype: in which to compute, where theta's is too coarse; theta's if None.
+        tol: of the eigenvalues' residuals, relative to the largest.
+        most: products that a search may take.
+        seed: of random vectors and of what a forward pass draws.
+
+    Raises:
+        ArgumentError: numbers out of range, or arguments that do not go together.
+    """
+
+    objective: Objective | None = None
+    batch: Any = None
+    loss_fn: LossFunction | None = None
+    every: Every | int = 200
+    top: int = 5
+    trace: int = 0
+    density: int = 0
+    density_steps: int = 30
+    symmetries: Sequence[Symmetry] = ()
+    matrix: Matrix = "hessian"
+    mode: Mode | None = None
+    dtype: torch.dtype | None = None
+    tol: float = 1e-3
+    most: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = {
+            "every": self.every if isinstance(self.every, Every) else Every(self.every),
+            "top": as_count(self.top, "top", least=0),
+            "trace": as_count(self.trace, "trace", least=0),
+            "density": as_count(self.density, "density", least=0),
+            "density_steps": as_count(self.density_steps, "density_steps"),
+            "most": as_count(self.most, "most"),
+            "tol": as_positive(self.tol, "tol"),
+            "seed": as_seed(self.seed),
+            "symmetries": tuple(self.symmetries),
+            "dtype": None if self.dtype is None else as_dtype(self.dtype),
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        for name, value, allowed in (
+            ("matrix", self.matrix, ("hessian", "gauss_newton")),
+            ("mode", self.mode, (None, "train", "eval")),
+        ):
+            if value not in allowed:
+                raise ArgumentError(f"{name} must be one of {allowed}; {said(value)} was given")
+        least = 2 if self.top else 6
+        if 0 < self.trace < least:
+            raise ArgumentError(f"trace must be 0 or at least {least} products; {self.trace} was given")
+        if self.symmetries and self.matrix != "hessian":
+            raise ArgumentError("symmetries constrain the Hessian: leave them out of a Gauss–Newton matrix")
+        objective_of(self.objective, self.loss_fn, self.batch, "Hessian")
+
+    def begin(self, context: Context) -> Sequence[Observer]:
+        return [_Measured(context, self)]
+
+
+class _Measured(Observer):
+    """Each search starts from the eigenvectors before."""
+
+    def __init__(self, context: Context, asked: Hessian) -> None:
+        self._asked, name = asked, asked.matrix
+        self.dim = f"{name}_step"
+        self._probing = Probing(
+            context,
+            objective_of(asked.objective, asked.loss_fn, asked.batch, "Hessian"),
+            asked.batch,
+            matrix=asked.matrix,
+            mode=asked.mode,
+            dtype=asked.dtype,
+            seed=asked.seed,
+            who="Hessian",
+        )
+        self._meter = (
+            ChargeMeter(context.layout, asked.symmetries, context.device) if asked.symmetries else None
+        )
+        self._size = context.layout.size
+        self._start: Tensor | None = None
+        self.variables = {f"{name}_{key}": one for key, one in _declared(asked).items()}
+
+    def steps(self, context: Context) -> Collection[int]:
+        assert isinstance(self._asked.every, Every)
+        return self._asked.every.steps(context)
+
+    def coordinates(self) -> Coordinates:
+        if self._meter is None:
+            return {}
+        dim = f"{self._asked.matrix}_symmetry"
+        names = [symmetry.name for symmetry in self._asked.symmetries]
+        return {dim: (dim, np.array(names, dtype=object))}  # Zarr v3 has a type for strings, none for '<U'
+
+    def memory(self) -> Mapping[str, Any]:
+        return {"start": self._start}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        self._start = memory["start"]
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        # Before the model is taken: along a flow its problem would evaluate it.
+        of_step = view.gradient if self._asked.top else None
+        with self._probing.at(view) as matrix:
+            if bool(matrix.loss.isfinite()) and bool(matrix.gradient.isfinite().all()):
+                found = self._measure(matrix, view, of_step)
+            else:
+                self._start = None
+                found = self._nothing(matrix)
+        return {f"{self._asked.matrix}_{name}": value for name, value in found.items()}
+
+    def _measure(self, matrix: Probed, view: View, of_step: Tensor | None) -> dict[str, Any]:
+        asked, gradient, seed = self._asked, matrix.gradient, seed_at(self._asked.seed, view.step)
+        product = matrix.matvec(gradient)
+        spent, square = 1, gradient @ gradient
+        found: dict[str, Any] = {
+            "loss": matrix.loss.double(),
+            "grad_norm": square.sqrt().double(),
+            "random": float(matrix.random),
+            "curvature": (gradient @ product / square).double(),
+            "gradient_norm": torch.linalg.vector_norm(product).double(),
+        }
+        known: tuple[Tensor, Tensor] | None = None
+        if asked.top:
+            start = None if self._start is None else self._start.to(matrix.like)
+            pairs = largest_eigenpairs(
+                matrix, asked.top, start=start, also=gradient, tol=asked.tol, most=asked.most, seed=seed
+            )
+            self._start, spent = pairs.start, spent + pairs.products
+            known = (pairs.vectors, pairs.values)
+            found |= {
+                "eigenvalue": pairs.values,
+                "eigenvalue_residual": pairs.residuals,
+                "asymmetry": pairs.asymmetry,
+                "overlap": _share(pairs.vectors, gradient),
+            }
+            if of_step is not None:
+                found["step_overlap"] = _share(pairs.vectors, of_step.to(matrix.like))
+        if asked.trace:
+            traced = trace(matrix, asked.trace, known=known, seed=seed + 1)
+            spent += traced.products
+            found |= {"trace": traced.value, "trace_error": traced.standard_error}
+        if asked.density:
+            rules = quadratures(matrix, asked.density, asked.density_steps, seed=seed + 2)
+            spent += rules.products
+            found |= {"node": rules.nodes, "weight": rules.weights}
+        if self._meter is not None:
+            size = torch.linalg.vector_norm(product) / square.sqrt()
+            found["constraint"] = self._constraints(self._meter, matrix, view, float(size), seed + 3)
+            spent += len(asked.symmetries)
+        return found | {"products": float(spent)}
+
+    def _constraints(self, meter: ChargeMeter, matrix: Probed, view: View, size: float, seed: int) -> Tensor:
+        """Hξ + Bg = 0 follows from ⟨g, ξ⟩ = 0 at every theta (docs/theory.md §2.1)."""
+        source = torch.Generator("cpu").manual_seed(seed)
+        theta, residuals = view.theta.to(matrix.like), []
+        for symmetry in meter.symmetries:
+            coefficients = theta.new_zeros(meter.count)
+            where = meter.slices[symmetry.name]
+            drawn = torch.randn(symmetry.count, generator=source, dtype=torch.float64, device="cpu")
+            coefficients[where] = drawn.to(coefficients)
+            along = meter.apply(theta, coefficients) + meter.shift(theta, coefficients)
+            product, expected = matrix.matvec(along), meter.apply(matrix.gradient, coefficients)
+            # Of a translation both are zero: then H in the gradient's direction is what to compare with.
+            least = _FLOOR * size * float(along.norm())
+            scale = max(float(product.norm() + expected.norm()), least)
+            residuals.append(float((product + expected).norm()) / scale if scale else 0.0)
+        return torch.tensor(residuals, dtype=torch.float64)
+
+    def _nothing(self, matrix: Probed) -> dict[str, Any]:
+        asked = self._asked
+        sizes = {
+            f"{asked.matrix}_eigenpair": min(asked.top, self._size),
+            f"{asked.matrix}_vector": asked.density,
+            f"{asked.matrix}_rule": asked.density_steps,
+            f"{asked.matrix}_symmetry": len(asked.symmetries),
+        }
+        missing = {
+            name: torch.full([sizes[dim] for dim in one.dims], math.nan, dtype=torch.float64)
+            for name, one in _declared(asked).items()
+        }
+        return missing | {"loss": matrix.loss.double(), "products": 0.0, "random": float(matrix.random)}
+
+
+def _declared(asked: Hessian) -> dict[str, Variable]:
+    """The variables, without the matrix's name before theirs."""
+    name = asked.matrix
+    a = {"hessian": "H", "gauss_newton": "G"}[name]
+    found = {
+        "loss": Variable((), "loss of the probe batch"),
+        "grad_norm": Variable((), "norm of its gradient ‖g‖"),
+        "random": Variable((), "were random numbers drawn for it, the same ones each time? 1 or 0"),
+        "products": Variable((), f"products with {a} spent"),
+        "curvature": Variable((), f"gᵀ{a}g/‖g‖² of the probe batch's gradient"),
+        "gradient_norm": Variable((), f"‖{a}g‖ of the probe batch's gradient"),
+    }
+    if asked.top:
+        pair = (f"{name}_eigenpair",)
+        found |= {
+            "eigenvalue": Variable(pair, f"largest eigenvalues of {a}"),
+            "eigenvalue_residual": Variable(pair, f"‖{a}v − λv‖: so near to each there is an eigenvalue"),
+            "asymmetry": Variable((), f"asymmetry of the products with {a}, relative"),
+            "overlap": Variable(
+                (), "share of ‖g‖² in the space of the eigenvectors, of the probe batch's gradient"
+            ),
+            "step_overlap": Variable(
+                (), "share of ‖g‖² in the space of the eigenvectors, of the step's gradient"
+            ),
+        }
+    if asked.trace:
+        found |= {
+            "trace": Variable((), f"trace of {a}, estimated"),
+            "trace_error": Variable((), "standard error of the trace, over random vectors"),
+        }
+    if asked.density:
+        rule = (f"{name}_vector", f"{name}_rule")
+        found |= {
+            "node": Variable(rule, "nodes of Lanczos quadratures, each row of one random vector"),
+            "weight": Variable(rule, "their weights, which add up to 1 in each row"),
+        }
+    if asked.symmetries:
+        found["constraint"] = Variable(
+            (f"{name}_symmetry",), "Hessian constraint's residual ‖Hξ + ∂_ξ g‖, relative"
+        )
+    return found
+
+
+def _share(vectors: Tensor, gradient: Tensor) -> Tensor:
+    """‖Vg‖²/‖g‖² with orthonormal rows V."""
+    return ((vectors @ gradient).square().sum() / (gradient @ gradient)).double()

@@ -1,0 +1,158 @@
+"""What the laws of motion need of the steps between two records, summed on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nm_ode.charges.recursion import FORCES, Recursion, response_names, state_dim
+from nm_ode.charges.settings import Settings
+from nm_ode.results import Variable
+
+Array = NDArray[np.float64]
+
+CHARGE_DEGREE = "charge_degree"
+"""The dimension of degrees, 1 and 2: of charges that are linear in theta, and of all others."""
+
+DEGREES = (1, 2)
+_DRIVEN, _RESIDUAL = (1.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # which of FORCES act
+
+
+class Responses:
+    """φ and M of some laws (`charges/recursion.py`) since the last record.
+
+    All laws are one recursion with a block for each, so that a step is two products of small matrices with a matrix of
+    the charges, in float64.
+
+    Args:
+        laws: name → recursion, and whether it takes the constraint's residual: then what that does is a block of its
+            own.
+        hyperparameters: of the run's SGD, by name.
+        translation: shape (C,), bool: charges that are linear in theta; on the device.
+
+    Attributes:
+        steps: how many were added since the last record.
+    """
+
+    def __init__(
+        self,
+        laws: Mapping[str, tuple[Recursion, bool]],
+        hyperparameters: Mapping[str, Any],
+        translation: Tensor,
+    ) -> None:
+        self.laws = dict(laws)
+        self._entries = {law: one.state(hyperparameters) for law, (one, _) in laws.items()}
+        self._blocks: list[tuple[str, Recursion, tuple[float, ...], slice]] = []
+        for law, (recursion, takes_residual) in laws.items():
+            for acting in (_DRIVEN, _RESIDUAL)[: 2 if takes_residual else 1]:
+                first = self._blocks[-1][-1].stop if self._blocks else 0
+                rows = slice(first, first + len(self._entries[law]))
+                self._blocks.append((law, recursion, acting, rows))
+        self._rows = self._blocks[-1][-1].stop if self._blocks else 0
+        self._count, self._device = len(translation), translation.device
+        members = {1: translation, 2: ~translation}
+        self._members = {degree: members[degree].nonzero()[:, 0] for degree in DEGREES}
+        self._of: Settings | None = None
+        self._kind: list[Any] | None = None
+        self.clear()
+
+    @property
+    def takes_residual(self) -> bool:
+        """Does the constraint's residual act on any of the laws?"""
+        return any(takes for _, takes in self.laws.values())
+
+    def clear(self) -> None:
+        """A record has been made."""
+        self.steps = 0
+        self._propagators = {degree: np.eye(self._rows) for degree in DEGREES}
+        self._sums = {
+            degree: torch.zeros(self._rows, len(members), dtype=torch.float64, device=self._device)
+            for degree, members in self._members.items()
+        }
+
+    def add(self, of: Settings, forces: Tensor) -> None:
+        """A step has been taken.
+
+        Args:
+            forces: shape (3, C), what FORCES says.
+        """
+        if of != self._of:
+            self._matrices = {degree: self._step(of, degree) for degree in DEGREES}
+            self._on_device = {
+                degree: tuple(torch.from_numpy(one).to(self._device, non_blocking=True) for one in pair)
+                for degree, pair in self._matrices.items()
+            }
+            self._of = of
+        self.steps += 1
+        kind = [of.momentum > 0, of.dampening, of.nesterov]
+        self._kind = kind if self._kind is None else self._kind
+        for degree, members in self._members.items():
+            # Where momentum begins or ends in the middle, so does the velocity (see charges.driven.CHANGED).
+            moves = self._matrices[degree][0] * (1.0 if kind == self._kind else np.nan)
+            self._propagators[degree] = moves @ self._propagators[degree]
+            if len(members):
+                keeps, driven = self._on_device[degree]
+                mine = forces if len(members) == self._count else forces[:, members]
+                self._sums[degree] = torch.addmm(driven @ mine, keeps, self._sums[degree])
+
+    def _step(self, of: Settings, degree: int) -> tuple[Array, Array]:
+        """A and B of all blocks, shapes (rows, rows) and (rows, 3)."""
+        keeps, driven = np.zeros((self._rows, self._rows)), np.zeros((self._rows, len(FORCES)))
+        for _, recursion, acting, rows in self._blocks:
+            a, b = recursion.step(of, degree)
+            keeps[rows, rows], driven[rows] = a, b * np.array(acting)
+        return keeps, driven
+
+    def variables(self, charges: str) -> dict[str, Variable]:
+        """What `values` gives.
+
+        Args:
+            charges: the dimension along which they lie.
+        """
+        declared = {}
+        for law, _, acting, _ in self._blocks:
+            response, propagator = response_names(law, residual=acting == _RESIDUAL)
+            dim = state_dim(law)
+            force = "the constraint's residual" if acting == _RESIDUAL else "the drivers"
+            state = f"law {law!r}, state ({', '.join(self._entries[law])})"
+            declared[response] = Variable(
+                (dim, charges), f"{state}: what {force} added since the last record"
+            )
+            declared[propagator] = Variable(
+                (CHARGE_DEGREE, dim, f"{dim}_before"),
+                f"{state}: what the steps since the last record make of it, for charges of degree 1 and 2",
+            )
+        return declared
+
+    def values(self) -> dict[str, Any]:
+        """φ of each block, shape (n, C), on the device; M of each law by degree, shape (2, n, n)."""
+        whole = torch.zeros(self._rows, self._count, dtype=torch.float64, device=self._device)
+        for degree, members in self._members.items():
+            whole[:, members] = self._sums[degree]
+        found: dict[str, Any] = {}
+        for law, _, acting, rows in self._blocks:
+            response, propagator = response_names(law, residual=acting == _RESIDUAL)
+            found[response] = whole[rows]
+            found[propagator] = np.stack([self._propagators[degree][rows, rows] for degree in DEGREES])
+        return found
+
+    def memory(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "steps": self.steps,
+            "sums": [self._sums[degree] for degree in DEGREES],
+            "propagators": [self._propagators[degree] for degree in DEGREES],
+            "kind": self._kind,
+        }
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+        self.steps = memory["steps"]
+        self._sums = dict(zip(DEGREES, memory["sums"], strict=True))
+        self._propagators = dict(zip(DEGREES, memory["propagators"], strict=True))
+        self._kind = memory["kind"]
