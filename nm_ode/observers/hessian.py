@@ -51,7 +51,7 @@ class Hessian(Observer):
     - `hessian_constraint` ‖Hξ + Bg‖, relative, of a random combination of each symmetry's charges;
     - `hessian_products`: how many were spent. One costs two or three gradients of the batch.
 
-    All are NaN where loss or gradient are not finite.
+    Where loss, gradient or the product with it are not finite, the others are NaN.
 
     Args:
         objective: of (model, batch), a scalar; it must evaluate the model that it is given.
@@ -166,16 +166,16 @@ class _Measured(Observer):
         # Before the model is taken: along a flow its problem would evaluate it.
         of_step = view.gradient if self._asked.top else None
         with self._probing.at(view) as matrix:
-            if bool(matrix.loss.isfinite()) and bool(matrix.gradient.isfinite().all()):
-                found = self._measure(matrix, view, of_step)
+            product = matrix.matvec(matrix.gradient) if _finite(matrix.loss, matrix.gradient) else None
+            if product is not None and _finite(product):
+                found = self._measure(matrix, product, view, of_step)
             else:
                 self._start = None
                 found = self._nothing(matrix)
         return {f"{self._asked.matrix}_{name}": value for name, value in found.items()}
 
-    def _measure(self, matrix: Probed, view: View, of_step: Tensor | None) -> dict[str, Any]:
+    def _measure(self, matrix: Probed, product: Tensor, view: View, of_step: Tensor | None) -> dict[str, Any]:
         asked, gradient, seed = self._asked, matrix.gradient, seed_at(self._asked.seed, view.step)
-        product = matrix.matvec(gradient)
         spent, square = 1, gradient @ gradient
         found: dict[str, Any] = {
             "loss": matrix.loss.double(),
@@ -243,7 +243,16 @@ class _Measured(Observer):
             name: torch.full([sizes[dim] for dim in one.dims], math.nan, dtype=torch.float64)
             for name, one in _declared(asked).items()
         }
-        return missing | {"loss": matrix.loss.double(), "products": 0.0, "random": float(matrix.random)}
+        return missing | {
+            "loss": matrix.loss.double(),
+            "grad_norm": torch.linalg.vector_norm(matrix.gradient).double(),
+            "products": 0.0,
+            "random": float(matrix.random),
+        }
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _declared(asked: Hessian) -> dict[str, Variable]:

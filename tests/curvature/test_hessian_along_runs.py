@@ -246,7 +246,7 @@ def test_where_the_loss_is_not_finite_there_are_no_numbers() -> None:
     def objective(model, batch):
         return (model(batch) * scale[0]).square().mean()
 
-    hessian = Hessian(objective, x, every=1, top=2, trace=2, density=1, density_steps=3)
+    hessian = Hessian(objective, x, every=1, top=2, trace=2, density=1, density_steps=3, tol=1e-9)
     with nm_ode.Recorder(model, optimizer, observe=[hessian]) as recorder:
         for factor in (1.0, math.nan, 1.0):
             scale[0] = factor
@@ -258,6 +258,26 @@ def test_where_the_loss_is_not_finite_there_are_no_numbers() -> None:
             assert run[name][1].isnull().all(), name
     assert run["hessian_products"][1] == 0
     np.testing.assert_allclose(run["hessian_eigenvalue"][2], run["hessian_eigenvalue"][0])
+
+
+def test_where_the_gradient_has_no_derivative_there_are_no_numbers() -> None:
+    """L = Σ|w|^1.5, whose second derivative at 0 is infinite."""
+    model = nn.Linear(3, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    def objective(model, batch):
+        return (model.weight.abs() ** 1.5).sum() + batch.sum()
+
+    hessian = Hessian(objective, torch.ones(1), every=1, top=2)
+    with nm_ode.Recorder(model, optimizer, observe=[hessian]) as recorder:
+        for _ in range(2):
+            model.weight.grad = model.weight.detach().clone()
+            optimizer.step()
+    run = recorder.run
+    assert run["hessian_eigenvalue"][0].notnull().all()
+    assert run["hessian_eigenvalue"][1].isnull().all()
+    assert float(run["hessian_loss"][1]) == 1
+    assert float(run["hessian_grad_norm"][1]) == 0
 
 
 def test_what_is_asked_is_checked(problem) -> None:
