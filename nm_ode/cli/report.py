@@ -13,10 +13,17 @@ from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 
 def report(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A run.zarr, or the folder that holds it.")],
+    store: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STORE", help="A run.zarr, of a case or of a Recorder, or the folder that holds it."
+        ),
+    ],
 ) -> None:
     """Write report.html beside a store, and print the tables."""
+    from nm_ode.cli.recorded import present_run
     from nm_ode.results import StoreError, open_store
+    from nm_ode.results.stream import is_recorded
 
     heed()
     if store.is_file() and store.suffix == ".toml":
@@ -26,6 +33,8 @@ def report(
             MISTAKE,
         )
     path = store / "run.zarr" if store.is_dir() and store.suffix != ".zarr" else store
+    if is_recorded(path):
+        raise typer.Exit(DONE if present_run(path) else FAILED)
     try:
         tree = open_store(path)
     except StoreError as error:

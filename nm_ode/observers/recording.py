@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
-from nm_ode.observers.base import SAVED_STEP, STEP, TIME, Context, Observer, View
-from nm_ode.observers.memory import in_part, made_anew, packed, unkept, unpacked
-from nm_ode.observers.sinks import MemorySink
+from nm_ode.observers.base import SAVED_STEP, STEP, Context, Observer, View
+from nm_ode.observers.memory import in_part, unpacked
+from nm_ode.observers.track import Track, as_steps, time_of
 from nm_ode.results import Variable, annotate
-from nm_ode.results.segments import digest
+from nm_ode.results.stream import Rows
 
 _TAKEN = ("lr", "initial_state", "final_state", "state_index", "solver_error")
 """What a run or a solution adds to what was observed."""
-
-_SEEN, _TIMES = "@seen", "@times"
 
 
 def require_observers(observe: Any) -> list[Observer]:
@@ -55,6 +51,7 @@ class Recording:
 
     Args:
         samples: how many samples a flow has; not read for a run.
+        streamed: are the numbers handed on by `drain`, and not kept for `dataset`?
 
     Raises:
         ArgumentError: two observers with a variable of one name, a name that is taken by a coordinate or by the run
@@ -62,11 +59,13 @@ class Recording:
             returns is not what it declares.
     """
 
-    def __init__(self, observers: Sequence[Observer], context: Context, samples: int = 0) -> None:
+    def __init__(
+        self, observers: Sequence[Observer], context: Context, samples: int = 0, *, streamed: bool = False
+    ) -> None:
         live = [one for observer in observers for one in observer.begin(context)]
         sizes = {dim: len(values) for one in live for dim, values in one.coordinates().values()}
         self._parameters = context.layout.size
-        self._tracks = [_Track(observer, context, samples, sizes) for observer in live]
+        self._tracks = [Track(observer, context, samples, sizes, streamed) for observer in live]
         _require_names(self._tracks)
         if not context.along_flow:
             _require_steps(self._tracks, context)
@@ -110,6 +109,55 @@ class Recording:
             coordinates |= track.coordinates(before)
             declared |= track.described
         return annotate(xr.Dataset(variables, coords=coordinates), declared)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what a streamed recording has not handed on."""
+        return sum(track.drain.sink.bytes for track in self._tracks if track.drain is not None)
+
+    def drain(self, *, before: int | None = None, ending: bool = False) -> list[Rows]:
+        """Hand on what was observed since this was last asked; coordinates of each dimension with it.
+
+        Args:
+            before: leave out steps from this one on: an exception may have come in the middle of one.
+            ending: nothing will follow, so variables that nobody filled are made up to the others.
+        """
+        found: dict[str, Rows] = {}
+        for track in self._tracks:
+            found |= {rows.name: rows for rows in track.drained(before, ending) if rows.name not in found}
+        return list(found.values())
+
+    @property
+    def coordinates(self) -> xr.Dataset:
+        """Those that do not grow."""
+        fixed = {name: one for track in self._tracks for name, one in track.observer.coordinates().items()}
+        return annotate(xr.Dataset(coords=fixed), self._declared)
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Numbers without a dimension."""
+        return {
+            name: float(value) for track in self._tracks for name, value in track.observer.constants().items()
+        }
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Name → dimension along which it grows, coordinates too."""
+        return {
+            name: track.dim
+            for track in self._tracks
+            for name in (*track.declared, track.dim, time_of(track.dim))
+            if name not in track.observer.constants()
+        }
+
+    @property
+    def growing_coordinates(self) -> list[str]:
+        """Names of those that grow."""
+        return list(dict.fromkeys(name for track in self._tracks for name in (track.dim, time_of(track.dim))))
+
+    @property
+    def _declared(self) -> dict[str, Variable]:
+        return {name: one for track in self._tracks for name, one in track.described.items()}
 
     @property
     def expected_bytes(self) -> int:
@@ -156,166 +204,13 @@ def _numbered(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     return {f"{i}/{name}": values for i, part in enumerate(parts) for name, values in part.items()}
 
 
-class _Track:
-    """One observer, the steps that it wants, and what it has seen.
-
-    Args:
-        sizes: of further dimensions, as far as they are known; all tracks have the same.
-    """
-
-    def __init__(self, observer: Observer, context: Context, samples: int, sizes: dict[str, int]) -> None:
-        self.observer = observer
-        self.declared = {**observer.variables, **({} if context.along_flow else observer.update_variables)}
-        self.dim = TIME if context.along_flow else observer.dim
-        wanted = range(samples) if context.along_flow else observer.steps(context)
-        self.steps = _as_steps(wanted)
-        self.sink = MemorySink(0 if context.open_ended else len(self.steps))
-        self._sizes = sizes
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._seen, self._times = array("q"), array("d")
-        self._made_anew: dict[str, Any] = {}
-        self._kept: dict[str, int] = {}  # how many of each are in the checkpoint
-
-    @property
-    def follows(self) -> bool:
-        """Does it look at steps that it does not record?"""
-        return type(self.observer).follow_update is not Observer.follow_update
-
-    @property
-    def described(self) -> dict[str, Variable]:
-        """The observer's variables, and the coordinates of a dimension of its own."""
-        if self.dim in (TIME, STEP, SAVED_STEP):
-            return self.declared
-        steps = Variable((), "optimiser step", "step")
-        return {**self.declared, self.dim: steps, _time_of(self.dim): Variable((), "flow time", "1")}
-
-    def expected_bytes(self, parameters: int) -> int:
-        sizes = {"param": parameters, **self._sizes}
-        rows = [math.prod(sizes.get(dim, 1) for dim in one.dims) for one in self.declared.values()]
-        return 8 * len(self.steps) * sum(rows)
-
-    def identity(self) -> list[Any]:
-        self._made_anew = made_anew(self.observer)
-        tree, arrays = self.memory()
-        return [
-            f"{type(self.observer).__module__}.{type(self.observer).__qualname__}",
-            self.dim,
-            sorted(self.declared),
-            digest(np.array(sorted(self.steps))) if not isinstance(self.steps, range) else len(self.steps),
-            {name: digest(values) for name, (_, values) in self.observer.coordinates().items()},
-            tree,
-            [digest(kept) for kept in arrays],
-        ]
-
-    def memory(self) -> tuple[Any, list[np.ndarray]]:
-        """What the observer remembers, as JSON and arrays."""
-        kept = self.observer.memory()
-        if type(self.observer).memory is Observer.memory:
-            for name, value in made_anew(self.observer).items():
-                if self._made_anew.get(name) is not value:  # it will not be made again
-                    raise unkept(self.observer, name, value)
-        try:
-            return packed(dict(kept))
-        except TypeError as error:
-            who = type(self.observer).__name__
-            raise ArgumentError(f"{who}.memory holds a {error}, which no checkpoint can keep") from None
-
-    def rows(self, all_of_them: bool) -> dict[str, np.ndarray]:
-        known = {} if all_of_them else self._kept
-        seen, times = (np.array(one[known.get(_SEEN, 0) :]) for one in (self._seen, self._times))
-        found = {_SEEN: seen.astype(np.int64), _TIMES: times, **self.sink.since(known)}
-        self._kept = {name: known.get(name, 0) + len(rows) for name, rows in found.items()}
-        return found
-
-    def take_rows(self, rows: Mapping[str, np.ndarray]) -> None:
-        rows = dict(rows)
-        self._seen.extend(rows.pop(_SEEN).tolist())
-        self._times.extend(rows.pop(_TIMES).tolist())
-        self.sink.put(rows)
-        self._kept = {
-            _SEEN: len(self._seen),
-            **{name: len(values) for name, values in self.sink.since({}).items()},
-        }
-
-    def observe(self, view: View) -> None:
-        self._take(self.observer.observe(view), self.observer.variables)
-        self._seen.append(view.step)
-        self._times.append(view.time)
-
-    def observe_update(self, view: View) -> None:
-        self._take(self.observer.observe_update(view), self.observer.update_variables)
-
-    def _take(self, values: Any, declared: Mapping[str, Variable]) -> None:
-        """What is returned is what is declared, before the sink has it: later nobody knows whose it was."""
-        if not isinstance(values, Mapping) or values.keys() != declared.keys():
-            got = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
-            raise ArgumentError(
-                f"observe: {type(self.observer).__name__} returned {got}; it declares the variables {sorted(declared)}"
-            )
-        for name, value in values.items():
-            shape = value.shape if isinstance(value, Tensor) else self._shape_of(name, value)
-            if shape != self._shapes.get(name):
-                self._require_shape(name, tuple(shape), declared[name].dims)
-        self.sink.take(values)
-
-    def _shape_of(self, name: str, value: Any) -> tuple[int, ...]:
-        try:
-            array = np.asarray(value)
-        except (TypeError, ValueError, RuntimeError):  # a list of unequal lists, or of tensors
-            array = np.array(None)
-        if array.dtype.kind not in "biuf":
-            who = type(self.observer).__name__
-            raise ArgumentError(
-                f"observe: {who}: {name!r} is {type(value).__name__}; return a tensor or a number"
-            )
-        return array.shape
-
-    def _require_shape(self, name: str, shape: tuple[int, ...], dims: tuple[str, ...]) -> None:
-        """One size for each dimension, whoever has it."""
-        wanted = tuple(map(self._sizes.setdefault, dims, shape)) if len(dims) == len(shape) else None
-        if shape != wanted:
-            told = ", ".join(f"{dim} ({self._sizes.get(dim, 'of any size')})" for dim in dims) or "none"
-            who = type(self.observer).__name__
-            raise ArgumentError(f"observe: {who}: {name!r} has shape {shape}; its dimensions are {told}")
-        self._shapes[name] = shape
-
-    def variables(self, before: int | None) -> dict[str, Any]:
-        """Name → (dimensions, values), of observations at steps below `before`."""
-        arrays = {**self._nothing(), **self.sink.arrays(self._count(before))}
-        for name in self.observer.update_variables if self.dim != TIME else ():
-            arrays[name] = _filled(arrays[name], self._count(before))
-        constants = {name: ((), value) for name, value in self.observer.constants().items()}
-        return {
-            name: ((self.dim, *self.declared[name].dims), values) for name, values in arrays.items()
-        } | constants
-
-    def coordinates(self, before: int | None) -> dict[str, Any]:
-        """Where they lie."""
-        count = self._count(before)
-        steps = np.array(self._seen[:count], dtype=int)
-        times = np.array(self._times[:count], dtype=float)
-        if self.dim == TIME:
-            return {TIME: times, **self.observer.coordinates()}
-        return {self.dim: steps, _time_of(self.dim): (self.dim, times), **self.observer.coordinates()}
-
-    def _count(self, before: int | None) -> int:
-        return sum(before is None or step < before for step in self._seen)
-
-    def _nothing(self) -> dict[str, np.ndarray]:
-        """Each variable without an observation: a run may end before its first step."""
-        return {
-            name: np.empty((0, *(self._sizes.get(dim, 0) for dim in declared.dims)))
-            for name, declared in self.declared.items()
-        }
-
-
-def _require_names(tracks: Sequence[_Track]) -> None:
+def _require_names(tracks: Sequence[Track]) -> None:
     """Each name is one variable's or one coordinate's."""
     names = [name for track in tracks for name in track.declared]
     taken = set(_TAKEN)
     known: dict[str, tuple[str, np.ndarray]] = {}
     for track in tracks:
-        taken |= {track.dim, _time_of(track.dim)}
+        taken |= {track.dim, time_of(track.dim)}
         taken |= {dim for variable in track.declared.values() for dim in variable.dims}
         for name, (dim, values) in track.observer.coordinates().items():
             taken |= {name, dim}
@@ -334,11 +229,11 @@ def _require_names(tracks: Sequence[_Track]) -> None:
             )
 
 
-def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
+def _require_steps(tracks: Sequence[Track], context: Context) -> None:
     """Along one dimension all look at the same steps."""
     along: dict[str, Collection[int]] = {
         STEP: range(context.steps),
-        SAVED_STEP: _as_steps(context.saved_steps),
+        SAVED_STEP: as_steps(context.saved_steps),
     }
     for track in tracks:
         who = type(track.observer).__name__
@@ -352,19 +247,3 @@ def _require_steps(tracks: Sequence[_Track], context: Context) -> None:
             raise ArgumentError(
                 f"observe: {who} looks at other steps than those of {track.dim!r}: give it a dimension of its own"
             )
-
-
-def _as_steps(steps: Collection[int]) -> Collection[int]:
-    """What is asked for each step: a range as it is, which may have no end."""
-    return steps if isinstance(steps, range) else frozenset(steps)
-
-
-def _filled(values: np.ndarray, count: int) -> np.ndarray:
-    """Who looks after the last step sees no update there: NaN."""
-    missing = np.full((count - len(values), *values.shape[1:]), np.nan)
-    return np.concatenate([values, missing]) if len(missing) else values
-
-
-def _time_of(dim: str) -> str:
-    """The flow time's name along a dimension of steps."""
-    return {STEP: "time", SAVED_STEP: "saved_time"}.get(dim, f"{dim.removesuffix('_step')}_time")

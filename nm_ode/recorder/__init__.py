@@ -8,6 +8,10 @@ conditions.py   what laws take for granted of each step: groups, hyper-parameter
 known.py        a torch optimiser as one of nm_ode's, where there is one
 rates.py        the learning rate of each parameter
 states.py       an optimiser's whole state as one vector
+taken.py        the steps that were taken: all for a run in memory, a summary where a store has them
+described.py    the record of the run
+stored.py       a recording on its way to a store
+going_on.py     where a run is gone on with
 """
 
 from nm_ode.recorder.recorder import Recorder

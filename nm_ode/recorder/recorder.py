@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
 from nm_ode.observers import (
     OPEN_END,
     Context,
@@ -32,21 +32,27 @@ from nm_ode.observers import (
     saved_steps,
     sketch_in_place_of_theta,
 )
-from nm_ode.optimizers import describe, hyperparameters
+from nm_ode.optimizers import hyperparameters
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.conditions import Conditions
+from nm_ode.recorder.described import described
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
+    require_module,
     require_optimizer_of_torch,
     unwrapped,
 )
+from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
-from nm_ode.results import RunInfo, TimeGrid, annotate, write_run_info
+from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
+from nm_ode.recorder.taken import Taken
+from nm_ode.required import as_flag
+from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
 
@@ -81,6 +87,11 @@ class Recorder:
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
+        on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
+            loop go on, "raise" raises StoreError in it.
+        resume: go on with the run in the store: what `state_dict` gave, kept in the loop's own checkpoint, or True for
+            where the store was closed. What it has beyond that is dropped. Model and optimiser must be as they were
+            there before the recorder begins.
 
     Raises:
         ArgumentError: a model without parameters that the optimiser has, one whose parameters are spread over several
@@ -98,21 +109,24 @@ class Recorder:
         follow_frozen: bool = False,
         problem: Problem | None = None,
         full_batch: bool = False,
+        on_error: OnError = "stop recording",
+        resume: Resume = False,
     ) -> None:
-        self._process, self._processes = process_of(model)
-        self._model, self._optimizer, self._store = (
-            unwrapped(model),
-            require_optimizer_of_torch(optimizer),
-            store,
-        )
-        self._problem, self._full_batch = problem, full_batch
+        self._process, self._processes = process_of(require_module(model))
+        if problem is not None:
+            require_problem(problem)
+        self._model, self._optimizer = unwrapped(model), require_optimizer_of_torch(optimizer)
+        self._store = None if store is None else Path(store)
+        self._stored: StoredRun | None = None
+        self._on_error, self._resume = require_on_error(on_error), require_resume(resume, self._store)
+        self._problem, self._full_batch = problem, as_flag(full_batch, "full_batch")
+        self._follow_frozen = as_flag(follow_frozen, "follow_frozen")
         self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
         if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
             raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
         self._keeps_theta = self._saved_steps is not None and not sketch_in_place_of_theta(self._observers)
-        named = followed_parameters(self._model, self._optimizer, follow_frozen=follow_frozen)
-        self._follow_frozen = follow_frozen
+        named = followed_parameters(self._model, self._optimizer, follow_frozen=self._follow_frozen)
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
         if problem is not None and problem.layout != self._layout:
@@ -127,8 +141,9 @@ class Recorder:
         self._recording: Recording | None = None
         self._conditions: Conditions | None = None
         self._pending = PendingLosses()
-        self._lrs: list[float] = []
-        self._times = [0.0]
+        share = 1.0 if known.optimizer is None else known.optimizer.time_per_step / known.optimizer.lr
+        known_lr = None if known.optimizer is None else known.optimizer.lr
+        self._taken = Taken(self._store is None, known_lr, share)
         self._view: View | None = None
         self._states: dict[str, Tensor] = {}
         self._warm_start = False
@@ -140,9 +155,8 @@ class Recorder:
         if self._recording is not None:
             raise ArgumentError("a Recorder records one loop: make a new one for the next")
         known = self._known
-        decays = (
-            known is None or known.stateful or bool(hyperparameters(known).get("weight_decay"))
-        )  # what torch leaves out where there is no gradient
+        # What torch leaves out where there is no gradient.
+        decays = known is None or known.stateful or bool(hyperparameters(known).get("weight_decay"))
         self._conditions = Conditions(self._optimizer, self._named, self._model, decays)
         context = Context(
             given_problem=self._problem,
@@ -158,8 +172,11 @@ class Recorder:
             always.append(Trajectory())
         if self._follow_frozen or len(self._optimizer.param_groups) > 1:
             always.append(ParameterRates(self._layout, self._conditions.rates))
-        self._recording = Recording([*always, *self._observers], context)
+        recorded = [*always, *self._observers]
+        self._recording = Recording(recorded, context, streamed=self._store is not None)
         if self._process == 0:
+            if self._store is not None:
+                self._conditions.beyond_laws = self._begin_store(self._store)
             self._conditions.watch()
             self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
             self._pending.watch(self._parameters)
@@ -177,10 +194,15 @@ class Recorder:
         self._pending.stop()
         if kind is not None:
             self._end(f"the loop ended in {kind.__name__}", torn=within_step)
+        # Before what is observed at the end alone.
+        place = Place() if self._stored is None else self._place()
         if self._conditions.written:
             self._end("the parameters were written to after the last step: they are not kept as the end")
         elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
             self._observe_end()
+        if self._stored is not None:
+            self._stored.end(place, self.steps, torn=self._torn)
+            self._heed_store(quietly=kind is not None)
 
     def loss(self, value: Tensor | float, *, add: bool = False) -> None:
         """The loss whose gradient the next step takes, without a GradScaler's factor.
@@ -195,13 +217,31 @@ class Recorder:
             ArgumentError: it comes after its step.
         """
         within_step = self._hooks is not None and self._hooks.told
-        if self._process == 0 and not within_step and not self._closed:
+        if self._process == 0 and not within_step and not self._closed and not self._ended:
             self._pending.give(value, add=add)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the recording is, for the loop's own checkpoint and `resume`; call it between two steps.
+
+        All that was recorded until then is on the disk when this returns.
+
+        Raises:
+            ArgumentError: an observer remembers what cannot be kept.
+        """
+        if self._stored is not None and not self._ended:
+            self._stored.save(self.steps)
+            self._heed_store()
+        if self._ended or self._process:
+            return stopped_at(self.steps)
+        place = self._place()
+        if isinstance(place, ArgumentError):
+            raise place
+        return place.state_dict
 
     @property
     def steps(self) -> int:
         """Steps that were taken."""
-        return len(self._lrs)
+        return self._taken.steps
 
     @property
     def skipped_steps(self) -> int:
@@ -222,6 +262,8 @@ class Recorder:
                 f"process {self._process} records nothing: the first one does" if self._process else "no loop"
             )
             raise ArgumentError(f"there is no run: {why}")
+        if self._stored is not None:
+            return open_run(self._stored.path)
         made = self._recording.dataset(before=self.steps if self._torn else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in self._states.items()}
         return annotate(write_run_info(made.assign(whole), self._info()))
@@ -246,7 +288,7 @@ class Recorder:
             self._view = View(
                 self._problem,
                 self.steps,
-                self._times[-1],
+                self._taken.time,
                 self._hooks.theta(),
                 lr=lr,
                 loss_and_gradient=lambda: (loss, gradient),
@@ -275,10 +317,10 @@ class Recorder:
             raise
         self._conditions.after_step()
         self._pending.step_ended()
-        lr = self._view.lr
-        share = 1.0 if self._known is None else self._known.time_per_step / self._known.lr
-        self._lrs.append(lr)
-        self._times.append(self._times[-1] + lr * share)
+        self._taken.add(self._view.lr)
+        if self._stored is not None:
+            self._stored.after_step(self._view.lr, self.steps)
+            self._heed_store()
 
     def step_skipped(self) -> None:
         """See `StepListener`."""
@@ -297,7 +339,9 @@ class Recorder:
         assert self._hooks is not None
         assert self._recording is not None
         if not self._ended or self._ended.endswith("KeyboardInterrupt"):
-            self._recording.observe_end(View(self._problem, self.steps, self._times[-1], self._hooks.theta()))
+            self._recording.observe_end(
+                View(self._problem, self.steps, self._taken.time, self._hooks.theta())
+            )
             if self.steps:
                 self._keep_state("final_state", None)
 
@@ -305,8 +349,42 @@ class Recorder:
         assert self._hooks is not None
         if self._keeps_theta and self._known is not None and self._known.stateful:
             whole = whole_state(self._known, self._hooks, gradient, warm=self._warm_start)
-            if whole is not None:
+            if whole is not None and self._stored is not None:
+                self._stored.keep(name, whole)
+            elif whole is not None:
                 self._states[name] = whole
+
+    def _begin_store(self, store: Path) -> str:
+        """Begin a run there, or go on with it; `beyond_laws` of the steps that are there."""
+        assert self._recording is not None
+        self._stored, place = StoredRun.begin(
+            store,
+            self._recording,
+            lambda: encode_run(self._info()),
+            self._taken.share,
+            on_error=self._on_error,
+            resume=self._resume,
+            parameters=self._parameters,
+        )
+        self._taken.steps, self._taken.time, self._skipped = place.steps, place.time, place.skipped
+        return place.beyond_laws
+
+    def _heed_store(self, *, quietly: bool = False) -> None:
+        if self._stored is not None and self._stored.stopped and self._ended != self._stored.stopped:
+            self._ended = self._stored.stopped
+            self._stored.tell(quietly=quietly)
+
+    def _place(self) -> Place | ArgumentError:
+        assert self._recording is not None
+        assert self._conditions is not None
+        return Place.now(
+            self._recording,
+            self._parameters,
+            steps=self.steps,
+            time=self._taken.time,
+            skipped=self.skipped_steps,
+            beyond_laws=self._conditions.beyond_laws,
+        )
 
     def _end(self, why: str, *, torn: bool = False) -> None:
         self._ended = self._ended or why
@@ -318,26 +396,14 @@ class Recorder:
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None
-        known = self._known
-        if known is not None and self.steps and not any(lr == known.lr for lr in self._lrs):
-            # Never the one from which a scheduler started: the first that moved anything.
-            changed: Any = known  # a dataclass
-            known = replace(changed, lr=next((lr for lr in self._lrs if lr > 0), known.lr))
-        grid = TimeGrid(
-            np.array(self._lrs), np.array(self._times), "full" if self._full_batch else "unknown", 0, 0
-        )
-        return RunInfo(
-            optimizer=type(self._optimizer if known is None else known).__name__,
-            hyperparameters=plain_hyperparameters(self._optimizer)
-            if known is None
-            else hyperparameters(known),
-            optimizer_text=type(self._optimizer).__name__ if known is None else describe(known),
-            time_per_step=max([*self._lrs[:1], 0.0]) if known is None else known.time_per_step,
-            stateful=known is None or known.stateful,
+        return described(
+            self._optimizer,
+            self._known,
+            self._taken,
+            full_batch=self._full_batch,
+            ended=self._ended,
             warm_start=self._warm_start,
-            grid=grid,
             layout=self._layout,
             remarks=() if self._processes == 1 else (_PART_OF_LOSS.format(self._processes),),
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
-            message=self._ended,
         )

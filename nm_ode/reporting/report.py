@@ -55,24 +55,34 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
     return path
 
 
-def _rendered(tree: xr.DataTree, study: StudyInfo) -> str:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where the templates are, with what they use."""
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("nm_ode.reporting", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(count=count, image=_image, typeset=_typeset)
+    found.filters.update(count=count, image=_image, typeset=_typeset)
+    return found
+
+
+def _rendered(tree: xr.DataTree, study: StudyInfo) -> str:
     if "discrete" not in tree.children:
         raise ResultError("the tree has no group 'discrete', so it is not that of a study")
     run = run_info(tree["discrete"].dataset)
-    return environment.get_template("report.html.jinja").render(
-        study=study,
-        what_was_run=run_sentence(
-            run.optimizer_text, count(run.grid.steps), run.grid.batch_size, warm_start=run.warm_start
-        ),
-        sections=sections(tree),
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            title=study.title,
+            study=study,
+            what_was_run=run_sentence(
+                run.optimizer_text, count(run.grid.steps), run.grid.batch_size, warm_start=run.warm_start
+            ),
+            sections=sections(tree),
+        )
     )
 
 

@@ -15,6 +15,7 @@ from nm_ode.results.records import (
     StudyInfo,
     SymmetriesInfo,
     comparison_info,
+    encode_run,
     ensemble_info,
     ladder_info,
     ladder_point_info,
@@ -28,6 +29,7 @@ from nm_ode.results.records import (
 from nm_ode.results.schema import Variable, annotate, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
+from nm_ode.results.stream import open_run
 
 __all__ = [
     "Beside",
@@ -51,11 +53,13 @@ __all__ = [
     "comparison_info",
     "decode",
     "encode",
+    "encode_run",
     "ensemble_info",
     "ladder_info",
     "ladder_point_info",
     "law_info",
     "layout_of",
+    "open_run",
     "open_store",
     "run_info",
     "solve_info",

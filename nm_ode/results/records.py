@@ -33,7 +33,7 @@ class RunInfo:
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
         beyond_laws: what of a recorded loop no law of its charges holds for; empty where they hold.
         remarks: sentences on what of the numbers is not as one would think.
-        status: "success", or "diverged" with a message.
+        status: "success"; "diverged", or "unfinished" of a recorded loop that was cut off, with a message.
     """
 
     optimizer: str
@@ -47,7 +47,7 @@ class RunInfo:
     foreign_gradient: str = ""
     beyond_laws: str = ""
     remarks: tuple[str, ...] = ()
-    status: Literal["success", "diverged"] = "success"
+    status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
 
 
@@ -69,28 +69,35 @@ class _RunAttributes:
     foreign_gradient: str = ""
     beyond_laws: str = ""
     remarks: tuple[str, ...] = ()
-    status: Literal["success", "diverged"] = "success"
+    status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
+
+
+def encode_run(info: RunInfo) -> dict[str, Any]:
+    """The record as attributes, without the steps of its grid."""
+    grid = info.grid
+    return encode(
+        _RunAttributes(
+            batch_size=grid.batch_size,
+            seed=grid.seed,
+            n_samples=grid.n_samples,
+            end_time=float(grid.times[-1]),
+            **{
+                name: getattr(info, name)
+                for name in _RunAttributes.__dataclass_fields__
+                if name in RunInfo.__dataclass_fields__
+            },
+        )
+    )
 
 
 def write_run_info(dataset: xr.Dataset, info: RunInfo) -> xr.Dataset:
     """The dataset with the grid as `lr` and coordinate `time` along `step`, and all else as attributes."""
     grid = info.grid
-    attributes = _RunAttributes(
-        batch_size=grid.batch_size,
-        seed=grid.seed,
-        n_samples=grid.n_samples,
-        end_time=float(grid.times[-1]),
-        **{
-            name: getattr(info, name)
-            for name in _RunAttributes.__dataclass_fields__
-            if name in RunInfo.__dataclass_fields__
-        },
-    )
     return (
         dataset.assign(lr=("step", grid.lr))
         .assign_coords(step=np.arange(grid.steps), time=("step", grid.times[:-1]))
-        .assign_attrs(encode(attributes))
+        .assign_attrs(encode_run(info))
     )
 
 

@@ -17,6 +17,11 @@ PLOTS: Registry[Plot] = Registry(
         "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
         "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
         "charges_by_symmetry": "nm_ode.reporting.plots.charges:BY_SYMMETRY",
+        "run_loss": "nm_ode.reporting.plots.recorded:LOSS",
+        "run_numbers": "nm_ode.reporting.plots.recorded:NUMBERS",
+        "run_layers": "nm_ode.reporting.plots.recorded:LAYERS",
+        "run_eigenvalues": "nm_ode.reporting.plots.spectra:EIGENVALUES",
+        "run_densities": "nm_ode.reporting.plots.spectra:DENSITIES",
     },
 )
 """In the order of the report."""

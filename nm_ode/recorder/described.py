@@ -1,0 +1,48 @@
+"""The record of a loop's run: its optimiser as one of nm_ode's, or as torch has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from nm_ode.optimizers import Optimizer, describe, hyperparameters
+from nm_ode.recorder.known import plain_hyperparameters
+from nm_ode.recorder.taken import Taken
+from nm_ode.results import RunInfo, TimeGrid
+
+
+def described(
+    optimizer: torch.optim.Optimizer,
+    known: Optimizer | None,
+    taken: Taken,
+    *,
+    full_batch: bool,
+    ended: str,
+    **more: Any,
+) -> RunInfo:
+    """What a run says of itself so far; its grid has the steps that are kept, and the time after the last.
+
+    Args:
+        known: the same map as the optimiser, where there is one.
+        ended: why the recording ended before its time; empty if it did not.
+        more: the record's other fields.
+    """
+    if known is not None and taken.steps and not taken.met:
+        # Never the one from which a scheduler started: the first that moved anything.
+        changed: Any = known  # a dataclass
+        known = replace(changed, lr=known.lr if taken.moving is None else taken.moving)
+    times = np.array(taken.times if taken.kept else [taken.time])
+    return RunInfo(
+        optimizer=type(optimizer if known is None else known).__name__,
+        hyperparameters=plain_hyperparameters(optimizer) if known is None else hyperparameters(known),
+        optimizer_text=type(optimizer).__name__ if known is None else describe(known),
+        time_per_step=max(taken.first, 0.0) if known is None else known.time_per_step,
+        stateful=known is None or known.stateful,
+        grid=TimeGrid(np.array(taken.lrs), times, "full" if full_batch else "unknown", 0, 0),
+        status="unfinished" if ended else "success",
+        message=ended,
+        **more,
+    )

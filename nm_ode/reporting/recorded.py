@@ -1,0 +1,128 @@
+"""The report of a recorded run: its numbers over the steps, by layer, its charges with their laws, its spectra."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from nm_ode.charges import LawError, predict_charges
+from nm_ode.comparison import compare, law_infos, symmetry_summary
+from nm_ode.observers import CHARGES
+from nm_ode.reporting.formats import count
+from nm_ode.reporting.report import environment
+from nm_ode.reporting.sections import Section, drawings
+from nm_ode.reporting.tables import law_table
+from nm_ode.reporting.words import Sentence, run_sentence
+from nm_ode.results import RunInfo, run_info
+from nm_ode.results.files import write_atomically
+
+_LAWS = ("exact", "second_order", "first_order")
+_NUMBERS = 2**24
+"""Of charges that are read for a report; of more charges some are shown."""
+
+
+def run_tree(run: xr.Dataset) -> tuple[xr.DataTree, list[Sentence]]:
+    """A recorded run with the laws of its charges beside it, and what is to be said of them."""
+    said: list[Sentence] = []
+    groups = {"discrete": run}
+    if "charge" in run and run["charge"].size:
+        shown, remark = _some_charges(run)
+        said += remark
+        why_not = ""
+        for law in _LAWS:
+            try:
+                predicted = predict_charges(shown, law)
+            except LawError as error:
+                why_not = why_not or str(error)
+                continue
+            groups |= {f"laws/{law}": predicted, f"comparison/{law}": compare(shown, predicted)}
+        groups |= {"discrete": shown, "symmetries": _symmetries(shown)}
+        if "laws/exact" not in groups and why_not:
+            said.append(Sentence(f"No law is shown: {why_not}"))
+    return xr.DataTree.from_dict(groups), said
+
+
+def run_sections(tree: xr.DataTree, said: list[Sentence]) -> Iterator[Section]:
+    """All sections, in order; what was not recorded is left out."""
+    yield Section("The run", drawings(tree, "run"))
+    for title, place in (("By layer", "layers"), ("Spectra", "spectra")):
+        drawn = drawings(tree, place)  # type: ignore[arg-type]
+        if drawn:
+            yield Section(title, drawn)
+    if "symmetries" in tree.children:
+        rows, laws = symmetry_summary(tree), law_infos(tree)
+        table = law_table(rows, laws) if laws else None
+        yield Section("Charges and their laws of motion", drawings(tree, "symmetries"), table, said)
+
+
+def write_run_report(tree: xr.DataTree, said: list[Sentence], path: Path, title: str) -> Path:
+    """Render what `run_tree` gives to `path`; an older report there is replaced at once or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or is full.
+    """
+    info = run_info(tree["discrete"].dataset)
+    html = (
+        environment()
+        .get_template("run.html.jinja")
+        .render(
+            title=title,
+            what_was_run=what_was_recorded(info),
+            warnings=warnings_of(info),
+            sections=list(run_sections(tree, said)),
+        )
+    )
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def what_was_recorded(info: RunInfo) -> str:
+    """One line: "1 000 parameters · 400 steps of SGD, lr = 0.1, batches that are not known"."""
+    batches = "full" if info.grid.is_full_batch else info.grid.batch_size
+    text = run_sentence(
+        info.optimizer_text, count(info.grid.steps), batches, warm_start=info.warm_start
+    ).removesuffix(", batches of unknown")
+    return f"{count(info.layout.size)} parameters · {text}"
+
+
+def warnings_of(info: RunInfo) -> list[str]:
+    """What a reader must know of the run before its numbers."""
+    ended = [f"{info.status}: {info.message}"] if info.message else []
+    beyond = [f"no law describes the charges: {info.beyond_laws}"] if info.beyond_laws else []
+    return [*ended, *beyond, *info.remarks]
+
+
+def _some_charges(run: xr.Dataset) -> tuple[xr.Dataset, list[Sentence]]:
+    """The run with as many charges as a report can read."""
+    steps, charges = run["charge"].shape
+    most = max(1, _NUMBERS // max(1, steps))
+    if charges <= most:
+        return run, []
+    chosen = np.unique(np.linspace(0, charges - 1, most).round().astype(int))
+    sentence = Sentence(f"{count(len(chosen))} of {count(charges)} charges are shown, evenly spread.")
+    return run.isel({CHARGES: chosen}), [sentence]
+
+
+def _symmetries(run: xr.Dataset) -> xr.Dataset:
+    """The table of the run's symmetries; a recorder does not verify them, so residuals are not known."""
+    names, counts = np.unique(run["charge_symmetry"].values.astype(str), return_counts=True)
+    kinds = dict(zip(run["charge_symmetry"].values.tolist(), run["kind"].values.tolist(), strict=True))
+    order = {name: i for i, name in enumerate(dict.fromkeys(run["charge_symmetry"].values.tolist()))}
+    places = sorted(range(len(names)), key=lambda i: order[str(names[i])])
+    unknown = ("epsilon", "gradient_residual", "epsilon_share", "unexplained_residual", "hessian_residual")
+    return xr.Dataset(
+        {
+            "kind": ("symmetry", np.array([kinds[str(names[i])] for i in places], dtype=object)),
+            "n_charges": ("symmetry", counts[places]),
+            "within": ("symmetry", np.array([""] * len(places), dtype=object)),
+            **{name: ("symmetry", np.full(len(places), np.nan)) for name in unknown},
+        },
+        coords={"symmetry": np.array([str(names[i]) for i in places], dtype=object)},
+        attrs={"n_charges": int(counts.sum()), "status": "success", "remarks": []},
+    )
