@@ -24,6 +24,7 @@ from nm_ode.required import as_positive, as_seed
 from nm_ode.results import Variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
+_KEPT = 2**22  # numbers of eigenvectors in a checkpoint or store, at most: 16 MB in float32
 _FLOOR = 1e-3  # of H's size times ξ's: what a constraint's residual is at least divided by
 
 
@@ -59,7 +60,8 @@ class Hessian(Observer):
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
         every: `Every(n)`, or n.
         top: how many eigenvalues; 0 for none. A search starts from the eigenvectors before. It has up to
-            2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1.
+            2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1. A checkpoint or store has them up to
+            4 million numbers; a run of more parameters that goes on searches from nothing once, to the same tolerance.
         trace: products to spend on it; at least 2 beside `top`, 6 without (Hutch++); 0 for none.
         density: random vectors; 0 for none. Each takes `density_steps` products, and as many vectors in memory.
         symmetries: whose Hessian constraints are measured, at a product each.
@@ -157,7 +159,8 @@ class _Measured(Observer):
         return {dim: (dim, np.array(names, dtype=object))}  # Zarr v3 has a type for strings, none for '<U'
 
     def memory(self) -> Mapping[str, Any]:
-        return {"start": self._start}
+        small = self._start is not None and self._start.numel() <= _KEPT
+        return {"start": self._start if small else None}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         self._start = memory["start"]
