@@ -100,7 +100,7 @@ def test_whatever_is_observed(tmp_path: Path, what: str) -> None:
         symmetries = loop.observers[0].symmetries
         loop.observers = {
             "charges": [nm_ode.Charges(symmetries, every=6)],
-            "sketch": [nm_ode.Sketch(m=32)],
+            "sketch": [nm_ode.Sketch(m=64)],
             "hessian": [nm_ode.Hessian(**probe, top=2, density=2)],
             "noise": [nm_ode.Noise(**probe, parts=4)],
         }[what]
