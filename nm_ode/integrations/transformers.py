@@ -18,6 +18,9 @@ class RecorderCallback(_transformers.TrainerCallback):  # type: ignore[misc]
         trainer.train()
         run = callback.recorder.run
 
+    A training that ends in an exception calls no callback: what was recorded is in `recorder.run` all the same, and the
+    recorder ends when the next training begins, or with `callback.end(error)`.
+
     Args:
         trainer: whose training it is.
         options: of `nm_ode.Recorder`, all but model and optimizer.
@@ -30,9 +33,11 @@ class RecorderCallback(_transformers.TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: Any, *args: Any, **options: Any) -> None:
         self._trainer, self._args, self._options = trainer, args, options
+        self._at_work = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **of_trainer: Any) -> None:
         """Begin to record."""
+        self.end(RuntimeError("the training before ended in an exception"))
         trainer = self._trainer
         self.recorder = Recorder(trainer.model_wrapped, of_trainer["optimizer"], *self._args, **self._options)
         self.recorder.__enter__()
@@ -44,8 +49,15 @@ class RecorderCallback(_transformers.TrainerCallback):  # type: ignore[misc]
             return loss
 
         trainer.training_step = observed
+        self._at_work = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **of_trainer: Any) -> None:
         """The run is whole."""
-        self.recorder.__exit__(None, None, None)
-        del self._trainer.training_step
+        self.end()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the recorder, if there is one at work; with the error that ended the training."""
+        if self._at_work:
+            self._at_work = False
+            del self._trainer.training_step
+            self.recorder.__exit__(None if error is None else type(error), error, None)

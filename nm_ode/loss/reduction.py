@@ -15,6 +15,7 @@ from nm_ode.loss.guards import ProblemError
 
 _LOOKED_AT = 8  # chunks of data that are not in memory
 _AWAY = (0.1, 0.01, 0.001)  # of an entry and its scale: how far to look, as long as the loss is finite
+_STEPS = (1e-9, 1e-8, 3e-8, -3e-8)  # of an entry and its scale, to see the rounding of a loss
 _ROUNDINGS = 1e4  # that a loss's agreement may miss
 _GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # that a gradient's may, over the largest norm
 
@@ -137,11 +138,16 @@ class _Measurement:
     def _rounding(self, theta: Tensor, samples: Tensor, loss: Tensor, gradient: Tensor) -> float:
         """Of a loss that is computed in a lower precision than its dtype's, relative; at most 1e-5.
 
-        What a step of 1e-9 does to it beyond the gradient's share.
+        What small steps do to it beyond the gradient's share: the larger ones move numbers that float32 rounds, and
+        curvature adds nothing yet.
         """
-        step = self._direction * 1e-9
-        beyond = self._loss(theta + step, samples) - loss - gradient @ step
-        return min(30 * float(beyond.abs() / loss.abs()), 1e-5) if float(loss) and beyond.isfinite() else 0.0
+        found = 0.0
+        for share in _STEPS:
+            step = self._direction * share
+            beyond = self._loss(theta + step, samples) - loss - gradient @ step
+            if float(loss) and beyond.isfinite():
+                found = max(found, float(beyond.abs() / loss.abs()))
+        return min(30 * found, 1e-5)
 
     def _keep(self, together: dict[Reduction, Tensor], whole: Tensor, size: float, bound: float) -> None:
         self._possible = [name for name in self._possible if _size(together[name] - whole) <= bound * size]

@@ -24,6 +24,18 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def require_module(given: Any) -> nn.Module:
+    """The model that a loop trains.
+
+    Raises:
+        ArgumentError: no module.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    remedy = f": give an instance, {given.__name__}(…)" if isinstance(given, type) else ""
+    raise ArgumentError(f"model must be a torch.nn.Module; {said(given)} was given{remedy}")
+
+
 def process_of(model: nn.Module) -> tuple[int, int]:
     """The number of this process among those that train the model together, and how many they are."""
     while not isinstance(model, nn.parallel.DistributedDataParallel):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
+from nm_ode.loss.given import require_problem
 from nm_ode.observers import (
     OPEN_END,
     Context,
@@ -38,6 +39,7 @@ from nm_ode.recorder.described import described
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
+    require_module,
     require_optimizer_of_torch,
     unwrapped,
 )
@@ -49,6 +51,7 @@ from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
+from nm_ode.required import as_flag
 from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
@@ -109,19 +112,21 @@ class Recorder:
         on_error: OnError = "stop recording",
         resume: Resume = False,
     ) -> None:
-        self._process, self._processes = process_of(model)
+        self._process, self._processes = process_of(require_module(model))
+        if problem is not None:
+            require_problem(problem)
         self._model, self._optimizer = unwrapped(model), require_optimizer_of_torch(optimizer)
         self._store = None if store is None else Path(store)
         self._stored: StoredRun | None = None
         self._on_error, self._resume = require_on_error(on_error), require_resume(resume, self._store)
-        self._problem, self._full_batch = problem, full_batch
+        self._problem, self._full_batch = problem, as_flag(full_batch, "full_batch")
+        self._follow_frozen = as_flag(follow_frozen, "follow_frozen")
         self._saved_steps = None if save_every is None else saved_steps(as_save_every(save_every), OPEN_END)
         self._observers = require_observers(observe)
         if self._saved_steps is None and any(isinstance(one, Sketch) for one in self._observers):
             raise ArgumentError("observe: a Sketch is taken at the saved steps: give save_every")
         self._keeps_theta = self._saved_steps is not None and not sketch_in_place_of_theta(self._observers)
-        named = followed_parameters(self._model, self._optimizer, follow_frozen=follow_frozen)
-        self._follow_frozen = follow_frozen
+        named = followed_parameters(self._model, self._optimizer, follow_frozen=self._follow_frozen)
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
         if problem is not None and problem.layout != self._layout:

@@ -259,6 +259,29 @@ def test_a_step_that_is_skipped_leaves_no_trace(relu):
     assert float(found[plain]["exact_response"].abs().max()) > 0
 
 
+@pytest.mark.parametrize("skipped", [{4}, {5, 6}, {0, 7}], ids=str)
+def test_the_law_closes_over_steps_that_a_grad_scaler_leaves_out(loop, skipped):
+    problem, model = loop.problem, loop.problem.model
+    torch.nn.utils.vector_to_parameters(problem.theta0.clone(), model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    with Recorder(model, optimizer, observe=[Charges(loop.symmetries, 4)]) as recorder:
+        for step in range(20):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(problem.x), problem.y)
+            scaler.scale(loss).backward()
+            recorder.loss(loss)
+            if step in skipped:
+                next(model.parameters()).grad.view(-1)[0] = float("inf")
+            scaler.step(optimizer)
+            scaler.update()
+    run = recorder.run
+    assert run.sizes["step"] == 20 - len(skipped)
+    assert run["charge_step"].values.tolist() == list(range(0, 20 - len(skipped), 4))
+    gap = predict_charges(run, "exact", with_residual=True)["charge"] - run["charge"]
+    assert float(np.abs(gap).max()) < 1e-12 * float(np.abs(run["charge"]).max())
+
+
 def test_laws_that_were_not_summed_are_refused(relu):
     symmetries = symmetries_of(relu)
     run = nm_ode.train(relu, nm_ode.SGD(lr=0.1), 9, observe=[Charges(symmetries, 4, ["exact"])])

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nm_ode
+
 from ..recorder.witness import Seen
 from .plain import assert_alike, batches, data, network, recorded_by_hand
 
@@ -78,3 +80,30 @@ def test_the_run_is_that_of_a_plain_loop(tmp_path: Path, accumulate: int, clip: 
     run = callback.recorder.run
     assert run.sizes["step"] == 5 // accumulate
     assert_alike(run, by_hand)
+
+
+def test_a_training_that_failed_costs_the_next_nothing(tmp_path: Path) -> None:
+    from nm_ode.integrations.transformers import RecorderCallback
+
+    class Fails(transformers.TrainerCallback):
+        times = 1
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **of_trainer: Any) -> None:
+            if state.global_step == 2 and self.times:
+                self.times -= 1
+                raise ZeroDivisionError
+
+    trainer = trainer_of(tmp_path, 1, 0.0)
+    callback = RecorderCallback(trainer, observe=[Seen()])
+    trainer.add_callback(callback)
+    trainer.add_callback(Fails())
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    first = callback.recorder
+    assert first.run.sizes["step"] == 2
+    trainer.train()
+    assert callback.recorder is not first
+    assert callback.recorder.run.sizes["step"] == 5
+    assert first.run.sizes["step"] == 2
+    assert "ended" in nm_ode.run_info(first.run).message
+    assert "training_step" not in vars(trainer)

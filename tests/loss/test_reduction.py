@@ -43,9 +43,9 @@ class AcrossTheBatch(nn.Module):
 class Float32Inside(nn.Module):
     """A product in float32, whatever it is given: its rounding depends on how many samples there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(6, 6))
+        self.weight = nn.Parameter(torch.randn(6, 6, generator=torch.Generator().manual_seed(seed)))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.float(), self.weight.float()).to(x.dtype)
@@ -114,6 +114,14 @@ def make(kind: str, last_is_zero: bool = False, **options: Any) -> Problem:
         nn.init.zeros_(model[2].weight)
         nn.init.zeros_(model[2].bias)
     return Problem(model, loss, (X, y), **options)
+
+
+@pytest.mark.parametrize("seed", range(80, 100))
+def test_a_mean_that_is_rounded_to_float32_is_a_mean(seed: int) -> None:
+    """Of another order of the samples too, whatever the weights: their rounding is looked for, not met by chance."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), Float32Inside(seed), nn.Linear(6, 3))
+    assert Problem(model, F.mse_loss, (X, Y)).reduction == "mean"
 
 
 @pytest.mark.parametrize("last_is_zero", [False, True], ids=["", "last layer zero"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import nm_ode
-from nm_ode import ArgumentError, Charges, LawError, Recorder
+from nm_ode import ArgumentError, Charges, Recorder
 
-from .witness import Seen, batches, network
+from .witness import batches, network
 
 
 def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:
@@ -68,147 +66,6 @@ def test_a_loss_may_be_given_now_and_then(every: int) -> None:
     np.testing.assert_array_equal(recorder.run.loss, wanted)
 
 
-def with_charges(
-    model: nn.Module, optimizer: torch.optim.Optimizer, between: Any = None, **options: Any
-) -> Any:
-    symmetries = nm_ode.find_symmetries(network(), batches(1)[0][0], loss="cross_entropy")
-    with Recorder(model, optimizer, observe=[Charges(symmetries)], **options) as recorder:
-        for i, (x, y) in enumerate(batches(6)):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            if between is not None and i == 3:
-                between(model, optimizer)
-            optimizer.step()
-    return recorder.run
-
-
-def other_dampening(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.param_groups[0]["dampening"] = 0.5
-
-
-def no_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.param_groups[0]["momentum"] = 0.0
-
-
-def write(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    with torch.no_grad():
-        model[0].weight.mul_(0.5)  # type: ignore[index]
-
-
-def load(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    state = copy.deepcopy(optimizer.state_dict())
-    for kept in state["state"].values():
-        kept["momentum_buffer"].mul_(2)
-    optimizer.load_state_dict(state)
-
-
-def drop_a_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    model[2].weight.grad = None  # type: ignore[index]
-
-
-def other_rate(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.param_groups[0]["lr"] = 0.05
-
-
-def other_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.param_groups[0].update(momentum=0.5, weight_decay=0.01)
-
-
-@pytest.mark.parametrize(
-    ("between", "told"),
-    [
-        (other_dampening, "dampening"),
-        (no_momentum, "momentum"),
-        (write, "written to"),
-        (load, "loaded"),
-        (drop_a_gradient, "2.weight"),
-    ],
-)
-def test_no_law_is_given_of_what_no_law_describes(between: Any, told: str) -> None:
-    model = network()
-    run = with_charges(model, sgd(model, momentum=0.9), between)
-    with pytest.raises(LawError, match=told):
-        nm_ode.predict_charges(run, "exact")
-    assert run.sizes["step"] == 6
-
-
-@pytest.mark.parametrize("between", [other_rate, other_momentum])
-def test_laws_follow_settings_that_change(between: Any) -> None:
-    model = network()
-    run = with_charges(model, sgd(model, momentum=0.9), between)
-    np.testing.assert_allclose(nm_ode.predict_charges(run, "exact").charge, run.charge, atol=1e-13)
-
-
-@pytest.mark.parametrize(
-    ("of_weights", "of_biases", "told"),
-    [({"lr": 0.1}, {"lr": 0.05}, "learning rates"), ({"weight_decay": 0.1}, {}, "weight_decay")],
-)
-def test_no_law_is_given_where_groups_differ(of_weights: Any, of_biases: Any, told: str) -> None:
-    model = network()
-    weights, biases = (
-        [p for p in model.parameters() if (p.ndim > 1) == is_weight] for is_weight in (True, False)
-    )
-    optimizer = torch.optim.SGD(
-        [{"params": weights, **of_weights}, {"params": biases, **of_biases}], lr=0.1, momentum=0.9
-    )
-    run = with_charges(model, optimizer)
-    with pytest.raises(LawError, match=told):
-        nm_ode.predict_charges(run, "exact")
-
-
-def test_no_law_of_sgd_is_given_of_a_class_of_that_name() -> None:
-    class SGD(torch.optim.SGD):
-        pass
-
-    model = network()
-    run = with_charges(model, SGD(model.parameters(), lr=0.1))
-    with pytest.raises(LawError, match="does not know"):
-        nm_ode.predict_charges(run, "exact")
-
-
-def by_value(model: nn.Module) -> None:
-    torch.nn.utils.clip_grad_value_(model.parameters(), 0.02)
-
-
-def by_norm(model: nn.Module) -> None:
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-
-
-def noise(model: nn.Module) -> None:
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        parameter.grad += 0.01 * torch.randn_like(parameter)
-
-
-@pytest.mark.parametrize(("change", "lawful"), [(by_value, False), (noise, False), (by_norm, True)])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_a_changed_gradient_has_a_law_where_it_is_orthogonal_to_the_symmetries(
-    change: Any, lawful: bool, autocast: bool
-) -> None:
-    model = network(torch.float32)
-    optimizer = sgd(model, momentum=0.9)
-    symmetries = nm_ode.find_symmetries(model, batches(1, torch.float32)[0][0], loss="cross_entropy")
-    torch.manual_seed(0)
-    with Recorder(model, optimizer, observe=[Charges(symmetries)]) as recorder:
-        for x, y in batches(20, torch.float32):
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            change(model)
-            optimizer.step()
-    run = recorder.run
-    motion = float(abs(run.charge - run.charge[0]).max())
-    with_residual = nm_ode.predict_charges(run, "exact", with_residual=True)
-    assert float(abs(with_residual.charge - run.charge).max()) < 1e-4 * motion
-    if lawful:
-        assert float(abs(nm_ode.predict_charges(run, "exact").charge - run.charge).max()) < 0.1 * motion
-    else:
-        for law in ("exact", "second_order"):
-            with pytest.raises(LawError, match="with_residual"):
-                nm_ode.predict_charges(run, law)
-
-
 def test_a_parameter_that_turns_up_later_is_an_error() -> None:
     model = network()
     model[0].requires_grad_(False)
@@ -255,44 +112,6 @@ def test_a_parameter_that_was_replaced_is_an_error() -> None:
             optimizer.step()
 
 
-def test_ctrl_c_keeps_the_end() -> None:
-    model = network()
-    optimizer = sgd(model, momentum=0.9)
-    recorder = Recorder(model, optimizer, save_every=2)
-
-    def loop() -> None:
-        with recorder:
-            for i, (x, y) in enumerate(batches(5)):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
-                if i == 2:
-                    raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        loop()
-    run = recorder.run
-    assert run.sizes["step"] == 3
-    assert run.saved_step.values.tolist() == [0, 2, 3]
-    np.testing.assert_array_equal(
-        run.theta[-1], torch.cat([p.detach().flatten() for p in model.parameters()])
-    )
-    np.testing.assert_array_equal(run.final_state[:51], run.theta[-1])
-
-
-def test_what_is_written_after_the_last_step_is_not_its_end() -> None:
-    model = network()
-    optimizer = sgd(model)
-    with Recorder(model, optimizer, save_every=2) as recorder:
-        for x, y in batches(3):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-        model.load_state_dict(network().state_dict())  # the best of the run, say
-    assert recorder.run.saved_step.values.tolist() == [0, 2]
-    assert "written to" in nm_ode.run_info(recorder.run).message
-
-
 def test_an_optimiser_that_moves_before_its_closure_is_refused() -> None:
     class Sharpness(torch.optim.SGD):
         @torch.no_grad()
@@ -324,6 +143,26 @@ def test_what_is_no_model_of_the_optimiser_is_refused() -> None:
         Recorder(model, sgd(model))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"model": nn.Linear}, "instance"),
+        ({"model": 3}, "model"),
+        ({"observe": Charges}, "observe"),
+        ({"observe": [Charges]}, "the class Charges"),
+        ({"save_every": 0}, "save_every"),
+        ({"full_batch": "yes"}, "full_batch"),
+        ({"follow_frozen": None}, "follow_frozen"),
+        ({"problem": F.cross_entropy}, "problem"),
+    ],
+)
+def test_wrong_arguments_are_told(wrong: dict[str, Any], told: str) -> None:
+    model = network()
+    given = {"model": model, "optimizer": sgd(model), **wrong}
+    with pytest.raises(ArgumentError, match=told):
+        Recorder(**given)
+
+
 def test_a_recorder_is_used_once() -> None:
     model = network()
     recorder = Recorder(model, sgd(model))
@@ -340,110 +179,3 @@ def test_a_problem_of_other_parameters_is_refused() -> None:
     problem = nm_ode.Problem(model, F.cross_entropy, batches(1)[0])
     with pytest.raises(ArgumentError, match="other parameters"):
         Recorder(model, torch.optim.SGD(model[0].parameters(), lr=0.1), problem=problem)
-
-
-class Failing(nm_ode.Observer):
-    """Fails at a step, before or after it."""
-
-    variables: Mapping[str, nm_ode.Variable] = {"one": nm_ode.Variable((), "one")}
-    update_variables: Mapping[str, nm_ode.Variable] = {"two": nm_ode.Variable((), "two")}
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def observe(self, view: nm_ode.View) -> Any:
-        if view.step == 2 and self._where == "before":
-            raise ZeroDivisionError
-        return {"one": 1.0}
-
-    def observe_update(self, view: nm_ode.View) -> Any:
-        if view.step == 2 and self._where == "after":
-            raise ZeroDivisionError
-        return {"two": 1.0}
-
-
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_an_error_of_an_observer_ends_the_recording_and_says_so(where: str) -> None:
-    model = network()
-    optimizer = sgd(model)
-    failures = 0
-    with Recorder(model, optimizer, observe=[Seen(), Failing(where)]) as recorder:
-        for x, y in batches(5):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            try:
-                optimizer.step()
-            except ZeroDivisionError:
-                failures += 1
-    run = recorder.run
-    assert failures == 1
-    assert run.sizes["step"] == 2
-    assert np.isfinite(run.seen_update).all()
-    assert "ZeroDivisionError" in nm_ode.run_info(run).message
-
-
-def test_an_exception_in_the_loop_leaves_what_was_recorded() -> None:
-    model = network()
-    optimizer = sgd(model)
-    recorder = Recorder(model, optimizer, observe=[Seen()], save_every=2)
-
-    def loop() -> None:
-        with recorder:
-            for i, (x, y) in enumerate(batches(5)):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
-                if i == 2:
-                    raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        loop()
-    assert recorder.run.sizes["step"] == 3
-    assert "RuntimeError" in nm_ode.run_info(recorder.run).message
-    assert not model[0].weight._backward_hooks
-
-
-def test_a_step_that_failed_ends_the_recording_though_the_loop_goes_on() -> None:
-    class Fragile(torch.optim.SGD):
-        fails = False
-
-        def step(self, closure: Any = None) -> Any:
-            if self.fails:
-                raise RuntimeError
-            return super().step(closure)
-
-    model = network()
-    optimizer = Fragile(model.parameters(), lr=0.1)
-    with Recorder(model, optimizer, observe=[Seen()]) as recorder:
-        for i, (x, y) in enumerate(batches(5)):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.fails = i == 2
-            try:
-                optimizer.step()
-            except RuntimeError:
-                assert i == 2
-    assert recorder.run.sizes["step"] == 2
-    assert "step 2" in nm_ode.run_info(recorder.run).message
-
-
-def test_a_closure_that_failed_costs_no_later_step() -> None:
-    model = network()
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
-    x, y = batches(1)[0]
-
-    def closure() -> Any:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
-    def broken() -> Any:
-        raise RuntimeError
-
-    with Recorder(model, optimizer, observe=[Seen()]) as recorder:
-        optimizer.step(closure)
-        with pytest.raises(RuntimeError):
-            optimizer.step(broken)
-        optimizer.step(closure)
-    assert recorder.run.sizes["step"] == 2
