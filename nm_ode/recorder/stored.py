@@ -188,17 +188,22 @@ class StoredRun:
         attributes = {**self._attributes(), **self._facts["start"]}
         constants = self._recording.constants
         facts = {**self._facts, "attributes": attributes, "steps": steps, "constants": constants}
-        told = {**attributes, "coordinates": " ".join(facts["coordinates"])}
-        scalars = annotate(xr.Dataset({name: ((), value) for name, value in constants.items()}))
-        fixed, self._fixed = annotate(xr.Dataset(self._fixed)), {}
         kept = state or {}
+        fixed, self._fixed = self._fixed, {}
 
         def finish() -> None:
+            told = {**attributes, "coordinates": " ".join(facts["coordinates"])}
+            scalars = annotate(xr.Dataset({name: ((), value) for name, value in constants.items()}))
             self._writer.finish(facts, kept, told, scalars)
 
         if self._background.error is None:
             self._background.put(
-                rows, facts, kept, fixed=fixed, commit=commit, then=finish if ending else None
+                rows,
+                facts,
+                kept,
+                fixed=annotate(xr.Dataset(fixed)) if fixed else None,
+                commit=commit,
+                then=finish if ending else None,
             )
         self._look_for_error(steps)
 

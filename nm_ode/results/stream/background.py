@@ -24,7 +24,7 @@ class _Batch:
     rows: Sequence[Rows]
     facts: Mapping[str, Any]
     state: Arrays
-    fixed: xr.Dataset
+    fixed: xr.Dataset | None
     commit: bool
     then: Callable[[], None] | None
     done: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +67,7 @@ class BackgroundWriter:
             commit: return when they are on the disk, or nothing is written any more.
             then: called in the thread when they are.
         """
-        batch = _Batch(rows, facts, state, xr.Dataset() if fixed is None else fixed, commit, then)
+        batch = _Batch(rows, facts, state, fixed, commit, then)
         self._queue.put(batch)
         if commit:
             batch.done.wait()
@@ -90,7 +90,7 @@ class BackgroundWriter:
                 batch = None  # or its rows would be held until the next ones come
 
     def _write(self, batch: _Batch) -> None:
-        if batch.fixed.variables:
+        if batch.fixed is not None:
             self._writer.keep(batch.fixed)
         self._writer.add(batch.rows)
         if batch.commit or time.monotonic() - self._committed >= self._every:
