@@ -32,6 +32,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/modified_flow.py
 	$(BIN)/python benchmarks/bridge.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/recorder.py
 
 picture: demo
 	$(BIN)/nm-ode run cases/digits_bn_sgd.toml cases/orders_adam.toml
