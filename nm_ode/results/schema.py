@@ -133,6 +133,11 @@ def variable(name: str, *dims: str) -> Variable:
     return Variable(dims, long_name, units)
 
 
+def long_name(series: xr.DataArray) -> str:
+    """What a variable is, for a reader; its name where nobody says."""
+    return str(series.attrs.get("long_name", series.name))
+
+
 def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None) -> xr.Dataset:
     """The dataset with `long_name` and `units` on every variable and coordinate.
 
