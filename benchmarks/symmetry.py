@@ -70,7 +70,7 @@ def recording(hidden: tuple[int, ...]) -> dict[str, object]:
     problem = Problem(vgg(11, image=32, hidden=hidden), F.cross_entropy, (x, y), dtype=torch.float32)
     found = find_symmetries(problem.model, x[:4])
     sgd = SGD(lr=1e-4, momentum=0.9, weight_decay=1e-4)
-    context = Context(problem, sgd, 1, (0, 1), problem.dtype, problem.device)
+    context = Context(problem, sgd, 1, (0, 1), problem.device)
     (observer,) = (one for one in Charges(found).begin(context) if one.update_variables)
     theta = problem.theta0.clone().requires_grad_()
     optimizer = sgd.torch_optimizer([theta])
@@ -88,7 +88,7 @@ def recording(hidden: tuple[int, ...]) -> dict[str, object]:
             problem, 0, 0.0, theta.detach(), lr=sgd.lr, loss_and_gradient=lambda: (before[0], theta.grad)
         )
         observer.observe(view)
-        view.update = before
+        view.take_update(before)
         observer.observe_update(view)
 
     result = paired_ratio(record, step, REPEATS)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Observer,
         Scores,
         Sketch,
+        Statistics,
         View,
         spectral_density,
     )
@@ -98,6 +99,7 @@ _HOMES = {
     "Sketch": "nm_ode.observers",
     "SlowManifoldFlow": "nm_ode.flows",
     "SolveError": "nm_ode.solving",
+    "Statistics": "nm_ode.observers",
     "StochasticModifiedFlow": "nm_ode.flows",
     "StoreError": "nm_ode.results",
     "Symmetries": "nm_ode.symmetries",
@@ -173,6 +175,7 @@ __all__ = [
     "Sketch",
     "SlowManifoldFlow",
     "SolveError",
+    "Statistics",
     "StochasticModifiedFlow",
     "StoreError",
     "Symmetries",

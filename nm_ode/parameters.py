@@ -87,11 +87,72 @@ class Parts(Mapping[str, Tensor]):
         return torch.cat([tensor.reshape(-1) for tensor in self._tensors.values()])
 
     def _zeros(self, slot: Slot) -> Tensor:
-        return self._like.new_zeros(1).expand(slot.shape).contiguous()
+        return self._like.new_zeros(slot.shape)
 
 
 def _readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype).contiguous()
+
+
+class Difference(Parts):
+    """after − before, made where it is first read: who reads it some rows at a time needs no memory for it.
+
+    Args:
+        after: of the minuend; it must be unchanged as long as the difference is read.
+        before: of the subtrahend, the same.
+        room: tensors of their shapes, into which the difference is written when it is read as a whole; they are made
+            if there are none yet.
+
+    Attributes:
+        after, before: as they were given.
+    """
+
+    def __init__(self, slots: Sequence[Slot], after: Parts, before: Parts, room: list[Tensor]) -> None:
+        self._slots, self._like, self._room = slots, after._like, room
+        self.after, self.before = after, before
+        self._made: dict[str, Tensor] | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Has it been read as a whole?"""
+        return self._made is not None
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
+        if self._made is None:
+            if not self._room:
+                self._room.extend(torch.empty_like(one) for one in self.after.tensors)
+            for one, after, before in zip(self._room, self.after.tensors, self.before.tensors, strict=True):
+                torch.sub(after, before, out=one)
+            self._made = dict(zip(self.after, self._room, strict=True))
+        return self._made
+
+
+class Scaled(Parts):
+    """Another vector's parts, each times a number, made where they are first read as a whole.
+
+    Args:
+        slots: of the layout.
+        base: the vector.
+        factors: name → number.
+
+    Attributes:
+        base, factors: as they were given.
+    """
+
+    def __init__(self, slots: Sequence[Slot], base: Parts, factors: Mapping[str, float]) -> None:
+        self._slots, self._like = slots, base._like
+        self.base, self.factors = base, factors
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
+        return {name: one * self.factors[name] for name, one in self.base.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.base)
+
+    def __len__(self) -> int:
+        return len(self.base)
 
 
 Vector: TypeAlias = Tensor | Parts
@@ -153,9 +214,7 @@ class Layout:
     def layer_norms(self, vectors: Vector) -> Tensor:
         """2-norm of each layer's part; shape (..., P) to (..., layers), on the device of `vectors`."""
         if isinstance(vectors, Parts):
-            squares = torch.stack(torch._foreach_norm(vectors.tensors)) ** 2
-            of_layers = squares.new_zeros(len(self.layers))
-            return of_layers.index_add_(0, self._layer_of_slot(squares.device), squares).sqrt()
+            return self.sum_layers(torch.stack(torch._foreach_norm(vectors.tensors)) ** 2).sqrt()
         norms = []
         for first, *others in self._layer_runs:
             part = vectors[..., first]
@@ -163,6 +222,11 @@ class Layout:
                 part = torch.cat([part, *(vectors[..., other] for other in others)], dim=-1)
             norms.append(torch.linalg.vector_norm(part, dim=-1))
         return torch.stack(norms, dim=-1)
+
+    def sum_layers(self, of_slots: Tensor) -> Tensor:
+        """One number for each parameter, shape (slots,), to their sum in each layer, shape (layers,)."""
+        of_layers = of_slots.new_zeros(len(self.layers))
+        return of_layers.index_add_(0, self._layer_of_slot(of_slots.device), of_slots)
 
     def _layer_of_slot(self, device: torch.device) -> Tensor:
         """The number of each slot's layer, shape (slots,); int64."""

@@ -13,6 +13,7 @@ from nm_ode.observers.norms import Norms
 from nm_ode.observers.recording import Recording, require_observers
 from nm_ode.observers.scores import Scores
 from nm_ode.observers.sketch import Sketch, sketch_in_place_of_theta
+from nm_ode.observers.statistics import Statistics
 from nm_ode.observers.trajectory import Trajectory
 from nm_ode.registry import Registry
 
@@ -21,6 +22,7 @@ OBSERVERS: Registry[type[Observer]] = Registry(
     {
         "curvature": Curvature,
         "kink_crossings": KinkCrossings,
+        "statistics": Statistics,
     },
 )
 """Name in a case file → class; its fields are its options. What every run records needs no name."""
@@ -43,6 +45,7 @@ __all__ = [
     "Recording",
     "Scores",
     "Sketch",
+    "Statistics",
     "Trajectory",
     "View",
     "as_save_every",

@@ -18,6 +18,7 @@ from nm_ode.loss.expected import share_of_batches
 from nm_ode.observers.memory import plain_attributes, set_attributes
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout, Parts, Vector
+from nm_ode.passes import Passes
 from nm_ode.registry import UnknownNameError
 from nm_ode.results import TimeGrid, Variable
 
@@ -94,6 +95,11 @@ class Context:
     @property
     def layout(self) -> Layout:
         return self.problem.layout if self.given_layout is None else self.given_layout
+
+    @cached_property
+    def passes(self) -> Passes:
+        """Sums over theta's entries that observers ask for in `begin`, made together."""
+        return Passes(self.layout)
 
 
 class View:
@@ -193,6 +199,14 @@ class View:
             )
         evaluated = "_evaluated" in self.__dict__ and self._loss_and_gradient is None
         return self.loss if evaluated else self._problem.loss(self.theta)
+
+    def vector(self, name: str) -> Vector:
+        """By its name in a shared pass: theta, gradient, update, or a part of the optimiser's memory."""
+        if name == "theta":
+            return self.theta_parts
+        if name == "gradient":
+            return self.gradient_parts
+        return self.update_parts if name == "update" else self.memory_parts(name)
 
     def state(self) -> Tensor:
         """The optimiser's whole state, theta first; theta alone along a flow. A copy."""

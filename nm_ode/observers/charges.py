@@ -19,6 +19,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
 from nm_ode.observers.responses import Responses
 from nm_ode.optimizers import SGD, Optimizer, hyperparameters
+from nm_ode.passes import Passes
 from nm_ode.required import as_flag
 from nm_ode.results import Variable, variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -26,6 +27,8 @@ from nm_ode.symmetries import ChargeMeter, Symmetry
 CHARGES = "charge_index"
 """The dimension along which charges lie: not "charge", for xarray takes a variable of its own dimension's name for a
 coordinate."""
+
+_DRIVER, _CROSS = ("update", "update"), ("update", "velocity")
 
 _STATE = ("charge", "generator_norm", "constraint_residual")
 
@@ -97,12 +100,13 @@ class Charges(Observer):
                     hyperparameters(context.optimizer),
                     meter.is_translation,
                 )
-                return [_ChargesWithLaws(meter, steps, responses, hyperparameters(context.optimizer)), saved]
-            return [_ChargesOfSomeSteps(meter, steps), saved]
+                settings = hyperparameters(context.optimizer)
+                return [_ChargesWithLaws(meter, context, steps, responses, settings), saved]
+            return [_ChargesOfSomeSteps(meter, context.passes, steps), saved]
         nesterov = bool(getattr(context.optimizer, "nesterov", False))
         own_loop = context.loop is not None and isinstance(context.optimizer, SGD)
         settings = hyperparameters(context.optimizer) if own_loop and context.optimizer is not None else {}
-        return [_ChargesOfSteps(meter, nesterov, settings), saved]
+        return [_ChargesOfSteps(meter, context, nesterov, settings), saved]
 
     def _laws(self, context: Context) -> dict[str, Law]:
         """Those to sum for, by name.
@@ -147,7 +151,7 @@ class _ChargeOfState(Observer):
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        return {self._name: self._meter.charge(view.theta_parts).double()}
+        return {self._name: self._meter.charge(view.theta_parts)}
 
 
 class _StatesOfCharges(Observer):
@@ -155,23 +159,20 @@ class _StatesOfCharges(Observer):
 
     variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
 
-    def __init__(self, meter: ChargeMeter) -> None:
-        self._meter = meter
+    def __init__(self, meter: ChargeMeter, passes: Passes, steps: range) -> None:
+        self._meter, self._passes, self._steps = meter, passes, steps
+        passes.ask(meter.wanted_state, steps)
 
     def coordinates(self) -> Coordinates:
         return charge_coordinates(self._meter.symmetries)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        measured = self._meter.state(view.theta_parts, view.gradient_parts)
-        return {name: values.double() for name, values in zip(_STATE, measured, strict=True)}
+        measured = self._meter.state(view.theta_parts, view.gradient_parts, self._passes.of(view))
+        return dict(zip(_STATE, measured, strict=True))
 
 
 class _ChargesOfSomeSteps(_StatesOfCharges):
     dim: str = "charge_step"
-
-    def __init__(self, meter: ChargeMeter, steps: range) -> None:
-        super().__init__(meter)
-        self._steps = steps
 
     def steps(self, context: Context) -> Collection[int]:
         return self._steps
@@ -181,9 +182,16 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
     """Those, and what laws need of the steps between."""
 
     def __init__(
-        self, meter: ChargeMeter, steps: range, responses: Responses, hyperparameters: Mapping[str, Any]
+        self,
+        meter: ChargeMeter,
+        context: Context,
+        steps: range,
+        responses: Responses,
+        hyperparameters: Mapping[str, Any],
     ) -> None:
-        super().__init__(meter, steps)
+        super().__init__(meter, context.passes, steps)
+        for pair in [_DRIVER, *([_CROSS] if hyperparameters.get("nesterov") else [])]:
+            context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
         self._responses = responses
         self._hyperparameters = dict(hyperparameters)
         self.variables = {
@@ -205,18 +213,20 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
 
     def follow(self, view: View) -> None:
         if self._responses.takes_residual and view.step not in self._steps:
-            self._residual = self._meter.constraint(view.gradient_parts, view.theta_parts).double()
+            self._residual = self._meter.constraint(view.gradient_parts, view.theta_parts)
 
     def follow_update(self, view: View) -> None:
         if self._recorded:
             self._responses.clear()
             self._recorded = False
         of = Settings.of({**self._hyperparameters, **view.hyperparameters}, view.lr, first=view.step == 0)
-        update = view.update_parts
-        own = self._meter.bracket(update, update).double()
+        update, sums = view.update_parts, self._passes.of(view, after=True)
+        own = self._meter.bracket(update, update, sums, _DRIVER)
         cross = residual = torch.zeros_like(own)
         if of.nesterov:
-            cross = self._meter.bracket(update, view.memory_parts("velocity")).double().neg_()
+            # A loop of the user's own may turn it on later: then nobody has asked for it.
+            asked = sums if self._hyperparameters.get("nesterov") else None
+            cross = self._meter.bracket(update, view.memory_parts("velocity"), asked, _CROSS).neg_()
         if self._responses.takes_residual and self._residual is not None:
             residual = self._residual
         self._responses.add(of, torch.stack([own, cross, residual]))
@@ -230,11 +240,15 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
 
 
 class _ChargesOfSteps(_StatesOfCharges):
-    def __init__(self, meter: ChargeMeter, nesterov: bool, settings: Mapping[str, Any]) -> None:
-        super().__init__(meter)
+    def __init__(
+        self, meter: ChargeMeter, context: Context, nesterov: bool, settings: Mapping[str, Any]
+    ) -> None:
+        super().__init__(meter, context.passes, range(context.steps))
         self._nesterov = nesterov
-        drivers = ["charge_driver", *(["charge_cross_driver"] if nesterov else [])]
+        drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
         self.update_variables = {name: variable(name, CHARGES) for name in drivers}
+        for pair in drivers.values():
+            context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
         # Of a loop of the user's own, which may change them.
         self._settings = dict(settings)
         if settings:
@@ -243,12 +257,11 @@ class _ChargesOfSteps(_StatesOfCharges):
     def observe_update(self, view: View) -> Mapping[str, Any]:
         # A step of learning rate 0 moves nothing, and nothing drives it.
         lr = view.lr or float("inf")
-        found: dict[str, Any] = {
-            "charge_driver": (self._meter.bracket(view.update_parts, view.update_parts) / lr**2).double()
-        }
+        sums, update = self._passes.of(view, after=True), view.update_parts
+        found: dict[str, Any] = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
         if self._nesterov:
-            cross = self._meter.bracket(view.update_parts, view.memory_parts("velocity")) / -lr
-            found["charge_cross_driver"] = cross.double()
+            cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
+            found["charge_cross_driver"] = cross / -lr
         if self._settings:
             found["sgd_settings"] = _settings(self._settings, view)
         return found

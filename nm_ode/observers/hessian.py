@@ -24,6 +24,7 @@ from nm_ode.required import as_positive, as_seed
 from nm_ode.results import Variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
 
+_KEPT = 2**22  # numbers of eigenvectors in a checkpoint or store, at most: 16 MB in float32
 _FLOOR = 1e-3  # of H's size times ξ's: what a constraint's residual is at least divided by
 
 
@@ -51,7 +52,7 @@ class Hessian(Observer):
     - `hessian_constraint` ‖Hξ + Bg‖, relative, of a random combination of each symmetry's charges;
     - `hessian_products`: how many were spent. One costs two or three gradients of the batch.
 
-    All are NaN where loss or gradient are not finite.
+    Where loss, gradient or the product with it are not finite, the others are NaN.
 
     Args:
         objective: of (model, batch), a scalar; it must evaluate the model that it is given.
@@ -59,7 +60,8 @@ class Hessian(Observer):
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
         every: `Every(n)`, or n.
         top: how many eigenvalues; 0 for none. A search starts from the eigenvectors before. It has up to
-            2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1.
+            2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1. A checkpoint or store has them up to
+            4 million numbers; a run of more parameters that goes on searches from nothing once, to the same tolerance.
         trace: products to spend on it; at least 2 beside `top`, 6 without (Hutch++); 0 for none.
         density: random vectors; 0 for none. Each takes `density_steps` products, and as many vectors in memory.
         symmetries: whose Hessian constraints are measured, at a product each.
@@ -157,7 +159,8 @@ class _Measured(Observer):
         return {dim: (dim, np.array(names, dtype=object))}  # Zarr v3 has a type for strings, none for '<U'
 
     def memory(self) -> Mapping[str, Any]:
-        return {"start": self._start}
+        small = self._start is not None and self._start.numel() <= _KEPT
+        return {"start": self._start if small else None}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         self._start = memory["start"]
@@ -166,16 +169,16 @@ class _Measured(Observer):
         # Before the model is taken: along a flow its problem would evaluate it.
         of_step = view.gradient if self._asked.top else None
         with self._probing.at(view) as matrix:
-            if bool(matrix.loss.isfinite()) and bool(matrix.gradient.isfinite().all()):
-                found = self._measure(matrix, view, of_step)
+            product = matrix.matvec(matrix.gradient) if _finite(matrix.loss, matrix.gradient) else None
+            if product is not None and _finite(product):
+                found = self._measure(matrix, product, view, of_step)
             else:
                 self._start = None
                 found = self._nothing(matrix)
         return {f"{self._asked.matrix}_{name}": value for name, value in found.items()}
 
-    def _measure(self, matrix: Probed, view: View, of_step: Tensor | None) -> dict[str, Any]:
+    def _measure(self, matrix: Probed, product: Tensor, view: View, of_step: Tensor | None) -> dict[str, Any]:
         asked, gradient, seed = self._asked, matrix.gradient, seed_at(self._asked.seed, view.step)
-        product = matrix.matvec(gradient)
         spent, square = 1, gradient @ gradient
         found: dict[str, Any] = {
             "loss": matrix.loss.double(),
@@ -243,7 +246,16 @@ class _Measured(Observer):
             name: torch.full([sizes[dim] for dim in one.dims], math.nan, dtype=torch.float64)
             for name, one in _declared(asked).items()
         }
-        return missing | {"loss": matrix.loss.double(), "products": 0.0, "random": float(matrix.random)}
+        return missing | {
+            "loss": matrix.loss.double(),
+            "grad_norm": torch.linalg.vector_norm(matrix.gradient).double(),
+            "products": 0.0,
+            "random": float(matrix.random),
+        }
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _declared(asked: Hessian) -> dict[str, Variable]:

@@ -10,14 +10,21 @@ import torch
 
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.parameters import Layout
+from nm_ode.passes import Passes, totals
 from nm_ode.results import Variable, variable
+
+_GRADIENT, _UPDATE = ("gradient", "gradient"), ("update", "update")
 
 
 class Norms(Observer):
     """Along a run `grad_norm`, `update_norm` and both by layer, at each step; along a flow `grad_norm`."""
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        return [_GradientNorm()] if context.along_flow else [_LayerNorms(context.layout)]
+        return (
+            [_GradientNorm()]
+            if context.along_flow
+            else [_LayerNorms(context.layout, context.passes, range(context.steps))]
+        )
 
 
 class _GradientNorm(Observer):
@@ -37,17 +44,30 @@ class _LayerNorms(Observer):
         "layer_update_norm": variable("layer_update_norm", "layer"),
     }
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, passes: Passes, steps: range) -> None:
+        self._layout, self._passes = layout, passes
+        passes.ask(totals(_GRADIENT), steps)
+        passes.ask(totals(_UPDATE), steps, after=True)
 
     def coordinates(self) -> Coordinates:
-        # Zarr v3 has a type for strings, none for numpy's '<U'.
-        return {"layer": ("layer", np.array(list(self._layout.layers), dtype=object))}
+        return layer_coordinates(self._layout)
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        of_layers = self._layout.layer_norms(view.gradient_parts)
-        return {"grad_norm": torch.linalg.vector_norm(of_layers), "layer_grad_norm": of_layers}
+        squares = self._passes.of(view).totals[_GRADIENT]
+        return {
+            "grad_norm": squares.sum().sqrt(),
+            "layer_grad_norm": self._layout.sum_layers(squares).sqrt(),
+        }
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
-        of_layers = self._layout.layer_norms(view.update_parts)
-        return {"update_norm": torch.linalg.vector_norm(of_layers), "layer_update_norm": of_layers}
+        squares = self._passes.of(view, after=True).totals[_UPDATE]
+        return {
+            "update_norm": squares.sum().sqrt(),
+            "layer_update_norm": self._layout.sum_layers(squares).sqrt(),
+        }
+
+
+def layer_coordinates(layout: Layout) -> Coordinates:
+    """The layers' names."""
+    # Zarr v3 has a type for strings, none for numpy's '<U'.
+    return {"layer": ("layer", np.array(list(layout.layers), dtype=object))}

@@ -9,6 +9,8 @@ from torch import nn
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
+from nm_ode.loss.given import require_problem
+from nm_ode.parameters import Layout
 
 _WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
@@ -91,6 +93,17 @@ def followed_parameters(
         )
     _require_plain(found)
     return found
+
+
+def require_problem_of(problem: Any, layout: Layout) -> None:
+    """Raises ArgumentError unless it is None, or a Problem of the parameters that are followed."""
+    if problem is not None:
+        require_problem(problem)
+        if problem.layout != layout:
+            raise ArgumentError(
+                "the problem has other parameters than those that the optimiser moves: make it of this model, with the "
+                "same ones frozen"
+            )
 
 
 def _require_plain(parameters: dict[str, nn.Parameter]) -> None:

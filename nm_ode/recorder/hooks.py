@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.modes import own_modes
-from nm_ode.parameters import Layout, Parts
+from nm_ode.parameters import Difference, Layout, Parts, Scaled
+from nm_ode.recorder.velocity import VelocityRule
 
 
 class StepListener(Protocol):
@@ -48,6 +49,7 @@ class StepHooks:
         layout: of theta.
         parameters: one for each slot of the layout.
         listener: called with gradients on, autocast off.
+        rule: what gives the update without a copy of the parameters; None: it is the difference to their copy.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class StepHooks:
         layout: Layout,
         parameters: list[nn.Parameter],
         listener: StepListener,
+        rule: VelocityRule | None = None,
     ) -> None:
         self._optimizer, self._layout, self._parameters, self._listener = (
             optimizer,
@@ -65,9 +68,11 @@ class StepHooks:
         )
         # Half precision is followed in float32.
         self._like = max((p.detach() for p in parameters), key=lambda p: torch.finfo(p.dtype).bits)
+        self._rule = rule
         self._before: list[Tensor] = []
+        self._room: list[Tensor] = []
         self._theta: Parts | None = None
-        self._told = False
+        self._told = self._is_kept = False
         self._depth = 0
         self._frame: FrameType | None = None
         # A compiled `optimizer.step` would trace the hooks, once for all steps.
@@ -80,7 +85,7 @@ class StepHooks:
         """The optimiser is as it was."""
         for handle in self._handles:
             handle.remove()
-        self._before, self._frame = [], None
+        self._before, self._room, self._frame = [], [], None
 
     @property
     def within_step(self) -> bool:
@@ -134,7 +139,8 @@ class StepHooks:
         if closure is None:
             self._tell(None, copy=_writes_to_gradients(optimizer))
             return None
-        self._keep_theta()
+        if self._rule is None or self._rule.is_checked:
+            self._keep_theta()
         wrapped = self._wrapped(closure)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
@@ -172,9 +178,12 @@ class StepHooks:
                 gradients = [None if g is None else g / scale for g in gradients]
             elif copy:
                 gradients = [None if g is None else g.clone() for g in gradients]
-            self._told = True
+            self._told, self._is_kept = True, False
             self._listener.before_step(gradients, of_closure)
-            self._keep_theta()
+            if self._rule is not None:
+                self._rule.before_step(gradients)
+            if not self._is_kept and (self._rule is None or self._rule.is_checked):
+                self._keep_theta()
 
     def _require_eager(self) -> None:
         if self._like.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -188,11 +197,15 @@ class StepHooks:
         found_inf = getattr(self._optimizer, "found_inf", None)
         return found_inf is not None and bool(found_inf)
 
+    def room_for_theta(self) -> Parts:
+        """Where theta is kept during the step; who asks for it in `before_step` writes it there."""
+        self._is_kept = True
+        if not self._before:
+            self._before = [torch.empty_like(one) for one in self.theta().tensors]
+        return self.parts(self._before)
+
     def _keep_theta(self) -> None:
-        values = [parameter.detach() for parameter in self._parameters]
-        if len(self._before) != len(values):
-            self._before = [torch.empty_like(value, dtype=_wide(value.dtype)) for value in values]
-        torch._foreach_copy_(self._before, values)
+        torch._foreach_copy_(self.room_for_theta().tensors, self.theta().tensors)
 
     def _leave(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not self._depth:
@@ -210,10 +223,24 @@ class StepHooks:
             )
         self._told = False
         with torch.no_grad(), own_modes():
-            values = [parameter.detach() for parameter in self._parameters]
-            torch._foreach_sub_(self._before, values)
-            torch._foreach_neg_(self._before)
-            self._listener.after_step(self.parts(self._before))
+            if self._rule is None:
+                before = self.parts(self._before)
+                self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
+            else:
+                self._listener.after_step(self._by_rule(self._rule))
+
+    def _by_rule(self, rule: VelocityRule) -> Scaled:
+        checked = rule.is_checked
+        try:
+            velocity = self.state("momentum_buffer")
+        except KeyError:  # no gradient yet
+            velocity = self.parts([None] * len(self._parameters))
+        update = rule.update(velocity)
+        if checked:
+            rule.check(update, self.theta(), self.parts(self._before))
+        if not rule.is_checked:
+            self._before = []
+        return update
 
     def _broken_off(self) -> None:
         told, self._depth, self._told, self._frame = self._told, 0, False, None
@@ -223,10 +250,6 @@ class StepHooks:
 
 def _dense(gradient: Tensor | None) -> Tensor | None:
     return gradient.to_dense() if gradient is not None and gradient.layout != torch.strided else gradient
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return dtype if torch.finfo(dtype).bits >= 32 else torch.float32
 
 
 def _writes_to_gradients(optimizer: torch.optim.Optimizer) -> bool:

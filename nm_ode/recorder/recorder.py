@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
-from nm_ode.loss.given import require_problem
 from nm_ode.observers import (
     OPEN_END,
     Context,
@@ -34,6 +33,7 @@ from nm_ode.observers import (
 )
 from nm_ode.optimizers import hyperparameters
 from nm_ode.parameters import Layout, Parts
+from nm_ode.passes import Wanted
 from nm_ode.recorder.conditions import Conditions
 from nm_ode.recorder.described import described
 from nm_ode.recorder.followed import (
@@ -41,6 +41,7 @@ from nm_ode.recorder.followed import (
     process_of,
     require_module,
     require_optimizer_of_torch,
+    require_problem_of,
     unwrapped,
 )
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
@@ -51,6 +52,7 @@ from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
+from nm_ode.recorder.velocity import VelocityRule
 from nm_ode.required import as_flag
 from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
 
@@ -84,6 +86,9 @@ class Recorder:
             theta in place of both. None keeps none.
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
+        update_by_rule: take the update of torch's SGD with momentum as −lr·v, as the optimiser adds it before theta is
+            rounded, instead of the difference to a copy of theta: half the cost where memory's bandwidth is all of it,
+            and no copy. The first steps, and one in 256 later, are held against it.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
         on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
             loop go on, "raise" raises StoreError in it.
@@ -106,13 +111,12 @@ class Recorder:
         save_every: int | Sequence[int] | None = None,
         follow_frozen: bool = False,
         problem: Problem | None = None,
+        update_by_rule: bool = False,
         full_batch: bool = False,
         on_error: OnError = "stop recording",
         resume: Resume = False,
     ) -> None:
         self._process, self._processes = process_of(require_module(model))
-        if problem is not None:
-            require_problem(problem)
         self._model, self._optimizer = unwrapped(model), require_optimizer_of_torch(optimizer)
         self._store = None if store is None else Path(store)
         self._stored: StoredRun | None = None
@@ -127,11 +131,8 @@ class Recorder:
         named = followed_parameters(self._model, self._optimizer, follow_frozen=self._follow_frozen)
         self._parameters = list(named.values())
         self._layout = Layout.of_parameters(named)
-        if problem is not None and problem.layout != self._layout:
-            raise ArgumentError(
-                "the problem has other parameters than those that the optimiser moves: make it of this model, with the "
-                "same ones frozen"
-            )
+        self._rule = VelocityRule(self._optimizer, self._layout, self._parameters) if update_by_rule else None
+        require_problem_of(problem, self._layout)
         known = known_optimizer(self._optimizer)
         self._known, self._why_unknown = known.optimizer, known.why_not
         self._named = named
@@ -144,10 +145,9 @@ class Recorder:
         self._taken = Taken(self._store is None, known_lr, share)
         self._view: View | None = None
         self._states: dict[str, Tensor] = {}
-        self._warm_start = False
         self._skipped = 0
         self._ended = ""
-        self._torn = self._closed = False
+        self._warm_start = self._torn = self._closed = False
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
@@ -176,7 +176,10 @@ class Recorder:
             if self._store is not None:
                 self._conditions.beyond_laws = self._begin_store(self._store)
             self._conditions.watch()
-            self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self)
+            self._hooks = hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
+            if self._rule is None:  # the pass that makes sums over theta keeps it for the update as well
+                context.passes.know("kept_theta", lambda view: hooks.room_for_theta())
+                context.passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
             self._pending.watch(self._parameters)
         return self
 
@@ -256,9 +259,7 @@ class Recorder:
             ArgumentError: nothing was, because the loop has not begun, or another process records it.
         """
         if self._recording is None or self._process:
-            why = (
-                f"process {self._process} records nothing: the first one does" if self._process else "no loop"
-            )
+            why = f"process {self._process} records nothing" if self._process else "no loop"
             raise ArgumentError(f"there is no run: {why}")
         if self._stored is not None:
             return open_run(self._stored.path)
@@ -383,7 +384,15 @@ class Recorder:
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
-        return self._hooks.state(name if self._known is None else self._known.torch_memory[name])
+        if self._known is None:
+            return self._hooks.state(name)
+        theirs, has = self._known.torch_memory[name], self._known.state_layout(self._layout.size).names
+        try:
+            return self._hooks.state(theirs)
+        except KeyError:
+            if name not in has:
+                raise
+            return self._hooks.parts([None] * len(self._parameters))  # no gradient yet
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None

@@ -10,21 +10,25 @@ is verified by it: the constraints of gradient and Hessian are these sums.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
+from nm_ode.passes import Found, Pair, Wanted
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.forms import Placed
+from nm_ode.symmetries.forms.base import STATE_PAIRS
 from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.symmetry import Symmetry
 
 
 class ChargeMeter:
-    """Sums over the slices of a model's symmetries, one number for each charge.
+    """Sums over the slices of a model's symmetries, one number for each charge, in float64.
 
     Args:
         layout: of theta, as in `Problem.layout`.
@@ -65,38 +69,62 @@ class ChargeMeter:
 
     def charge(self, theta: Vector) -> Tensor:
         """Q: ⟨θ, 1⟩ of translations, [θ, θ] of all others; shape (C,)."""
-        result = theta.new_zeros(self.count)
+        result = self._zeros(theta)
         for form in self._forms:
             form.add_charge(theta, result)
         return result
 
     def generator_norm(self, theta: Vector) -> Tensor:
         """‖ξ_c(θ)‖, shape (C,)."""
-        squares = theta.new_zeros(self.count)
+        squares = self._zeros(theta)
         for form in self._forms:
             form.add_squares(theta, squares)
         return squares.sqrt()
 
     def constraint(self, grad: Vector, theta: Vector) -> Tensor:
         """⟨g, ξ(θ)⟩, which the symmetry makes zero; shape (C,)."""
-        result = grad.new_zeros(self.count)
+        result = self._zeros(grad)
         for form in self._forms:
             form.add_constraint(grad, theta, result)
         return result
 
-    def bracket(self, u: Vector, v: Vector) -> Tensor:
-        """[u, v], shape (C,); 0 for translations."""
-        result = u.new_zeros(self.count)
+    def bracket(self, u: Vector, v: Vector, found: Found | None = None, pair: Pair = ("u", "v")) -> Tensor:
+        """[u, v], shape (C,); 0 for translations.
+
+        Args:
+            found: of a shared pass that made what `wanted_bracket(pair)` names; None: u and v are read here.
+        """
+        result = self._zeros(u)
         for form in self._forms:
-            form.add_bracket(u, v, result)
+            form.add_bracket(u, v, result, found, pair)
         return result
 
-    def state(self, theta: Vector, grad: Vector) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, ‖ξ(θ)‖ and ⟨g, ξ(θ)⟩ from one pass over theta; each of shape (C,)."""
-        charge, squares, constraint = (theta.new_zeros(self.count) for _ in range(3))
+    def state(self, theta: Vector, grad: Vector, found: Found | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, ‖ξ(θ)‖ and ⟨g, ξ(θ)⟩ from one pass over theta; each of shape (C,).
+
+        Args:
+            found: of a shared pass that made what `wanted_state` names; None: theta and grad are read here.
+        """
+        charge, squares, constraint = (self._zeros(theta) for _ in range(3))
         for form in self._forms:
-            form.add_state(theta, grad, charge, squares, constraint)
+            form.add_state(theta, grad, charge, squares, constraint, found)
         return charge, squares.sqrt(), constraint
+
+    @property
+    def wanted_state(self) -> Wanted:
+        """What a shared pass over "theta" and "gradient" is to make for `state`."""
+        return self._wanted(*STATE_PAIRS)
+
+    def wanted_bracket(self, pair: Pair) -> Wanted:
+        """What a shared pass is to make for `bracket` of these two vectors."""
+        return self._wanted(pair)
+
+    def _wanted(self, *pairs: Pair) -> Wanted:
+        return reduce(operator.or_, (form.wanted(*pairs) for form in self._forms), Wanted())
+
+    def _zeros(self, like: Vector) -> Tensor:
+        # In float64: a charge is a difference of sums.
+        return torch.zeros(self.count, dtype=torch.float64, device=like.device)
 
     def apply(self, vector: Tensor, coefficients: Tensor) -> Tensor:
         """Σ_c r_c B_c v, shape (P,): the generators that are linear in theta."""

@@ -246,7 +246,7 @@ def test_where_the_loss_is_not_finite_there_are_no_numbers() -> None:
     def objective(model, batch):
         return (model(batch) * scale[0]).square().mean()
 
-    hessian = Hessian(objective, x, every=1, top=2, trace=2, density=1, density_steps=3)
+    hessian = Hessian(objective, x, every=1, top=2, trace=2, density=1, density_steps=3, tol=1e-9)
     with nm_ode.Recorder(model, optimizer, observe=[hessian]) as recorder:
         for factor in (1.0, math.nan, 1.0):
             scale[0] = factor
@@ -258,6 +258,26 @@ def test_where_the_loss_is_not_finite_there_are_no_numbers() -> None:
             assert run[name][1].isnull().all(), name
     assert run["hessian_products"][1] == 0
     np.testing.assert_allclose(run["hessian_eigenvalue"][2], run["hessian_eigenvalue"][0])
+
+
+def test_where_the_gradient_has_no_derivative_there_are_no_numbers() -> None:
+    """L = Σ|w|^1.5, whose second derivative at 0 is infinite."""
+    model = nn.Linear(3, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    def objective(model, batch):
+        return (model.weight.abs() ** 1.5).sum() + batch.sum()
+
+    hessian = Hessian(objective, torch.ones(1), every=1, top=2)
+    with nm_ode.Recorder(model, optimizer, observe=[hessian]) as recorder:
+        for _ in range(2):
+            model.weight.grad = model.weight.detach().clone()
+            optimizer.step()
+    run = recorder.run
+    assert run["hessian_eigenvalue"][0].notnull().all()
+    assert run["hessian_eigenvalue"][1].isnull().all()
+    assert float(run["hessian_loss"][1]) == 1
+    assert float(run["hessian_grad_norm"][1]) == 0
 
 
 def test_what_is_asked_is_checked(problem) -> None:
@@ -303,3 +323,38 @@ def test_densities_of_a_run_are_those_of_dense_spectra(problem) -> None:
     assert found.attrs["width"] == 0.05
     with pytest.raises(nm_ode.ArgumentError, match="gauss_newton_node"):
         nm_ode.spectral_density(run, matrix="gauss_newton")
+
+
+def stored_loop(path, model, steps: int, **options) -> None:
+    x = torch.randn(8, model.in_features, generator=torch.Generator().manual_seed(1)).to(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    watching = [
+        Hessian(lambda model, x: model(x).tanh().square().mean(), x, every=2, top=3, trace=2, density=2),
+        nm_ode.Noise(lambda model, x: model(x).tanh().square().mean(), x, every=2, parts=4),
+    ]
+    with nm_ode.Recorder(model, optimizer, path, observe=watching, **options):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(x).tanh().square().mean().backward()
+            optimizer.step()
+
+
+def test_a_store_has_all_of_it_and_a_loop_goes_on_in_it(tmp_path) -> None:
+    model = nn.Linear(6, 4).double()
+    whole, parts = copy.deepcopy(model), copy.deepcopy(model)
+    stored_loop(tmp_path / "whole", whole, 8)
+    stored_loop(tmp_path / "parts", parts, 5)
+    stored_loop(tmp_path / "parts", parts, 3, resume=True)
+    run, gone_on = nm_ode.open_run(tmp_path / "whole"), nm_ode.open_run(tmp_path / "parts")
+    names = [str(name) for name in run if str(name).startswith(("hessian_", "noise_", "layer_noise_"))]
+    assert len(names) == 28
+    for name in names:
+        np.testing.assert_array_equal(run[name], gone_on[name], err_msg=name)
+    assert run["hessian_eigenvalue"].attrs["long_name"]
+    assert nm_ode.spectral_density(run)["density"].shape == (4, 400)
+
+
+def test_a_store_does_not_grow_with_the_parameters(tmp_path) -> None:
+    stored_loop(tmp_path / "run", nn.Linear(1100, 1000), 1)
+    size = sum(file.stat().st_size for file in (tmp_path / "run").rglob("*") if file.is_file())
+    assert size < 1100 * 1000 / 4

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
+from nm_ode.passes import Found, Pair, Wanted
 from nm_ode.symmetries.symmetry import Part, Symmetry
+
+STATE_PAIRS: tuple[Pair, Pair] = (("theta", "theta"), ("gradient", "theta"))
+"""What a charge and its constraint are made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +50,19 @@ class Form(ABC):
     def count(parts: Sequence[Part]) -> int:
         """Number of charges of a symmetry that is made of these parts."""
 
+    def wanted(self, *pairs: Pair) -> Wanted:
+        """What a shared pass is to make of these pairs for this form; nothing for forms that read by themselves."""
+        return Wanted()
+
     @abstractmethod
-    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
-        """[u, v]; 0 for generators that are constant."""
+    def add_bracket(
+        self, u: Vector, v: Vector, result: Tensor, found: Found | None = None, pair: Pair = ("u", "v")
+    ) -> None:
+        """[u, v]; 0 for generators that are constant.
+
+        Args:
+            found: of a shared pass that made what `wanted(pair)` names; None: u and v are read here.
+        """
 
     @abstractmethod
     def add_squares(self, theta: Vector, squares: Tensor) -> None:
@@ -70,9 +84,19 @@ class Form(ABC):
         self.add_bracket(grad, theta, constraint)
 
     def add_state(
-        self, theta: Vector, grad: Vector, charge: Tensor, squares: Tensor, constraint: Tensor
+        self,
+        theta: Vector,
+        grad: Vector,
+        charge: Tensor,
+        squares: Tensor,
+        constraint: Tensor,
+        found: Found | None = None,
     ) -> None:
-        """Q, ‖ξ(θ)‖² and ⟨g, ξ(θ)⟩; forms that can do so read theta once."""
+        """Q, ‖ξ(θ)‖² and ⟨g, ξ(θ)⟩; forms that can do so read theta once, or not at all.
+
+        Args:
+            found: of a shared pass that made what `wanted(*STATE_PAIRS)` names; None: theta and grad are read here.
+        """
         self.add_charge(theta, charge)
         self.add_squares(theta, squares)
         self.add_constraint(grad, theta, constraint)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
+from nm_ode.passes import Found, Pair
 from nm_ode.symmetries.forms.base import Form, Placed
 from nm_ode.symmetries.symmetry import Part, View
 
@@ -58,7 +59,9 @@ class Blocks(Form):
         blocks, d, _ = parts[0].view.shape
         return blocks * d * (d + 1) // 2
 
-    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
+    def add_bracket(
+        self, u: Vector, v: Vector, result: Tensor, found: Found | None = None, pair: Pair = ("u", "v")
+    ) -> None:
         """The symmetric part of U Vᵀ."""
         for block in self._blocks:
             block.send(block.of(u) @ block.of(v).mT, result)
@@ -70,7 +73,13 @@ class Blocks(Form):
             block.send_squares(rows @ rows.mT, squares)
 
     def add_state(
-        self, theta: Vector, grad: Vector, charge: Tensor, squares: Tensor, constraint: Tensor
+        self,
+        theta: Vector,
+        grad: Vector,
+        charge: Tensor,
+        squares: Tensor,
+        constraint: Tensor,
+        found: Found | None = None,
     ) -> None:
         """All three, with W Wᵀ made once."""
         for block in self._blocks:

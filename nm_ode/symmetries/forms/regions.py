@@ -17,11 +17,25 @@ from nm_ode.symmetries.symmetry import Part, View
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Where the sums of some channels go."""
+    """Where the sums of some channels go.
+
+    Attributes:
+        together: the channels and the charges, where each are numbers that follow one another.
+    """
 
     channels: Tensor
     charges: Tensor
     weight: float
+    together: tuple[slice, slice] | None = None
+
+    def send(self, sums: Tensor, result: Tensor, factor: float) -> None:
+        """Add these channels' sums, times a factor."""
+        if self.together is not None:
+            channels, charges = self.together
+            result[charges].add_(sums[channels], alpha=factor)
+        else:
+            mine = sums[self.channels].to(result.dtype)
+            result.index_add_(0, self.charges, mine, alpha=factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +48,7 @@ class Reduction:
     def send(self, sums: Tensor, result: Tensor, power: int = 1) -> None:
         """Add the channels' sums, times weight to a power, to their charges."""
         for target in self.targets:
-            result.index_add_(0, target.charges, sums[target.channels], alpha=target.weight**power)
+            target.send(sums, result, target.weight**power)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,4 +104,14 @@ def sum_to(view: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _target(part: Part, first: int, device: torch.device | str) -> Target:
     channels = (part.index >= 0).nonzero()[:, 0]
-    return Target(channels.to(device), (part.index[channels] + first).to(device), part.weight)
+    charges = part.index[channels] + first
+    slices = _as_slice(channels), _as_slice(charges)
+    together = None if slices[0] is None or slices[1] is None else (slices[0], slices[1])
+    return Target(channels.to(device), charges.to(device), part.weight, together)
+
+
+def _as_slice(numbers: Tensor) -> slice | None:
+    """Numbers that follow one another."""
+    if not len(numbers) or not bool((numbers.diff() == 1).all()):
+        return None
+    return slice(int(numbers[0]), int(numbers[-1]) + 1)

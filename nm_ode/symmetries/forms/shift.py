@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
+from nm_ode.passes import Found, Pair
 from nm_ode.symmetries.forms.base import Form, Placed
 from nm_ode.symmetries.forms.regions import count_channels, regions_of, sum_to
 from nm_ode.symmetries.symmetry import Part
@@ -31,7 +32,9 @@ class Shift(Form):
         """One for each channel."""
         return count_channels(parts)
 
-    def add_bracket(self, u: Vector, v: Vector, result: Tensor) -> None:
+    def add_bracket(
+        self, u: Vector, v: Vector, result: Tensor, found: Found | None = None, pair: Pair = ("u", "v")
+    ) -> None:
         """0."""
 
     def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:

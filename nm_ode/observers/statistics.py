@@ -1,0 +1,175 @@
+"""Norms, inner products and angles of parameters, gradient, update and momentum, in total and of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nm_ode.arguments import as_count
+from nm_ode.observers.base import OPEN_END, STEP, Context, Coordinates, Observer, View
+from nm_ode.observers.norms import layer_coordinates
+from nm_ode.parameters import Layout, Parts, Vector
+from nm_ode.passes import Pair, Passes, Wanted, totals
+from nm_ode.results import Variable, variable
+
+_KEPT = "kept_gradient"
+_THETA, _ALONG, _SQUARE, _SUCCESSIVE = (
+    ("theta", "theta"),
+    ("gradient", "theta"),
+    ("gradient", "gradient"),
+    ("gradient", _KEPT),
+)
+_UPDATE, _MOVED, _DESCENT = ("update", "update"), ("theta", "update"), (_KEPT, "update")
+
+
+@dataclass(frozen=True)
+class Statistics(Observer):
+    """Norms and inner products at each step, of all parameters and (with `layer_` before the name) of each layer.
+
+    Before the step: `theta_norm` ‖θ‖, `theta_gradient` ⟨θ, g⟩, `gradient_cosine` of the angle between g and the
+    gradient of the record before (with `every` = 1 of the step before; NaN at the first, or where one of them is zero).
+    Of the step: `theta_update` ⟨θ, Δθ⟩, `gradient_update` ⟨g, Δθ⟩, `momentum_norm` ‖v‖ after it. ‖g‖ and ‖Δθ‖ are in
+    every run. Along a flow: `theta_norm` and `theta_gradient`.
+
+    The products are summed in the parameters' precision, some 10⁵ at a time, and these sums in float64.
+
+    Args:
+        every: from one step at which they are recorded to the next.
+        momentum: the name of v in the optimiser's memory. "auto": SGD's velocity or Adam's first moment, and nothing
+            for an optimiser that nm_ode does not know; then it is the name in that one's own state, `momentum_buffer`
+            say. None: not recorded.
+        keep_gradient: whether to keep a copy of the gradient, P numbers, from record to record, which the cosine and
+            `gradient_update` need.
+
+    Raises:
+        ArgumentError: `every` is no whole number above 0.
+    """
+
+    every: int = 1
+    momentum: str | None = "auto"
+    keep_gradient: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", as_count(self.every, "every"))
+
+    def begin(self, context: Context) -> Sequence[Observer]:
+        if context.along_flow:
+            return [_OfState(context.layout, context.passes, range(OPEN_END))]
+        name = _momentum_of(context) if self.momentum == "auto" else self.momentum
+        steps = range(0, context.steps, self.every)
+        return [_OfSteps(context.layout, context.passes, steps, name, self.keep_gradient)]
+
+
+def _momentum_of(context: Context) -> str | None:
+    """The name of what an optimiser of nm_ode's remembers of the gradients before."""
+    if context.optimizer is None:
+        return None
+    names = context.optimizer.state_layout(context.layout.size).names
+    return next((name for name in ("velocity", "exp_avg") if name in names), None)
+
+
+class _OfState(Observer):
+    """What a state and its gradient have."""
+
+    def __init__(self, layout: Layout, passes: Passes, steps: range) -> None:
+        self._layout, self._passes, self._steps = layout, passes, steps
+        self.dim = STEP if steps.step == 1 else "statistics_step"
+        self.variables = _with_layers("theta_norm", "theta_gradient")
+        passes.ask(totals(_THETA, _ALONG), steps)
+
+    def steps(self, context: Context) -> Collection[int]:
+        return self._steps
+
+    def coordinates(self) -> Coordinates:
+        return layer_coordinates(self._layout)
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        found = self._passes.of(view).totals
+        return self._norm("theta_norm", found[_THETA]) | self._sum("theta_gradient", found[_ALONG])
+
+    def _sum(self, name: str, of_slots: Tensor) -> dict[str, Tensor]:
+        return {name: of_slots.sum(), f"layer_{name}": self._layout.sum_layers(of_slots)}
+
+    def _norm(self, name: str, squares: Tensor) -> dict[str, Tensor]:
+        return {key: value.sqrt() for key, value in self._sum(name, squares).items()}
+
+
+class _OfSteps(_OfState):
+    """What a step has beside."""
+
+    def __init__(
+        self, layout: Layout, passes: Passes, steps: range, momentum: str | None, keep_gradient: bool
+    ) -> None:
+        super().__init__(layout, passes, steps)
+        self._square: Pair | None = None if momentum is None else (momentum, momentum)
+        self._kept: Tensor | list[Tensor] | None = None
+        self._kept_squares: Tensor | None = None
+        self._keep = keep_gradient
+        if keep_gradient:
+            self.variables = {**self.variables, **_with_layers("gradient_cosine")}
+            passes.know(_KEPT, self._kept_gradient)
+            wanted = Wanted(frozenset({_SQUARE, _SUCCESSIVE}), copies=frozenset({("gradient", _KEPT)}))
+            passes.ask(wanted, steps)
+        after = [_UPDATE, _MOVED]
+        names = ["theta_update"]
+        if keep_gradient:
+            after.append(_DESCENT)
+            names.append("gradient_update")
+        if self._square is not None:
+            after.append(self._square)
+            names.append("momentum_norm")
+        self.update_variables = _with_layers(*names)
+        passes.ask(totals(*after), steps, after=True)
+
+    def observe(self, view: View) -> Mapping[str, Any]:
+        found = dict(super().observe(view))
+        if self._keep:
+            sums = self._passes.of(view).totals
+            squares, name = sums[_SQUARE], "gradient_cosine"
+            # Of no gradient before there is no angle.
+            before = squares * math.nan if self._kept_squares is None else self._kept_squares
+            here, there = self._norm(name, squares), self._norm(name, before)
+            products = self._sum(name, sums[_SUCCESSIVE])
+            found |= {key: product / (here[key] * there[key]) for key, product in products.items()}
+            self._kept_squares = squares
+        return found
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        sums = self._passes.of(view, after=True).totals
+        # θ is after the step: ⟨θ, Δθ⟩ before it is less by ‖Δθ‖².
+        found = self._sum("theta_update", sums[_MOVED] - sums[_UPDATE])
+        if self._keep:
+            found |= self._sum("gradient_update", sums[_DESCENT])
+        if self._square is not None:
+            found |= self._norm("momentum_norm", sums[self._square])
+        return found
+
+    def memory(self) -> Mapping[str, Any]:
+        return {"gradient": self._kept, "squares": self._kept_squares}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        self._kept, self._kept_squares = memory["gradient"], memory["squares"]
+
+    def _kept_gradient(self, view: View) -> Vector:
+        """The copy, in the form that the gradient has."""
+        gradient = view.gradient_parts
+        if isinstance(gradient, Tensor):
+            if self._kept is None:
+                self._kept = torch.zeros_like(gradient)
+            assert isinstance(self._kept, Tensor)
+            return self._kept
+        if self._kept is None:
+            self._kept = [torch.zeros_like(one) for one in gradient.tensors]
+        assert isinstance(self._kept, list)
+        return Parts(self._layout.slots, self._kept, self._kept[0])
+
+
+def _with_layers(*names: str) -> dict[str, Variable]:
+    return {name: variable(name) for name in names} | {
+        f"layer_{name}": variable(f"layer_{name}", "layer") for name in names
+    }
