@@ -13,6 +13,8 @@ from nm_ode.recorder.known import plain_hyperparameters
 from nm_ode.recorder.taken import Taken
 from nm_ode.results import RunInfo, TimeGrid
 
+_PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
+
 
 def described(
     optimizer: torch.optim.Optimizer,
@@ -20,6 +22,7 @@ def described(
     taken: Taken,
     *,
     full_batch: bool,
+    processes: int,
     ended: str,
     **more: Any,
 ) -> RunInfo:
@@ -27,6 +30,7 @@ def described(
 
     Args:
         known: the same map as the optimiser, where there is one.
+        processes: that train together, of which the first records.
         ended: why the recording ended before its time; empty if it did not.
         more: the record's other fields.
     """
@@ -42,6 +46,7 @@ def described(
         time_per_step=max(taken.first, 0.0) if known is None else known.time_per_step,
         stateful=known is None or known.stateful,
         grid=TimeGrid(np.array(taken.lrs), times, "full" if full_batch else "unknown", 0, 0),
+        remarks=() if processes == 1 else (_PART_OF_LOSS.format(processes),),
         status="unfinished" if ended else "success",
         message=ended,
         **more,

@@ -16,6 +16,7 @@ from torch import Tensor
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.observers import Recording
+from nm_ode.recorder.taken import Taken
 from nm_ode.results import StoreError
 from nm_ode.results.segments import Arrays
 from nm_ode.results.stream.journal import Ledger
@@ -50,13 +51,15 @@ class Place:
     arrays: Arrays = field(default_factory=dict)
 
     @classmethod
-    def now(cls, recording: Recording, theta: Sequence[Tensor], **known: Any) -> Place | ArgumentError:
+    def now(
+        cls, recording: Recording, theta: Sequence[Tensor], taken: Taken, skipped: int, beyond_laws: str
+    ) -> Place | ArgumentError:
         """Where a recording is; an error if an observer remembers what cannot be kept."""
         try:
             trees, arrays = recording.memory()
         except ArgumentError as error:
             return error
-        return cls(theta=digest_of(theta), trees=trees, arrays=arrays, **known)
+        return cls(taken.steps, taken.time, skipped, digest_of(theta), beyond_laws, trees, arrays)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -50,8 +50,6 @@ from nm_ode.recorder.velocity import VelocityRule
 from nm_ode.required import as_flag
 from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
 
-_PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
-
 
 class Recorder:
     """Records a training loop of the user's own: one `with` line, and the loop as it was.
@@ -345,9 +343,9 @@ class Recorder:
             self._recording,
             lambda: encode_run(self._info()),
             self._taken.share,
+            self._parameters,
             on_error=self._on_error,
             resume=self._resume,
-            parameters=self._parameters,
         )
         self._taken.steps, self._taken.time, self._skipped = place.steps, place.time, place.skipped
         return place.beyond_laws
@@ -360,18 +358,11 @@ class Recorder:
     def _place(self) -> Place | ArgumentError:
         assert self._recording is not None
         assert self._conditions is not None
-        return Place.now(
-            self._recording,
-            self._parameters,
-            steps=self.steps,
-            time=self._taken.time,
-            skipped=self.skipped_steps,
-            beyond_laws=self._conditions.beyond_laws,
-        )
+        laws = self._conditions.beyond_laws
+        return Place.now(self._recording, self._parameters, self._taken, self.skipped_steps, laws)
 
     def _end(self, why: str, *, torn: bool = False) -> None:
-        self._ended = self._ended or why
-        self._torn = self._torn or torn  # a step was seen in part
+        self._ended, self._torn = self._ended or why, self._torn or torn  # a step was seen in part
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
@@ -395,6 +386,6 @@ class Recorder:
             ended=self._ended,
             warm_start=self._warm_start,
             layout=self._layout,
-            remarks=() if self._processes == 1 else (_PART_OF_LOSS.format(self._processes),),
+            processes=self._processes,
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
         )

@@ -76,10 +76,10 @@ class StoredRun:
         recording: Recording,
         attributes: Attributes,
         share: float,
+        parameters: Sequence[Tensor],
         *,
         on_error: OnError,
         resume: Resume,
-        parameters: Sequence[Tensor],
     ) -> tuple[StoredRun, Place]:
         """A recording to a new store, or to one that is gone on with, and where it begins.
 

@@ -17,7 +17,7 @@ from nm_ode.reporting.report import environment
 from nm_ode.reporting.sections import Section, drawings
 from nm_ode.reporting.tables import law_table
 from nm_ode.reporting.words import Sentence, run_sentence
-from nm_ode.results import RunInfo, run_info
+from nm_ode.results import RunInfo, SymmetriesInfo, run_info, write
 from nm_ode.results.files import write_atomically
 
 _LAWS = ("exact", "second_order", "first_order")
@@ -116,7 +116,7 @@ def _symmetries(run: xr.Dataset) -> xr.Dataset:
     order = {name: i for i, name in enumerate(dict.fromkeys(run["charge_symmetry"].values.tolist()))}
     places = sorted(range(len(names)), key=lambda i: order[str(names[i])])
     unknown = ("epsilon", "gradient_residual", "epsilon_share", "unexplained_residual", "hessian_residual")
-    return xr.Dataset(
+    table = xr.Dataset(
         {
             "kind": ("symmetry", np.array([kinds[str(names[i])] for i in places], dtype=object)),
             "n_charges": ("symmetry", counts[places]),
@@ -124,5 +124,5 @@ def _symmetries(run: xr.Dataset) -> xr.Dataset:
             **{name: ("symmetry", np.full(len(places), np.nan)) for name in unknown},
         },
         coords={"symmetry": np.array([str(names[i]) for i in places], dtype=object)},
-        attrs={"n_charges": int(counts.sum()), "status": "success", "remarks": []},
     )
+    return write(table, SymmetriesInfo(int(counts.sum())))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from nm_ode.comparison import law_infos, stability, summary, symmetry_summary
-from nm_ode.reporting.plots import PLOTS
+from nm_ode.reporting.plots import PLOTS, RUN_PLOTS
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.style import svg
 from nm_ode.reporting.tables import (
@@ -117,5 +117,6 @@ def _symmetries(tree: xr.DataTree) -> Iterator[Section]:
 
 def drawings(tree: xr.DataTree, place: Place) -> list[Drawing]:
     """The registered plots of one place that apply to the tree."""
-    chosen = [plot for plot in PLOTS.values() if plot.place == place and plot.applies(tree)]
+    plots = [*PLOTS.values(), *RUN_PLOTS.values()]
+    chosen = [plot for plot in plots if plot.place == place and plot.applies(tree)]
     return [Drawing(plot.caption, svg(plot.figure(tree))) for plot in chosen]

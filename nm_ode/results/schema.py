@@ -147,6 +147,11 @@ def variable(name: str, *dims: str) -> Variable:
     return Variable(dims, long_name, units)
 
 
+def long_name(series: xr.DataArray) -> str:
+    """What a variable is, for a reader; its name where nobody says."""
+    return str(series.attrs.get("long_name", series.name))
+
+
 def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None) -> xr.Dataset:
     """The dataset with `long_name` and `units` on every variable and coordinate.
 
@@ -167,8 +172,3 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
             raise KeyError(f"variable {name!r} has no long_name and units: declare it")
         dataset[name].attrs.update(long_name=long_name, units=units)
     return dataset
-
-
-def long_name(values: xr.DataArray) -> str:
-    """Of a variable, for a reader; its name if it has none."""
-    return str(values.attrs.get("long_name", values.name))

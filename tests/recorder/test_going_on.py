@@ -86,7 +86,7 @@ def test_from_a_checkpoint_of_the_loop(
         assert nm_ode.run_info(run).grid.steps == steps
 
 
-@pytest.mark.parametrize("what", ["charges", "sketch", "hessian", "noise"])
+@pytest.mark.parametrize("what", ["charges", "sketch", "hessian", "noise", "statistics"])
 def test_whatever_is_observed(tmp_path: Path, what: str) -> None:
     """Observers that sum over the steps between two records, or start from what they found before."""
 
@@ -103,6 +103,7 @@ def test_whatever_is_observed(tmp_path: Path, what: str) -> None:
             "sketch": [nm_ode.Sketch(m=64)],
             "hessian": [nm_ode.Hessian(**probe, top=2, density=2)],
             "noise": [nm_ode.Noise(**probe, parts=4)],
+            "statistics": [nm_ode.Statistics()],
         }[what]
         return loop
 

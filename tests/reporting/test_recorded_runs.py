@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import nm_ode
 from nm_ode.cli import app
 from nm_ode.recorder import Recorder
-from nm_ode.reporting import PLOTS
+from nm_ode.reporting.plots import RUN_PLOTS
 from nm_ode.reporting.plots.recorded import draw_series
 from nm_ode.reporting.recorded import run_tree
 from nm_ode.reporting.style import panel
@@ -115,9 +115,9 @@ def test_spectra_are_drawn() -> None:
     )
     run["hessian_eigenvalue"].attrs["long_name"] = "largest eigenvalues of H"
     tree = xr.DataTree.from_dict({"discrete": run})
-    assert PLOTS["run_eigenvalues"].applies(tree)
-    assert PLOTS["run_densities"].applies(tree)
-    drawn = PLOTS["run_densities"].figure(tree).axes[0]
+    assert RUN_PLOTS["eigenvalues"].applies(tree)
+    assert RUN_PLOTS["densities"].applies(tree)
+    drawn = RUN_PLOTS["densities"].figure(tree).axes[0]
     for patch in drawn.patches:
         assert abs(patch.get_data().values.sum() - 1) < 1e-12  # all eigenvalues are in the picture
-    assert not PLOTS["run_densities"].applies(xr.DataTree.from_dict({"discrete": xr.Dataset()}))
+    assert not RUN_PLOTS["densities"].applies(xr.DataTree.from_dict({"discrete": xr.Dataset()}))

@@ -17,13 +17,20 @@ PLOTS: Registry[Plot] = Registry(
         "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
         "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
         "charges_by_symmetry": "nm_ode.reporting.plots.charges:BY_SYMMETRY",
-        "run_loss": "nm_ode.reporting.plots.recorded:LOSS",
-        "run_numbers": "nm_ode.reporting.plots.recorded:NUMBERS",
-        "run_layers": "nm_ode.reporting.plots.recorded:LAYERS",
-        "run_eigenvalues": "nm_ode.reporting.plots.spectra:EIGENVALUES",
-        "run_densities": "nm_ode.reporting.plots.spectra:DENSITIES",
     },
 )
 """In the order of the report."""
 
-__all__ = ["PLOTS", "Plot"]
+RUN_PLOTS: Registry[Plot] = Registry(
+    "plot of a recorded run",
+    {
+        "loss": "nm_ode.reporting.plots.recorded:LOSS",
+        "numbers": "nm_ode.reporting.plots.recorded:NUMBERS",
+        "layers": "nm_ode.reporting.plots.recorded:LAYERS",
+        "eigenvalues": "nm_ode.reporting.plots.spectra:EIGENVALUES",
+        "densities": "nm_ode.reporting.plots.spectra:DENSITIES",
+    },
+)
+"""Those that the report of a recorded run shows beside the charges' of PLOTS, in its order."""
+
+__all__ = ["PLOTS", "RUN_PLOTS", "Plot"]

@@ -26,7 +26,7 @@ def loss_plot(tree: xr.DataTree) -> Figure:
     with styled():
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        above.setlong_name("Loss of each step's batch")
+        above.set_title("Loss of each step's batch")
         draw_series(above, run["loss"], DISCRETE)
         if "full_loss" in run and run.sizes.get("saved_step"):
             above.plot(run["saved_step"], run["full_loss"], color=COLOURS[1], label="all samples")
@@ -51,7 +51,7 @@ def numbers_plot(tree: xr.DataTree) -> Figure:
             if f"{name}_error" in run:
                 _draw_error(axes, run[name], run[f"{name}_error"])
             title = "\n".join(textwrap.wrap(plain(long_name(run[name])), 52))
-            axes.setlong_name(title, fontsize=8, fontweight="normal")
+            axes.set_title(title, fontsize=8, fontweight="normal")
             axes.tick_params(labelsize=7)
         for axes in grid[len(names) :]:
             axes.set_axis_off()
@@ -70,7 +70,7 @@ def layers_plot(tree: xr.DataTree) -> Figure:
         for axes, name in zip(panels, names, strict=True):
             for i, layer in enumerate(layers):
                 draw_series(axes, run[name].isel(layer=i), colours[i], label=plain(layer), band=False)
-            axes.setlong_name(plain(long_name(run[name])), fontsize=9)
+            axes.set_title(plain(long_name(run[name])), fontsize=9)
         panels[-1].set_xlabel("step")
         if len(layers) <= _LEGEND:
             lines, labels = panels[0].get_legend_handles_labels()
