@@ -50,6 +50,13 @@ def process_of(model: nn.Module) -> tuple[int, int]:
     )
 
 
+def remarks_on(processes: int) -> tuple[str, ...]:
+    """What of a run's numbers is not as one would think, where so many processes train together."""
+    if processes == 1:
+        return ()
+    return (f"the loss is that of the first of {processes} processes, and the gradient that of all",)
+
+
 def require_optimizer_of_torch(given: Any) -> torch.optim.Optimizer:
     """The optimiser whose steps are recorded: what a wrapper without hooks of its own has inside.
 
