@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
 from nm_ode.modes import own_modes
+from nm_ode.observers import OPEN_END
 from nm_ode.parameters import Difference, Layout, Parts, Scaled
+from nm_ode.passes import Passes, Wanted
 from nm_ode.recorder.velocity import VelocityRule
 
 
@@ -207,6 +209,11 @@ class StepHooks:
         if not self._before:
             self._before = [torch.empty_like(one) for one in self.theta().tensors]
         return self.parts(self._before)
+
+    def keep_theta_in(self, passes: Passes) -> None:
+        """The pass that makes sums over theta keeps it for the update as well."""
+        passes.know("kept_theta", lambda view: self.room_for_theta())
+        passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
 
     def _keep_theta(self) -> None:
         torch._foreach_copy_(self.room_for_theta().tensors, self.theta().tensors)

@@ -17,14 +17,9 @@ from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.observers import (
     OPEN_END,
-    Context,
-    Loop,
-    Losses,
-    Norms,
     Observer,
     Recording,
     Sketch,
-    Trajectory,
     View,
     as_save_every,
     require_observers,
@@ -32,7 +27,6 @@ from nm_ode.observers import (
     sketch_in_place_of_theta,
 )
 from nm_ode.parameters import Layout, Parts
-from nm_ode.passes import Wanted
 from nm_ode.recorder.conditions import Conditions
 from nm_ode.recorder.described import described
 from nm_ode.recorder.followed import (
@@ -47,8 +41,8 @@ from nm_ode.recorder.followed import (
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
+from nm_ode.recorder.observing import always_observed, context_of
 from nm_ode.recorder.pending import PendingLosses
-from nm_ode.recorder.rates import ParameterRates
 from nm_ode.recorder.states import has_state, memory_of, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
@@ -133,15 +127,12 @@ class Recorder:
         self._rule = VelocityRule(self._optimizer, self._layout, self._parameters) if update_by_rule else None
         require_problem_of(problem, self._layout)
         known = known_optimizer(self._optimizer)
-        self._known, self._why_unknown = known.optimizer, known.why_not
-        self._named = named
+        self._known, self._why_unknown, self._named = known.optimizer, known.why_not, named
         self._hooks: StepHooks | None = None
         self._recording: Recording | None = None
         self._conditions: Conditions | None = None
         self._pending = PendingLosses()
-        share = 1.0 if known.optimizer is None else known.optimizer.time_per_step / known.optimizer.lr
-        known_lr = None if known.optimizer is None else known.optimizer.lr
-        self._taken = Taken(self._store is None, known_lr, share)
+        self._taken = Taken.of(known.optimizer, in_memory=self._store is None)
         self._view: View | None = None
         self._states: dict[str, Tensor] = {}
         self._skipped = 0
@@ -153,27 +144,21 @@ class Recorder:
             raise ArgumentError("a Recorder records one loop: make a new one for the next")
         known = self._known
         self._conditions = Conditions(self._optimizer, self._named, self._model, known)
-        context = Context(
-            given_problem=self._problem,
-            optimizer=known,
-            steps=OPEN_END,
-            saved_steps=() if self._saved_steps is None else self._saved_steps,
-            device=self._parameters[0].device,
-            given_layout=self._layout,
-            loop=Loop(self._model),
+        context = context_of(
+            self._model, self._layout, known, self._problem, self._saved_steps, self._parameters[0].device
         )
-        always: list[Observer] = [Losses(), Norms(), *([Trajectory()] if self._keeps_theta else [])]
-        if self._follow_frozen or len(self._optimizer.param_groups) > 1:
-            always.append(ParameterRates(self._layout, self._conditions.rates))
+        rates_differ = self._follow_frozen or len(self._optimizer.param_groups) > 1
+        always = always_observed(
+            self._layout, self._conditions, keeps_theta=self._keeps_theta, rates_differ=rates_differ
+        )
         self._recording = Recording([*always, *self._observers], context, streamed=self._store is not None)
         if self._process == 0:
             if self._store is not None:
                 self._conditions.beyond_laws = self._begin_store(self._store)
             self._conditions.watch()
-            self._hooks = hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
-            if self._rule is None:  # the pass that makes sums over theta keeps it for the update as well
-                context.passes.know("kept_theta", lambda view: hooks.room_for_theta())
-                context.passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
+            self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
+            if self._rule is None:
+                self._hooks.keep_theta_in(context.passes)
             self._pending.watch(self._parameters)
         return self
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nm_ode.optimizers import Optimizer
+
 
 @dataclass
 class Taken:
@@ -30,6 +32,13 @@ class Taken:
     first: float = 0.0
     moving: float | None = None
     met: bool = False
+
+    @classmethod
+    def of(cls, optimizer: Optimizer | None, *, in_memory: bool) -> Taken:
+        """None yet, of an optimiser that nm_ode knows, or of another."""
+        if optimizer is None:
+            return cls(in_memory, None, 1.0)
+        return cls(in_memory, optimizer.lr, optimizer.time_per_step / optimizer.lr)
 
     def add(self, lr: float) -> None:
         """A step was taken."""

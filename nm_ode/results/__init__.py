@@ -26,7 +26,7 @@ from nm_ode.results.records import (
     symmetries_info,
     write_run_info,
 )
-from nm_ode.results.schema import Variable, annotate, variable
+from nm_ode.results.schema import Variable, annotate, long_name, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
 from nm_ode.results.stream import open_run
@@ -59,6 +59,7 @@ __all__ = [
     "ladder_point_info",
     "law_info",
     "layout_of",
+    "long_name",
     "open_run",
     "open_store",
     "run_info",

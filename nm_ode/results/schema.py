@@ -167,3 +167,8 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
             raise KeyError(f"variable {name!r} has no long_name and units: declare it")
         dataset[name].attrs.update(long_name=long_name, units=units)
     return dataset
+
+
+def long_name(values: xr.DataArray) -> str:
+    """Of a variable, for a reader; its name if it has none."""
+    return str(values.attrs.get("long_name", values.name))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, plain, styled
+from nm_ode.results import long_name
 
 _POINTS = 400
 _COLUMNS = 2
@@ -25,7 +26,7 @@ def loss_plot(tree: xr.DataTree) -> Figure:
     with styled():
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        above.set_title("Loss of each step's batch")
+        above.setlong_name("Loss of each step's batch")
         draw_series(above, run["loss"], DISCRETE)
         if "full_loss" in run and run.sizes.get("saved_step"):
             above.plot(run["saved_step"], run["full_loss"], color=COLOURS[1], label="all samples")
@@ -49,8 +50,8 @@ def numbers_plot(tree: xr.DataTree) -> Figure:
             draw_series(axes, run[name], DISCRETE)
             if f"{name}_error" in run:
                 _draw_error(axes, run[name], run[f"{name}_error"])
-            title = "\n".join(textwrap.wrap(plain(_title(run[name])), 52))
-            axes.set_title(title, fontsize=8, fontweight="normal")
+            title = "\n".join(textwrap.wrap(plain(long_name(run[name])), 52))
+            axes.setlong_name(title, fontsize=8, fontweight="normal")
             axes.tick_params(labelsize=7)
         for axes in grid[len(names) :]:
             axes.set_axis_off()
@@ -69,7 +70,7 @@ def layers_plot(tree: xr.DataTree) -> Figure:
         for axes, name in zip(panels, names, strict=True):
             for i, layer in enumerate(layers):
                 draw_series(axes, run[name].isel(layer=i), colours[i], label=plain(layer), band=False)
-            axes.set_title(plain(_title(run[name])), fontsize=9)
+            axes.setlong_name(plain(long_name(run[name])), fontsize=9)
         panels[-1].set_xlabel("step")
         if len(layers) <= _LEGEND:
             lines, labels = panels[0].get_legend_handles_labels()
@@ -134,10 +135,6 @@ def draw_series(
 def _draw_error(axes: Axes, series: xr.DataArray, error: xr.DataArray) -> None:
     steps, values, width = series[series.dims[0]].values, series.values, error.values
     axes.fill_between(steps, values - width, values + width, color=COLOURS[0], alpha=0.25, lw=0)
-
-
-def _title(series: xr.DataArray) -> str:
-    return str(series.attrs.get("long_name", series.name))
 
 
 def _has_steps(tree: xr.DataTree) -> bool:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.style import COLOURS, WIDTH, colour, plain, styled
+from nm_ode.results import long_name
 
 _MATRICES = ("hessian", "gauss_newton")
 _MOMENTS = 3
@@ -24,7 +25,7 @@ def eigenvalues_plot(tree: xr.DataTree) -> Figure:
         for axes, name in zip(panels, found, strict=True):
             values = run[f"{name}_eigenvalue"]
             axes.plot(run[f"{name}_step"], values.values, color=COLOURS[0], lw=1.2, marker="o", ms=2.5)
-            axes.set_title(plain(str(values.attrs["long_name"])))
+            axes.set_title(plain(long_name(values)))
             axes.set_ylabel("eigenvalue λ")
             axes.set_xlabel("step")
         return figure
