@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
+from nm_ode.optimizers import Optimizer, hyperparameters
 from nm_ode.recorder.known import plain_options
 
 
@@ -20,8 +21,7 @@ class Conditions:
         optimizer: the user's own.
         followed: name → parameter, of the layout.
         model: without wrappers.
-        decays: do momentum or weight decay act on a parameter whose gradient is zero? torch leaves out one that has
-            none.
+        known: the same optimiser as one of nm_ode's, where there is one.
 
     Attributes:
         beyond_laws: why no law describes the run's charges, in one sentence; empty as long as nothing is known.
@@ -32,9 +32,12 @@ class Conditions:
         optimizer: torch.optim.Optimizer,
         followed: Mapping[str, nn.Parameter],
         model: nn.Module,
-        decays: bool,
+        known: Optimizer | None,
     ) -> None:
-        self._optimizer, self._followed, self._model, self._decays = optimizer, followed, model, decays
+        self._optimizer, self._followed, self._model = optimizer, followed, model
+        # Momentum and weight decay act on a parameter whose gradient is zero; torch leaves out one that has none.
+        decay = None if known is None else hyperparameters(known).get("weight_decay")
+        self._decays = known is None or known.stateful or bool(decay)
         self.beyond_laws = ""
         self._versions: list[int] = []
         self._options: list[Any] = []

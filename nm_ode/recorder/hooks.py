@@ -114,6 +114,10 @@ class StepHooks:
         """One tensor for each slot as a vector."""
         return Parts(self._layout.slots, tensors, self._like)
 
+    def zeros(self) -> Parts:
+        """A vector of zeros."""
+        return self.parts([None] * len(self._parameters))
+
     def state(self, name: str) -> Parts:
         """A part of the optimiser's state, by torch's name; zeros where there is none yet.
 

@@ -26,7 +26,6 @@ from nm_ode.observers import (
     saved_steps,
     sketch_in_place_of_theta,
 )
-from nm_ode.optimizers import hyperparameters
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.conditions import Conditions
 from nm_ode.recorder.described import described
@@ -43,7 +42,7 @@ from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
 from nm_ode.recorder.observing import always_observed, context_of
 from nm_ode.recorder.pending import PendingLosses
-from nm_ode.recorder.states import has_state, whole_state
+from nm_ode.recorder.states import has_state, memory_of, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
 from nm_ode.recorder.velocity import VelocityRule
@@ -67,8 +66,7 @@ class Recorder:
     the step takes: summed over several backward passes, unscaled, clipped, averaged over processes; a sparse one is
     made dense.
 
-    Under DistributedDataParallel each process makes its Recorder, and that of the first records: the gradient of all,
-    and the loss that this process gives.
+    Under DistributedDataParallel each process makes one, and the first records: the gradient of all, its own loss.
 
     Args:
         model: the module that is trained, compiled or within DistributedDataParallel too.
@@ -144,9 +142,7 @@ class Recorder:
         if self._recording is not None:
             raise ArgumentError("a Recorder records one loop: make a new one for the next")
         known = self._known
-        # What torch leaves out where there is no gradient.
-        decays = known is None or known.stateful or bool(hyperparameters(known).get("weight_decay"))
-        self._conditions = Conditions(self._optimizer, self._named, self._model, decays)
+        self._conditions = Conditions(self._optimizer, self._named, self._model, known)
         context = context_of(
             self._model, self._layout, known, self._problem, self._saved_steps, self._parameters[0].device
         )
@@ -177,8 +173,7 @@ class Recorder:
         self._pending.stop()
         if kind is not None:
             self._end(f"the loop ended in {kind.__name__}", torn=within_step)
-        # Before what is observed at the end alone.
-        place = Place() if self._stored is None else self._place()
+        place = Place() if self._stored is None else self._place()  # before what the end alone has
         if self._conditions.written:
             self._end("the parameters were written to after the last step: they are not kept as the end")
         elif (kind is None or issubclass(kind, KeyboardInterrupt)) and not within_step:
@@ -320,9 +315,8 @@ class Recorder:
         assert self._hooks is not None
         assert self._recording is not None
         if not self._ended or self._ended.endswith("KeyboardInterrupt"):
-            self._recording.observe_end(
-                View(self._problem, self.steps, self._taken.time, self._hooks.theta())
-            )
+            theta = self._hooks.theta()
+            self._recording.observe_end(View(self._problem, self.steps, self._taken.time, theta))
             if self.steps:
                 self._keep_state("final_state", None)
 
@@ -366,15 +360,7 @@ class Recorder:
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
-        if self._known is None:
-            return self._hooks.state(name)
-        theirs, has = self._known.torch_memory[name], self._known.state_layout(self._layout.size).names
-        try:
-            return self._hooks.state(theirs)
-        except KeyError:
-            if name not in has:
-                raise
-            return self._hooks.parts([None] * len(self._parameters))  # no gradient yet
+        return memory_of(self._known, self._hooks, name)
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None

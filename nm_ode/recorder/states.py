@@ -43,3 +43,19 @@ def whole_state(known: Optimizer, hooks: StepHooks, gradient: Parts | None, *, w
                 return None
             parts.append(theta.new_tensor(counts[:1]))
     return torch.cat(parts)
+
+
+def memory_of(known: Optimizer | None, hooks: StepHooks, name: str) -> Parts:
+    """A part of the optimiser's memory, by nm_ode's name of a known one and else by torch's; zeros at the start.
+
+    Raises:
+        KeyError: it has none of this name.
+    """
+    if known is None:
+        return hooks.state(name)
+    try:
+        return hooks.state(known.torch_memory[name])
+    except KeyError:
+        if name not in known.state_layout(1).names:
+            raise
+        return hooks.zeros()  # no gradient yet
