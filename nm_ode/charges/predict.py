@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from nm_ode.charges.driven import driven, has_every_step
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
+from nm_ode.charges.orthogonal import unseen_between
 from nm_ode.charges.recorded import at_records
 from nm_ode.required import require_dataset
-from nm_ode.results import LawInfo, annotate, write
+from nm_ode.results import LawInfo, annotate, run_info, write
 
 
 def predict_charges(
@@ -51,6 +52,8 @@ def predict_charges(
     title = (
         found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
     )
+    if not with_residual and unseen_between(run, run_info(run)):
+        title += " (the gradient's ⟨g, ξ⟩ was looked at at the records alone)"
     return as_prediction(run, charges, LawInfo(law, title, with_residual))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nm_ode.charges.driven import CHANGED, Driven
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.law import Law
-from nm_ode.charges.recursion import response_names
+from nm_ode.charges.summed import response_names
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.charges.recursion import FORCES, Recursion, response_names, state_dim
+from nm_ode.charges.recursion import FORCES, Recursion
 from nm_ode.charges.settings import Settings
+from nm_ode.charges.summed import response_names, state_dim
 from nm_ode.results import Variable
 
 Array = NDArray[np.float64]

@@ -160,3 +160,38 @@ def test_a_changed_gradient_has_a_law_where_it_is_orthogonal_to_the_symmetries(
         for law in ("exact", "second_order"):
             with pytest.raises(LawError, match="with_residual"):
                 nm_ode.predict_charges(run, law)
+
+
+@pytest.mark.parametrize(("change", "lawful"), [(by_value, False), (noise, False), (by_norm, True)])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_gradient_that_is_changed_between_records_alone_is_seen(
+    change: Any, lawful: bool, autocast: bool, momentum: float
+) -> None:
+    every, runs = 5, {}
+    for residual in (True, False):
+        torch.manual_seed(0)
+        model = network(torch.float32)
+        optimizer = sgd(model, momentum=momentum)
+        symmetries = nm_ode.find_symmetries(model, batches(1, torch.float32)[0][0], loss="cross_entropy")
+        observe = [Charges(symmetries, every=every, residual=residual)]
+        with Recorder(model, optimizer, observe=observe) as recorder:
+            for step, (x, y) in enumerate(batches(21, torch.float32)):
+                optimizer.zero_grad()
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                if step % every:
+                    change(model)
+                optimizer.step()
+        runs[residual] = recorder.run
+    for law in ("exact", "second_order"):
+        if lawful:
+            nm_ode.predict_charges(runs[True], law)
+        else:
+            with pytest.raises(LawError, match=r"not orthogonal .* with_residual=True"):
+                nm_ode.predict_charges(runs[True], law)
+        # Without the sums nobody can tell, and that is said.
+        assert "at the records alone" in nm_ode.law_info(nm_ode.predict_charges(runs[False], law)).title
+    predicted = nm_ode.predict_charges(runs[True], "exact", with_residual=True)
+    np.testing.assert_allclose(predicted["charge"], runs[True]["charge"], atol=1e-4)
