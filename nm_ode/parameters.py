@@ -232,7 +232,7 @@ class Layout:
         """The number of each slot's layer, shape (slots,); int64."""
         if device not in self._slot_layers:
             numbers = {name: i for i, name in enumerate(self.layers)}
-            found = torch.tensor([numbers[slot.layer] for slot in self.slots])
+            found = torch.tensor([numbers[slot.layer] for slot in self.slots], device="cpu")
             self._slot_layers[device] = found.to(device)
         return self._slot_layers[device]
 

@@ -143,9 +143,9 @@ class _Search:
         self._n = operator.size - (0 if locked is None else len(locked))
         self._room = min(self._n, max(2 * wanted, wanted + _BASIS))
         self._basis = operator.like.new_empty(self._room, operator.size)
-        self._projected = torch.zeros(self._room, self._room, dtype=torch.float64)
+        self._projected = torch.zeros(self._room, self._room, dtype=torch.float64, device="cpu")
         self._size, self._defect = 0, 0.0
-        self._values = torch.empty(0, dtype=torch.float64)
+        self._values = torch.empty(0, dtype=torch.float64, device="cpu")
         self._turn = self._projected[:0, :0]
         self._beta = 0.0
         self.products = 0
@@ -163,7 +163,7 @@ class _Search:
 
     def run(self, first: Tensor, most: int, hopeless: Callable[[int], bool]) -> None:
         """Until those wanted have converged, there is no room, or it is hopeless after so many products."""
-        following, coupling = first, torch.zeros(0, dtype=torch.float64)
+        following, coupling = first, torch.zeros(0, dtype=torch.float64, device="cpu")
         while self.products < most:
             if self._size == self._room < self._n:
                 coupling = self._restart()
@@ -171,7 +171,7 @@ class _Search:
             if residual is None:
                 return
             following = residual
-            coupling = torch.zeros(self._size, dtype=torch.float64)
+            coupling = torch.zeros(self._size, dtype=torch.float64, device="cpu")
             coupling[-1] = self._beta
             if self._converged() or hopeless(self.products):
                 return

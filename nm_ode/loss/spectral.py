@@ -40,7 +40,7 @@ def quadratures(operator: SymmetricOperator, vectors: int, steps: int, seed: int
         steps: products for each; the rule is exact for polynomials up to degree 2·steps − 1.
     """
     source = torch.Generator("cpu").manual_seed(seed)
-    nodes = torch.zeros(vectors, steps, dtype=torch.float64)
+    nodes = torch.zeros(vectors, steps, dtype=torch.float64, device="cpu")
     weights, spent = torch.zeros_like(nodes), 0
     for row_nodes, row_weights in zip(nodes, weights, strict=True):
         values, turn = torch.linalg.eigh(_tridiagonal(operator, normal(operator.like, source), steps))
@@ -55,7 +55,7 @@ def _tridiagonal(operator: SymmetricOperator, vector: Tensor, steps: int) -> Ten
     """Lanczos's matrix in float64 on the host; smaller than asked where the Krylov space ends."""
     steps = min(steps, operator.size)
     basis = operator.like.new_empty(steps, operator.size)
-    made = torch.zeros(steps, steps, dtype=torch.float64)
+    made = torch.zeros(steps, steps, dtype=torch.float64, device="cpu")
     vector = vector / torch.linalg.vector_norm(vector)
     eps, scale = torch.finfo(vector.dtype).eps, 0.0
     for i in range(steps):

@@ -232,7 +232,7 @@ class _Measured(Observer):
             least = _FLOOR * size * float(along.norm())
             scale = max(float(product.norm() + expected.norm()), least)
             residuals.append(float((product + expected).norm()) / scale if scale else 0.0)
-        return torch.tensor(residuals, dtype=torch.float64)
+        return torch.tensor(residuals, dtype=torch.float64, device="cpu")
 
     def _nothing(self, matrix: Probed) -> dict[str, Any]:
         asked = self._asked
@@ -243,7 +243,7 @@ class _Measured(Observer):
             f"{asked.matrix}_symmetry": len(asked.symmetries),
         }
         missing = {
-            name: torch.full([sizes[dim] for dim in one.dims], math.nan, dtype=torch.float64)
+            name: torch.full([sizes[dim] for dim in one.dims], math.nan, dtype=torch.float64, device="cpu")
             for name, one in _declared(asked).items()
         }
         return missing | {

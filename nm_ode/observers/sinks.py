@@ -170,7 +170,7 @@ def _at_hand(rows: np.ndarray) -> Fetch:
 
 def _on_its_way(rows: Tensor) -> Fetch:
     """Rows that are copied from a CUDA device while it goes on; who fetches them waits for the copy."""
-    host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    host = torch.empty(rows.shape, dtype=rows.dtype, device="cpu", pin_memory=True)
     host.copy_(rows, non_blocking=True)
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(rows.device))

@@ -118,9 +118,9 @@ class Compiled:
         """By row, (products, n), and by column, (columns, m)."""
         n, m = streams[0].shape
         dtype = streams[0].dtype
-        rows = torch.zeros(prepared.products, n, dtype=torch.float64)
-        columns = torch.zeros(prepared.columns, m, dtype=torch.float64)
-        room = torch.empty(prepared.differences * _BLOCK + prepared.columns * m, dtype=dtype)
+        rows = torch.zeros(prepared.products, n, dtype=torch.float64, device="cpu")
+        columns = torch.zeros(prepared.columns, m, dtype=torch.float64, device="cpu")
+        room = torch.empty(prepared.differences * _BLOCK + prepared.columns * m, dtype=dtype, device="cpu")
         self._kernels[dtype](
             n,
             m,

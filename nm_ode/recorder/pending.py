@@ -113,6 +113,6 @@ class PendingLosses:
 def _number(value: Tensor | float) -> Tensor:
     """A scalar of at least float32; a copy, for a loop may go on adding to it."""
     if not isinstance(value, Tensor):
-        return torch.tensor(float(value), dtype=torch.float64)
+        return torch.tensor(float(value), dtype=torch.float64, device="cpu")
     wide = value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
     return wide.reshape(()) if wide.numel() == 1 else wide.mean()
