@@ -179,7 +179,7 @@ def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
     monkeypatch.setattr("nm_ode.training.steps_between_checks", lambda device: 64)
     symmetries = nm_ode.symmetries_of(tiny)
     counts = []
-    for steps in (20, 40):
+    for steps in (1, 20, 40):  # the first run of a problem measures what is measured once
         with _Fetches() as fetches:
             train(
                 tiny,
@@ -190,7 +190,7 @@ def test_no_step_waits_for_the_device(tiny: Problem, monkeypatch) -> None:
                 observe=[Charges(symmetries), LargestWeights()],
             )
         counts.append(fetches.count)
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
 
 
 @pytest.mark.parametrize(
