@@ -29,7 +29,9 @@ class Eager:
         n, m = region.matrix
         like = read.tensors[0]
         chunk = self._chunk or (_CHUNK if like.device.type == "cpu" else _CHUNK_OF_DEVICE)
-        rows = max(1, min(n, chunk // max(1, m)))
+        if n * m <= chunk:
+            return _at_once(region, read)
+        rows = max(1, chunk // max(1, m))
         pieces = {name: matrix.split(rows) for name, matrix in read.whole.items()}
         moved = {
             name: (
@@ -59,6 +61,35 @@ class Eager:
         if room is None or room.numel() < size or (room.dtype, room.device) != kind:
             room = self._rooms[name] = like.new_empty(size)
         return room[:size]
+
+
+def _at_once(region: Region, read: Read) -> list[Reduced]:
+    """Of a region that is no more than one chunk: no room, and as few operations as there are sums."""
+    here = read.whole | {name: after - before for name, (after, before) in read.differences.items()}
+    for name, copy in read.copies:
+        copy.copy_(here[name])
+    return [
+        _reduced(product, here[product.pair[0]], here[product.pair[1]], region) for product in region.products
+    ]
+
+
+def _reduced(product: Product, u: Tensor, v: Tensor, region: Region) -> Reduced:
+    if not (product.rows or product.columns or product.others):
+        return Reduced(torch.dot(u.reshape(-1), v.reshape(-1)).double())
+    made = u * v
+    rows = made.sum(1, dtype=torch.float64) if product.rows else None
+    columns = made.sum(0, dtype=torch.float64) if product.columns else None
+    known = next((one for one in (rows, columns) if one is not None), made)
+    whole = made.view(region.shape)
+    return Reduced(
+        float64(known), rows, columns, {axes: _kept(whole, axes).double() for axes in product.others}
+    )
+
+
+def _kept(whole: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The sums over all but these axes, flattened; a copy."""
+    dims = [dim for dim in range(whole.ndim) if dim not in axes]
+    return (whole.sum(dims) if dims else whole.clone()).reshape(-1)
 
 
 class _Partial:
@@ -93,9 +124,7 @@ class _Partial:
         if self._columns is not None:
             torch.mv(made.t(), self._ones[: len(u)], out=self._columns[i])
         for axes, parts in self._others.items():
-            whole = made.view(len(u), *self._shape[1:])
-            dims = [dim for dim in range(whole.ndim) if dim not in axes]
-            parts.append((whole.sum(dims) if dims else whole.clone()).reshape(-1))
+            parts.append(_kept(made.view(len(u), *self._shape[1:]), axes))
 
     def reduced(self) -> Reduced:
         """All of them."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nm_ode.parameters import Layout, Parts, Vector
+from nm_ode.parameters import Layout, Vector
 from nm_ode.passes.compiled import WORTH_IT, Compiled, library
 from nm_ode.passes.eager import Eager
 from nm_ode.passes.regions import Read, regions_of
 from nm_ode.passes.wanted import Found, Pair, Sum, Wanted
-
-FEW = 1 << 17
-"""Parameters below which each parameter's products are summed by one operation."""
 
 
 class Pass:
@@ -35,10 +31,7 @@ class Pass:
         self, layout: Layout, wanted: Wanted, *, compiled: bool | None = None, chunk: int | None = None
     ) -> None:
         self._totals = sorted(wanted.totals)
-        # Where a vector is small an operation costs more than its entries, and one for each parameter is the fewest.
-        self._layout = layout if layout.size < FEW and chunk is None and compiled is None else None
-        by_region = wanted if self._layout is None else replace(wanted, totals=frozenset())
-        self._regions = regions_of(layout, by_region)
+        self._regions = regions_of(layout, wanted)
         self._eager = Eager(chunk)
         self._may_compile = layout.size >= WORTH_IT if compiled is None else compiled
         self._kernel: Compiled | None = None
@@ -51,10 +44,6 @@ class Pass:
             vectors: each that is named in a pair or a copy.
         """
         totals: dict[Pair, list[Tensor]] = {pair: [] for pair in self._totals}
-        if self._layout is not None:
-            pieces = {name: _pieces(vectors[name], self._layout) for pair in self._totals for name in pair}
-            for (u, v), parts in totals.items():
-                parts += [torch.dot(a, b) for a, b in zip(pieces[u], pieces[v], strict=True)]
         sums: dict[Sum, Tensor] = {}
         for region in self._regions:
             read = Read.of(region, vectors)
@@ -68,7 +57,7 @@ class Pass:
                 sums.update((asked, kept[asked.axes]) for asked in product.sums)
                 if product.pair in region.totals:
                     totals[product.pair].append(made.total)
-        return Found({pair: torch.stack(parts).double() for pair, parts in totals.items()}, sums)
+        return Found({pair: torch.stack(parts) for pair, parts in totals.items()}, sums)
 
     def _compiled(self) -> Compiled | None:
         if self._kernel is None:
@@ -76,12 +65,6 @@ class Pass:
             self._may_compile = found is not None
             self._kernel = None if found is None else Compiled(found)
         return self._kernel
-
-
-def _pieces(vector: Vector, layout: Layout) -> list[Tensor]:
-    """Of each parameter, in one dimension."""
-    tensors = vector.tensors if isinstance(vector, Parts) else layout.split(vector)
-    return [one.reshape(-1) for one in tensors]
 
 
 class Viewed(Protocol):
