@@ -13,14 +13,7 @@ from torch.nn import functional as F
 
 import nm_ode
 
-from .witness import Seen, Witness, batches, network
-
-STEPS = 7
-
-
-def recorder_of(model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> nm_ode.Recorder:
-    return nm_ode.Recorder(model, optimizer, observe=[Seen()], **options)
-
+from .witness import STEPS, Witness, batches, network, recorder_of
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "SGD": (torch.optim.SGD, {"lr": 0.1}),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,7 @@ from torch.nn import functional as F
 
 import nm_ode
 
-from .witness import Seen, Witness, batches, flat, network
-
-STEPS = 7
-
-
-def recorder_of(model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> nm_ode.Recorder:
-    return nm_ode.Recorder(model, optimizer, observe=[Seen()], **options)
+from .witness import STEPS, Witness, batches, flat, network, recorder_of
 
 
 def test_half_precision_is_followed_in_float32() -> None:

@@ -91,3 +91,11 @@ def batches(count: int, dtype: torch.dtype = torch.float64, size: int = 8) -> li
 
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+STEPS = 7
+
+
+def recorder_of(model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> nm_ode.Recorder:
+    """One that sees what a witness sees."""
+    return nm_ode.Recorder(model, optimizer, observe=[Seen()], **options)
