@@ -30,7 +30,7 @@ class Eager:
         like = read.tensors[0]
         chunk = self._chunk or (_CHUNK if like.device.type == "cpu" else _CHUNK_OF_DEVICE)
         if n * m <= chunk:
-            return _at_once(region, read)
+            return self._at_once(region, read, like)
         rows = max(1, chunk // max(1, m))
         pieces = {name: matrix.split(rows) for name, matrix in read.whole.items()}
         moved = {
@@ -55,6 +55,21 @@ class Eager:
                 parts[i].copy_(here[name])
         return [one.reduced() for one in partial]
 
+    def _at_once(self, region: Region, read: Read, like: Tensor) -> list[Reduced]:
+        """Of a region that is no more than one chunk, with as few operations as there are sums."""
+        n, m = region.matrix
+        here = dict(read.whole)
+        for name, (after, before) in read.differences.items():
+            here[name] = torch.sub(after, before, out=self._room(name, n * m, like).view(n, m))
+        room = self._room("product", n * m, like).view(n, m)
+        found = [
+            _reduced(product, here[product.pair[0]], here[product.pair[1]], region, room)
+            for product in region.products
+        ]
+        for name, copy in read.copies:  # at the end: what was copied before is read, too
+            copy.copy_(here[name])
+        return found
+
     def _room(self, name: str, size: int, like: Tensor) -> Tensor:
         room = self._rooms.get(name)
         kind = (like.dtype, like.device)
@@ -63,20 +78,10 @@ class Eager:
         return room[:size]
 
 
-def _at_once(region: Region, read: Read) -> list[Reduced]:
-    """Of a region that is no more than one chunk: no room, and as few operations as there are sums."""
-    here = read.whole | {name: after - before for name, (after, before) in read.differences.items()}
-    for name, copy in read.copies:
-        copy.copy_(here[name])
-    return [
-        _reduced(product, here[product.pair[0]], here[product.pair[1]], region) for product in region.products
-    ]
-
-
-def _reduced(product: Product, u: Tensor, v: Tensor, region: Region) -> Reduced:
+def _reduced(product: Product, u: Tensor, v: Tensor, region: Region, room: Tensor) -> Reduced:
     if not (product.rows or product.columns or product.others):
         return Reduced(torch.dot(u.reshape(-1), v.reshape(-1)).double())
-    made = u * v
+    made = torch.mul(u, v, out=room)
     rows = made.sum(1, dtype=torch.float64) if product.rows else None
     columns = made.sum(0, dtype=torch.float64) if product.columns else None
     known = next((one for one in (rows, columns) if one is not None), made)
