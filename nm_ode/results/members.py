@@ -96,6 +96,11 @@ def member_run(dataset: xr.Dataset, member: int) -> xr.Dataset:
     return run
 
 
+def of_members(one: xr.Variable, rows: np.ndarray) -> xr.Variable:
+    """The variable that a run has, of all members: `member` before its dimensions."""
+    return xr.Variable((MEMBER, *one.dims), rows, one.attrs)
+
+
 def is_of_steps(dim: str) -> bool:
     """Does a dimension run over steps of a run?"""
     return dim == "step" or dim.endswith("_step")

@@ -11,7 +11,7 @@ import xarray as xr
 from nm_ode.observers.track import time_of
 from nm_ode.planned import PlannedRun
 from nm_ode.results import run_info
-from nm_ode.results.members import MEMBER, is_of_steps, write_members
+from nm_ode.results.members import MEMBER, is_of_steps, of_members, write_members
 from nm_ode.together.members import Members
 
 
@@ -42,7 +42,7 @@ def of_recording(
     for dim in filter(is_of_steps, map(str, recorded.dims)):
         steps = recorded[dim].values
         times = np.stack([plan.grid.times[steps] for plan in plans])
-        coordinates[time_of(dim)] = xr.Variable((MEMBER, dim), times, recorded[time_of(dim)].attrs)
+        coordinates[time_of(dim)] = of_members(recorded.variables[time_of(dim)], times)
         if dim == "step":
             rates = np.stack([plan.grid.lr[: len(steps)] for plan in plans])
             variables["lr"] = xr.Variable((MEMBER, dim), rates)
@@ -86,7 +86,7 @@ def _stacked(each: Sequence[xr.Variable | None], like: xr.Variable, sizes: Mappi
         if one is not None:
             place: Any = (i, *map(slice, one.shape))
             rows[place] = one.values
-    return xr.Variable((MEMBER, *like.dims), rows, like.attrs)
+    return of_members(like, rows)
 
 
 def _sizes(plans: Sequence[PlannedRun]) -> list[int]:
