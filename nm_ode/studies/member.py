@@ -74,7 +74,7 @@ def _trained(
     """The run, from the store if it is there."""
     case, kept = study.case, Checkpoints(writer, "discrete", say)
     found = _complete(writer.read("discrete"), run_info)
-    if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
+    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
         return found
     every, laws = (
         (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)

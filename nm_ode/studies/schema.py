@@ -121,9 +121,10 @@ class SymmetriesTable(Table):
 
 
 class StabilityTable(Table):
-    """Sharpness along the run."""
+    """Sharpness along the run; with `required = false` a model without a second derivative has none."""
 
     points: Annotated[int, Field(ge=2, le=LARGEST)] = 20
+    required: bool = True
 
 
 class LadderTable(Table):
