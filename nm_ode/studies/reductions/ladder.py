@@ -118,10 +118,10 @@ def _number(found: xr.Dataset | None, name: str) -> float:
 
 
 def _start_share(one: Rung, name: str) -> float:
-    if name not in one.flows or f"comparison/{name}" not in one.tree:
+    compared = one.tree["comparison"].children if "comparison" in one.tree.children else {}
+    if name not in compared or "defect" not in compared[name].dataset:
         return math.nan
-    found = one.tree[f"comparison/{name}"].dataset
-    return share_at_start(found["defect"].values, one.run.grid.steps // 10) if "defect" in found else math.nan
+    return share_at_start(compared[name].dataset["defect"].values, one.run.grid.steps // 10)
 
 
 def _rounding(one: Rung) -> float:

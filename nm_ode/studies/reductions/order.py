@@ -34,10 +34,12 @@ class Order:
     def filled(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The ends are kept, and all steps of an optimiser with a transient; sharpness and crossings are measured."""
         made = dict(raw)
-        training, observe = raw.get("training"), raw.get("observe", [])
-        steps = training.get("steps") if isinstance(training, Mapping) else None
+        training, solver = raw.get("training"), raw.get("solver", {})
+        observe, steps = raw.get("observe", []), _at(training, "steps")
         if isinstance(training, Mapping) and "save_every" not in training and _is_count(steps):
             made["training"] = {**training, "save_every": 1 if _is_stateful(raw) else steps}
+            if isinstance(solver, Mapping):
+                made["solver"] = {"samples": 2, **solver}
         made.setdefault("stability", {"points": _POINTS, "required": False})
         if isinstance(observe, list) and not any(_name(entry) == "kink_crossings" for entry in observe):
             made["observe"] = [*observe, {"name": "kink_crossings", "points": _POINTS}]
@@ -178,7 +180,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _name(entry: Any) -> Any:
-    return entry.get("name") if isinstance(entry, Mapping) else entry
+    return _at(entry, "name") if isinstance(entry, Mapping) else entry
+
+
+def _at(table: Any, key: str) -> Any:
+    return table.get(key) if isinstance(table, Mapping) else None
 
 
 def _is_stateful(raw: Mapping[str, Any]) -> bool:
