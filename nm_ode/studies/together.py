@@ -1,0 +1,180 @@
+"""Members of a sweep that differ in seeds and numbers of the optimiser: trained as one, each run into its own store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nm_ode.errors import NmOdeError
+from nm_ode.loss import Problem, problem_identity
+from nm_ode.loss.batching import A_FEW, spread_samples
+from nm_ode.results import Identity, member_run, run_info
+from nm_ode.results.store import StoreWriter
+from nm_ode.studies.build import Study, build_study
+from nm_ode.studies.charges import wanted_symmetries
+from nm_ode.studies.entries import CodeTable
+from nm_ode.studies.keeping import Checkpoints
+from nm_ode.studies.member import keep_run, known_run, training_options
+from nm_ode.studies.progress import Progress, silent, unheard
+from nm_ode.studies.schema import Case
+from nm_ode.together import Members, worthwhile
+from nm_ode.training import final_state, train
+
+
+def alike(cases: Mapping[str, Case]) -> list[list[str]]:
+    """Members whose trainings differ in seeds and numbers of the optimiser alone, by name; none that is the only one.
+
+    Numbers that are 0 for one and not for another are another kind of optimiser.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, case in cases.items():
+        groups.setdefault(json.dumps(_kind(case), sort_keys=True, default=str), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A member that is trained with others.
+
+    Attributes:
+        case: its own.
+        store: path of its store, when it is finished.
+        text: of its case file.
+    """
+
+    case: Case
+    store: Path
+    text: str
+
+
+def train_companions(
+    companions: Iterable[Companion],
+    path: Path,
+    vectorise: Literal["auto", True],
+    progress: Progress | None = None,
+    say: Callable[[str], None] = unheard,
+) -> int:
+    """Train members as one, and write each one's run into its store, where it is found when the member is run.
+
+    What cannot be trained so, what diverges, and with "auto" what is not faster so, is left to the members.
+
+    Args:
+        companions: as `alike` gives them; nobody else may be writing their stores.
+        path: of the case file.
+
+    Returns:
+        How many runs were written.
+
+    Raises:
+        CaseError, StoreError: as `run_case`.
+    """
+    lacking = [one for one in (_Trained.of(companion, path) for companion in companions) if one is not None]
+    if len(lacking) < 2:
+        return 0
+    try:
+        return _trained(lacking, vectorise, progress or silent, say)
+    except (NmOdeError, MemoryError) as error:
+        say(f"the {len(lacking)} members are trained one after another: {error}")
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A member whose run is not there."""
+
+    study: Study
+    writer: StoreWriter
+
+    @classmethod
+    def of(cls, companion: Companion, path: Path) -> _Trained | None:
+        study = build_study(companion.case, path, companion.text)
+        identity = Identity(companion.case.model_dump(mode="json"), study.code.hashes)
+        writer = StoreWriter(companion.store, identity)
+        return cls(study, writer) if known_run(study, writer) is None else None
+
+
+def _trained(
+    members: list[_Trained], vectorise: Literal["auto", True], progress: Progress, say: Callable[[str], None]
+) -> int:
+    first = members[0].study
+    problem, optimizer, case = first.problem, first.optimizer, first.case
+    members = [one for one in members if one is members[0] or _same(problem, one.study.problem)]
+    wanted = wanted_symmetries(case, problem, optimizer)
+    options = training_options(first, () if wanted is None else wanted.chosen)
+    kept = Checkpoints(members[0].writer, "discrete", say)
+    states: list[Tensor] | None = None
+    if case.training.warm_steps:
+        steps = case.training.warm_steps
+        warm = {"batch_size": options["batch_size"], "save_every": steps}
+        warmed = train(
+            problem, optimizer, steps, members=_members(members), checkpoint=kept("warm members"), **warm
+        )
+        runs = [member_run(warmed, i) for i in range(len(members))]
+        well = [run_info(run).status == "success" for run in runs]
+        members = [one for one, is_well in zip(members, well, strict=True) if is_well]
+        states = [final_state(run) for run, is_well in zip(runs, well, strict=True) if is_well]
+    if len(members) < 2:
+        return 0
+    differing = _members(members, states)
+    if vectorise == "auto" and not worthwhile(problem, optimizer, members=differing, **options).is_faster:
+        return 0
+    made = train(
+        problem,
+        optimizer,
+        members=differing,
+        on_step=progress(f"training of {len(members)} members", options["steps"]),
+        checkpoint=kept("members"),
+        **options,
+    )
+    written = 0
+    for i, one in enumerate(members):
+        run = member_run(made, i)
+        if run_info(run).status == "success":
+            keep_run(one.writer, run)
+            written += 1
+    kept.forget()
+    return written
+
+
+def _members(members: Sequence[_Trained], states: Sequence[Tensor] | None = None) -> Members:
+    """What they differ in: where each starts, its seed, and numbers of its optimiser."""
+    studies = [one.study for one in members]
+    optimizers = [study.optimizer for study in studies]
+    differing: dict[str, Any] = {}
+    for field in fields(optimizers[0]):  # type: ignore[arg-type]
+        values = [getattr(one, field.name) for one in optimizers]
+        if any(value != values[0] for value in values):
+            differing[field.name] = values
+    starts = torch.stack([study.problem.theta0 for study in studies]) if states is None else None
+    seeds = [study.case.seed for study in studies]
+    return Members(seed=seeds, theta0=starts, state0=states, **differing)
+
+
+def _same(one: Problem, other: Problem) -> bool:
+    """Is it one loss, apart from where it starts? The same data, and the same numbers at the other's start."""
+    if problem_identity(one) != problem_identity(other):
+        return False
+    samples = spread_samples(one.n_samples, min(A_FEW, one.chunk_size or A_FEW))
+    (loss, gradient), (its, own) = (found.loss_and_grad(other.theta0, samples) for found in (one, other))
+    return bool(torch.allclose(loss, its, rtol=1e-9)) and bool(torch.allclose(gradient, own, rtol=1e-9))
+
+
+def _kind(case: Case) -> dict[str, Any]:
+    """The case without what members that are trained as one may differ in."""
+    table = case.model_dump(mode="json", exclude={"name", "title", "sweep", "seed"})
+    if isinstance(case.data, CodeTable):  # which may be given the seed
+        table["seed"] = case.seed
+    table["optimizer"] = {name: _pattern(value) for name, value in table["optimizer"].items()}
+    return table
+
+
+def _pattern(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_pattern(part) for part in value]
+    return value != 0 if isinstance(value, float) else value
