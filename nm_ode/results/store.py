@@ -21,9 +21,11 @@ import xarray as xr
 
 from nm_ode.required import as_path
 from nm_ode.results.files import remove_leftovers, sync_folder, write_atomically
+from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.group import write_group
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
+from nm_ode.results.remote import folder_at
 from nm_ode.results.root import (
     EMPTY_GROUP,
     REMEDY,
@@ -48,30 +50,35 @@ class WriteError(StoreError):
 def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
+    Args:
+        path: of the store, or its URL.
+
     Reading theta raises StoreError where it is damaged, as does opening where anything else is.
 
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
+    if isinstance(path, str) and "://" in path:
+        return _verified_tree(folder_at(path))
     path = as_path(path, "path", error=StoreError)
     _require_folder(path)
     try:
-        return _verified_tree(path)
+        return _verified_tree(LocalFolder(path))
     except DamageError:
         _require_folder(path)  # has a run taken it up meanwhile?
         raise
 
 
-def _verified_tree(path: Path) -> xr.DataTree:
-    root, digest = read_root(path)
+def _verified_tree(folder: Folder) -> xr.DataTree:
+    root, digest = read_root(folder)
     if not root.is_finished:
-        raise StoreError(f"{path} is not finished: run the same case again and it goes on")
+        raise StoreError(f"{folder.name} is not finished: run the same case again and it goes on")
     files = {
         f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
     }
-    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, REMEDY)
+    store = VerifiedStore(folder, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
-    with _readable(path):
+    with _readable(folder.name):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         for node in tree.subtree:
             for variable in node.dataset.variables.values():
@@ -307,7 +314,7 @@ class StoreWriter:
 
 
 @contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def _readable(folder: Path | str) -> Iterator[None]:
     """Files that are what was written may yet be of another version of the libraries."""
     try:
         yield
