@@ -20,6 +20,7 @@ from urllib.parse import quote
 import xarray as xr
 
 from nm_ode.required import as_path
+from nm_ode.results.failed_reading import readable
 from nm_ode.results.files import remove_leftovers, sync_folder, write_atomically
 from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.group import write_group
@@ -78,7 +79,7 @@ def _verified_tree(folder: Folder) -> xr.DataTree:
     }
     store = VerifiedStore(folder, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
-    with _readable(folder.name):
+    with readable(folder.name):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         for node in tree.subtree:
             for variable in node.dataset.variables.values():
@@ -156,7 +157,7 @@ class StoreWriter:
         store = VerifiedStore(folder, digests)
         try:
             store.require_all()
-            with _readable(folder):
+            with readable(folder):
                 found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         except DamageError as error:
             self.discarded.append(f"{error}; it was thrown away and is computed again")
@@ -311,19 +312,6 @@ class StoreWriter:
                 f"{error.filename or self._partial}: {error.strerror or error}; what was complete is kept, run the "
                 "same command again when there is room and access"
             ) from None
-
-
-@contextlib.contextmanager
-def _readable(folder: Path | str) -> Iterator[None]:
-    """Files that are what was written may yet be of another version of the libraries."""
-    try:
-        yield
-    except (StoreError, MemoryError):
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"{folder} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
-        ) from None
 
 
 def _require_folder(path: Path) -> None:

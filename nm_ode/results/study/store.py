@@ -22,11 +22,11 @@ from nm_ode.results.study.begin import RUN, begun
 from nm_ode.results.study.claims import Busy, clear, locked
 from nm_ode.results.study.failures import read_failures, remove_leftovers_of_failure, write_failure
 from nm_ode.results.study.leases import Lease, leased
+from nm_ode.results.study.reader import FAILED, STUDY
 from nm_ode.results.study.record import Failure, StudyRecord
 from nm_ode.results.study.reductions import add_reduction
 
-STUDY = "study.zarr"
-_UNFINISHED, _FAILED, _LOCK = "unfinished", "failed", ".study.lock"
+_UNFINISHED, _LOCK = "unfinished", ".study.lock"
 _CLAIMS = "claims"
 _TRIES = 100
 
@@ -45,7 +45,7 @@ class StudyStore:
     def __init__(self, folder: Folder, unfinished: Path) -> None:
         self.folder, self.unfinished = folder, unfinished
         self.study = folder.below(STUDY)
-        self._failed = folder.below(_FAILED)
+        self._failed = folder.below(FAILED)
         self._held: dict[str, Lease | None] = {}
 
     @classmethod
