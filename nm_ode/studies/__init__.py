@@ -6,7 +6,7 @@ from nm_ode.studies.errors import CaseError
 from nm_ode.studies.find import find_case, shipped_cases
 from nm_ode.studies.load import load_case
 from nm_ode.studies.own_code import code_files
-from nm_ode.studies.run import Outcome, run_case
+from nm_ode.studies.run import Outcome, Written, run_case, run_case_into
 from nm_ode.studies.schema import Case
 
 __all__ = [
@@ -15,11 +15,13 @@ __all__ = [
     "Outcome",
     "StoreError",
     "Study",
+    "Written",
     "build_study",
     "code_files",
     "find_case",
     "load_case",
     "open_store",
     "run_case",
+    "run_case_into",
     "shipped_cases",
 ]
