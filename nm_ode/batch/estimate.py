@@ -56,12 +56,13 @@ def measured(task: MemberTask, threads: int) -> Estimate:
     slope = max(0.0, seconds - before[1]) / (short - before[0])
     growth = max(0, size - before[2]) / (short - before[0])
     found = Estimate(seconds + slope * (steps - short), round(size + growth * (steps - short)), "")
-    return replace(
-        found,
-        how=f"measured: {before[0]} and {short} of the {steps} steps of {name} took {before[1]:.2g} s and {seconds:.2g} s, "
-        f"and the rest is in proportion: {found.seconds:.3g} s and {in_words(found.size)} for each member; others may "
-        "take more or less",
+    took = f"{before[1]:.2g} s and {seconds:.2g} s"
+    each = f"{found.seconds:.3g} s and {in_words(found.size)}"
+    how = (
+        f"measured: {before[0]} and {short} of the {steps} steps of {name} took {took}; the rest in proportion, {each} "
+        "for each member; others may take more or less"
     )
+    return replace(found, how=how)
 
 
 def _run(task: MemberTask, steps: int, threads: int) -> tuple[float, int]:

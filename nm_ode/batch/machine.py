@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dask.system import CPU_COUNT
-from distributed.system import MEMORY_LIMIT
 
 SHARE = 0.95
 """Of a process's memory: beyond it a member is given up, before the system ends the process."""
@@ -46,9 +45,15 @@ def workers_for(
     return Workers(
         count,
         threads or max(1, CPU_COUNT // max(1, count)),
-        int(MEMORY_LIMIT) // max(1, count),
+        _memory() // max(1, count),
         gpus if count else 0,
     )
+
+
+def _memory() -> int:
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT)
 
 
 def _gpus() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +15,7 @@ from nm_ode.batch.failing import failure, failure_of
 from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.surroundings import same_surroundings
 from nm_ode.batch.tasks import MemberOutcome, MemberTask
-from nm_ode.batch.watch import Cancelled, Stopped, Watch, is_given_up
+from nm_ode.batch.watch import Cancelled, Watch, is_given_up
 from nm_ode.results import Identity, StoreError
 from nm_ode.results.root import read_root
 from nm_ode.results.study import Busy, Failure, StudyStore
@@ -25,32 +24,26 @@ from nm_ode.studies.own_code import hashes_now
 from nm_ode.studies.written import as_toml, with_code_found
 
 _LOG = "log.txt"
-_one_at_a_time = threading.Lock()
 
 
-def run_member(
-    task: MemberTask, *, is_wanted: Callable[[], bool] | None = None, whole_process: bool = False
-) -> MemberOutcome:
+def run_member(task: MemberTask, *, whole_process: bool = False) -> MemberOutcome:
     """Compute a member, or find it whole; what goes wrong is an outcome.
 
     Args:
-        is_wanted: asked while it runs; where it says no, the member ends.
-        whole_process: is this process the member's alone? Then all that it prints goes to the log, and one that
-            cannot be stopped in any other way is ended with the process.
+        whole_process: is this process the member's alone? Then all that it prints goes to the log.
     """
     began = time.monotonic()
-    with _one_at_a_time:
-        if is_given_up(task.batch) or (is_wanted is not None and not is_wanted()):
-            return MemberOutcome.of(task, "stopped")
-        if task.version and task.version != nm_ode.__version__:
-            return MemberOutcome.of(
-                task,
-                "mistake",
-                f"this worker has nm_ode {nm_ode.__version__}, and the command {task.version}: install the same in "
-                "both places",
-                ends_batch=True,
-            )
-        outcome = _Running(task, is_wanted, whole_process).outcome()
+    if is_given_up(task.batch):
+        return MemberOutcome.of(task, "stopped")
+    if task.version and task.version != nm_ode.__version__:
+        return MemberOutcome.of(
+            task,
+            "mistake",
+            f"this worker has nm_ode {nm_ode.__version__}, and the command {task.version}: install the same in "
+            "both places",
+            ends_batch=True,
+        )
+    outcome = _Running(task, whole_process).outcome()
     return replace(outcome, seconds=time.monotonic() - began)
 
 
@@ -85,18 +78,26 @@ def text_of(task: MemberTask) -> str:
     return as_toml({"name": name, **{key: value for key, value in raw.items() if key != "name"}})
 
 
+def keep_failure(store: StudyStore, task: MemberTask, found: Failure) -> str:
+    """Keep why a member has no results; the sentence, with why that could not be kept."""
+    log = store.working(task.member).parent / _LOG
+    try:
+        store.fail(task.member, replace(found, case_text=text_of(task), log=end_of(log)))
+    except (StoreError, OSError) as error:
+        if found.kind != "disk":
+            return f"{found.sentence} (which cannot be kept: {error})"
+    return found.sentence
+
+
 class _Running:
     """One attempt at a task.
 
     Args:
-        task, is_wanted, whole_process: as of `run_member`.
+        task, whole_process: as of `run_member`.
     """
 
-    def __init__(
-        self, task: MemberTask, is_wanted: Callable[[], bool] | None, whole_process: bool
-    ) -> None:
-        self._task, self._path = task, Path(task.path)
-        self._is_wanted, self._whole_process = is_wanted, whole_process
+    def __init__(self, task: MemberTask, whole_process: bool) -> None:
+        self._task, self._path, self._whole_process = task, Path(task.path), whole_process
         self._case = case_of(task)
         self._remarks: list[str] = []
 
@@ -130,16 +131,14 @@ class _Running:
         except BaseException as error:
             found = failure_of(error, self._task)
             return self._came_to("failed", found.sentence, ends_batch=found.kind == "disk")
-        return self._came_to(
-            "whole" if done.reused else "done", remarks=(*done.discarded, *done.failures)
-        )
+        return self._came_to("whole" if done.reused else "done", remarks=(*done.discarded, *done.failures))
 
     def _claimed(self, store: StudyStore) -> MemberOutcome:
         task, folder = self._task, store.working(self._task.member).parent
         attempts = Attempts.of(folder, task.batch)
         if attempts.deaths >= ALLOWED:
-            kind = "memory" if attempts.of_memory else "killed"
-            self._fail(store, failure(kind, attempts.sentence()))
+            found = failure("memory" if attempts.of_memory else "killed", attempts.sentence())
+            keep_failure(store, task, found)
             attempts.end()
             return self._came_to("failed", attempts.sentence())
         try:
@@ -153,7 +152,7 @@ class _Running:
             raise
         except BaseException as error:
             found = failure_of(error, task)
-            told = self._fail(store, found)
+            told = keep_failure(store, task, found)
             return self._came_to("failed", told, ends_batch=found.kind == "disk")
         finally:
             _without_errors(attempts.end)
@@ -164,44 +163,23 @@ class _Running:
         task, working = self._task, store.working(self._task.member)
         if _is_ready(store, task.member, self._case, self._path):
             return
-        with self._watched(store, attempts) as watch:
+        with self._watched(attempts) as watch:
             written = run_case_into(
                 self._case, self._path, working, watch.progress, self._say, text=text_of(task)
             )
         self._remarks += [*written.discarded, *written.failures]
 
     @contextlib.contextmanager
-    def _watched(
-        self, store: StudyStore | None = None, attempts: Attempts | None = None
-    ) -> Iterator[Watch]:
+    def _watched(self, attempts: Attempts | None = None) -> Iterator[Watch]:
         task = self._task
 
-        def stubborn(error: Stopped) -> None:
-            if store is not None and not isinstance(error, Cancelled):
-                self._fail(store, failure_of(error, task))
+        def grown(held: int) -> None:
             if attempts is not None:
-                _without_errors(attempts.end)
+                _without_errors(lambda: attempts.grown(held))
 
-        watch = Watch(
-            task.batch,
-            task.max_seconds,
-            task.memory,
-            is_wanted=self._is_wanted,
-            on_growth=None if attempts is None else lambda held: _without_errors(lambda: attempts.grown(held)),
-            on_stubborn=stubborn if self._whole_process else None,
-        )
+        watch = Watch(task.batch, task.max_seconds, task.memory, on_growth=grown)
         with same_surroundings(self._case.seed, task.threads), watch:
             yield watch
-
-    def _fail(self, store: StudyStore, found: Failure) -> str:
-        """Keep the failure; the sentence, with why it could not be kept."""
-        task, log = self._task, store.working(self._task.member).parent / _LOG
-        try:
-            store.fail(task.member, replace(found, case_text=text_of(task), log=end_of(log)))
-        except (StoreError, OSError) as error:
-            if found.kind != "disk":
-                return f"{found.sentence} (which cannot be kept: {error})"
-        return found.sentence
 
     def _say(self, sentence: str) -> None:
         if self._task.member:

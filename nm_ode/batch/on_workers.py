@@ -6,19 +6,16 @@ import contextlib
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
 
-from distributed import Client, Future, get_worker
+from distributed import Client, Future
 
 from nm_ode.batch.failing import failure
-from nm_ode.batch.machine import SHARE
-from nm_ode.batch.member import run_member, store_of, text_of
+from nm_ode.batch.member import keep_failure, store_of
 from nm_ode.batch.standing import Standing, Told
 from nm_ode.batch.tasks import BatchError, MemberOutcome, MemberTask
 from nm_ode.batch.waiting import Waiting
 from nm_ode.batch.watch import give_up
-from nm_ode.results import StoreError
+from nm_ode.batch.worker import on_worker
 
 _TICK = 0.25  # seconds
 _COUNT = 2.0  # seconds between two looks at how many workers there are
@@ -62,7 +59,7 @@ class _Batch:
     def __init__(self, client: Client, tasks: Sequence[MemberTask], standing: Standing, alone: bool) -> None:
         self._client, self._standing, self._alone = client, standing, alone
         self._waiting, self._id = Waiting(tasks), tasks[0].batch if tasks else ""
-        self._sent: dict[str, tuple[Future, MemberTask]] = {}
+        self._sent: dict[str, tuple[Future[MemberOutcome], MemberTask]] = {}
         self._came: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._sendings, self._counted = 0, -_COUNT
 
@@ -103,7 +100,7 @@ class _Batch:
             self._client.run(give_up, self._id, wait=False, on_error="ignore")
             until = time.monotonic() + _GRACE
             while self._sent and (left := until - time.monotonic()) > 0:
-                future, task = self._sent.pop(self._came.get(timeout=left))
+                future, _ = self._sent.pop(self._came.get(timeout=left))
                 if future.status == "finished":
                     late.append(future.result(timeout=1))
         with contextlib.suppress(Exception):
@@ -113,11 +110,11 @@ class _Batch:
     def _send(self, task: MemberTask) -> None:
         self._sendings += 1
         key = f"{task.study}-{task.batch}-{self._sendings}"
-        future = self._client.submit(_on_worker, task, key=key, pure=False, retries=0)
+        future = self._client.submit(on_worker, task, key=key, pure=False, retries=0)
         self._sent[key] = (future, task)
         future.add_done_callback(lambda done: self._came.put(done.key))
 
-    def _outcome(self, future: Future, task: MemberTask) -> MemberOutcome | None:
+    def _outcome(self, future: Future[MemberOutcome], task: MemberTask) -> MemberOutcome | None:
         status = future.status
         if status == "finished":
             outcome: MemberOutcome = future.result(timeout=30)
@@ -133,8 +130,8 @@ class _Batch:
         if type(error).__name__ == "KilledWorker":
             return _killed(task)
         raise BatchError(
-            f"the workers cannot run members ({type(error).__name__}: {error}): they need the same nm_ode, with the same "
-            "libraries, as the command"
+            f"the workers cannot run members ({type(error).__name__}: {error}): they need the same nm_ode, with the "
+            "same libraries, as the command"
         )
 
     def _count(self) -> int:
@@ -152,29 +149,8 @@ class _Batch:
             )
 
 
-def _on_worker(task: MemberTask) -> MemberOutcome:
-    worker = get_worker()
-    key = worker.get_current_task()
-    if not task.threads:  # a worker of somebody else's cluster has what its owner gave it
-        limit = worker.memory_manager.memory_limit
-        task = replace(
-            task, threads=worker.state.nthreads, memory=int(SHARE * limit) if limit is not None else None
-        )
-
-    def is_wanted() -> bool:
-        """Has nobody taken the task back, and is there still a scheduler to tell?"""
-        if worker.status.name not in ("running", "paused", "closing_gracefully"):
-            return False
-        state: Any = worker.state.tasks.get(key)
-        return state is not None and state.state not in ("cancelled", "released", "forgotten")
-
-    return run_member(task, is_wanted=is_wanted, whole_process=worker.nanny is not None)
-
-
 def _killed(task: MemberTask) -> MemberOutcome:
     """Of a task that the scheduler does not give to any worker any more."""
-    found = failure("killed", "the processes that ran it were killed again and again; its log may say more")
-    if task.member:
-        with contextlib.suppress(StoreError, OSError):
-            store_of(task).fail(task.member, replace(found, case_text=text_of(task)))
-    return MemberOutcome.of(task, "failed", found.sentence)
+    found = failure("killed", "the workers that ran it were killed again and again; its log may say more")
+    told = keep_failure(store_of(task), task, found) if task.member else found.sentence
+    return MemberOutcome.of(task, "failed", told)

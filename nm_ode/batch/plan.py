@@ -56,9 +56,7 @@ def plan_case(case: Case, path: Path, out: str, batch: str) -> Plan:
     return Plan(case, path, (_task(case, "", raw, path, out, None, batch),))
 
 
-def plan_sweep(
-    sweep: Sweep, out: str, scratch: str | None, batch: str, chosen: Sequence[str] = ()
-) -> Plan:
+def plan_sweep(sweep: Sweep, out: str, scratch: str | None, batch: str, chosen: Sequence[str] = ()) -> Plan:
     """The members that are not there; nothing is written.
 
     Args:
@@ -100,7 +98,15 @@ def _task(
 ) -> MemberTask:
     local = out if "://" in out else str(Path(out).absolute())
     return MemberTask(
-        case.name, member, raw, str(path.absolute()), local, scratch, batch, threads=1, version=nm_ode.__version__
+        case.name,
+        member,
+        raw,
+        str(path.absolute()),
+        local,
+        scratch,
+        batch,
+        threads=1,
+        version=nm_ode.__version__,
     )
 
 

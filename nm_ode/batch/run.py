@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import chain
 
 from nm_ode.batch.cluster import local_client, remote_client
@@ -16,7 +16,7 @@ from nm_ode.batch.tasks import MemberOutcome, MemberTask
 
 def run_batch(
     plans: Sequence[Plan], where: Workers | str, standing: Standing, told: Told
-) -> Iterator[MemberOutcome]:
+) -> Generator[MemberOutcome]:
     """Run what is missing; outcomes as they come. Which process computes a member changes nothing in its results.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ import psutil
 _LOOK = 0.2  # seconds
 _ANSWER = 1.0  # seconds until an exception is thrown
 _AGAIN = 10.0  # seconds until it is thrown again
-_PATIENCE = 60.0  # seconds until the process is ended, if it may be
 
 
 class Stopped(BaseException):
@@ -58,9 +56,7 @@ class Watch:
     Args:
         batch: that may be given up.
         max_seconds, memory: limits; None for none. Memory in bytes of the whole process.
-        is_wanted: asked again and again; where it says no, `Cancelled`.
         on_growth: told the largest memory, in bytes, whenever it has grown by a tenth.
-        on_stubborn: called where the work does not end, before the process is; None if the process must live.
     """
 
     def __init__(
@@ -69,12 +65,10 @@ class Watch:
         max_seconds: float | None = None,
         memory: int | None = None,
         *,
-        is_wanted: Callable[[], bool] | None = None,
         on_growth: Callable[[int], None] | None = None,
-        on_stubborn: Callable[[Stopped], None] | None = None,
     ) -> None:
         self._batch, self._max_seconds, self._memory = batch, max_seconds, memory
-        self._is_wanted, self._on_growth, self._on_stubborn = is_wanted, on_growth, on_stubborn
+        self._on_growth = on_growth
         self._asked: type[Stopped] | None = None
         self._thrown = False
         self._over, self._throwing = threading.Event(), threading.Lock()
@@ -112,7 +106,7 @@ class Watch:
                 return
 
     def _reason(self) -> type[Stopped] | None:
-        if is_given_up(self._batch) or (self._is_wanted is not None and not self._is_wanted()):
+        if is_given_up(self._batch):
             return Cancelled
         if self._max_seconds is not None and time.monotonic() - self._began > self._max_seconds:
             return TimeUp
@@ -124,19 +118,13 @@ class Watch:
         return TooLarge if self._memory is not None and held > self._memory else None
 
     def _end(self, reason: type[Stopped]) -> None:
-        asked_at = time.monotonic()
-        if self._over.wait(_ANSWER):
-            return
-        while not self._over.is_set():
+        pause = _ANSWER
+        while not self._over.wait(pause):
             with self._throwing:
                 if not self._over.is_set():
                     self._thrown = True
                     _throw(self._thread, reason)
-            if self._over.wait(_AGAIN):
-                return
-            if self._on_stubborn is not None and time.monotonic() - asked_at > _PATIENCE:
-                self._on_stubborn(reason())
-                os._exit(1)
+            pause = _AGAIN
 
 
 def _throw(thread: int, error: type[BaseException]) -> None:

@@ -19,7 +19,9 @@ from nm_ode.cli.results import present
 from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
-    from nm_ode.batch import MemberOutcome, Plan, Standing
+    from nm_ode.batch.plan import Plan
+    from nm_ode.batch.standing import Standing
+    from nm_ode.batch.tasks import MemberOutcome
     from nm_ode.studies import Case, Sweep
 
 
@@ -58,7 +60,7 @@ def run_all(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> i
 
 def planned(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> list[Plan] | None:
     """What is missing of each; None if there is a mistake in any, which is told."""
-    from nm_ode.batch import new_batch, plan_case, plan_sweep
+    from nm_ode.batch.plan import new_batch, plan_case, plan_sweep
     from nm_ode.errors import NmOdeError
     from nm_ode.studies import CaseError
 
@@ -80,7 +82,10 @@ def planned(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> l
 
 
 def _run(plans: Sequence[Plan], where: Where) -> list[MemberOutcome]:
-    from nm_ode.batch import BatchError, Standing, run_batch, workers_for
+    from nm_ode.batch.machine import workers_for
+    from nm_ode.batch.run import run_batch
+    from nm_ode.batch.standing import Standing
+    from nm_ode.batch.tasks import BatchError
 
     tasks = [task for plan in plans for task in plan.tasks]
     if not tasks:
@@ -110,14 +115,16 @@ def _run(plans: Sequence[Plan], where: Where) -> list[MemberOutcome]:
 
 
 def _lost(sentence: str) -> MemberOutcome:
-    from nm_ode.batch import MemberOutcome
+    from nm_ode.batch.tasks import MemberOutcome
 
     return MemberOutcome("", "", "failed", sentence, ends_batch=True)
 
 
 def _tell(outcome: MemberOutcome, screen: Console) -> None:
     if outcome.status in ("failed", "mistake"):
-        screen.print(Text.assemble(("failed:", "red"), f" {outcome.label}: {outcome.sentence}"), soft_wrap=True)
+        screen.print(
+            Text.assemble(("failed:", "red"), f" {outcome.label}: {outcome.sentence}"), soft_wrap=True
+        )
     for remark in outcome.remarks:
         screen.print(Text(f"{outcome.label}: {remark}", style="yellow"), soft_wrap=True)
 
@@ -155,7 +162,10 @@ def _told_of(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:
     print_line(plan.case.name, f"{whole} of {members} members whole" + (f", {how}" if how else ""))
     assert plan.store is not None
     if failed:
-        print_line("failed", f"{len(failed)}; why, and what is needed to run each alone: {plan.store.folder.place('failed')}")
+        print_line(
+            "failed",
+            f"{len(failed)}; why, and what is needed to run each alone: {plan.store.folder.place('failed')}",
+        )
     left = len(plan.tasks) - len(over) - len(failed)
     if left:
         print_line("not run", f"{left}: run the same command again")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def tell_estimate(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> int:
     """Say what a run would do and take; nothing is written but in a folder that goes. The exit code."""
-    from nm_ode.batch import workers_for
     from nm_ode.batch.estimate import measured
+    from nm_ode.batch.machine import workers_for
     from nm_ode.errors import NmOdeError
     from nm_ode.memory import in_words
 
@@ -27,7 +27,9 @@ def tell_estimate(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where
     code = DONE
     for plan in plans:
         missing = len(plan.tasks)
-        print_line(plan.case.name, f"{missing + plan.whole} members, {plan.whole} of them whole, {missing} to run")
+        print_line(
+            plan.case.name, f"{missing + plan.whole} members, {plan.whole} of them whole, {missing} to run"
+        )
         if not missing:
             continue
         place = workers_for(missing, [plan.case.device], where.workers, where.threads)

@@ -79,7 +79,9 @@ def run(
     """
     # Mistakes in any of the files are reported before anything is computed.
     if workers is not None and scheduler is not None:
-        complain("--workers are of this machine, and those of --scheduler are there already: give one of the two")
+        complain(
+            "--workers are of this machine, and those of --scheduler are there already: give one of the two"
+        )
         raise typer.Exit(MISTAKE)
     ready = _ready(cases, engine)
     where = Where(
