@@ -22,6 +22,7 @@ from nm_ode.batch.tasks import BatchError, MemberTask
 _LOOK = 0.1  # seconds
 _STOPPING = 8.0  # seconds that a member has to keep how far it is
 _PATIENCE = 30.0  # seconds beyond its time until its process is ended
+_STARTS = 3  # in vain, one after the other
 _TOLD = 2000  # letters of what a process said that could not start
 
 
@@ -48,7 +49,7 @@ class MemberProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._errors: IO[bytes] | None = None
-        self._ready = False
+        self._ready, self._in_vain = False, 0
 
     def start(self) -> None:
         """Start it, if it does not run."""
@@ -119,9 +120,13 @@ class MemberProcess:
                 if not is_wanted():
                     raise Ended("unwanted") from None
                 continue
-            if answer is None:
-                raise BatchError(f"a process for members cannot be started: {self._said()}")
-            self._ready = True
+            if answer is not None:
+                self._ready, self._in_vain = True, 0
+                continue
+            self._in_vain += 1
+            if self._in_vain < _STARTS:  # it may have been killed
+                raise Died
+            raise BatchError(f"a process for members cannot be started: {self._said() or 'it was killed'}")
 
     def _said(self) -> str:
         if self._errors is None:
