@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +61,7 @@ def train_companions(
     vectorise: Literal["auto", True],
     progress: Progress | None = None,
     say: Callable[[str], None] = unheard,
+    surroundings: Callable[[int], AbstractContextManager[None]] = lambda seed: nullcontext(),
 ) -> int:
     """Train members as one, and write each one's run into its store, where it is found when the member is run.
 
@@ -67,14 +70,16 @@ def train_companions(
     Args:
         companions: as `alike` gives them; nobody else may be writing their stores.
         path: of the case file.
+        surroundings: of a member with this seed, while what its case names is made.
 
     Returns:
         How many runs were written.
-
-    Raises:
-        CaseError, StoreError: as `run_case`.
     """
-    lacking = [one for one in (_Trained.of(companion, path) for companion in companions) if one is not None]
+    lacking = []
+    for one in companions:
+        # What is wrong with a member is told when it is run.
+        with contextlib.suppress(NmOdeError), surroundings(one.case.seed):
+            lacking += _Trained.lacking(one, path)
     if len(lacking) < 2:
         return 0
     try:
@@ -92,11 +97,12 @@ class _Trained:
     writer: StoreWriter
 
     @classmethod
-    def of(cls, companion: Companion, path: Path) -> _Trained | None:
+    def lacking(cls, companion: Companion, path: Path) -> list[_Trained]:
+        """The member, if its run is not there."""
         study = build_study(companion.case, path, companion.text)
         identity = Identity(companion.case.model_dump(mode="json"), study.code.hashes)
         writer = StoreWriter(companion.store, identity)
-        return cls(study, writer) if known_run(study, writer) is None else None
+        return [cls(study, writer)] if known_run(study, writer) is None else []
 
 
 def _trained(

@@ -73,7 +73,7 @@ def test_who_is_the_only_one_of_its_kind_has_no_companions(tmp_path: Path) -> No
     [
         ("seed = { range = 2 }", SWEEP),
         (
-            '"optimizer.lr" = [0.1, 0.3]\n"optimizer.momentum" = [0.5, 0.9]\nzip = ["optimizer.lr", "optimizer.momentum"]',
+            '"optimizer.lr" = [0.1, 0.3]\n"optimizer.momentum" = [0.5, 0.9]\nzip = ["lr", "momentum"]',
             SWEEP.replace("save_every", "warm_steps = 4\nsave_every").replace(
                 'kind = "gradient"', 'kind = "slow_manifold", order = 1'
             )
