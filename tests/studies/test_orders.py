@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 import xarray as xr
 
+import nm_ode
 from nm_ode import SGD, compare, modified_flow, solve, train
 from nm_ode.comparison import Cause, LeftOut, Outcome, diagnoses, summary
 from nm_ode.loss.spectrum import sharpness
 from nm_ode.reporting.tables import unexpected
 from nm_ode.results import run_info
+from nm_ode.results.study import StudyStore
 from nm_ode.studies import REDUCTIONS, CaseError, build_study, load_case, load_sweep
 from tests.studies.conftest import TINY, reduced
 
@@ -78,14 +81,15 @@ def test_a_member_keeps_no_more_than_the_orders_need(orders) -> None:
         assert tree["discrete/curvature"].sizes["curvature_step"] == 3
 
 
-def test_a_member_that_is_not_there_leaves_a_hole(orders) -> None:
+def test_a_member_that_is_not_there_is_left_out(orders) -> None:
     path, trees, found = orders
     sweep = load_sweep(path)
     without = {name: tree for name, tree in trees.items() if name != "lr=0.1"}
     order = REDUCTIONS["order"]
     left = order.reduce(sweep.record, without.get, path)["convergence"]
-    assert left["lr"].values.tolist() == [0.2, 0.05]
-    xr.testing.assert_equal(left["error"], found["error"].sel(lr=[0.2, 0.05]))
+    assert left["lr"].values.tolist() == [0.2, 0.1, 0.05]
+    assert left["left_out"].values.tolist() == [["", ""], ["not_solved"] * 2, ["", ""]]
+    xr.testing.assert_equal(left["error"].sel(lr=[0.2, 0.05]), found["error"].sel(lr=[0.2, 0.05]))
     assert order.reduce(sweep.record, {}.get, path) == {}
 
 
@@ -118,16 +122,21 @@ def test_each_place_of_another_axis_has_its_orders(edited, tmp_path: Path) -> No
     )
     trees, made = reduced(path, tmp_path / "out", left_out="lr=0.1,seed=4")
     assert set(trees) == {"lr=0.2,seed=3", "lr=0.2,seed=4", "lr=0.1,seed=3"}
-    assert set(made) == {"convergence/seed=3", "convergence/seed=4", "orders"}
-    overview = made["orders"]
-    assert overview["observed_order"].dims == ("seed", "flow")
-    assert overview["seed"].values.tolist() == [3, 4]
-    np.testing.assert_array_equal(
-        overview["observed_order"].sel(seed=3), made["convergence/seed=3"]["observed_order"]
-    )
-    np.testing.assert_allclose(overview["observed_order"].sel(seed=3), [1, 2], atol=0.2)
-    assert np.isnan(overview["observed_order"].sel(seed=4)).all()
-    assert (overview["outcome"].sel(seed=4) == "too_few_points").all()
+    found = made["convergence"]
+    assert found["error"].dims == ("seed", "lr", "flow")
+    assert found["observed_order"].dims == ("seed", "flow")
+    assert found["seed"].values.tolist() == [3, 4]
+    np.testing.assert_allclose(found["observed_order"].sel(seed=3), [1, 2], atol=0.2)
+    assert np.isnan(found["observed_order"].sel(seed=4)).all()
+    outcomes = [[one.outcome for one in diagnoses(found.sel(seed=seed))] for seed in (3, 4)]
+    assert outcomes == [[Outcome.AS_EXPECTED] * 2, [Outcome.TOO_FEW_POINTS] * 2]
+
+
+def test_learning_rates_in_another_order_say_the_same(orders) -> None:
+    _, _, found = orders
+    rising = found.sortby("lr")
+    assert rising["lr"].values.tolist() == [0.05, 0.1, 0.2]
+    assert repr(diagnoses(rising)) == repr(diagnoses(found))
 
 
 def test_a_learning_rate_that_diverges_is_left_out_and_named(orders) -> None:
@@ -243,3 +252,21 @@ def test_a_sweep_that_has_no_orders_is_refused_with_the_remedy(edited, mistake) 
     path = edited(("[solver]", SWEEP), *edits)
     with pytest.raises(CaseError, match=rf"sweep.reduce: 'order' was given; .*{sentence}"):
         load_case(path)
+
+
+def test_a_study_has_the_orders_of_the_members_that_are_whole(orders, tmp_path: Path) -> None:
+    path, trees, found = orders
+    sweep = load_sweep(path)
+    store = StudyStore.at(tmp_path, sweep.record.name)
+    store.begin(sweep.record)
+    there = {name: tree for name, tree in trees.items() if name != "lr=0.1"}
+    for name in there:
+        with store.claim(name):
+            shutil.copytree(path.parent / "out" / name / "tiny" / "run.zarr", store.working(name))
+            store.commit(name)
+    for group, dataset in REDUCTIONS["order"].reduce(sweep.record, there.get, path).items():
+        store.write_reduction(group, dataset)
+    read = nm_ode.open_study(tmp_path / "tiny" / "study.zarr")["convergence"].to_dataset()
+    xr.testing.assert_equal(read["error"].sel(lr=[0.2, 0.05]), found["error"].sel(lr=[0.2, 0.05]))
+    assert read["left_out"].sel(lr=0.1).values.tolist() == ["not_solved"] * 2
+    assert [one.outcome for one in diagnoses(read)] == [Outcome.AS_EXPECTED] * 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from nm_ode.comparison import share_at_start
 from nm_ode.results import LadderInfo, RunInfo, SolveInfo, run_info, solve_info, study_info
@@ -16,28 +17,58 @@ _ROUNDINGS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Rung:
-    """A member at one learning rate.
+class FlowSeen:
+    """A flow after the last step; NaN where it did not come so far.
 
     Attributes:
-        run: what is known of it; a run that diverged has no flows.
-        flows: name in the tree → what the solution says of itself, of those that were tried.
+        layer_error: in the order of the rung's layers.
+        start_share: of the one-step defects in the first tenth.
+    """
+
+    info: SolveInfo
+    layer_error: NDArray[np.float64]
+    error: float = math.nan
+    relative_error: float = math.nan
+    solver_error: float = math.nan
+    start_share: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A member at one learning rate; one that is not there has neither a run nor flows.
+
+    Attributes:
+        rounding: the error below which it is the run's own.
+        sharpness: the largest lr · λ_max along the run.
+        crossing_share: of units that cross a kink in one step, mean over some steps.
+        flows: by name in the tree, those that were tried. A run that diverged has none.
     """
 
     lr: float
-    tree: xr.DataTree
-    run: RunInfo
-    flows: Mapping[str, SolveInfo]
+    run: RunInfo | None = None
+    layers: tuple[str, ...] = ()
+    rounding: float = math.nan
+    sharpness: float = math.nan
+    crossing_share: float = math.nan
+    flows: Mapping[str, FlowSeen] = field(default_factory=dict)
 
 
-def rung(lr: float, tree: xr.DataTree) -> Rung:
-    """A member's tree at its learning rate."""
-    flows = tree["flows"].children if "flows" in tree.children else {}
+def rung(lr: float, tree: xr.DataTree | None) -> Rung:
+    """What is seen in a member's tree; None of a member that is not there."""
+    if tree is None:
+        return Rung(lr)
+    discrete = tree["discrete"].dataset
+    run = run_info(discrete)
+    tried = tree["flows"].children if "flows" in tree.children else {}
+    compared = tree["comparison"].children if "comparison" in tree.children else {}
     return Rung(
         lr,
-        tree,
-        run_info(tree["discrete"].dataset),
-        {name: solve_info(node.dataset) for name, node in flows.items()},
+        run,
+        tuple(discrete["layer"].values.tolist()),
+        _rounding(tree, run),
+        _largest_sharpness(tree),
+        _mean(discrete, "crossing_share"),
+        {name: _seen(solve_info(node.dataset), run, compared.get(name)) for name, node in tried.items()},
     )
 
 
@@ -47,11 +78,12 @@ def confounders(rungs: Sequence[Rung], *, fixed_step: bool) -> LadderInfo:
     Args:
         fixed_step: were the flows solved with a step of the user's?
     """
-    solved = [info for one in rungs for info in one.flows.values()]
+    runs = [one.run for one in rungs if one.run is not None]
+    solved = [seen.info for one in rungs for seen in one.flows.values()]
     biased = next((info for info in solved if info.batch_bias is not None), None)
     return LadderInfo(
-        stateful=any(one.run.stateful for one in rungs),
-        warm_start=all(one.run.warm_start for one in rungs),
+        stateful=any(run.stateful for run in runs),
+        warm_start=all(run.warm_start for run in runs),
         fixed_step=fixed_step,
         batch_bias=None if biased is None else biased.batch_bias,
         batch_bias_error=None if biased is None else biased.batch_bias_error,
@@ -59,77 +91,69 @@ def confounders(rungs: Sequence[Rung], *, fixed_step: bool) -> LadderInfo:
     )
 
 
-def point(one: Rung, flows: Mapping[str, SolveInfo]) -> xr.Dataset:
+def point(one: Rung, flows: Mapping[str, SolveInfo], layers: Sequence[str]) -> xr.Dataset:
     """What `nm_ode.comparison.convergence` takes of one learning rate.
 
     Args:
-        flows: of all learning rates.
+        flows, layers: those of all learning rates.
 
     Returns:
-        Dimensions `flow`, `layer`; scalar coordinate `lr`. `error`, `relative_error`, `layer_error` at the end,
-        `solver_error`, NaN for a flow that was not solved to the end; `rounding`, below which an error is the run's
-        own; `largest_normalised_sharpness`, `crossing_share` (mean over some steps), `start_share` of the one-step
-        defects in the first tenth.
+        Dimensions `flow`, `layer`; scalar coordinate `lr`. NaN for what this one has not got.
     """
-    discrete = one.tree["discrete"].dataset
-    layers = discrete["layer"].values
-    last = [_at_the_end(one, name) for name in flows]
+    found = [one.flows.get(name) for name in flows]
+    errors = np.full((len(flows), len(layers)), math.nan)
+    for i, seen in enumerate(found):
+        for j, layer in enumerate(one.layers if seen is not None else ()):
+            errors[i, layers.index(layer)] = seen.layer_error[j] if seen is not None else math.nan
     return xr.Dataset(
         {
             "expected_order": ("flow", [info.expected_order for info in flows.values()]),
             **{
-                name: ("flow", np.array([_number(found, name) for found in last]))
-                for name in ("error", "relative_error", "solver_error")
+                name: (
+                    "flow",
+                    np.array([math.nan if seen is None else getattr(seen, name) for seen in found]),
+                )
+                for name in ("error", "relative_error", "solver_error", "start_share")
             },
-            "start_share": ("flow", np.array([_start_share(one, name) for name in flows])),
-            "layer_error": (
-                ("flow", "layer"),
-                np.stack(
-                    [
-                        np.full(len(layers), math.nan) if found is None else found["layer_error"].values
-                        for found in last
-                    ]
-                ),
-            ),
-            "rounding": ((), _rounding(one)),
-            "largest_normalised_sharpness": ((), _largest_sharpness(one.tree)),
-            "crossing_share": ((), _mean(discrete, "crossing_share")),
+            "layer_error": (("flow", "layer"), errors),
+            "rounding": ((), one.rounding),
+            "largest_normalised_sharpness": ((), one.sharpness),
+            "crossing_share": ((), one.crossing_share),
         },
         coords={
             "lr": one.lr,
             "flow": np.array(list(flows), dtype=object),
             "flow_title": ("flow", np.array([info.title for info in flows.values()], dtype=object)),
             "beside": ("flow", np.array([info.beside or "" for info in flows.values()], dtype=object)),
-            "layer": layers,
+            "layer": np.array(layers, dtype=object),
         },
     )
 
 
-def _at_the_end(one: Rung, name: str) -> xr.Dataset | None:
-    """The comparison after the last step; None of a flow that did not come so far."""
-    info = one.flows.get(name)
-    if info is None or info.status != "success" or one.run.status != "success":
-        return None
-    return one.tree[f"comparison/{name}"].dataset.isel(saved_step=-1)
+def _seen(info: SolveInfo, run: RunInfo, compared: xr.DataTree | None) -> FlowSeen:
+    nothing = FlowSeen(info, np.full(len(run.layout.layers), math.nan))
+    if compared is None:
+        return nothing
+    found = compared.dataset
+    share = share_at_start(found["defect"].values, run.grid.steps // 10) if "defect" in found else math.nan
+    if info.status != "success" or "error" not in found:
+        return FlowSeen(info, nothing.layer_error, start_share=share)
+    last = found.isel(saved_step=-1)
+    return FlowSeen(
+        info,
+        last["layer_error"].values if "layer_error" in last else nothing.layer_error,
+        float(last["error"]),
+        float(last["relative_error"]),
+        float(last["solver_error"]) if "solver_error" in last else math.nan,
+        share,
+    )
 
 
-def _number(found: xr.Dataset | None, name: str) -> float:
-    return math.nan if found is None or name not in found else float(found[name])
-
-
-def _start_share(one: Rung, name: str) -> float:
-    compared = one.tree["comparison"].children if "comparison" in one.tree.children else {}
-    if name not in compared or "defect" not in compared[name].dataset:
-        return math.nan
-    return share_at_start(compared[name].dataset["defect"].values, one.run.grid.steps // 10)
-
-
-def _rounding(one: Rung) -> float:
+def _rounding(tree: xr.DataTree, run: RunInfo) -> float:
     """A random walk of so many roundings of theta."""
-    run = one.tree["discrete"].dataset
-    size = float(np.linalg.norm(run["theta"][-1].values) if "theta" in run else run["theta_norm"][-1])
-    eps = float(np.finfo(study_info(one.tree).dtype).eps)
-    return _ROUNDINGS * eps * size * math.sqrt(one.run.grid.steps)
+    found = tree["discrete"].dataset
+    size = float(np.linalg.norm(found["theta"][-1].values) if "theta" in found else found["theta_norm"][-1])
+    return _ROUNDINGS * float(np.finfo(study_info(tree).dtype).eps) * size * math.sqrt(run.grid.steps)
 
 
 def _largest_sharpness(tree: xr.DataTree) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import xarray as xr
 
 from nm_ode.comparison import convergence
 from nm_ode.registry import UnknownNameError
-from nm_ode.results import LadderInfo, SolveInfo, Variable, annotate
+from nm_ode.results import SolveInfo, Variable, annotate, write
 from nm_ode.results.study import Axis, Place, StudyRecord
 from nm_ode.studies.reductions.ladder import Rung, confounders, point, rung
 from nm_ode.studies.reductions.reduction import Members
@@ -25,8 +24,7 @@ _SAME_TIME = 1e-6  # relative
 class Order:
     """`/convergence`: the order of each flow, as `nm_ode.comparison.convergence` has it, along the axis of lr.
 
-    With further axes each of their places has one, `/convergence/<seed=3>`, and `/orders` has all orders: dimensions of
-    these axes and `flow`.
+    Further axes are its first dimensions, and each of their places is such a dataset.
     """
 
     title = "order of each flow in the learning rate"
@@ -57,6 +55,8 @@ class Order:
         if not case["solver"]["check"]:
             return "it needs the solver's own error: leave solver.check = false out"
         for ladder in ladders(record):
+            if len({one.values[LR] for one in ladder}) < len(ladder):
+                return f"{LR} has one value at several places of its axis: give it other ones, or an axis of its own"
             for key in (STEPS, WARM):
                 said = _other_time(ladder, key, case)
                 if said is not None:
@@ -64,17 +64,24 @@ class Order:
         return None
 
     def reduce(self, record: StudyRecord, members: Members, path: Path) -> Mapping[str, xr.Dataset]:
-        """Members that are not there leave a hole in the fit."""
-        found: dict[tuple[int, ...], xr.Dataset] = {}
-        for ladder in ladders(record):
-            made = _convergence(record, ladder, members)
-            if made is not None:
-                found[_elsewhere(record, ladder[0])] = made
-        axes = [axis for axis in record.axes if _is_elsewhere(axis)]
-        if not axes:
-            return dict(zip(["convergence"], found.values(), strict=False))
-        groups = {f"convergence/{_place_name(axes, index)}": made for index, made in found.items()}
-        return {**groups, "orders": _orders(axes, found)} if found else {}
+        """Members that are not there are left out of the fit; nothing where no member has a flow."""
+        rungs = {
+            _elsewhere(record, ladder[0]): [rung(float(one.values[LR]), members(one.name)) for one in ladder]
+            for ladder in ladders(record)
+        }
+        seen = [one for ladder in rungs.values() for one in ladder]
+        flows, layers = _flows(seen), list(dict.fromkeys(layer for one in seen for layer in one.layers))
+        if not flows:
+            return {}
+        step = record.case["solver"]["step"] is not None or "solver.step" in record.members[0].values
+        found = {
+            index: convergence(
+                [point(one, flows, layers) for one in ladder], confounders(ladder, fixed_step=step)
+            )
+            for index, ladder in rungs.items()
+        }
+        whole = _stacked([axis for axis in record.axes if LR not in axis.values], found)
+        return {"convergence": annotate(write(whole, confounders(seen, fixed_step=step)), _declared(record))}
 
 
 def ladders(record: StudyRecord) -> Iterator[list[Place]]:
@@ -91,20 +98,7 @@ def _lr_axis(record: StudyRecord) -> list[Axis]:
 
 def _elsewhere(record: StudyRecord, place: Place) -> tuple[int, ...]:
     """Its index along the axes that are not of the learning rate."""
-    return tuple(i for axis, i in zip(record.axes, place.index, strict=True) if _is_elsewhere(axis))
-
-
-def _is_elsewhere(axis: Axis) -> bool:
-    return LR not in axis.values and axis.size > 1
-
-
-def _place_name(axes: Sequence[Axis], index: tuple[int, ...]) -> str:
-    from nm_ode.studies.sweep.naming import member_name, short_names
-
-    values = {
-        key: found[i] for axis, i in zip(axes, index, strict=True) for key, found in axis.values.items()
-    }
-    return member_name(values, short_names(values))
+    return tuple(i for axis, i in zip(record.axes, place.index, strict=True) if LR not in axis.values)
 
 
 def _other_time(ladder: Sequence[Place], key: str, case: Mapping[str, Any]) -> str | None:
@@ -122,57 +116,35 @@ def _other_time(ladder: Sequence[Place], key: str, case: Mapping[str, Any]) -> s
     )
 
 
-def _convergence(record: StudyRecord, ladder: Sequence[Place], members: Members) -> xr.Dataset | None:
-    """None where no member has a flow."""
-    rungs = [
-        rung(float(place.values[LR]), tree) for place in ladder if (tree := members(place.name)) is not None
-    ]
-    flows = _flows(rungs)
-    if not flows:
-        return None
-    step = ladder[0].values.get("solver.step", record.case["solver"]["step"])
-    info: LadderInfo = confounders(rungs, fixed_step=step is not None)
-    return convergence([point(one, flows) for one in rungs], info)
-
-
 def _flows(rungs: Sequence[Rung]) -> dict[str, SolveInfo]:
     """By order of theory and name, as the table of flows has them."""
-    found = {name: info for one in reversed(rungs) for name, info in one.flows.items()}
+    found = {name: seen.info for one in reversed(rungs) for name, seen in one.flows.items()}
     return dict(sorted(found.items(), key=lambda item: (item[1].expected_order, item[0])))
 
 
-def _orders(axes: Sequence[Axis], found: Mapping[tuple[int, ...], xr.Dataset]) -> xr.Dataset:
-    """The orders at each place of the axes; NaN, and an empty outcome, where there is none."""
-    flows = list(dict.fromkeys(name for one in found.values() for name in one["flow"].values.tolist()))
-    shape = (*(axis.size for axis in axes), len(flows))
-    numbers = {
-        name: np.full(shape, math.nan)
-        for name in ("observed_order", "order_standard_error", "expected_order")
-    }
-    outcome = np.full(shape, "", dtype=object)
-    for index, one in found.items():
-        for i, name in enumerate(one["flow"].values.tolist()):
-            at = (*index, flows.index(name))
-            outcome[at] = str(one["outcome"].values[i])
-            for variable, values in numbers.items():
-                values[at] = float(one[variable].values[i])
-    dims = (*(axis.name for axis in axes), "flow")
-    made = xr.Dataset(
-        {**{name: (dims, values) for name, values in numbers.items()}, "outcome": (dims, outcome)},
-        coords={"flow": np.array(flows, dtype=object), **_coordinates(axes)},
+def _stacked(axes: Sequence[Axis], found: Mapping[tuple[int, ...], xr.Dataset]) -> xr.Dataset:
+    """One dataset of those at all places of the axes, which become its first dimensions."""
+    if not axes:
+        return found[()]
+    *above, last = axes
+    rows: dict[tuple[int, ...], list[xr.Dataset]] = {}
+    for index in sorted(found):
+        rows.setdefault(index[:-1], []).append(found[index])
+    return _stacked(above, {index: _along(last, row) for index, row in rows.items()})
+
+
+def _along(axis: Axis, row: Sequence[xr.Dataset]) -> xr.Dataset:
+    made = xr.concat(row, axis.name, data_vars="all", coords="minimal", compat="override")
+    values = next(iter(axis.values.values()))
+    plain = all(isinstance(value, int | float) for value in values) or all(
+        isinstance(value, str) for value in values
     )
-    return annotate(made, {axis.name: Variable((), next(iter(axis.values))) for axis in axes})
+    return made.assign_coords({axis.name: np.array(values)}) if plain else made
 
 
-def _coordinates(axes: Sequence[Axis]) -> dict[str, tuple[str, Any]]:
-    """Of the axes whose values are numbers or texts."""
-    firsts = {axis.name: next(iter(axis.values.values())) for axis in axes}
-    return {
-        name: (name, np.array(values))
-        for name, values in firsts.items()
-        if all(isinstance(value, int | float) for value in values)
-        or all(isinstance(value, str) for value in values)
-    }
+def _declared(record: StudyRecord) -> dict[str, Variable]:
+    """The coordinates of the axes."""
+    return {axis.name: Variable((), next(iter(axis.values))) for axis in record.axes if LR not in axis.values}
 
 
 def _is_count(value: Any) -> bool:
