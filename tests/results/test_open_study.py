@@ -12,7 +12,7 @@ import xarray as xr
 
 import nm_ode
 from nm_ode.results import StoreError, open_store
-from nm_ode.results.study import Axis, Place, StudyRecord, StudyStore
+from nm_ode.results.study import Axis, Place, StudyRecord, StudyStore, study_tree_info
 from tests.results.studies import FAILURE, member_dataset, record, work
 
 MISSING, FAILED = "lr=0.05,seed=1", "lr=0.05,seed=2"
@@ -36,6 +36,7 @@ def ragged(place: Place) -> dict[str, xr.Dataset]:
             "loss": ("step", generator.random(steps)),
             "lr": ("step", np.full(steps, lr)),
             "hits": ("step", np.arange(steps)),
+            "limit": 2 / lr,
             "layer_norm": (("step", "layer"), generator.random((steps, len(layers)))),
             "full_loss": ("saved_step", generator.random(5)),
             "theta": (("saved_step", "param"), generator.random((5, 3 + seed))),
@@ -52,7 +53,10 @@ def ragged(place: Place) -> dict[str, xr.Dataset]:
     flow = xr.Dataset(
         {"loss": ("time", generator.random(3))}, {"time": [0.0, lr, 0.8]}, {"status": "success"}
     )
-    return {"discrete": run, "flows__gradient": flow}
+    groups = {"discrete": run, "flows__gradient": flow}
+    if seed == 2:  # whose layers are not the first of all
+        groups["discrete__curvature"] = run[["layer_norm"]].isel(step=[0, 3]).rename(step="curvature_step")
+    return groups
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,9 @@ def test_the_root_says_who_is_there_and_why_others_are_not(tree: xr.DataTree) ->
     assert tree["member"].sel(lr=0.1, seed=1).item() == "lr=0.1,seed=1"
     assert tree["parameters"].sel(lr=0.1).values.tolist() == [3, 3, 3]
     assert np.isnan(tree["parameters"].sel(lr=0.05, seed=1))
-    assert tree.attrs["whole_members"] == 4
+    info = study_tree_info(tree)
+    assert (info.axes, info.members, info.whole_members) == (("lr", "seed"), 6, 4)
+    assert info.case["sweep"] == record().case["sweep"]
     assert all({"long_name", "units"} <= set(found.attrs) for found in tree.dataset.variables.values())
 
 
@@ -98,7 +104,7 @@ def test_each_member_has_its_numbers_in_its_place_by_label_or_position(
             open_store(study.place(place.name))["discrete"],
             dict(zip(("lr", "seed"), place.index, strict=True)),
         )
-        for name in ("loss", "hits", "layer_norm", "full_loss", "lr"):
+        for name in ("loss", "hits", "limit", "layer_norm", "full_loss", "lr"):
             found = tree["discrete"].dataset["lr_of_step" if name == "lr" else name].isel(at)
             expected = own[name].astype(float)
             there = found.sel({dim: own[dim] for dim in expected.dims})
@@ -108,6 +114,15 @@ def test_each_member_has_its_numbers_in_its_place_by_label_or_position(
         np.testing.assert_array_equal(theta.values, own["theta"].values)
     gone = tree["discrete"].to_dataset().sel(lr=0.05, seed=[1, 2])
     assert all(gone[name].isnull().all() for name in ("loss", "hits", "layer_norm", "theta", "time"))
+
+
+def test_a_group_in_a_group_that_few_members_have_lies_as_the_one_above(
+    study: StudyStore, tree: xr.DataTree
+) -> None:
+    found = tree["discrete/curvature/layer_norm"]
+    own = open_store(study.place("lr=0.1,seed=2"))["discrete/curvature/layer_norm"]
+    np.testing.assert_array_equal(found.sel(lr=0.1, seed=2, layer="out"), own.sel(layer="out"))
+    assert int(found.notnull().sum()) == own.size
 
 
 def test_what_was_done_to_align_members_is_said(tree: xr.DataTree) -> None:
