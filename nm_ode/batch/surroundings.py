@@ -30,7 +30,10 @@ def same_surroundings(seed: int, threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(deterministic)
+            if (
+                torch.are_deterministic_algorithms_enabled() != deterministic
+            ):  # else it imports a compiler for nothing
+                torch.use_deterministic_algorithms(deterministic)
             torch.set_num_threads(before)
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)

@@ -110,14 +110,7 @@ def _run(plans: Sequence[Plan], where: Where) -> list[MemberOutcome]:
                     _tell(outcome, screen)
         except BatchError as error:
             complain(str(error))
-            outcomes.append(_lost(str(error)))
     return outcomes
-
-
-def _lost(sentence: str) -> MemberOutcome:
-    from nm_ode.batch.tasks import MemberOutcome
-
-    return MemberOutcome("", "", "failed", sentence, ends_batch=True)
 
 
 def _tell(outcome: MemberOutcome, screen: Console) -> None:
@@ -166,11 +159,21 @@ def _told_of(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:
             "failed",
             f"{len(failed)}; why, and what is needed to run each alone: {plan.store.folder.place('failed')}",
         )
+    unmade = _reduced(plan) if whole else []
     left = len(plan.tasks) - len(over) - len(failed)
     if left:
         print_line("not run", f"{left}: run the same command again")
     print_line("study ", plan.store.study.name)
-    return DONE if whole == members else FAILED
+    return DONE if whole == members and not unmade else FAILED
+
+
+def _reduced(plan: Plan) -> list[str]:
+    from nm_ode.batch.reduce import reduce_study
+
+    unmade = reduce_study(plan)
+    for sentence in unmade:
+        complain(f"{plan.case.name}: {sentence}")
+    return unmade
 
 
 def _told_of_case(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:

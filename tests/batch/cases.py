@@ -41,27 +41,31 @@ from torch import nn
 from nm_ode.studies import keeping
 
 keeping._EVERY = 0.0  # a checkpoint at every step
-PAUSE = {pause}
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Slow(nn.Linear):
     def forward(self, x):
-        time.sleep(PAUSE)
+        time.sleep(self.pause)
         return super().forward(x)
 
 
 def build(seed):
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "begun.txt"), "a") as journal:
-        journal.write(f"{{seed}}\\n")
-    print(f"member {{seed}} begins")
+    with open(os.path.join(HERE, "begun.txt"), "a") as journal:
+        journal.write(f"{seed}\\n")
+    print(f"member {seed} begins")
     torch.manual_seed(seed)
-    return Slow(10, 1)
+    slow = Slow(10, 1)
+    with open(os.path.join(HERE, "pause.txt")) as file:  # no part of the code, which makes a member another one
+        slow.pause = float(file.read())
+    return slow
 """
 
 
 def write_slow(folder: Path, members: int, *, steps: int = 20, pause: float = 0.01) -> Path:
     """The case file."""
-    (folder / "own.py").write_text(OWN.format(pause=pause))
+    (folder / "own.py").write_text(OWN)
+    (folder / "pause.txt").write_text(str(pause))
     path = folder / "slow.toml"
     path.write_text(CASE.format(members=members, steps=steps))
     return path

@@ -50,7 +50,9 @@ def ran(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, workers: int = 2) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+def dask_cluster(
+    folder: Path, workers: int = 2, memory: str = "0"
+) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     """The address of a scheduler on loopback, and the processes: the scheduler first, then its workers."""
     address_file = folder / "scheduler.json"
     address_file.unlink(missing_ok=True)
@@ -66,7 +68,8 @@ def dask_cluster(folder: Path, workers: int = 2) -> Iterator[tuple[str, list[sub
         wait_for(address_file.exists, scheduler)
         for _ in range(workers):
             command = [*dask, "worker", *local, "--nthreads", "1", "--scheduler-file", str(address_file)]
-            processes.append(subprocess.Popen([*command, "--death-timeout", "60"], **quiet))
+            more = ["--death-timeout", "60", "--memory-limit", memory]
+            processes.append(subprocess.Popen([*command, *more], **quiet))
         yield _address(address_file), processes
     finally:
         for process in reversed(processes):
