@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from nm_ode.errors import NmOdeError
 from nm_ode.loss import Problem, problem_identity
 from nm_ode.loss.batching import A_FEW, spread_samples
+from nm_ode.optimizers import Optimizer
 from nm_ode.results import Identity, member_run, run_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.studies.build import Study, build_study
@@ -27,6 +28,9 @@ from nm_ode.studies.progress import Progress, silent, unheard
 from nm_ode.studies.schema import Case
 from nm_ode.together import Members, worthwhile
 from nm_ode.training import final_state, train
+
+Surroundings: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Within it a member with this seed finds what it finds when it is run."""
 
 
 def alike(cases: Mapping[str, Case]) -> list[list[str]]:
@@ -61,7 +65,7 @@ def train_companions(
     vectorise: Literal["auto", True],
     progress: Progress | None = None,
     say: Callable[[str], None] = unheard,
-    surroundings: Callable[[int], AbstractContextManager[None]] = lambda seed: nullcontext(),
+    surroundings: Surroundings = lambda seed: nullcontext(),
 ) -> int:
     """Train members as one, and write each one's run into its store, where it is found when the member is run.
 
@@ -75,42 +79,35 @@ def train_companions(
     Returns:
         How many runs were written.
     """
-    lacking = []
-    for one in companions:
-        # What is wrong with a member is told when it is run.
-        with contextlib.suppress(NmOdeError), surroundings(one.case.seed):
-            lacking += _Trained.lacking(one, path)
-    if len(lacking) < 2:
-        return 0
     try:
-        return _trained(lacking, vectorise, progress or silent, say)
+        return _trained(list(companions), path, vectorise, progress or silent, say, surroundings)
     except (NmOdeError, MemoryError) as error:
-        say(f"the {len(lacking)} members are trained one after another: {error}")
+        say(f"the members are trained one after another: {error}")
         return 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Trained:
-    """A member whose run is not there."""
+class _Lacking:
+    """A member whose run is not there: what of it is not as in the first one."""
 
-    study: Study
+    seed: int
+    optimizer: Optimizer
+    theta0: Tensor
     writer: StoreWriter
-
-    @classmethod
-    def lacking(cls, companion: Companion, path: Path) -> list[_Trained]:
-        """The member, if its run is not there."""
-        study = build_study(companion.case, path, companion.text)
-        identity = Identity(companion.case.model_dump(mode="json"), study.code.hashes)
-        writer = StoreWriter(companion.store, identity)
-        return [cls(study, writer)] if known_run(study, writer) is None else []
 
 
 def _trained(
-    members: list[_Trained], vectorise: Literal["auto", True], progress: Progress, say: Callable[[str], None]
+    companions: Sequence[Companion],
+    path: Path,
+    vectorise: Literal["auto", True],
+    progress: Progress,
+    say: Callable[[str], None],
+    surroundings: Surroundings,
 ) -> int:
-    first = members[0].study
+    first, members = _lacking(companions, path, vectorise, surroundings)
+    if first is None or len(members) < 2:
+        return 0
     problem, optimizer, case = first.problem, first.optimizer, first.case
-    members = [one for one in members if one is members[0] or _same(problem, one.study.problem)]
     wanted = wanted_symmetries(case, problem, optimizer)
     options = training_options(first, () if wanted is None else wanted.chosen)
     kept = Checkpoints(members[0].writer, "discrete", say)
@@ -121,10 +118,9 @@ def _trained(
         warmed = train(
             problem, optimizer, steps, members=_members(members), checkpoint=kept("warm members"), **warm
         )
-        runs = [member_run(warmed, i) for i in range(len(members))]
-        well = [run_info(run).status == "success" for run in runs]
-        members = [one for one, is_well in zip(members, well, strict=True) if is_well]
-        states = [final_state(run) for run, is_well in zip(runs, well, strict=True) if is_well]
+        runs = {one: member_run(warmed, i) for i, one in enumerate(members)}
+        members = [one for one in members if run_info(runs[one]).status == "success"]
+        states = [final_state(runs[one]) for one in members]
     if len(members) < 2:
         return 0
     differing = _members(members, states)
@@ -148,18 +144,51 @@ def _trained(
     return written
 
 
-def _members(members: Sequence[_Trained], states: Sequence[Tensor] | None = None) -> Members:
+def _lacking(
+    companions: Sequence[Companion],
+    path: Path,
+    vectorise: Literal["auto", True],
+    surroundings: Surroundings,
+) -> tuple[Study | None, list[_Lacking]]:
+    """The first member whose run is not there, and all of them whose loss is the same; their problems are let go.
+
+    None at all where many cannot be faster, or do not fit into memory.
+    """
+    first: Study | None = None
+    found: list[_Lacking] = []
+    for companion in companions:
+        # What is wrong with a member is told when it is run.
+        with contextlib.suppress(NmOdeError), surroundings(companion.case.seed):
+            study = build_study(companion.case, path, companion.text)
+            identity = Identity(companion.case.model_dump(mode="json"), study.code.hashes)
+            writer = StoreWriter(companion.store, identity)
+            if known_run(study, writer) is not None:
+                continue
+            if first is None:
+                first = study
+                if vectorise == "auto" and not study.problem.many_are_faster(_width(study)):
+                    return None, []
+            elif not _same(first.problem, study.problem):
+                continue
+            found.append(_Lacking(companion.case.seed, study.optimizer, study.problem.theta0, writer))
+    return first, found
+
+
+def _width(study: Study) -> int:
+    size = study.case.training.batch_size
+    return study.problem.n_samples if size == "full" else size
+
+
+def _members(members: Sequence[_Lacking], states: Sequence[Tensor] | None = None) -> Members:
     """What they differ in: where each starts, its seed, and numbers of its optimiser."""
-    studies = [one.study for one in members]
-    optimizers = [study.optimizer for study in studies]
+    optimizers = [one.optimizer for one in members]
     differing: dict[str, Any] = {}
     for field in fields(optimizers[0]):  # type: ignore[arg-type]
         values = [getattr(one, field.name) for one in optimizers]
         if any(value != values[0] for value in values):
             differing[field.name] = values
-    starts = torch.stack([study.problem.theta0 for study in studies]) if states is None else None
-    seeds = [study.case.seed for study in studies]
-    return Members(seed=seeds, theta0=starts, state0=states, **differing)
+    starts = torch.stack([one.theta0 for one in members]) if states is None else None
+    return Members(seed=[one.seed for one in members], theta0=starts, state0=states, **differing)
 
 
 def _same(one: Problem, other: Problem) -> bool:
