@@ -29,6 +29,8 @@ from nm_ode.studies.schema import Case
 from nm_ode.together import Members, worthwhile
 from nm_ode.training import final_state, train
 
+_WORTH_MEASURING = 50  # steps
+
 Surroundings: TypeAlias = Callable[[int], AbstractContextManager[None]]
 """Within it a member with this seed finds what it finds when it is run."""
 
@@ -166,7 +168,7 @@ def _lacking(
                 continue
             if first is None:
                 first = study
-                if vectorise == "auto" and not study.problem.many_are_faster(_width(study)):
+                if vectorise == "auto" and not _may_gain(study):
                     return None, []
             elif not _same(first.problem, study.problem):
                 continue
@@ -174,9 +176,11 @@ def _lacking(
     return first, found
 
 
-def _width(study: Study) -> int:
-    size = study.case.training.batch_size
-    return study.problem.n_samples if size == "full" else size
+def _may_gain(study: Study) -> bool:
+    """Can it be faster, and is there enough of it that this is worth measuring?"""
+    training = study.case.training
+    width = study.problem.n_samples if training.batch_size == "full" else training.batch_size
+    return training.steps >= _WORTH_MEASURING and study.problem.many_are_faster(width)
 
 
 def _members(members: Sequence[_Lacking], states: Sequence[Tensor] | None = None) -> Members:
