@@ -1,0 +1,107 @@
+"""The page of a study of many members."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import xarray as xr
+
+from nm_ode.errors import NmOdeError
+from nm_ode.reporting.plots.base import Place
+from nm_ode.reporting.report import ReportError, environment
+from nm_ode.reporting.sections import Drawing, Section
+from nm_ode.reporting.study.numbers import axes_of, quantities, study_numbers, with_numbers
+from nm_ode.reporting.study.plots import STUDY_PLOTS
+from nm_ode.reporting.study.plots.plane import places
+from nm_ode.reporting.study.tables import member_table, spread_table, study_order_table
+from nm_ode.reporting.study.words import MOST_TOLD, about_sentence, size_sentence, state_sentence, troubles
+from nm_ode.reporting.style import svg
+from nm_ode.reporting.tables import order_table
+from nm_ode.results.files import write_atomically
+
+MEMBERS = "members"
+"""The folder of the members' pages, beside the study's."""
+
+
+def write_study_report(tree: xr.DataTree, path: Path) -> Path:
+    """Render the tree of a study of many members; an older report there is replaced at once or not at all.
+
+    Members whose page is in the folder `members` beside it are linked to it.
+
+    Args:
+        tree: of `nm_ode.open_study`.
+
+    Raises:
+        ResultError: the tree is not of such a study.
+        ReportError: it is, and what it holds is not what nm_ode writes.
+        OSError: the folder cannot be written, or is full.
+    """
+    try:
+        html = _rendered(with_numbers(tree), path.parent / MEMBERS)
+    except (NmOdeError, MemoryError, RecursionError, OSError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ReportError(
+            f"no report can be made of this study ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
+            "defect of nm_ode: please report it"
+        ) from error
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def study_sections(tree: xr.DataTree) -> Iterator[Section]:
+    """All sections but the table of members, in order; what the study does not have is left out."""
+    numbers = study_numbers(tree)
+    drawn = _drawings(tree, "study")
+    if drawn:
+        yield Section("Over the axes", drawn)
+    if quantities(numbers):
+        yield Section("Spread over the members", table=spread_table(numbers))
+    table = study_order_table(numbers)
+    if table is not None:
+        yield Section("Orders in the learning rate", _drawings(tree, "orders"), table)
+    if "convergence" in tree.children and tree["convergence"].dataset["error"].dims == ("lr", "flow"):
+        yield Section("What the orders say", table=order_table(tree["convergence"].dataset))
+    drawn = _drawings(tree, "losses")
+    if drawn:
+        yield Section("Runs", drawn)
+
+
+def _rendered(tree: xr.DataTree, pages: Path) -> str:
+    numbers = study_numbers(tree)
+    there = {page.stem for page in pages.glob("*.html")} if pages.is_dir() else set()
+
+    def link(member: str) -> str:
+        return f"{MEMBERS}/{quote(member)}.html" if member in there else ""
+
+    found = troubles(numbers)
+    return (
+        environment()
+        .get_template("study.html.jinja")
+        .render(
+            title=str(numbers.attrs.get("title") or numbers.attrs.get("name") or "Study"),
+            lines=[size_sentence(numbers), state_sentence(numbers), about_sentence(numbers)],
+            troubles=[(one, link(one.member)) for one in found[:MOST_TOLD]],
+            untold=max(0, len(found) - MOST_TOLD),
+            sections=list(study_sections(tree)),
+            members=member_table(numbers, link),
+            axes=[(name, places(numbers, name)) for name in axes_of(numbers)],
+            facts=_facts(tree.attrs),
+        )
+    )
+
+
+def _facts(attributes: Mapping[Any, Any]) -> dict[str, str]:
+    return {name: str(attributes[name]) for name in ("case_file", "case_text") if name in attributes}
+
+
+def _drawings(tree: xr.DataTree, place: Place) -> list[Drawing]:
+    chosen = [plot for plot in STUDY_PLOTS.values() if plot.place == place and plot.applies(tree)]
+    return [Drawing(plot.caption, svg(plot.figure(tree))) for plot in chosen]
