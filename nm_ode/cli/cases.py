@@ -40,12 +40,17 @@ def cases() -> None:
 
 def _compares(case: Case) -> list[str]:
     return [
-        *([f"{len(case.flows)} flows"] if case.flows else []),
+        *([_flows(len(case.flows))] if case.flows else []),
         *(["orders"] if case.ladder is not None else []),
         *(["sharpness"] if case.stability is not None else []),
         *(["charges"] if case.symmetries is not None else []),
+        *(["sweep"] if case.sweep is not None else []),
     ]
 
 
 def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _flows(n: int) -> str:
+    return f"{n} flow{'' if n == 1 else 's'}"
