@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import xarray as xr
 
+from nm_ode.comparison.study.numbers import FAILED, about, axes_of, quantities, study_numbers, with_numbers
 from nm_ode.errors import NmOdeError
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.report import ReportError, environment
 from nm_ode.reporting.sections import Drawing, Section
-from nm_ode.reporting.study.numbers import axes_of, quantities, study_numbers, with_numbers
 from nm_ode.reporting.study.plots import STUDY_PLOTS
 from nm_ode.reporting.study.plots.plane import places
 from nm_ode.reporting.study.tables import member_table, spread_table, study_order_table
@@ -81,25 +80,21 @@ def _rendered(tree: xr.DataTree, pages: Path) -> str:
     def link(member: str) -> str:
         return f"{MEMBERS}/{quote(member)}.html" if member in there else ""
 
-    found = troubles(numbers)
+    found, facts = troubles(numbers), about(numbers)
     return (
         environment()
         .get_template("study.html.jinja")
         .render(
-            title=str(numbers.attrs.get("title") or numbers.attrs.get("name") or "Study"),
+            title=facts.title or facts.name,
             lines=[size_sentence(numbers), state_sentence(numbers), about_sentence(numbers)],
-            troubles=[(one, link(one.member)) for one in found[:MOST_TOLD]],
+            troubles=[(one, "" if one.state == FAILED else link(one.member)) for one in found[:MOST_TOLD]],
             untold=max(0, len(found) - MOST_TOLD),
             sections=list(study_sections(tree)),
             members=member_table(numbers, link),
             axes=[(name, places(numbers, name)) for name in axes_of(numbers)],
-            facts=_facts(tree.attrs),
+            facts=facts,
         )
     )
-
-
-def _facts(attributes: Mapping[Any, Any]) -> dict[str, str]:
-    return {name: str(attributes[name]) for name in ("case_file", "case_text") if name in attributes}
 
 
 def _drawings(tree: xr.DataTree, place: Place) -> list[Drawing]:

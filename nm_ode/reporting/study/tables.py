@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from nm_ode.comparison.study.numbers import FAILED, MISSING, WHOLE, Quantity, axes_of, flows_of, quantities
+from nm_ode.comparison.study.orders import LR, study_orders
 from nm_ode.reporting.formats import count, exponent, number, order_with_error, power
-from nm_ode.reporting.study.numbers import FAILED, MISSING, WHOLE, Quantity, axes_of, flows_of, quantities
-from nm_ode.reporting.study.orders import LR, study_orders
 from nm_ode.reporting.study.plots.plane import places
 from nm_ode.reporting.tables import Cell, Column, Table, flow_label
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from nm_ode.comparison.study.numbers import DIVERGED, FAILED, MISSING, STOPPED, WHOLE, axes_of
 from nm_ode.reporting.formats import count, number
-from nm_ode.reporting.study.numbers import DIVERGED, FAILED, MISSING, STOPPED, WHOLE, axes_of
 
 _WORDS = {
     WHOLE: "whole",

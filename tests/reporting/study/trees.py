@@ -102,6 +102,10 @@ def _members(axes: Mapping[str, list]) -> np.ndarray:
     found = np.empty(shape, dtype=object)
     for at in np.ndindex(shape):
         found[at] = ",".join(
-            f"{name}={values[k]}" for (name, values), k in zip(axes.items(), at, strict=True)
+            f"{name}={_text(values[k])}" for (name, values), k in zip(axes.items(), at, strict=True)
         )
     return found
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

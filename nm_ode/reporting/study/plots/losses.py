@@ -10,8 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 
+from nm_ode.comparison.study.numbers import axes_of, study_numbers
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.study.numbers import axes_of, study_numbers
 from nm_ode.reporting.study.plots.plane import few, places, positions, repeats
 from nm_ode.reporting.style import COLOURS, few_decades, panel, plain, styled
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from nm_ode.comparison.study.numbers import Quantity, axes_of, quantities, study_numbers
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.study.numbers import Quantity, axes_of, quantities, study_numbers
 from nm_ode.reporting.study.plots.plane import few, is_named, places, positions, repeats
 from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, colour, few_decades, plain, styled, typeset
 

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
+from nm_ode.comparison.study.numbers import axes_of, flows_of, study_numbers
+from nm_ode.comparison.study.orders import LR, study_orders
 from nm_ode.reporting.formats import order_with_error
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.study.numbers import axes_of, flows_of, study_numbers
-from nm_ode.reporting.study.orders import LR, study_orders
 from nm_ode.reporting.study.plots.plane import few, places, positions
 from nm_ode.reporting.style import WIDTH, colour, logarithmic, plain, styled
 

@@ -16,9 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon, Rectangle
 from numpy.typing import NDArray
 
-from nm_ode.reporting.formats import order, power
-from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.study.numbers import (
+from nm_ode.comparison.study.numbers import (
     DIVERGED,
     FAILED,
     MISSING,
@@ -29,7 +27,9 @@ from nm_ode.reporting.study.numbers import (
     quantities,
     study_numbers,
 )
-from nm_ode.reporting.study.orders import study_orders
+from nm_ode.comparison.study.orders import study_orders
+from nm_ode.reporting.formats import order, power
+from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import Plane, few, places, plane_of
 from nm_ode.reporting.style import WIDTH, plain, styled, typeset
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from nm_ode.reporting.study.numbers import FAILED, MISSING, STATES, axes_of
+from nm_ode.comparison.study.numbers import FAILED, MISSING, STATES, axes_of
 from nm_ode.reporting.style import plain
 
 _REPEATS = ("seed", "data_seed")

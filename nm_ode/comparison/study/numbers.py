@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from nm_ode.results import ResultError, Variable, annotate
+from nm_ode.results import ResultError, Variable, annotate, decode, write
 from nm_ode.results.codec import attributes
 
 WHOLE, DIVERGED, STOPPED, FAILED, MISSING = "whole", "diverged", "stopped", "failed", "missing"
@@ -70,6 +70,29 @@ class Quantity:
         return self.kind in ("loss", "error")
 
 
+@dataclass(frozen=True)
+class About:
+    """A study.
+
+    Attributes:
+        name, title: of the case.
+        case_file, case_text: the file's name and its text.
+    """
+
+    name: str = ""
+    title: str = ""
+    case_file: str = ""
+    case_text: str = ""
+
+
+@dataclass(frozen=True)
+class _OfFlow:
+    """What a flow's group says of it."""
+
+    title: str = ""
+    expected_order: int | None = None
+
+
 def axes_of(numbers: xr.Dataset) -> tuple[str, ...]:
     """Names of what varies, in the case's order."""
     return tuple(str(name) for name in numbers["state"].dims)
@@ -110,7 +133,7 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
             found[name] = root[name].astype(float).compute()
     found = _of_flows(_of_run(found, tree, axes), tree, axes)
     declared = {str(name): Variable((), str(name)) for name in found.coords} | _SAID
-    return annotate(found.drop_attrs(), declared).assign_attrs(_about(root))
+    return write(annotate(found.drop_attrs(), declared), about(tree))
 
 
 def with_numbers(tree: xr.DataTree) -> xr.DataTree:
@@ -212,7 +235,7 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
         for name, node in (tree["comparison"].children.items() if "comparison" in tree.children else ())
         if name not in (tree["laws"].children if "laws" in tree.children else ())
     }
-    about = {name: _flow_attributes(tree, name, one) for name, one in comparisons.items()}
+    about = {name: _flow_about(tree, name, one) for name, one in comparisons.items()}
     names = sorted(about, key=lambda name: (about[name][1], name))
     if not names:
         return found
@@ -234,17 +257,20 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
     return found
 
 
-def _flow_attributes(tree: xr.DataTree, name: str, comparison: xr.Dataset) -> tuple[str, float]:
+def _flow_about(tree: xr.DataTree, name: str, comparison: xr.Dataset) -> tuple[str, float]:
     """Title and expected order, as whichever of its groups has them."""
-    solution = (
-        tree[f"flows/{name}"].attrs if "flows" in tree.children and name in tree["flows"].children else {}
-    )
-    both = {**comparison.attrs, **solution}
-    return str(both.get("title", name)), float(both.get("expected_order", math.nan))
+    groups = [comparison]
+    if "flows" in tree.children and name in tree["flows"].children:
+        groups.append(tree[f"flows/{name}"].dataset)
+    found = [decode(_OfFlow, attributes(group)) for group in groups]
+    titles = [one.title for one in found if one.title]
+    orders = [one.expected_order for one in found if one.expected_order is not None]
+    return (titles or [name])[-1], float(orders[-1]) if orders else math.nan
 
 
-def _about(root: xr.Dataset) -> dict[str, str]:
-    return {name: str(root.attrs[name]) for name in ("name", "title") if name in root.attrs}
+def about(of: xr.DataTree | xr.Dataset) -> About:
+    """What a study's tree, or its numbers, say of it."""
+    return decode(About, attributes(of))
 
 
 def _texts(values: xr.DataArray) -> list[str]:

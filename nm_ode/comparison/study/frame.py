@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from nm_ode.reporting.study.numbers import axes_of, study_numbers
-from nm_ode.reporting.study.orders import study_orders
+from nm_ode.comparison.study.numbers import axes_of, study_numbers
+from nm_ode.comparison.study.orders import study_orders
 from nm_ode.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -99,12 +99,11 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> Path:
 
 
 def _classic(numbers: xr.Dataset) -> xr.Dataset:
-    """With types that the classic format has."""
+    """With types that the classic format has: texts of at least one character, numbers of 64 bits."""
     for name, one in numbers.variables.items():
         if one.dtype.kind in "OU":
-            # At least one character: the format has no empty dimension but the unlimited one.
-            encoded = np.array([str(text).encode() or b" " for text in one.values.reshape(-1).tolist()])
-            numbers[name] = one.copy(data=encoded.reshape(one.shape))
-        elif one.dtype.kind in "biu":
-            numbers[name] = one.copy(data=one.values.astype(np.float64 if one.dtype.kind == "i" else np.int8))
+            texts = [str(text) or " " for text in one.values.reshape(-1).tolist()]
+            numbers[name] = one.copy(data=np.array(texts, dtype=str).reshape(one.shape))
+        elif one.dtype.kind in "iu":
+            numbers[name] = one.copy(data=one.values.astype(np.float64))
     return numbers

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nm_ode.comparison import observed_order
 from nm_ode.comparison.errors import SOLVER_LIMIT
-from nm_ode.reporting.study.numbers import axes_of
+from nm_ode.comparison.study.numbers import axes_of
 
 LR = "lr"
 _SAME_TIME = 1e-6  # relative
