@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,9 +39,27 @@ def write_study_report(tree: xr.DataTree, path: Path) -> Path:
         ReportError: it is, and what it holds is not what nm_ode writes.
         OSError: the folder cannot be written, or is full.
     """
+    pages = path.parent / MEMBERS
+    html = study_html(tree, [page.stem for page in pages.glob("*.html")] if pages.is_dir() else [])
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def study_html(tree: xr.DataTree, pages: Iterable[str] = ()) -> str:
+    """The page of a study of many members.
+
+    Args:
+        pages: names of the members that have a page in the folder `members` beside it.
+
+    Raises:
+        ResultError: the tree is not of such a study.
+        ReportError: it is, and what it holds is not what nm_ode writes.
+    """
     try:
-        html = _rendered(with_numbers(tree), path.parent / MEMBERS)
-    except (NmOdeError, MemoryError, RecursionError, OSError):
+        return _rendered(with_numbers(tree), frozenset(pages))
+    except (NmOdeError, MemoryError, RecursionError):
         raise
     except Exception as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -49,10 +67,6 @@ def write_study_report(tree: xr.DataTree, path: Path) -> Path:
             f"no report can be made of this study ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
             "defect of nm_ode: please report it"
         ) from error
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
-    write_atomically(path, html.encode("utf-8", "backslashreplace"))
-    return path
 
 
 def study_sections(tree: xr.DataTree) -> Iterator[Section]:
@@ -73,12 +87,11 @@ def study_sections(tree: xr.DataTree) -> Iterator[Section]:
         yield Section("Runs", drawn)
 
 
-def _rendered(tree: xr.DataTree, pages: Path) -> str:
+def _rendered(tree: xr.DataTree, pages: frozenset[str]) -> str:
     numbers = study_numbers(tree)
-    there = {page.stem for page in pages.glob("*.html")} if pages.is_dir() else set()
 
     def link(member: str) -> str:
-        return f"{MEMBERS}/{quote(member)}.html" if member in there else ""
+        return f"{MEMBERS}/{quote(member)}.html" if member in pages else ""
 
     found, facts = troubles(numbers), about(numbers)
     return (
