@@ -163,19 +163,26 @@ def quantities(numbers: xr.Dataset) -> list[Quantity]:
                 )
                 break
     if "largest_normalised_sharpness" in numbers:
-        limits = np.unique(numbers["stability_limit"].values) if "stability_limit" in numbers else np.empty(0)
-        known = limits[np.isfinite(limits)]
-        found.append(
-            Quantity(
-                "largest_normalised_sharpness",
-                "sharpness",
-                "Largest lr · λ_max along the run",
-                "largest lr · λ_max  (dimensionless)",
-                numbers["largest_normalised_sharpness"],
-                limit=float(known[0]) if len(known) == 1 else None,
-            )
-        )
+        found.append(_sharpness(numbers))
     return [one for one in found if bool(np.isfinite(one.values).any())]
+
+
+def _sharpness(numbers: xr.Dataset) -> Quantity:
+    """Over the limit of stability, where members have different ones."""
+    values = numbers["largest_normalised_sharpness"]
+    key, title, label = (
+        "largest_normalised_sharpness",
+        "Largest lr · λ_max along the run",
+        "largest lr · λ_max",
+    )
+    limits = np.unique(numbers["stability_limit"].values) if "stability_limit" in numbers else np.empty(0)
+    known = limits[np.isfinite(limits)]
+    limit = float(known[0]) if known.size else None
+    if known.size > 1:
+        values, limit = values / numbers["stability_limit"], 1.0
+        key, title = "sharpness_over_limit", "Largest lr · λ_max over the limit of stability"
+        label = "lr · λ_max over its limit"
+    return Quantity(key, "sharpness", title, f"{label}  (dimensionless)", values, limit=limit)
 
 
 def flows_of(numbers: xr.Dataset) -> list[tuple[str, str]]:

@@ -27,10 +27,11 @@ def study_orders(numbers: xr.Dataset) -> xr.Dataset:
 
     Returns:
         Along the axes but lr, and `flow`: `observed_order`, `order_standard_error` (NaN from two points), `points` in
-        the fit. Along all axes and `flow`: `used`, is the point in it (the error is positive and the solver's own
-        below a tenth of it), and `local_order`, from there to the next smaller learning rate. An empty dataset where
-        the study has no such orders: the axes have no lr of at least two values, no flow was compared, or the runs
-        along lr do not end at the same time.
+        the fit. Along all axes and `flow`: `used`, is the point in it (the error is positive, the solver's own below a
+        tenth of it, and the run, where its sharpness is known, below the limit of stability), and `local_order`, from
+        there to the next smaller learning rate, whether in the fit or not. An empty dataset where the study has no
+        such orders: the axes have no lr of at least two values, no flow was compared, or the runs along lr do not end
+        at the same time.
     """
     axes = axes_of(numbers)
     if LR not in axes or numbers.sizes[LR] < 2 or "error" not in numbers:
@@ -44,13 +45,14 @@ def study_orders(numbers: xr.Dataset) -> xr.Dataset:
     if "solver_error" in numbers:
         own = numbers["solver_error"].transpose(*others, "flow", LR).values
         used &= ~(own > SOLVER_LIMIT * np.where(used, errors.values, 1.0))
+    if {"largest_normalised_sharpness", "stability_limit"} <= set(numbers.data_vars):
+        beyond = numbers["largest_normalised_sharpness"] > numbers["stability_limit"]
+        used &= ~beyond.transpose(*others, LR).values[..., None, :]
     lr = lrs.astype(float)
     fits = np.array(
         [_fit(lr[which], row[which]) for row, which in zip(_rows(errors.values), _rows(used), strict=True)]
     ).reshape(*errors.shape[:-1], 2)
-    local = np.array(
-        [_local(lr, row, which) for row, which in zip(_rows(errors.values), _rows(used), strict=True)]
-    ).reshape(errors.shape)
+    local = np.array([_local(lr, row) for row in _rows(errors.values)]).reshape(errors.shape)
     where = [*others, "flow"]
     return xr.Dataset(
         {
@@ -75,12 +77,12 @@ def _fit(lrs: Array, errors: Array) -> tuple[float, float]:
     return found.order, found.standard_error
 
 
-def _local(lrs: Array, errors: Array, used: NDArray[np.bool_]) -> Array:
-    """From each used point to the one at the next smaller learning rate; NaN where that is not used."""
+def _local(lrs: Array, errors: Array) -> Array:
+    """From each learning rate to the next smaller one; NaN where one of both has no error."""
     found = np.full(len(lrs), math.nan)
     falling = np.argsort(-lrs, kind="stable")
     for one, smaller in pairwise(falling):
-        if used[one] and used[smaller] and lrs[one] != lrs[smaller]:
+        if errors[one] > 0 and errors[smaller] > 0 and lrs[one] != lrs[smaller]:
             found[one] = math.log(errors[one] / errors[smaller]) / math.log(lrs[one] / lrs[smaller])
     return found
 

@@ -17,6 +17,11 @@ from nm_ode.reporting.tables import Cell, Column, Table, flow_label
 Link = Callable[[str], str]
 """Name of a member → where its page is; empty where it has none."""
 
+_TITLES = {
+    "final_loss": "loss at\nthe end",
+    "largest_normalised_sharpness": "largest\nlr · λ_max",
+    "sharpness_over_limit": "lr · λ_max\nover limit",
+}
 MOST_ROWS = 2000
 _ORDER_ROWS = 200
 
@@ -130,7 +135,8 @@ def study_order_table(numbers: xr.Dataset) -> Table | None:
         rows,
         caption=(
             "Order in lr of the error at the final time, by least squares on the logarithms, ± its standard error. A "
-            "learning rate is in the fit where the solver's own error is below a tenth of what is measured."
+            "learning rate is in the fit where the solver's own error is below a tenth of what is measured, and the "
+            "run below the limit of stability, if its sharpness was measured."
         ),
         brief_caption="order in lr of the error at the final time, by least squares; fit: points that are in it",
     )
@@ -138,15 +144,14 @@ def study_order_table(numbers: xr.Dataset) -> Table | None:
 
 def _column(one: Quantity, numbers: xr.Dataset) -> Column:
     if one.flow is None:
-        short = {"final_loss": "loss at\nthe end", "largest_normalised_sharpness": "largest\nlr · λ_max"}
-        return Column(short[one.key], _short_title(one))
+        return Column(_TITLES[one.key], _short_title(one))
     flow, title = flows_of(numbers)[one.flow]
     return Column(textwrap.fill(title, 20), flow_label(flow), group=one.title.rpartition(": ")[2])
 
 
 def _short_title(one: Quantity) -> str:
     if one.flow is None:
-        return {"final_loss": "loss", "largest_normalised_sharpness": "lr·λ"}.get(one.key, one.key)
+        return {"loss": "loss", "sharpness": "lr·λ"}.get(one.kind, one.key)
     return flow_label(one.key.partition(".")[2])
 
 

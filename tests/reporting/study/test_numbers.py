@@ -67,6 +67,28 @@ def test_a_point_that_the_solver_limits_is_not_in_the_fit() -> None:
     assert orders["used"].sel(flow="gradient").values.tolist() == [True, True, True, False]
 
 
+def test_a_run_beyond_the_limit_of_stability_is_not_in_the_fit() -> None:
+    tree = study_tree({"lr": [0.4, 0.2, 0.1, 0.05]})
+    tree["discrete/curvature/normalised_sharpness"][0] = 2.5
+    tree["comparison/gradient/error"][0] = 9.0
+    orders = study_orders(study_numbers(tree)).sel(flow="gradient")
+    assert float(orders["observed_order"]) == pytest.approx(1, rel=1e-12)
+    assert orders["used"].values.tolist() == [False, True, True, True]
+    assert float(orders["local_order"][0]) > 5
+
+
+def test_sharpness_is_over_its_limit_where_limits_differ(plane) -> None:
+    (one,) = (one for one in quantities(study_numbers(plane)) if one.kind == "sharpness")
+    assert (one.key, one.limit) == ("largest_normalised_sharpness", 2.0)
+    other = plane.copy()
+    curvature = plane["discrete/curvature"].to_dataset()
+    limits = 2 * (1 + plane["momentum"]) + 0 * plane["lr"]
+    other["discrete/curvature"] = xr.DataTree(curvature.assign(stability_limit=limits))
+    (one,) = (one for one in quantities(study_numbers(other)) if one.kind == "sharpness")
+    assert one.limit == 1.0
+    assert float(one.values.sel(lr=0.4, momentum=0.5)) == pytest.approx(4 * 0.4 / 1.5 / 3)
+
+
 def test_no_orders_where_runs_end_at_other_times() -> None:
     tree = study_tree({"lr": [0.4, 0.2], "momentum": [0.0, 0.5]})
     times = tree["discrete"].dataset["saved_time"] * tree["lr"] * 10

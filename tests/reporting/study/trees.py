@@ -56,7 +56,7 @@ def study_tree(
     ).assign_coords(saved_time=("saved_step", times))
     run["loss"] = run["lr_of_step"] * 0 + 1
     run = run.drop_vars("lr_of_step")
-    sharp = np.where(there, 12 * lr / (1 + momentum), np.nan)
+    sharp = np.where(there, 4 * lr / (1 + momentum), np.nan)
     curvature = grid.assign(
         normalised_sharpness=(
             (*names, "curvature_step"),

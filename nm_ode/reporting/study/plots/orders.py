@@ -171,7 +171,7 @@ def _has_axis(tree: xr.DataTree) -> bool:
 ERRORS = Plot(
     "Each flow's distance to the run at the same final time, at each learning rate; lines and numbers: least squares "
     "on the logarithms, with the standard error. Hollow points are not in the fit: the solver's own error is above a "
-    "tenth of theirs.",
+    "tenth of theirs, or the run passes the limit of stability.",
     errors_over_lr,
     _has_orders,
     "orders",

@@ -31,7 +31,7 @@ from nm_ode.comparison.study.orders import study_orders
 from nm_ode.reporting.formats import order, power
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import Plane, few, places, plane_of
-from nm_ode.reporting.style import WIDTH, plain, styled, typeset
+from nm_ode.reporting.style import WIDTH, few_decades, plain, styled, typeset
 
 _RAMP = LinearSegmentedColormap.from_list("ramp", ["#edf4f9", "#b3d4e8", "#5fa8d0", "#0072b2", "#07324f"])
 _AROUND = LinearSegmentedColormap.from_list("around", ["#0072b2", "#9cc9e3", "#f7f7f5", "#f2b48a", "#d55e00"])
@@ -152,6 +152,8 @@ def _panel(
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.minorticks_off()
+    if isinstance(norm, LogNorm):
+        few_decades(bar.ax)
 
 
 def _ticks(axes: Axes, numbers: xr.Dataset, plane: Plane) -> None:
@@ -214,8 +216,8 @@ def _scale(values: NDArray[np.float64], one: Quantity) -> tuple[Normalize, Linea
         return Normalize(0, 1), _RAMP
     low, high = float(known.min()), float(known.max())
     if one.limit is not None and math.isfinite(one.limit):
-        reach = max(abs(low - one.limit), abs(high - one.limit), 0.5)
         if one.kind == "order":
+            reach = min(max(abs(low - one.limit), abs(high - one.limit), 0.5), 2.0)
             return TwoSlopeNorm(one.limit, one.limit - reach, one.limit + reach), _AROUND
         if low < one.limit:
             return TwoSlopeNorm(one.limit, min(low, 0.0), max(high, 1.25 * one.limit)), _AROUND
@@ -232,7 +234,7 @@ def _luminance(shade: tuple[float, float, float, float]) -> float:
 def _short(value: float, one: Quantity) -> str:
     """Two figures, in the way of its kind."""
     if one.kind == "order":
-        return order(value)
+        return order(value).replace("-", "−")
     if one.kind == "error" or (value and not 1e-2 <= abs(value) < 1e3):
         return power(value)
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
