@@ -90,7 +90,7 @@ def logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
 def few_decades(axes: Axes) -> None:
     """A logarithmic y axis with numbers at 1, 2, 5, 10 … where it spans so little that powers of ten were too few."""
     low, high = axes.get_ylim()
-    if axes.get_yscale() == "log" and low > 0 and high < 100 * low and low > 1e-3 and high < 1e4:
+    if axes.get_yscale() == "log" and low > 1e-3 and high < min(300 * low, 1e4):
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())

@@ -19,13 +19,6 @@ STATES = (WHOLE, DIVERGED, STOPPED, FAILED, MISSING)
 """Of a member: all of it is there; its run diverged; a flow's solver gave up; it has no results, and why is known; it
 has not been run."""
 
-_STATE_OF = {
-    **dict.fromkeys(("complete", "success", "whole", ""), WHOLE),
-    "diverged": DIVERGED,
-    "stopped": STOPPED,
-    "failed": FAILED,
-    "missing": MISSING,
-}
 _NUMBERS = "numbers"
 _SAID = {
     "member": Variable((), "name of the member", ""),
@@ -39,7 +32,6 @@ _SAID = {
     "final_loss": Variable((), "loss over all samples at the last saved step"),
 }
 _AT_END = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
-_MEMBER = "member"
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,13 @@ class About:
 
 
 @dataclass(frozen=True)
+class _OfRun:
+    """What a run's group says of all runs."""
+
+    status: str = "success"
+
+
+@dataclass(frozen=True)
 class _OfFlow:
     """What a flow's group says of it."""
 
@@ -117,17 +116,18 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
     if _NUMBERS in tree.children:
         return tree[_NUMBERS].dataset.copy()
     root = tree.to_dataset(inherit=False)
-    if "status" not in root or not root["status"].dims:
+    if not {"status", "whole"} <= set(root.data_vars) or not root["status"].dims:
         raise ResultError(
-            "the tree has no 'status' along the axes of a study, so it is not of one: open it with nm_ode.open_study"
+            "the tree does not say what became of members along the axes of a study, so it is not of one: open it with "
+            "nm_ode.open_study"
         )
     axes = tuple(str(name) for name in root["status"].dims)
+    shape = root["status"].shape
     found = xr.Dataset(coords={name: one for name, one in root.coords.items() if set(one.dims) <= set(axes)})
-    states = [[_STATE_OF.get(text, FAILED) for text in _texts(root["status"])]]
-    found = found.assign({"state": (axes, _objects(states[0], root["status"].shape))})
-    for name, source in (("reason", "failure"), (_MEMBER, _MEMBER), ("member_title", "title")):
+    found = found.assign({"state": (axes, _objects(_states(root, tree), shape))})
+    for name, source in (("reason", "failure"), ("member", "member"), ("member_title", "member_title")):
         if source in root:
-            found[name] = (axes, _objects(_texts(root[source]), root["status"].shape))
+            found[name] = (axes, _objects(_texts(root[source]), shape))
     for name in ("parameters", "wall_seconds"):
         if name in root and root[name].dims == axes:
             found[name] = root[name].astype(float).compute()
@@ -201,27 +201,55 @@ def last(values: xr.DataArray, dim: str) -> xr.DataArray:
     return values.isel({dim: -1}, drop=True).copy(data=np.where(known.any(there), taken, math.nan))
 
 
+def _states(root: xr.Dataset, tree: xr.DataTree) -> list[str]:
+    """Of each member, flat."""
+    run = tree["discrete"].dataset if "discrete" in tree.children else xr.Dataset()
+    alike = decode(_OfRun, attributes(run)).status
+    ends = _texts(run["status"]) if "status" in run else [alike] * root["status"].size
+    return [
+        _state(bool(whole), status, end)
+        for whole, status, end in zip(
+            root["whole"].values.reshape(-1), _texts(root["status"]), ends, strict=True
+        )
+    ]
+
+
+def _state(whole: bool, status: str, end: str) -> str:
+    if not whole:
+        return MISSING if status == "missing" else FAILED
+    if status == "complete":
+        return WHOLE
+    return DIVERGED if end == "diverged" else STOPPED
+
+
 def _of_run(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.Dataset:
     if "discrete" not in tree.children:
         return found
     run = tree["discrete"].dataset
     for name, source in (("final_loss", "full_loss"), ("end_time", "saved_time")):
-        if source in run.variables and run.sizes.get("saved_step"):
-            found[name] = _along(
-                last(run[source].reset_coords(drop=True).compute(), "saved_step"), found, axes
-            )
-    if "lr" in run.variables and "step" in run["lr"].dims:
-        found["steps"] = _along(run["lr"].notnull().sum("step").astype(float), found, axes)
-    elif "loss" in run and "step" in run["loss"].dims:
-        found["steps"] = _along(run["loss"].notnull().sum("step").astype(float), found, axes)
+        if source in run.variables:
+            found[name] = _along(_end(run[source], axes), found, axes)
+    # What is called like an axis has its dimension behind its name.
+    lrs = next((run[name] for name in ("lr", "lr_of_step") if name in run and "step" in run[name].dims), None)
+    if lrs is not None:
+        found["steps"] = _along(lrs.notnull().sum("step").astype(float), found, axes)
     if "curvature" in tree["discrete"].children:
         curvature = tree["discrete/curvature"].dataset
-        if "normalised_sharpness" in curvature and curvature.sizes.get("curvature_step"):
-            largest = curvature["normalised_sharpness"].max("curvature_step").compute()
+        if "normalised_sharpness" in curvature:
+            along = curvature["normalised_sharpness"]
+            largest = along.max([dim for dim in along.dims if dim not in axes]).compute()
             found["largest_normalised_sharpness"] = _along(largest, found, axes)
         if "stability_limit" in curvature:
             found["stability_limit"] = _along(curvature["stability_limit"].compute(), found, axes)
     return found
+
+
+def _end(values: xr.DataArray, axes: Sequence[str]) -> xr.DataArray:
+    """The last value along whatever the series lies on: saved steps, or flow times."""
+    bare = values.reset_coords(drop=True).compute()
+    for dim in [str(dim) for dim in values.dims if dim not in axes]:
+        bare = last(bare, dim) if bare.sizes[dim] else bare.sum(dim) * math.nan
+    return bare
 
 
 def _along(
@@ -255,8 +283,8 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
         if not any(key in one for one in comparisons.values()):
             continue
         columns = [
-            _along(last(one[key].compute(), "saved_step"), found, axes)[1]
-            if key in one and one.sizes.get("saved_step")
+            _along(_end(one[key], axes), found, axes)[1]
+            if key in one
             else np.full(found["state"].shape, math.nan)
             for one in (comparisons[name] for name in names)
         ]
@@ -265,14 +293,20 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
 
 
 def _flow_about(tree: xr.DataTree, name: str, comparison: xr.Dataset) -> tuple[str, float]:
-    """Title and expected order, as whichever of its groups has them."""
+    """Title and expected order, as whichever of its groups has them; alike in all members, or a variable."""
     groups = [comparison]
     if "flows" in tree.children and name in tree["flows"].children:
-        groups.append(tree[f"flows/{name}"].dataset)
-    found = [decode(_OfFlow, attributes(group)) for group in groups]
-    titles = [one.title for one in found if one.title]
-    orders = [one.expected_order for one in found if one.expected_order is not None]
-    return (titles or [name])[-1], float(orders[-1]) if orders else math.nan
+        groups.insert(0, tree[f"flows/{name}"].dataset)
+    title, order = name, math.nan
+    for group in reversed(groups):
+        said = decode(_OfFlow, attributes(group))
+        told = [text for text in _texts(group["title"]) if text] if "title" in group else []
+        title = said.title or next(iter(told), title)
+        if said.expected_order is not None:
+            order = float(said.expected_order)
+        elif "expected_order" in group:
+            order = float(group["expected_order"].max())
+    return title, order
 
 
 def about(of: xr.DataTree | xr.Dataset) -> About:

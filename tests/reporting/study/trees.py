@@ -28,23 +28,25 @@ def study_tree(
     names, shape = tuple(axes), tuple(len(values) for values in axes.values())
     grid = xr.Dataset(coords={name: np.array(values) for name, values in axes.items()})
     whole = np.ones(shape, dtype=bool)
-    status, failure = np.full(shape, "complete", dtype=object), np.full(shape, "", dtype=object)
+    status, failure, ends = (np.full(shape, text, dtype=object) for text in ("complete", "", "success"))
     for at, (state, reason) in (states or {}).items():
-        status[at], failure[at], whole[at] = state, reason, False
+        status[at] = {"diverged": "failed", "stopped": "failed", "failed": "memory"}.get(state, state)
+        failure[at], whole[at] = reason, state in ("diverged", "stopped")
+        ends[at] = {"diverged": "diverged", "stopped": "success"}.get(state, "")
     lr = _along(axes, "lr", 0.1)
     momentum = _along(axes, "momentum", 0.0)
     seed = _along(axes, "seed", 0.0)
-    there = np.isin(status, ("complete", "diverged", "stopped"))
+    there, complete = whole, status == "complete"
     times = np.linspace(0, TIME, saved)
     decay = 2.3 * np.exp(-0.2 * times * (1 + momentum[..., None])) * (1 + 0.02 * seed[..., None]) + 0.05
     decay = np.where(there[..., None], decay, np.nan)
-    decay[status == "diverged", saved // 2 :] = np.nan
+    decay[ends == "diverged", saved // 2 :] = np.nan
     steps = int(TIME / lr.min())
     counted = np.arange(steps) < np.round(TIME / lr)[..., None]
     root = grid.assign(
         status=(names, status),
         failure=(names, failure),
-        title=(names, np.full(shape, "member", dtype=object)),
+        member_title=(names, np.full(shape, "member", dtype=object)),
         member=(names, _members(axes)),
         whole=(names, whole),
         parameters=(names, np.where(there, 2410.0, np.nan)),
@@ -54,8 +56,7 @@ def study_tree(
         full_loss=((*names, "saved_step"), decay),
         lr_of_step=((*names, "step"), np.where(counted & there[..., None], lr[..., None], np.nan)),
     ).assign_coords(saved_time=("saved_step", times))
-    run["loss"] = run["lr_of_step"] * 0 + 1
-    run = run.drop_vars("lr_of_step")
+    run["status"] = (names, ends)
     sharp = np.where(there, 4 * lr / (1 + momentum), np.nan)
     curvature = grid.assign(
         normalised_sharpness=(
@@ -68,7 +69,7 @@ def study_tree(
     groups = {"/": root, "/discrete": run, "/discrete/curvature": curvature}
     for name, (title, order) in flows.items():
         c = (constant or {}).get(name, 0.3)
-        end = np.where(whole, c * (1 + momentum) ** 2 * lr**order, np.nan)
+        end = np.where(complete, c * (1 + momentum) ** 2 * lr**order, np.nan)
         along = end[..., None] * (times / TIME)
         comparison = grid.assign(
             error=((*names, "saved_step"), along),

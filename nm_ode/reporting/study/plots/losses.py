@@ -70,12 +70,14 @@ def _series(tree: xr.DataTree, names: tuple[str, ...]) -> tuple[np.ndarray, np.n
     """Losses and times, (member, saved step); NaN beyond a member's end."""
     run = tree["discrete"].dataset
     loss = run["full_loss"].reset_coords(drop=True)
-    time = run["saved_time"].reset_coords(drop=True) if "saved_time" in run.variables else run["saved_step"]
+    (along,) = (dim for dim in loss.dims if dim not in names)
+    time = run["saved_time"].reset_coords(drop=True) if "saved_time" in run.variables else run[along]
     time, loss = xr.broadcast(time, loss)
-    steps = loss.sizes["saved_step"]
-    return tuple(  # type: ignore[return-value]
-        one.transpose(*names, "saved_step").values.astype(float).reshape(-1, steps) for one in (loss, time)
+    steps = loss.sizes[along]
+    losses, times = (
+        one.transpose(*names, along).values.astype(float).reshape(-1, steps) for one in (loss, time)
     )
+    return losses, times
 
 
 def _shades(size: int, *, alike: bool) -> LinearSegmentedColormap:
@@ -102,10 +104,10 @@ def _bar(axes: Axes, by: str, labels: list[str], shades: LinearSegmentedColormap
 
 
 def _has_losses(tree: xr.DataTree) -> bool:
-    if "discrete" not in tree.children:
+    if "discrete" not in tree.children or "full_loss" not in tree["discrete"].dataset:
         return False
-    run = tree["discrete"].dataset
-    return "full_loss" in run and run.sizes.get("saved_step", 0) > 1
+    loss, axes = tree["discrete"].dataset["full_loss"], axes_of(study_numbers(tree))
+    return any(size > 1 for dim, size in loss.sizes.items() if dim not in axes)
 
 
 LOSSES = Plot(
