@@ -31,6 +31,7 @@ from nm_ode.results.schema import Variable, annotate, long_name, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
 from nm_ode.results.stream import open_run
+from nm_ode.results.study import open_study
 
 __all__ = [
     "Beside",
@@ -64,6 +65,7 @@ __all__ = [
     "member_run",
     "open_run",
     "open_store",
+    "open_study",
     "run_info",
     "solve_info",
     "study_info",
