@@ -49,14 +49,15 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
     numbers = study_numbers(tree)
     axes = axes_of(numbers)
     shape = numbers["state"].shape
-    columns: dict[str, object] = {}
-    for name, one in numbers.coords.items():
+    columns: dict[str, object] = {
+        name: np.indices(shape)[i].reshape(-1) for i, name in enumerate(axes) if name not in numbers.coords
+    }
+    others = sorted(str(name) for name in set(numbers.coords) - set(axes))
+    for name in [*(name for name in axes if name in numbers.coords), *others]:
+        one = numbers[name].reset_coords(drop=True)
         if one.dims and set(one.dims) <= set(axes):
-            full = one.reset_coords(drop=True).broadcast_like(numbers["state"].reset_coords(drop=True))
-            columns[str(name)] = full.transpose(*axes).values.reshape(-1)
-    for name in axes:
-        if name not in numbers.coords:
-            columns[name] = np.indices(shape)[axes.index(name)].reshape(-1)
+            full = one.broadcast_like(numbers["state"].reset_coords(drop=True))
+            columns[name] = full.transpose(*axes).values.reshape(-1)
     for name in _OF_MEMBER:
         if name in numbers:
             columns[name] = numbers[name].transpose(*axes).values.reshape(-1)

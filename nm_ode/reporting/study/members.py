@@ -9,7 +9,7 @@ from nm_ode.reporting.study.page import MEMBERS
 from nm_ode.results import open_store
 from nm_ode.results.folders import Folder
 from nm_ode.results.root import ROOT_FILE
-from nm_ode.results.study.store import STUDY
+from nm_ode.results.study.reader import STUDY
 from nm_ode.results.verified import sha256
 
 _END = ".html"

@@ -101,6 +101,7 @@ def _rendered(tree: xr.DataTree, pages: frozenset[str]) -> str:
             title=facts.title or facts.name,
             lines=[size_sentence(numbers), state_sentence(numbers), about_sentence(numbers)],
             troubles=[(one, "" if one.state == FAILED else link(one.member)) for one in found[:MOST_TOLD]],
+            some_failed=any(one.state == FAILED for one in found),
             untold=max(0, len(found) - MOST_TOLD),
             sections=list(study_sections(tree)),
             members=member_table(numbers, link),

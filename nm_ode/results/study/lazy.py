@@ -116,7 +116,7 @@ class Stack(BackendArray):
             flat = int(np.ravel_multi_index(member, self.shape[: self._axes])) if member else 0
             part = self._parts[flat]
             if part is not None:
-                part.read(inner, found[at] if at else found)
+                part.read(inner, found[(*at, ...)])
         squeezed = tuple(
             i for i, part in enumerate(key) if not isinstance(part, slice) and np.ndim(part) == 0
         )
