@@ -12,7 +12,7 @@ import xarray as xr
 
 import nm_ode
 from nm_ode.results import StoreError, open_store
-from nm_ode.results.study import Axis, Place, StudyRecord, StudyStore
+from nm_ode.results.study import Axis, Place, StudyRecord, StudyStore, study_tree_info
 from tests.results.studies import FAILURE, member_dataset, record, work
 
 MISSING, FAILED = "lr=0.05,seed=1", "lr=0.05,seed=2"
@@ -86,7 +86,9 @@ def test_the_root_says_who_is_there_and_why_others_are_not(tree: xr.DataTree) ->
     assert tree["member"].sel(lr=0.1, seed=1).item() == "lr=0.1,seed=1"
     assert tree["parameters"].sel(lr=0.1).values.tolist() == [3, 3, 3]
     assert np.isnan(tree["parameters"].sel(lr=0.05, seed=1))
-    assert tree.attrs["whole_members"] == 4
+    info = study_tree_info(tree)
+    assert (info.axes, info.members, info.whole_members) == (("lr", "seed"), 6, 4)
+    assert info.case["sweep"] == record().case["sweep"]
     assert all({"long_name", "units"} <= set(found.attrs) for found in tree.dataset.variables.values())
 
 

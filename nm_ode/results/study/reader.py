@@ -13,6 +13,7 @@ import xarray as xr
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.required import as_path
+from nm_ode.results.codec import attributes, decode, encode
 from nm_ode.results.failed_reading import readable
 from nm_ode.results.folders import Folder
 from nm_ode.results.identity import StoreError
@@ -22,7 +23,7 @@ from nm_ode.results.study.align import Shared
 from nm_ode.results.study.catalogue import read_catalogue
 from nm_ode.results.study.failures import read_failures
 from nm_ode.results.study.groups import Group, Reader, group_names, per_member
-from nm_ode.results.study.record import Axis, StudyRecord
+from nm_ode.results.study.record import Axis, StudyRecord, StudyTreeInfo
 from nm_ode.results.study.root import StudyRoot, read_study_root
 from nm_ode.results.verified import VerifiedStore
 
@@ -66,6 +67,15 @@ def open_study(path: Path | str, align: Literal["time"] | None = None) -> xr.Dat
             )
         tree["/"] = _root_dataset(reader, beside)
         return xr.DataTree.from_dict(tree, name=root.record.name)
+
+
+def study_tree_info(tree: xr.DataTree) -> StudyTreeInfo:
+    """Of what `open_study` gives.
+
+    Raises:
+        ResultError: the tree is none of a study of many members.
+    """
+    return decode(StudyTreeInfo, attributes(tree))
 
 
 def _found(path: Path | str) -> tuple[Folder, Folder, StudyRoot]:
@@ -130,18 +140,19 @@ def _root_dataset(reader: Reader, beside: Folder) -> xr.Dataset:
             reader, {i: _wall(found) for i, found in info.items()}, "time that it took", "s"
         ),
     }
-    attrs = {
-        "name": record.name,
-        "title": record.title,
-        "case": json.dumps(record.case),
-        "case_file": record.case_file,
-        "case_text": record.case_text,
-        "members": len(record.members),
-        "whole_members": int(whole.sum()),
-        "remarks": list(dict.fromkeys(reader.remarks)),
-    }
+    info_of_all = StudyTreeInfo(
+        name=record.name,
+        title=record.title,
+        case=record.case,
+        case_file=record.case_file,
+        case_text=record.case_text,
+        axes=reader.axes,
+        members=len(record.members),
+        whole_members=int(whole.sum()),
+        remarks=tuple(dict.fromkeys(reader.remarks)),
+    )
     free = {name: found for name, found in coords.items() if name not in variables}
-    return xr.Dataset(variables, free, attrs)
+    return xr.Dataset(variables, free, encode(info_of_all))
 
 
 def axes_coordinates(record: StudyRecord) -> dict[str, xr.Variable]:
