@@ -11,6 +11,7 @@ import xarray as xr
 
 from nm_ode.comparison.study.numbers import axes_of, study_numbers
 from nm_ode.comparison.study.orders import study_orders
+from nm_ode.required import as_path
 from nm_ode.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def write_csv(tree: xr.DataTree, path: Path) -> Path:
         ResultError: the tree is no study's.
         OSError: the file cannot be written.
     """
+    path = as_path(path, "path")
     text = study_frame(tree).to_csv(lineterminator="\n")
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
     return path
@@ -90,6 +92,7 @@ def write_netcdf(tree: xr.DataTree, path: Path) -> Path:
         ResultError: the tree is no study's.
         OSError: the file cannot be written.
     """
+    path = as_path(path, "path")
     numbers = study_numbers(tree)
     orders = study_orders(numbers).drop_vars("used", errors="ignore")
     both = numbers.assign({str(name): one.variable for name, one in orders.data_vars.items()})

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from nm_ode.arguments import said
 from nm_ode.results import ResultError, Variable, annotate, decode, write
 from nm_ode.results.codec import attributes
 
@@ -78,6 +79,13 @@ class About:
 
 
 @dataclass(frozen=True)
+class _Remarks:
+    """What a study's tree says is not in it."""
+
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _OfRun:
     """What a run's group says of all runs."""
 
@@ -112,7 +120,8 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
     Raises:
         ResultError: it is no study's.
     """
-    attributes(tree)
+    if not isinstance(tree, xr.DataTree):
+        raise ResultError(f"the tree of a study is asked for, as open_study gives it; {said(tree)} was given")
     if _NUMBERS in tree.children:
         return tree[_NUMBERS].dataset.copy()
     root = tree.to_dataset(inherit=False)
@@ -138,9 +147,10 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
 
 def with_numbers(tree: xr.DataTree) -> xr.DataTree:
     """The tree with its numbers as a group, so that whoever asks for them next need not read the members again."""
+    numbers = study_numbers(tree)
     if _NUMBERS in tree.children:
         return tree
-    return tree.assign({_NUMBERS: xr.DataTree(study_numbers(tree))})
+    return tree.assign({_NUMBERS: xr.DataTree(numbers)})
 
 
 def quantities(numbers: xr.Dataset) -> list[Quantity]:
@@ -299,14 +309,19 @@ def _flow_about(tree: xr.DataTree, name: str, comparison: xr.Dataset) -> tuple[s
         groups.insert(0, tree[f"flows/{name}"].dataset)
     title, order = name, math.nan
     for group in reversed(groups):
-        said = decode(_OfFlow, attributes(group))
+        alike = decode(_OfFlow, attributes(group))
         told = [text for text in _texts(group["title"]) if text] if "title" in group else []
-        title = said.title or next(iter(told), title)
-        if said.expected_order is not None:
-            order = float(said.expected_order)
+        title = alike.title or next(iter(told), title)
+        if alike.expected_order is not None:
+            order = float(alike.expected_order)
         elif "expected_order" in group:
             order = float(group["expected_order"].max())
     return title, order
+
+
+def remarks_of(tree: xr.DataTree) -> tuple[str, ...]:
+    """Sentences on what of the members is not in the study's tree."""
+    return decode(_Remarks, attributes(tree)).remarks
 
 
 def about(of: xr.DataTree | xr.Dataset) -> About:

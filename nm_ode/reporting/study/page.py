@@ -9,7 +9,15 @@ from urllib.parse import quote
 
 import xarray as xr
 
-from nm_ode.comparison.study.numbers import FAILED, about, axes_of, quantities, study_numbers, with_numbers
+from nm_ode.comparison.study.numbers import (
+    FAILED,
+    about,
+    axes_of,
+    quantities,
+    remarks_of,
+    study_numbers,
+    with_numbers,
+)
 from nm_ode.errors import NmOdeError
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.report import ReportError, environment
@@ -20,6 +28,7 @@ from nm_ode.reporting.study.tables import member_table, spread_table, study_orde
 from nm_ode.reporting.study.words import MOST_TOLD, about_sentence, size_sentence, state_sentence, troubles
 from nm_ode.reporting.style import svg
 from nm_ode.reporting.tables import order_table
+from nm_ode.required import as_path
 from nm_ode.results.files import write_atomically
 
 MEMBERS = "members"
@@ -39,6 +48,7 @@ def write_study_report(tree: xr.DataTree, path: Path) -> Path:
         ReportError: it is, and what it holds is not what nm_ode writes.
         OSError: the folder cannot be written, or is full.
     """
+    path = as_path(path, "path")
     pages = path.parent / MEMBERS
     html = study_html(tree, [page.stem for page in pages.glob("*.html")] if pages.is_dir() else [])
     if path.is_dir():
@@ -101,6 +111,7 @@ def _rendered(tree: xr.DataTree, pages: frozenset[str]) -> str:
             title=facts.title or facts.name,
             lines=[size_sentence(numbers), state_sentence(numbers), about_sentence(numbers)],
             troubles=[(one, "" if one.state == FAILED else link(one.member)) for one in found[:MOST_TOLD]],
+            remarks=remarks_of(tree),
             some_failed=any(one.state == FAILED for one in found),
             untold=max(0, len(found) - MOST_TOLD),
             sections=list(study_sections(tree)),
