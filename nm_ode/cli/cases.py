@@ -39,12 +39,13 @@ def cases() -> None:
 
 
 def _compares(case: Case) -> list[str]:
+    swept = case.sweep
     return [
+        *([] if swept is None else [f"{swept.size} members"]),
         *([_flows(len(case.flows))] if case.flows else []),
-        *(["orders"] if case.ladder is not None else []),
+        *(["orders"] if swept is not None and "order" in swept.reduce else []),
         *(["sharpness"] if case.stability is not None else []),
         *(["charges"] if case.symmetries is not None else []),
-        *(["sweep"] if case.sweep is not None else []),
     ]
 
 

@@ -36,6 +36,7 @@ def ragged(place: Place) -> dict[str, xr.Dataset]:
             "loss": ("step", generator.random(steps)),
             "lr": ("step", np.full(steps, lr)),
             "hits": ("step", np.arange(steps)),
+            "limit": 2 / lr,
             "layer_norm": (("step", "layer"), generator.random((steps, len(layers)))),
             "full_loss": ("saved_step", generator.random(5)),
             "theta": (("saved_step", "param"), generator.random((5, 3 + seed))),
@@ -52,7 +53,10 @@ def ragged(place: Place) -> dict[str, xr.Dataset]:
     flow = xr.Dataset(
         {"loss": ("time", generator.random(3))}, {"time": [0.0, lr, 0.8]}, {"status": "success"}
     )
-    return {"discrete": run, "flows__gradient": flow}
+    groups = {"discrete": run, "flows__gradient": flow}
+    if seed == 2:  # whose layers are not the first of all
+        groups["discrete__curvature"] = run[["layer_norm"]].isel(step=[0, 3]).rename(step="curvature_step")
+    return groups
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def test_each_member_has_its_numbers_in_its_place_by_label_or_position(
             open_store(study.place(place.name))["discrete"],
             dict(zip(("lr", "seed"), place.index, strict=True)),
         )
-        for name in ("loss", "hits", "layer_norm", "full_loss", "lr"):
+        for name in ("loss", "hits", "limit", "layer_norm", "full_loss", "lr"):
             found = tree["discrete"].dataset["lr_of_step" if name == "lr" else name].isel(at)
             expected = own[name].astype(float)
             there = found.sel({dim: own[dim] for dim in expected.dims})
@@ -110,6 +114,15 @@ def test_each_member_has_its_numbers_in_its_place_by_label_or_position(
         np.testing.assert_array_equal(theta.values, own["theta"].values)
     gone = tree["discrete"].to_dataset().sel(lr=0.05, seed=[1, 2])
     assert all(gone[name].isnull().all() for name in ("loss", "hits", "layer_norm", "theta", "time"))
+
+
+def test_a_group_in_a_group_that_few_members_have_lies_as_the_one_above(
+    study: StudyStore, tree: xr.DataTree
+) -> None:
+    found = tree["discrete/curvature/layer_norm"]
+    own = open_store(study.place("lr=0.1,seed=2"))["discrete/curvature/layer_norm"]
+    np.testing.assert_array_equal(found.sel(lr=0.1, seed=2, layer="out"), own.sel(layer="out"))
+    assert int(found.notnull().sum()) == own.size
 
 
 def test_what_was_done_to_align_members_is_said(tree: xr.DataTree) -> None:
