@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from nm_ode.cli.console import complain, out, print_dim, print_line, print_table, progress_bars
-from nm_ode.cli.results import REPORT
+from nm_ode.cli.results import REPORT, print_orders
 from nm_ode.cli.stopping import heed
 
 if TYPE_CHECKING:
@@ -121,8 +121,10 @@ def _print(tree: xr.DataTree) -> None:
         print_table(member_table(numbers))
     elif quantities(numbers):
         print_table(spread_table(numbers))
-    orders = study_order_table(numbers)
-    if orders is not None:
+    convergence = tree["convergence"].dataset if "convergence" in tree.children else None
+    if convergence is not None and convergence["error"].dims == ("lr", "flow"):
+        print_orders(convergence)
+    elif (orders := study_order_table(numbers)) is not None:
         print_table(orders)
     for one in troubles(numbers)[:_ROWS]:
         out.print(Text.assemble((f"{one.state}:", "yellow"), f" {one.member}: {one.reason}"), soft_wrap=True)

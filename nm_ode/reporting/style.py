@@ -29,6 +29,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#e3e6ec",
     "grid.linewidth": 0.8,
     "font.size": 10,

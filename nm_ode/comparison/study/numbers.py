@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nm_ode.arguments import said
+from nm_ode.comparison.convergence import USED
 from nm_ode.results import ResultError, Variable, annotate, decode, write
 from nm_ode.results.codec import attributes
 
@@ -30,6 +31,7 @@ _SAID = {
     "wall_seconds": Variable((), "time from the member's start to its end", "s"),
     "steps": Variable((), "steps of the run"),
     "end_time": Variable((), "flow time at the last saved step"),
+    "in_fit": Variable((), "is the member in the fit of the flow's order"),
     "final_loss": Variable((), "loss over all samples at the last saved step"),
 }
 _AT_END = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
@@ -115,7 +117,8 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
         Along the study's axes `member` (its name), `state` (one of STATES), `reason`, `parameters`, `wall_seconds`,
         `steps`, `end_time`, `final_loss`, `largest_normalised_sharpness`; along them and `flow` what each flow's
         comparison has at the last step (`error`, `relative_error`, `loss_gap`, `solver_error`, `solver_limited`), with
-        `flow_title` and `expected_order` along `flow`. What was not measured is NaN, or not there at all.
+        `flow_title` and `expected_order` along `flow`, and `in_fit` where the study has a reduction to orders. What was
+        not measured is NaN, or not there at all.
 
     Raises:
         ResultError: it is no study's.
@@ -140,7 +143,7 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
     for name in ("parameters", "wall_seconds"):
         if name in root and root[name].dims == axes:
             found[name] = root[name].astype(float).compute()
-    found = _of_flows(_of_run(found, tree, axes), tree, axes)
+    found = _of_fit(_of_flows(_of_run(found, tree, axes), tree, axes), tree, axes)
     declared = {str(name): Variable((), str(name)) for name in found.coords} | _SAID
     return write(annotate(found.drop_attrs(), declared), about(tree))
 
@@ -299,6 +302,17 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
             for one in (comparisons[name] for name in names)
         ]
         found[key] = ((*axes, "flow"), np.stack(columns, axis=-1))
+    return found
+
+
+def _of_fit(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.Dataset:
+    """Which members the study's own reduction has in the fit of each order, where it has made one."""
+    if "convergence" not in tree.children or "flow" not in found.dims:
+        return found
+    left_out = tree["convergence"].dataset["left_out"].reset_coords(drop=True)
+    if set(left_out.dims) != {*axes, "flow"} or set(left_out["flow"].values) != set(found["flow"].values):
+        return found
+    found["in_fit"] = (left_out.sel(flow=found["flow"].values) == USED).transpose(*axes, "flow").variable
     return found
 
 

@@ -27,11 +27,12 @@ def study_orders(numbers: xr.Dataset) -> xr.Dataset:
 
     Returns:
         Along the axes but lr, and `flow`: `observed_order`, `order_standard_error` (NaN from two points), `points` in
-        the fit. Along all axes and `flow`: `used`, is the point in it (the error is positive, the solver's own below a
-        tenth of it, and the run, where its sharpness is known, below the limit of stability), and `local_order`, from
-        there to the next smaller learning rate, whether in the fit or not. An empty dataset where the study has no
-        such orders: the axes have no lr of at least two values, no flow was compared, or the runs along lr do not end
-        at the same time.
+        the fit. Along all axes and `flow`: `used`, is the point in it, and `local_order`, from there to the next
+        smaller learning rate, whether in the fit or not. A point is in the fit where the study's own reduction to
+        orders has it in; where there is none, if its error is positive, the solver's own below a tenth of it, and the
+        run, where its sharpness is known, below the limit of stability. An empty dataset where the study has no such
+        orders: the axes have no lr of at least two values, no flow was compared, or the runs along lr do not end at
+        the same time.
     """
     axes = axes_of(numbers)
     if LR not in axes or numbers.sizes[LR] < 2 or "error" not in numbers:
@@ -48,6 +49,8 @@ def study_orders(numbers: xr.Dataset) -> xr.Dataset:
     if {"largest_normalised_sharpness", "stability_limit"} <= set(numbers.data_vars):
         beyond = numbers["largest_normalised_sharpness"] > numbers["stability_limit"]
         used &= ~beyond.transpose(*others, LR).values[..., None, :]
+    if "in_fit" in numbers:  # the study's own reduction has decided
+        used = numbers["in_fit"].transpose(*others, "flow", LR).values & (errors.values > 0)
     lr = lrs.astype(float)
     fits = np.array(
         [_fit(lr[which], row[which]) for row, which in zip(_rows(errors.values), _rows(used), strict=True)]

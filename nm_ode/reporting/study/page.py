@@ -18,16 +18,17 @@ from nm_ode.comparison.study.numbers import (
     study_numbers,
     with_numbers,
 )
+from nm_ode.comparison.study.orders import LR
 from nm_ode.errors import NmOdeError
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.report import ReportError, environment
-from nm_ode.reporting.sections import Drawing, Section
+from nm_ode.reporting.sections import Drawing, Section, drawings
 from nm_ode.reporting.study.plots import STUDY_PLOTS
 from nm_ode.reporting.study.plots.plane import places
-from nm_ode.reporting.study.tables import member_table, spread_table, study_order_table
+from nm_ode.reporting.study.tables import diagnosis_table, member_table, spread_table, study_order_table
 from nm_ode.reporting.study.words import MOST_TOLD, about_sentence, size_sentence, state_sentence, troubles
 from nm_ode.reporting.style import svg
-from nm_ode.reporting.tables import order_table
+from nm_ode.reporting.tables import layer_order_table, order_table
 from nm_ode.required import as_path
 from nm_ode.results.files import write_atomically
 
@@ -87,14 +88,27 @@ def study_sections(tree: xr.DataTree) -> Iterator[Section]:
         yield Section("Over the axes", drawn)
     if quantities(numbers):
         yield Section("Spread over the members", table=spread_table(numbers))
-    table = study_order_table(numbers)
-    if table is not None:
-        yield Section("Orders in the learning rate", _drawings(tree, "orders"), table)
-    if "convergence" in tree.children and tree["convergence"].dataset["error"].dims == ("lr", "flow"):
-        yield Section("What the orders say", table=order_table(tree["convergence"].dataset))
+    yield from _orders(tree)
     drawn = _drawings(tree, "losses")
     if drawn:
         yield Section("Runs", drawn)
+
+
+def _orders(tree: xr.DataTree) -> Iterator[Section]:
+    """With the diagnosis of each flow, where the study has a reduction to orders and lr is its one axis."""
+    title = "Orders in the learning rate"
+    found = tree["convergence"].dataset if "convergence" in tree.children else None
+    if found is not None and found["error"].dims == (LR, "flow"):
+        yield Section(title, drawings(tree, "orders"), order_table(found))
+        yield Section("Orders by layer", table=layer_order_table(found))
+        return
+    table = study_order_table(study_numbers(tree))
+    if table is not None:
+        yield Section(title, _drawings(tree, "orders"), table)
+    if found is not None and LR in found.dims:
+        said = diagnosis_table(found)
+        if said.rows:
+            yield Section("Where an order is not theory's, and why", table=said)
 
 
 def _rendered(tree: xr.DataTree, pages: frozenset[str]) -> str:

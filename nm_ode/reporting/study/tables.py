@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from nm_ode.comparison import Outcome, diagnoses
 from nm_ode.comparison.study.numbers import FAILED, MISSING, WHOLE, Quantity, axes_of, flows_of, quantities
 from nm_ode.comparison.study.orders import LR, study_orders
 from nm_ode.reporting.formats import count, exponent, number, order_with_error, power
 from nm_ode.reporting.study.plots.plane import places
 from nm_ode.reporting.tables import Cell, Column, Table, flow_label
+from nm_ode.reporting.words import diagnosis_sentence
 
 Link = Callable[[str], str]
 """Name of a member → where its page is; empty where it has none."""
@@ -140,6 +142,30 @@ def study_order_table(numbers: xr.Dataset) -> Table | None:
         ),
         brief_caption="order in lr of the error at the final time, by least squares; fit: points that are in it",
     )
+
+
+def diagnosis_table(convergence: xr.Dataset) -> Table:
+    """Of each flow and place of the axes but lr whose order is not as expected: why.
+
+    Args:
+        convergence: of the study's reduction to orders, along its axes, lr, and `flow`.
+    """
+    others = [str(name) for name in convergence["error"].dims if name not in (LR, "flow")]
+    labels = {name: places(convergence, name) for name in others}
+    rows = []
+    for at in np.ndindex(*(convergence.sizes[name] for name in others)):
+        here = convergence.isel(dict(zip(others, at, strict=True)))
+        for one in diagnoses(here.transpose(LR, "flow", ...)):
+            if one.outcome not in (Outcome.AS_EXPECTED, Outcome.ABOVE):
+                where = (Cell(labels[name][k]) for name, k in zip(others, at, strict=True))
+                rows.append([*where, Cell(one.evidence.title), Cell(diagnosis_sentence(one))])
+    columns = [
+        *(Column(name, name, numeric=False) for name in others),
+        Column("flow", "flow", numeric=False),
+        Column("diagnosis", numeric=False),
+    ]
+    left = len(rows) - _ORDER_ROWS
+    return Table(columns, rows[:_ORDER_ROWS], caption=f"{count(left)} more are left out." if left > 0 else "")
 
 
 def _column(one: Quantity, numbers: xr.Dataset) -> Column:

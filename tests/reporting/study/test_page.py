@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import xarray as xr
 
 import nm_ode
-from nm_ode.comparison.study import study_numbers
+from nm_ode.comparison import convergence
+from nm_ode.comparison.study import study_numbers, study_orders
 from nm_ode.reporting.formats import power
 from nm_ode.reporting.study import write_study_report
-from nm_ode.reporting.study.tables import MOST_ROWS, member_table, spread_table, study_order_table
+from nm_ode.reporting.study.tables import (
+    MOST_ROWS,
+    diagnosis_table,
+    member_table,
+    spread_table,
+    study_order_table,
+)
 from nm_ode.reporting.study.words import duration, size_sentence, state_sentence, troubles
+from nm_ode.results import LadderInfo, ladder_info, write
 from tests.reporting.pages import Outline, drawings, texts
 from tests.reporting.study.trees import study_tree
 
@@ -111,3 +120,66 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(nm_ode.ResultError, match="open_study"):
         write_study_report(xr.DataTree(), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def reduced(tree: xr.DataTree, momenta: list[float]) -> xr.DataTree:
+    """With the orders that a reduction makes; at momentum 0 its fit is without the largest learning rate."""
+    numbers = study_numbers(tree)
+    found = []
+    for momentum in momenta:
+        here = numbers.sel(momentum=momentum) if "momentum" in numbers.dims else numbers
+        points = []
+        for i in range(here.sizes["lr"]):
+            one = here.isel(lr=i)
+            error = one["error"].values
+            points.append(
+                xr.Dataset(
+                    {
+                        "error": ("flow", error),
+                        "relative_error": ("flow", error),
+                        "layer_error": (("flow", "layer"), error[:, None]),
+                        "solver_error": ("flow", error * (0.5 if i == 0 and momentum == 0 else 1e-9)),
+                        "start_share": ("flow", error * np.nan),
+                        "expected_order": ("flow", [1, 2]),
+                        "beside": ("flow", np.array(["", ""], dtype=object)),
+                        "rounding": ((), 1e-15),
+                        "largest_normalised_sharpness": ((), 0.1),
+                        "crossing_share": ((), np.nan),
+                    },
+                    coords={
+                        "lr": float(one["lr"]),
+                        "flow": one["flow"].values,
+                        "flow_title": ("flow", one["flow_title"].values),
+                        "layer": ["all"],
+                    },
+                )
+            )
+        found.append(convergence(points, LadderInfo(stateful=False, warm_start=False, fixed_step=False)))
+    whole = xr.concat(found, "momentum", data_vars="all", coords="minimal", compat="override")
+    whole = write(whole.assign_coords(momentum=momenta), ladder_info(found[0]))
+    return tree.assign({"convergence": xr.DataTree(whole if "momentum" in tree.dims else found[0])})
+
+
+def test_the_fit_is_that_of_the_studys_own_reduction() -> None:
+    tree = reduced(study_tree({"lr": [0.2, 0.1, 0.05], "momentum": [0.0, 0.5]}), [0.0, 0.5])
+    orders = study_orders(study_numbers(tree))
+    np.testing.assert_array_equal(orders["points"].sel(flow="gradient"), [2, 3])
+    np.testing.assert_allclose(orders["observed_order"].sel(flow="modified_2_hessian"), 2, rtol=1e-12)
+
+
+def test_a_study_over_lr_alone_has_the_diagnosis_of_each_flow(tmp_path: Path) -> None:
+    tree = reduced(study_tree({"lr": [0.2, 0.1, 0.05]}), [0.5])
+    html = write_study_report(tree, tmp_path / "report.html").read_text()
+    assert "as theory predicts (2)" in html
+    assert "Orders by layer" in html
+
+
+def test_where_an_order_is_not_theorys_it_is_said_why(tmp_path: Path) -> None:
+    tree = study_tree({"lr": [0.2, 0.1, 0.05], "momentum": [0.0, 0.5]})
+    error = tree["comparison/modified_2_hessian/error"]
+    tree["comparison/modified_2_hessian/error"] = error.where(
+        tree["momentum"] == 0, error * tree["lr"] ** -0.5
+    )
+    rows = diagnosis_table(reduced(tree, [0.0, 0.5])["convergence"].dataset).rows
+    assert [(row[0].text, row[1].text) for row in rows] == [("0.5", "modified flow, order 2, Hessian form")]
+    assert "short of the 2" in rows[0][2].text

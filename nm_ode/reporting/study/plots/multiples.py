@@ -122,7 +122,12 @@ def _ticks(
 
 def _scale(row: NDArray[np.object_], one: Quantity) -> None:
     known = one.values.values[np.isfinite(one.values.values)]
-    if one.logarithmic and known.size and known.min() > 0 and known.max() > 8 * known.min():
+    if (
+        one.logarithmic
+        and known.size
+        and known.min() > 0
+        and known.max() > (3 if one.kind == "error" else 8) * known.min()
+    ):
         for panel in row:
             panel.set_yscale("log")
         few_decades(row[0])
