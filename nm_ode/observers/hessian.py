@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from nm_ode.loss.sums import inner, norm
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import Probing, objective_of, seed_at
+from nm_ode.registry import NotInCases
 from nm_ode.required import as_positive, as_seed
 from nm_ode.results import Variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -82,8 +83,10 @@ class Hessian(Observer):
         ArgumentError: numbers out of range, or arguments that do not go together.
     """
 
+    costly: ClassVar[bool] = True
+
     objective: Objective | None = None
-    batch: Any = None
+    batch: Annotated[Any, NotInCases()] = None
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     top: int = 5
@@ -97,7 +100,7 @@ class Hessian(Observer):
     tol: float = 1e-3
     most: int = 200
     seed: int = 0
-    chunk_size: int | None = None
+    chunk_size: Annotated[int | None, NotInCases()] = None
     samples: int | None = None
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from nm_ode.loss.sums import norm
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import evaluated, objective_of, seed_at
+from nm_ode.registry import NotInCases
 from nm_ode.required import as_seed
 from nm_ode.results import Variable
 
@@ -79,8 +80,10 @@ class Noise(Observer):
         ArgumentError: numbers out of range, or arguments that do not go together.
     """
 
+    costly: ClassVar[bool] = True
+
     objective: Objective | None = None
-    batch: Any = None
+    batch: Annotated[Any, NotInCases()] = None
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     parts: int | None = 16

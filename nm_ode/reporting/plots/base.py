@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Place = Literal["orders", "stability", "plots", "symmetries", "run", "layers", "spectra"]
+Place = Literal["orders", "stability", "plots", "symmetries", "observed", "run", "layers", "spectra"]
 
 
 @dataclass(frozen=True)
