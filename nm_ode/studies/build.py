@@ -20,6 +20,7 @@ from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem, ProblemError
 from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
+from nm_ode.planned import ALWAYS_RECORDED
 from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
@@ -33,7 +34,6 @@ from nm_ode.studies.room import built, require_case_fits
 from nm_ode.studies.schema import Case
 from nm_ode.studies.sentences import in_brief
 from nm_ode.symmetries import Symmetry
-from nm_ode.training import ALWAYS_RECORDED
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,10 @@ class Study:
 
     def curvature(self) -> list[Observer]:
         """What measures the stability along the run; none if the case does not ask for it."""
-        return [] if self.case.stability is None else [Curvature(self.case.stability.points)]
+        asked = self.case.stability
+        if asked is None or not (asked.required or self.problem.has_hessian):
+            return []
+        return [Curvature(asked.points)]
 
     def flows_beside(self, run: xr.Dataset, optimizer: Optimizer) -> tuple[Flow, ...]:
         """The flows of an optimiser, to be solved beside its run."""
