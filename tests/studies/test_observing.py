@@ -17,7 +17,7 @@ from nm_ode.reporting.report import write_report
 from nm_ode.results import study_info
 from nm_ode.sketches import standard_error
 from nm_ode.studies import CaseError, build_study, code_files, load_case, run_case
-from tests.studies.conftest import TINY
+from tests.studies.conftest import TINY, reduced
 
 Write = Callable[..., Path]
 
@@ -206,6 +206,29 @@ def test_a_sketch_goes_with_a_warm_start_where_the_start_is_known(tmp_path: Path
     for name in by_theta["comparison"].children:
         one, other = (tree[f"comparison/{name}"]["error"].values for tree in (by_sketch, by_theta))
         np.testing.assert_allclose(one[1:], other[1:], rtol=5 * standard_error(2048), err_msg=name)
+
+
+def test_orders_are_seen_by_sketches(tmp_path: Path) -> None:
+    sweep = """
+[sweep]
+"optimizer.lr" = [0.2, 0.1]
+constraint = "lr * steps = 1"
+reduce = "order"
+
+[[observe]]
+name = "sketch"
+m = 4096
+"""
+    path = written(tmp_path, ("rtol = 1e-5", "rtol = 1e-8"), ("save_every = 5", ""), observed=sweep)
+    trees, made = reduced(path, tmp_path / "out")
+    assert all("theta" not in tree["discrete"] for tree in trees.values())
+    found = made["convergence"]
+    np.testing.assert_allclose(found["observed_order"], [1, 2], atol=0.2)
+    size = float(np.linalg.norm(build_study(load_case(path), path).problem.theta0))
+    rounding = 2.0**-52 * size * np.sqrt([5, 10])
+    ratio = found["rounding"].values / rounding
+    assert ratio[0] == pytest.approx(ratio[1], rel=0.1)  # of the sketches' norms
+    assert (ratio > 0.5).all()
 
 
 def test_a_solve_beside_sketches_starts_where_the_run_did() -> None:
