@@ -52,7 +52,7 @@ def test_noise_of_data_that_are_sorted_by_label_is_that_of_samples_at_random(way
             noise = Noise(every=1, samples=66, parts=8, seed=seed)  # 64 of them make equal parts
             run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 1, observe=[noise])
         found.append(float(run["noise_trace"][0]))
-    # Of 6 estimates with 7 degrees of freedom each: 22 % is the standard error of their mean. In order: 7 times as much.
+    # Of 6 estimates with 7 degrees of freedom each: their mean is off by 22 % at 1σ. In order: 7 times as much.
     assert np.mean(found) == pytest.approx(exact, rel=0.5)
 
 
