@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -266,8 +266,11 @@ class Observer:
             always "time".
         variables: name → what `observe` returns under it; dims are those beyond `dim`.
         update_variables: the same of `observe_update`; along a run alone.
+        costly: does an observation take as long as many steps? Then a case has it along the run alone, unless it says
+            otherwise, for along a flow it is taken at every sample.
     """
 
+    costly: ClassVar[bool] = False
     dim: str = STEP
     variables: Mapping[str, Variable] = {}
     update_variables: Mapping[str, Variable] = {}

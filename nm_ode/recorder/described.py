@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nm_ode.optimizers import Optimizer, describe, hyperparameters
 from nm_ode.recorder.known import plain_hyperparameters
@@ -14,6 +16,12 @@ from nm_ode.recorder.taken import Taken
 from nm_ode.results import RunInfo, TimeGrid
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
+
+
+def coarsest(parameters: Sequence[Tensor]) -> str:
+    """The dtype of the parameters that rounds most."""
+    found = max((one.dtype for one in parameters), key=lambda dtype: torch.finfo(dtype).eps)
+    return str(found).removeprefix("torch.")
 
 
 def described(

@@ -28,7 +28,7 @@ from nm_ode.observers import (
 )
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.conditions import Conditions
-from nm_ode.recorder.described import described
+from nm_ode.recorder.described import coarsest, described
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
@@ -372,6 +372,7 @@ class Recorder:
             ended=self._ended,
             warm_start=self._warm_start,
             layout=self._layout,
+            dtype=coarsest(self._parameters),
             processes=self._processes,
             beyond_laws=self._why_unknown or self._conditions.beyond_laws,
         )

@@ -33,6 +33,7 @@ class RunInfo:
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
         beyond_laws: what of a recorded loop no law of its charges holds for; empty where they hold.
         remarks: sentences on what of the numbers is not as one would think.
+        dtype: the coarsest of the parameters' in a recorded loop; empty where it is that of the loss.
         status: "success"; "diverged", or "unfinished" of a recorded loop that was cut off, with a message.
     """
 
@@ -47,6 +48,7 @@ class RunInfo:
     foreign_gradient: str = ""
     beyond_laws: str = ""
     remarks: tuple[str, ...] = ()
+    dtype: str = ""
     status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
 
@@ -69,6 +71,7 @@ class _RunAttributes:
     foreign_gradient: str = ""
     beyond_laws: str = ""
     remarks: tuple[str, ...] = ()
+    dtype: str = ""
     status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
 
