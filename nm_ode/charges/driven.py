@@ -158,8 +158,8 @@ def require_within_laws(run: xr.Dataset, info: RunInfo) -> None:
             raise LawError(f"{name}: {beyond.of(name)}: its charges are recorded, but no law predicts them")
     if "class_of_charge" in run and "charge_class" in run.dims:
         raise LawError(
-            "groups of parameters of the run's optimiser move its charges, each by its own steps: take "
-            "predict_charges, which has a law for each"
+            "groups of parameters of the run's optimiser move its charges, each by its own steps: predict_charges and "
+            "solve_charges have a law for each"
         )
 
 

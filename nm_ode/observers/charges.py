@@ -295,7 +295,9 @@ class _ChargesOfSteps(_StatesOfCharges):
         if self._classes is not None:
             lr = self._classes.rates(self._meter.is_translation.device)
         sums, update = self._passes.of(view, after=True), view.update_parts
-        found: dict[str, Any] = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
+        found: dict[str, Any] = {
+            "charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / (lr * lr)
+        }
         if self._nesterov:
             cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
             found["charge_cross_driver"] = cross / -lr

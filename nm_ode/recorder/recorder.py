@@ -226,7 +226,7 @@ class Recorder:
     @property
     def skipped_steps(self) -> int:
         """Steps that a GradScaler left out, as far as it has been seen. If it does not call the optimiser, that shows
-        in the gradient: one that no step took is not finite, or is thrown away.
+        in the gradient: one that no step took is not finite, or is thrown away (by whatever in the loop).
         """
         return self._skipped + self._pending.dropped
 

@@ -131,6 +131,14 @@ def test_laws_of_a_group_are_those_of_a_run_in_which_it_is_alone(
     assert "momentum" in others["rescale 4 → 6"]
 
 
+def test_an_engine_solves_the_law_of_each_group(symmetries: nm_ode.Symmetries) -> None:
+    run = recorded(symmetries, lambda m: halves(m, {"weight_decay": 0.01}, {"lr": 0.05}), momentum=0.9)
+    predicted, solved = nm_ode.predict_charges(run, "second_order"), nm_ode.solve_charges(run)
+    np.testing.assert_allclose(solved.charge, predicted.charge, atol=1e-8)
+    assert np.isnan(solved.charge).any()
+    assert set(nm_ode.law_info(solved).beyond) == {"rescale 2 → 4"}
+
+
 def test_groups_of_equal_settings_are_one(symmetries: nm_ode.Symmetries) -> None:
     run = recorded(
         symmetries, lambda m: [{"params": [p], "name": f"group {i}"} for i, p in enumerate(m.parameters())]
