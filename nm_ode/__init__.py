@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         comparison_info,
         ensemble_info,
         law_info,
+        member_run,
         open_run,
         open_store,
         run_info,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         scan_symmetries,
         symmetries_of,
     )
+    from nm_ode.together import Members
     from nm_ode.training import TrainingDiverged, final_state, train
 
 __version__ = "0.1.0"
@@ -83,6 +85,7 @@ _HOMES = {
     "Hessian": "nm_ode.observers",
     "KinkCrossings": "nm_ode.observers",
     "LawError": "nm_ode.charges",
+    "Members": "nm_ode.together",
     "MinibatchFlow": "nm_ode.flows",
     "NmOdeError": "nm_ode.errors",
     "Noise": "nm_ode.observers",
@@ -117,6 +120,7 @@ _HOMES = {
     "find_symmetries": "nm_ode.symmetries",
     "gradient_noise": "nm_ode.loss.noise",
     "law_info": "nm_ode.results",
+    "member_run": "nm_ode.results",
     "modified_flow": "nm_ode.flows",
     "observed_order": "nm_ode.comparison",
     "open_run": "nm_ode.results",
@@ -160,6 +164,7 @@ __all__ = [
     "Hessian",
     "KinkCrossings",
     "LawError",
+    "Members",
     "MinibatchFlow",
     "NmOdeError",
     "Noise",
@@ -193,6 +198,7 @@ __all__ = [
     "find_symmetries",
     "gradient_noise",
     "law_info",
+    "member_run",
     "modified_flow",
     "observed_order",
     "open_run",

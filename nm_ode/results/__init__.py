@@ -5,6 +5,7 @@ from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.codec import ResultError, decode, encode, write
 from nm_ode.results.grid import TimeGrid
 from nm_ode.results.identity import Identity, StoreError
+from nm_ode.results.members import member_run
 from nm_ode.results.records import (
     Beside,
     ComparisonInfo,
@@ -62,6 +63,7 @@ __all__ = [
     "law_info",
     "layout_of",
     "long_name",
+    "member_run",
     "open_run",
     "open_store",
     "run_info",

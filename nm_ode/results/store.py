@@ -18,10 +18,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import xarray as xr
-from zarr.codecs import ZstdCodec
 
 from nm_ode.required import as_path
-from nm_ode.results.files import remove_leftovers, sync_folder, sync_tree, write_atomically
+from nm_ode.results.files import remove_leftovers, sync_folder, write_atomically
+from nm_ode.results.group import write_group
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
 from nm_ode.results.root import (
@@ -34,7 +34,7 @@ from nm_ode.results.root import (
     read_root,
     write_root,
 )
-from nm_ode.results.verified import DamageError, VerifiedStore, digests_of, sha256
+from nm_ode.results.verified import DamageError, VerifiedStore, sha256
 
 _CHECKPOINTS = ".checkpoints"
 _WRITING = ".writing-"
@@ -169,18 +169,7 @@ class StoreWriter:
         writing = self._partial / f"{_WRITING}{quote(group, safe='')}-{os.getpid()}"
         with self._explained():
             try:
-                dataset.to_zarr(
-                    writing,
-                    mode="w",
-                    zarr_format=3,
-                    consolidated=False,
-                    write_empty_chunks=True,
-                    encoding={
-                        name: {"compressors": [ZstdCodec(checksum=True)]} for name in dataset.variables
-                    },
-                )
-                sync_tree(writing)
-                digests = digests_of(writing)
+                digests = write_group(dataset, writing)
                 self._remove(group)
                 above = self._make_groups_above(group)
                 writing.rename(folder)

@@ -12,6 +12,7 @@ from nm_ode.charges import LAWS
 from nm_ode.required import LARGEST
 from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
 from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.sweep.table import SweepTable
 from nm_ode.studies.tables import Table, combination, not_allowed, unknown_name
 from nm_ode.symmetries import KINDS
 
@@ -161,6 +162,7 @@ class Case(Table):
     symmetries: SymmetriesTable | None = None
     stability: StabilityTable | None = None
     ladder: LadderTable | None = None
+    sweep: SweepTable | None = None
 
     @property
     def code(self) -> dict[str, CodeTable]:

@@ -71,6 +71,14 @@ CALLS: dict[str, Call] = {
     "train observe": lambda g, v: nm_ode.train(g.problem, SGD, 2, observe=v),
     "train observe[0]": lambda g, v: nm_ode.train(g.problem, SGD, 2, observe=[v]),
     "train on_step": lambda g, v: nm_ode.train(g.problem, SGD, 1, on_step=v),
+    "train members": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=v),
+    "Members seed": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(seed=v)),
+    "Members lr": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(lr=v)),
+    "Members theta0": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(theta0=v)),
+    "Members state0": lambda g, v: nm_ode.train(g.problem, HEAVY, 1, members=nm_ode.Members(state0=v)),
+    "Members vectorise": lambda g, v: nm_ode.train(
+        g.problem, SGD, 1, members=nm_ode.Members(seed=[0], vectorise=v)
+    ),
     "SGD lr": lambda g, v: nm_ode.train(g.problem, nm_ode.SGD(lr=v), 1),
     "SGD momentum": lambda g, v: nm_ode.SGD(lr=0.1, momentum=v),
     "SGD weight_decay": lambda g, v: nm_ode.SGD(lr=0.1, weight_decay=v),
