@@ -98,11 +98,13 @@ class Conditions:
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
         written, remembered = self._writes.found()
-        between = f"between steps {step - 1} and {step}, beside the optimiser"
-        for name in written:
-            self._note_of(name, f"the parameter {said(name)} was written to {between}")
+        self._note_written(written, step)
         for name in remembered:
-            self._note_of(name, f"the velocity of {said(name)} was written to {between}")
+            self._note_of(
+                name,
+                f"the velocity of {said(name)} was written to between steps {step - 1} and {step}, beside the "
+                "optimiser",
+            )
         self._look_at_options(step)
         each = zip(self._followed.items(), self.groups.numbers, gradients, strict=True)
         for (name, parameter), group, gradient in each:
@@ -119,6 +121,19 @@ class Conditions:
         """The step has been taken."""
         self._writes.after_step()
         self._steps += 1
+
+    def end(self, step: int) -> None:
+        """No step follows.
+
+        Args:
+            step: how many there were.
+        """
+        self._note_written(self._writes.found_late(), step)
+
+    def _note_written(self, names: Iterable[str], step: int) -> None:
+        between = f"between steps {step - self._writes.steps_back} and {step}, beside the optimiser"
+        for name in names:
+            self._note_of(name, f"the parameter {said(name)} was written to {between}")
 
     def _moves_by_itself(self, group: int) -> bool:
         """Do momentum or weight decay act on a parameter whose gradient is zero? torch leaves out one that has none."""

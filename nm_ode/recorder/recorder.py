@@ -176,6 +176,7 @@ class Recorder:
         self._pending.stop(whole=kind is None and not within_step)
         if kind is not None:
             self._end(f"the loop ended in {kind.__name__}", torn=within_step)
+        self._conditions.end(self.steps)
         place = Place() if self._stored is None else self._place()  # before what the end alone has
         if self._conditions.written:
             self._end("the parameters were written to after the last step: they are not kept as the end")

@@ -25,6 +25,9 @@ class Writes:
         optimizer: the user's own.
         followed: name → parameter.
         memory: the name of what the optimiser remembers of each parameter, in its state; None: of no concern.
+
+    Attributes:
+        steps_back: before how many steps, at most, what `found` found was written.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class Writes:
         self._pointers: list[int] = []
         self._sample: Tensor | None = None
         self._norms: Tensor | None = None
+        self._looked_at = 0
         self._differ: Tensor | None = None
         self._owner: list[int] = []
         coarsest = max(torch.finfo(parameter.dtype).eps for parameter in self._parameters)
         self._rounding = _ROUNDINGS * coarsest
+        self.steps_back = 1
         self._steps = 0
 
     def after_step(self) -> None:
@@ -63,6 +68,7 @@ class Writes:
             for name, was, now in zip(self._names, self._remembered, self._memories(), strict=True)
             if was != now
         ]
+        self.steps_back = 1
         if not parameters:
             parameters |= self._by_values()
         return [self._names[i] for i in sorted(parameters)], memories
@@ -70,30 +76,56 @@ class Writes:
     @property
     def any_at_the_end(self) -> bool:
         """Was a parameter written to since the last step, of which there is no next?"""
-        return bool(self._counted) and (self._counted != self._counts() or bool(self._by_values(last=True)))
+        if not self._counted:
+            return False
+        if self._counted != self._counts() or self._norms_differ():
+            return True
+        differ = self._sample_differs()
+        return differ is not None and bool(differ.any())
+
+    def found_late(self) -> list[str]:
+        """What was seen before the last step, and has not been waited for."""
+        self.steps_back = self._steps - self._looked_at
+        return [self._names[i] for i in sorted(self._waited_for())]
 
     @property
     def _is_looked_at(self) -> bool:
         return self._steps & (self._steps - 1) == 0 or self._steps % _EVERY == 0
 
-    def _by_values(self, *, last: bool = False) -> set[int]:
+    def _by_values(self) -> set[int]:
         """Numbers of the parameters whose values are not those that there were after the step."""
-        now = self._sampled()
-        assert self._sample is not None
-        if len(now) != len(self._sample) or now.dtype != self._sample.dtype:
-            return set()  # of another form: that is counted
-        differ = now != self._sample
-        self._differ = (
-            differ if self._differ is None or len(self._differ) != len(differ) else self._differ | differ
-        )
-        if differ.device.type != "cpu" and not (self._is_looked_at or last):
+        differ = self._sample_differs()
+        if differ is not None:
+            before = self._differ
+            self._differ = differ if before is None or len(before) != len(differ) else before | differ
+            if differ.device.type != "cpu" and not self._is_looked_at:
+                return set()
+        self.steps_back = self._steps - self._looked_at
+        found = self._waited_for()
+        self._looked_at = self._steps
+        if not found:
+            self.steps_back = 1
+        return found | self._norms_differ()
+
+    def _waited_for(self) -> set[int]:
+        if self._differ is None:
             return set()
         found = {self._owner[i] for i in self._differ.nonzero()[:, 0].tolist()}
         self._differ = None
-        if self._norms is not None:
-            differ = (self._norms - self._all_norms()).abs() > self._rounding * self._norms
-            found |= set(differ.nonzero()[:, 0].tolist())
         return found
+
+    def _sample_differs(self) -> Tensor | None:
+        """Of each entry of the sample, on the device; None where parameters have another form, which is counted."""
+        now = self._sampled()
+        if self._sample is None or len(now) != len(self._sample) or now.dtype != self._sample.dtype:
+            return None
+        return now != self._sample
+
+    def _norms_differ(self) -> set[int]:
+        if self._norms is None:
+            return set()
+        differ = (self._norms - self._all_norms()).abs() > self._rounding * self._norms
+        return set(differ.nonzero()[:, 0].tolist())
 
     def _counts(self) -> list[Any]:
         return [(p._version, p.data_ptr()) for p in self._parameters]
