@@ -161,6 +161,8 @@ class Conditions:
             if self._is_sgd and group.get("maximize"):
                 self._note_group(i, "nm_ode does not know the optimiser's option 'maximize'")
             now = options_of_steps(self._optimizer, group)
+            if now == self._options[i]:
+                continue
             # Charges record SGD's momentum and weight decay.
             followed = ("momentum", "weight_decay") if self._is_sgd else ()
             changed = sorted(

@@ -94,11 +94,16 @@ def options_of_steps(optimizer: torch.optim.Optimizer, group: Mapping[str, Any])
 
 def plain_hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers and switches of a group, by torch's names."""
-    return {
-        name: value if isinstance(value, int | float | str) else float(value)
-        for name, value in group.items()
-        if isinstance(value, Real | str) or (isinstance(value, torch.Tensor) and value.numel() == 1)
-    }
+    found: dict[str, Any] = {}
+    for name, value in group.items():
+        if isinstance(value, (int, float, str)):  # in each step: a union, or numbers' own class, takes longer
+            found[name] = value
+        elif isinstance(value, torch.Tensor):
+            if value.numel() == 1:
+                found[name] = float(value)
+        elif isinstance(value, Real):
+            found[name] = float(value)
+    return found
 
 
 def rate_of(group: Mapping[str, Any]) -> float:

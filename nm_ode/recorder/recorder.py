@@ -39,7 +39,7 @@ from nm_ode.recorder.followed import (
 )
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
-from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
+from nm_ode.recorder.known import known_optimizer
 from nm_ode.recorder.observing import always_observed, context_of, symmetries_of
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.states import has_state, memory_of, whole_state
@@ -272,7 +272,7 @@ class Recorder:
                 lr=lr,
                 loss_and_gradient=lambda: (loss, gradient),
                 memory=self._memory,
-                hyperparameters=plain_hyperparameters(self._optimizer.param_groups[0]),
+                hyperparameters=self._conditions.groups.settings[0],
             )
             self._recording.observe(self._view)
         except BaseException as error:

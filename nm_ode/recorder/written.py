@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,14 +60,8 @@ class Writes:
         """Names of the parameters that were written to since the last step, and of those whose memory was."""
         if not self._counted:
             return [], []
-        parameters = {
-            i for i, (was, now) in enumerate(zip(self._counted, self._counts(), strict=True)) if was != now
-        }
-        memories = [
-            name
-            for name, was, now in zip(self._names, self._remembered, self._memories(), strict=True)
-            if was != now
-        ]
+        parameters = set(_differing(self._counted, self._counts()))
+        memories = [self._names[i] for i in _differing(self._remembered, self._memories())]
         self.steps_back = 1
         if not parameters:
             parameters |= self._by_values()
@@ -115,9 +109,14 @@ class Writes:
         return found
 
     def _sample_differs(self) -> Tensor | None:
-        """Of each entry of the sample, on the device; None where parameters have another form, which is counted."""
+        """Of each entry of the sample, on the device.
+
+        None where none does, or where parameters have another form, which is counted.
+        """
         now = self._sampled()
         if self._sample is None or len(now) != len(self._sample) or now.dtype != self._sample.dtype:
+            return None
+        if now.device.type == "cpu" and torch.equal(now, self._sample):
             return None
         return now != self._sample
 
@@ -134,7 +133,8 @@ class Writes:
         if self._memory is None:
             return [None] * len(self._parameters)
         state, name = self._optimizer.state, self._memory
-        kept = [state[p].get(name) if p in state else None for p in self._parameters]
+        each = [state.get(p) for p in self._parameters]
+        kept = [None if one is None else one.get(name) for one in each]
         return [None if one is None else (id(one), one._version) for one in kept]
 
     def _sampled(self) -> Tensor:
@@ -151,13 +151,17 @@ class Writes:
                 stride = stored.numel() // count if count else 1
                 self._views.append(stored.as_strided((count,), (stride,)))
                 self._owner += [i] * count
-        with torch.no_grad():
-            return _bits(torch.cat(self._views))
+        return _bits(torch.cat(self._views))
 
     def _all_norms(self) -> Tensor:
-        with torch.no_grad():
-            norms = torch._foreach_norm([p.detach() for p in self._parameters])
-            return torch.stack([norm.double() for norm in norms])
+        norms = torch._foreach_norm([p.detach() for p in self._parameters])
+        return torch.stack([norm.double() for norm in norms])
+
+
+def _differing(before: Sequence[Any], now: Sequence[Any]) -> list[int]:
+    if before == now:
+        return []
+    return [i for i, (was, one) in enumerate(zip(before, now, strict=True)) if was != one]
 
 
 def _is_dense(tensor: Tensor) -> bool:
