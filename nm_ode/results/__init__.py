@@ -11,7 +11,6 @@ from nm_ode.results.records import (
     ComparisonInfo,
     EnsembleInfo,
     LadderInfo,
-    LadderPointInfo,
     LawInfo,
     RunInfo,
     StudyInfo,
@@ -20,7 +19,6 @@ from nm_ode.results.records import (
     encode_run,
     ensemble_info,
     ladder_info,
-    ladder_point_info,
     law_info,
     layout_of,
     run_info,
@@ -32,6 +30,7 @@ from nm_ode.results.schema import Variable, annotate, long_name, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
 from nm_ode.results.stream import open_run
+from nm_ode.results.study import open_study
 
 __all__ = [
     "Beside",
@@ -42,7 +41,6 @@ __all__ = [
     "EnsembleInfo",
     "Identity",
     "LadderInfo",
-    "LadderPointInfo",
     "LawInfo",
     "ResultError",
     "RunInfo",
@@ -59,13 +57,13 @@ __all__ = [
     "encode_run",
     "ensemble_info",
     "ladder_info",
-    "ladder_point_info",
     "law_info",
     "layout_of",
     "long_name",
     "member_run",
     "open_run",
     "open_store",
+    "open_study",
     "run_info",
     "solve_info",
     "study_info",

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,9 @@ class Folder(Protocol):
 
     def require_file(self, key: str) -> None:
         """Raises OSError unless there is a file of that key."""
+
+    def fault(self, keys: Iterable[str]) -> tuple[str, OSError] | None:
+        """The first of these keys that has no file, and why; None if all have."""
 
     def write(self, key: str, content: bytes) -> None:
         """A file, or another in its place, in one step; with the folders above it."""
@@ -69,6 +73,14 @@ class LocalFolder:
     def require_file(self, key: str) -> None:
         if not stat.S_ISREG((self.path / key).stat().st_mode):
             raise IsADirectoryError(errno.EISDIR, "it is no file", self.place(key))
+
+    def fault(self, keys: Iterable[str]) -> tuple[str, OSError] | None:
+        for key in keys:
+            try:
+                self.require_file(key)
+            except OSError as error:
+                return key, error
+        return None
 
     def write(self, key: str, content: bytes) -> None:
         file = self.path / key

@@ -119,6 +119,30 @@ def read_root(folder: Path | Folder) -> tuple[Root, str]:
     """What the root says, and the SHA-256 of its file.
 
     Raises:
+        DamageError, NoRootError, StoreError: as `read_root_file`.
+    """
+    found = read_root_file(folder)
+    return found.root, found.digest
+
+
+@dataclass(frozen=True)
+class RootFile:
+    """The root and its file.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        metadata: path → metadata of each group and array, as Zarr writes it; None if the root does not hold it.
+    """
+
+    root: Root
+    digest: str
+    metadata: Mapping[str, Any] | None
+
+
+def read_root_file(folder: Path | Folder) -> RootFile:
+    """The root, with all that its file has.
+
+    Raises:
         DamageError: it is not what was written.
         NoRootError: nm_ode did not write it.
         StoreError: another version of nm_ode wrote it, or it cannot be read.
@@ -128,11 +152,14 @@ def read_root(folder: Path | Folder) -> tuple[Root, str]:
     try:
         content = folder.read(ROOT_FILE)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not isinstance(folder, LocalFolder):  # an upload's root comes last
+            raise NoRootError(f"{folder.name} is not a store of nm_ode: it has no zarr.json") from None
         raise _no_root(folder, "it has no zarr.json", "zarr.json is missing") from None
     except OSError as error:
         raise StoreError(f"{folder.name} cannot be read ({error.strerror})") from None
     try:
-        attributes = json.loads(content)["attributes"]
+        document = json.loads(content)
+        attributes = document["attributes"]
         digest = attributes.get("digest")
         version = attributes.get("schema_version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -148,7 +175,10 @@ def read_root(folder: Path | Folder) -> tuple[Root, str]:
     identity = Identity(json.loads(attributes.pop("case")), json.loads(attributes.pop("code")))
     digests = json.loads(attributes.pop("digests"))
     del attributes["digest"], attributes["schema_version"]
-    return Root(identity, digests, attributes), sha256(content)
+    metadata = document.get("consolidated_metadata")
+    return RootFile(
+        Root(identity, digests, attributes), sha256(content), metadata["metadata"] if metadata else None
+    )
 
 
 def other_version(path: Path | str, version: Any) -> StoreError:

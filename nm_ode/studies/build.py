@@ -64,7 +64,10 @@ class Study:
 
     def curvature(self) -> list[Observer]:
         """What measures the stability along the run; none if the case does not ask for it."""
-        return [] if self.case.stability is None else [Curvature(self.case.stability.points)]
+        asked = self.case.stability
+        if asked is None or not (asked.required or self.problem.has_hessian):
+            return []
+        return [Curvature(asked.points)]
 
     def flows_beside(self, run: xr.Dataset, optimizer: Optimizer) -> tuple[Flow, ...]:
         """The flows of an optimiser, to be solved beside its run."""

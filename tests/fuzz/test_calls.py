@@ -126,6 +126,7 @@ CALLS: dict[str, Call] = {
         g.problem, SGD, 1, batch_size=2, members=2, theta0=v
     ),
     "open_store": lambda g, v: nm_ode.open_store(v),
+    "open_study": lambda g, v: nm_ode.open_study(v),
     "write_report tree": lambda g, v: write_report(v, g.folder / "report.html"),
     "write_report path": lambda g, v: write_report(xr.DataTree(), v),
     "View.memory": lambda g, v: nm_ode.View(g.problem, 0, 0.0, g.theta).memory(v),
@@ -290,6 +291,7 @@ REFUSED = [
     ("View.memory", "text", "memory"),
     ("predict_charges law", "text", "law"),
     ("open_store", "None", "path must be a path"),
+    ("open_study", "None", "path must be a path"),
 ]
 
 

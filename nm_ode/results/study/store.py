@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,16 +15,20 @@ from filelock import FileLock
 
 from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import Identity, StoreError, require_same
+from nm_ode.results.remote import RemoteFolder, folder_at
 from nm_ode.results.root import ROOT_FILE, add_metadata, read_root
 from nm_ode.results.store import WriteError
 from nm_ode.results.study.begin import RUN, begun
 from nm_ode.results.study.claims import Busy, clear, locked
 from nm_ode.results.study.failures import read_failures, remove_leftovers_of_failure, write_failure
+from nm_ode.results.study.leases import Lease, leased
+from nm_ode.results.study.reader import FAILED, STUDY
 from nm_ode.results.study.record import Failure, StudyRecord
 from nm_ode.results.study.reductions import add_reduction
 
-STUDY = "study.zarr"
-_UNFINISHED, _FAILED, _LOCK = "unfinished", "failed", ".study.lock"
+_UNFINISHED, _LOCK = "unfinished", ".study.lock"
+_CLAIMS = "claims"
+_TRIES = 100
 
 
 class StudyStore:
@@ -39,23 +45,27 @@ class StudyStore:
     def __init__(self, folder: Folder, unfinished: Path) -> None:
         self.folder, self.unfinished = folder, unfinished
         self.study = folder.below(STUDY)
-        self._failed = folder.below(_FAILED)
-        self._held: set[str] = set()
+        self._failed = folder.below(FAILED)
+        self._held: dict[str, Lease | None] = {}
 
     @classmethod
     def at(cls, out: str | Path, name: str, scratch: Path | None = None) -> StudyStore:
         """The store of the study of this name.
 
         Args:
-            out: folder, which gets a folder of the study's name.
+            out: folder, which gets a folder of the study's name; or a URL that fsspec knows (s3://bucket/results).
             scratch: local folder for members that are not whole; of other studies too. By default they are beside the
-                study.
+                study, or for a URL in the user's cache.
+
+        Raises:
+            StoreError: nothing is known of such URLs.
         """
-        folder = LocalFolder(Path(out) / name)
-        if scratch is None:
+        folder = folder_at(out).below(name)
+        if scratch is None and isinstance(folder, LocalFolder):
             return cls(folder, folder.path / _UNFINISHED)
-        key = hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
-        return cls(folder, scratch.absolute() / f"{name}-{key}")
+        place = str(folder.path) if isinstance(folder, LocalFolder) else folder.name
+        key = hashlib.sha256(place.encode()).hexdigest()[:12]
+        return cls(folder, (scratch or _cache()).absolute() / f"{name}-{key}")
 
     def begin(self, record: StudyRecord) -> list[str]:
         """Say what the study is: write the root, or replace it.
@@ -70,9 +80,14 @@ class StudyStore:
             with self._root_to_write():
                 return begun(self.study, self._failed, self.unfinished, record)
         except OSError as error:
+            where = self.folder.name
+            remedy = (
+                "look at the address, the access and the connection"
+                if self.is_remote
+                else "choose another folder with --out"
+            )
             raise StoreError(
-                f"{error.filename or self.folder.name} cannot be written ({error.strerror or error}): choose another "
-                "folder with --out"
+                f"{error.filename or where} cannot be written ({error.strerror or error}): {remedy}"
             ) from error
 
     def is_whole(self, member: str, identity: Identity) -> bool:
@@ -134,6 +149,8 @@ class StudyStore:
             raise StoreError(f"{working} is not finished: run the same case again and it goes on")
         with self._explained():
             add_metadata(working)
+            if (lease := self._held[member]) is not None:
+                lease.require()
             self.study.take(working, member, last=ROOT_FILE)
             self._failed.remove(member)
             clear(working.parent)
@@ -196,18 +213,32 @@ class StudyStore:
         with contextlib.ExitStack() as stack:
             with self._explained():
                 stack.enter_context(locked(self.unfinished / member, member))
-            self._held.add(member)
+                self._held[member] = self._lease(member, stack)
             try:
                 yield
             finally:
-                self._held.discard(member)
+                del self._held[member]
+
+    def _lease(self, member: str, stack: contextlib.ExitStack) -> Lease | None:
+        """Where others may write from other machines."""
+        if not isinstance(self.folder, RemoteFolder):
+            return None
+        return stack.enter_context(leased(self.folder.below(_CLAIMS), member))
 
     @contextlib.contextmanager
     def _root_to_write(self) -> Iterator[None]:
         """One after the other: the root is read and replaced."""
-        assert isinstance(self.folder, LocalFolder)
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.path / _LOCK):
+        beside = self.folder.path if isinstance(self.folder, LocalFolder) else self.unfinished
+        beside.mkdir(parents=True, exist_ok=True)
+        with FileLock(beside / _LOCK), contextlib.ExitStack() as stack:
+            for tries in range(_TRIES, -1, -1):
+                try:
+                    self._lease(STUDY, stack)
+                    break
+                except Busy:
+                    if not tries:
+                        raise
+                    time.sleep(1)
             yield
 
     def _is_there(self, member: str) -> bool:
@@ -224,5 +255,9 @@ class StudyStore:
         except OSError as error:
             raise WriteError(
                 f"{error.filename or self.folder.name}: {error.strerror or error}; what was complete is kept, run the "
-                "same command again when there is room and access"
+                f"same command again when there is {'a connection' if self.is_remote else 'room'} and access"
             ) from error
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nm_ode"

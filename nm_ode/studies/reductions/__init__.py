@@ -7,5 +7,5 @@ __all__ = ["REDUCTIONS", "Reduction"]
 
 REDUCTIONS: Registry[Reduction] = Registry(
     "reduction",
-    {},
+    {"order": "nm_ode.studies.reductions.order:ORDER"},
 )

@@ -44,9 +44,13 @@ def _endings(key: str) -> list[str]:
 
 
 def resolve(name: str, keys: Iterable[str]) -> list[str]:
-    """The keys that a name, "steps" or "training.steps", may mean: itself alone where there is such a key."""
+    """The keys that a name may mean: "steps" is `training.steps`, not `optimizer.schedule.steps`, which is deeper."""
     keys = list(dict.fromkeys(keys))
-    return [name] if name in keys else [key for key in keys if key.endswith(f".{name}")]
+    if name in keys:
+        return [name]
+    found = [key for key in keys if key.endswith(f".{name}")]
+    least = min((key.count(".") for key in found), default=0)
+    return [key for key in found if key.count(".") == least]
 
 
 def member_name(values: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -103,6 +104,12 @@ class SweepTable(Table):
     def values(self) -> dict[str, tuple[Any, ...]]:
         """Key → all its values."""
         return {key: values_of(given) for key, given in self.varied.items()}
+
+    @property
+    def size(self) -> int:
+        """How many members there are."""
+        values, together = self.values, {key for group in self.zipped for key in group[1:]}
+        return math.prod(len(found) for key, found in values.items() if key not in together)
 
     @property
     def zipped(self) -> list[list[str]]:
