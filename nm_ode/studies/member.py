@@ -110,7 +110,7 @@ def training_options(study: Study, chosen: Sequence[Symmetry]) -> dict[str, Any]
         "batch_size": case.training.batch_size,
         "save_every": case.training.save_every,
         "schedule": study.schedule,
-        "observe": [*study.curvature(), Charges(chosen, every, laws), *study.observers()],
+        "observe": [*study.curvature(), Charges(chosen, every, laws), *study.observers("run", chosen)],
     }
 
 
@@ -182,6 +182,7 @@ def _solved(
         solution = None  # the engine that was to check it had failed
     if solution is None:
         kept = Checkpoints(writer, group, say)
+        theta0, observers = _start(study, run), study.observers("flows", chosen)
         beside = at_some_of(run, case.solver.samples)
         try:
             solution = solve(
@@ -189,7 +190,8 @@ def _solved(
                 beside,
                 **case.solver.options(),
                 check=case.solver.check,
-                observe=[Charges(chosen), *study.observers()],
+                theta0=theta0,
+                observe=[Charges(chosen), *observers],
                 on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
@@ -198,7 +200,9 @@ def _solved(
             failures.append(str(error))
         else:
             try:
-                solution = cross_checked(solution, flow, beside, case, progress, kept)
+                solution = cross_checked(
+                    solution, flow, beside, case, progress, kept, theta0=theta0, observe=observers
+                )
             except (SolveError, EngineError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
@@ -206,6 +210,12 @@ def _solved(
     if solution.sizes.get("time"):
         writer.write(f"comparison/{name}", compare(run, solution))
     return failures
+
+
+def _start(study: Study, run: xr.Dataset) -> Tensor | None:
+    """Theta to start a flow from, where a sketch stands in for the run's own; None where the run has it."""
+    has_it = "theta" in run.variables or "initial_state" in run.variables
+    return None if has_it else study.problem.theta0
 
 
 def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:
