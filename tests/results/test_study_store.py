@@ -220,7 +220,7 @@ def test_of_processes_that_compete_one_computes_a_member(tmp_path: Path) -> None
     store = StudyStore.at(tmp_path, "sweep_x")
     store.begin(record())
     work(store, PLACE, discrete=xr.Dataset(attrs={"status": "success"})).rename(tmp_path / "ready")
-    for i in range(10):
+    for i in range(4):
         tally, start = tmp_path / f"tally{i}", context.Event()
         children = [context.Process(target=_compete, args=(tmp_path, start, tally)) for _ in range(4)]
         for child in children:
