@@ -82,11 +82,12 @@ class Study:
         return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
 
-def build_study(case: Case, path: Path) -> Study:
+def build_study(case: Case, path: Path, text: str | None = None) -> Study:
     """Problem, optimiser, schedule and flows of a case; nothing is trained or solved.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
+        text: of the case file; it is read if not given.
 
     Raises:
         CaseError: what the case names is not there, or does not go together.
@@ -111,7 +112,8 @@ def build_study(case: Case, path: Path) -> Study:
         _require_schedule_fits(flows, path)
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
     _require_times_fit(case, path, optimizer, made_schedule)
-    study = Study(case, path, problem, optimizer, made_schedule, flows, code, case_text(path))
+    text = case_text(path) if text is None else text
+    study = Study(case, path, problem, optimizer, made_schedule, flows, code, text)
     _require_observers_fit(study)
     return study
 
