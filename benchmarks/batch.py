@@ -9,7 +9,7 @@ rate      members an hour with one worker process and with two, one thread each:
           import of torch, the cluster) taken off, for which a command with nothing to do stands.
 overhead  what a member takes in a worker, store and scheduler included, beyond the same training, flows and comparison
           by nm_ode's functions in one process: seconds, and as a share of a member of 10 s.
-memory    the largest resident size of the command and of its worker at 4, 16 and 64 small members.
+memory    the largest resident size of the command and of its worker at 4, 16 and 48 members.
 opening   `open_study` of 1000 members in a fresh process: seconds and megabytes beyond the import.
 together  64 members of about 2000 parameters trained as one, against a loop of `train`.
 """
@@ -140,7 +140,7 @@ def bare_members(case: Path) -> list[Callable[[], object]]:
 def memory() -> dict[str, object]:
     """Megabytes at their largest, of the command and of all that it started."""
     found = {}
-    for members in (4, 16, 64):
+    for members in (4, 16, 48):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             momenta = [round(k / members, 4) for k in range(members)]
