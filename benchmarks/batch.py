@@ -183,18 +183,19 @@ def peak(pid: int) -> float:
 
 
 _OPEN = """
-import json, resource, sys, time
-import nm_ode, xarray, zarr, numpy
-nm_ode.open_study
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+import json, sys, time
+from pathlib import Path
+import nm_ode
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+nm_ode.open_study, nm_ode.study_frame
+before, start, cpu = resident(), time.perf_counter(), time.process_time()
 tree = nm_ode.open_study(sys.argv[1])
-took = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu, "mb": resident() - before}
+start, cpu = time.perf_counter(), time.process_time()
 frame = nm_ode.study_frame(tree)
-print(json.dumps({"seconds": took, "mb": (after - before) / 1024, "members": len(frame),
-                  "frame_seconds": time.perf_counter() - start}))
+took |= {"frame_seconds": time.perf_counter() - start, "frame_cpu_seconds": time.process_time() - cpu}
+print(json.dumps({**took, "members": len(frame)}))
 """
 
 

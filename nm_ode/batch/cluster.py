@@ -40,13 +40,14 @@ def local_client(workers: int, threads: int, memory: int | None, gpus: int = 0) 
         gpus: that each take one of; 0 for none.
     """
     environment = dict.fromkeys(_THREADS, str(threads))
-    with dask.config.set(_LOCAL), _quiet():
+    _be_quiet()
+    with dask.config.set(_LOCAL):
         cluster = LocalCluster(
             n_workers=0,
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
-            silence_logs=logging.CRITICAL,
+            silence_logs=False,
         )
         try:
             for i in range(workers):
@@ -88,31 +89,24 @@ def remote_client(address: str) -> Iterator[Client]:
     Raises:
         BatchError: no scheduler answers.
     """
-    with _quiet():
-        try:
-            client = Client(address, timeout=_CONNECT, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise BatchError(
-                f"--scheduler {address}: no Dask scheduler answers there ({why}): start one with `dask scheduler`, "
-                "or give the address that it prints, tcp://HOST:PORT"
-            ) from None
-        try:
-            yield client
-        finally:
-            with contextlib.suppress(Exception):  # there may be nobody to say goodbye to
-                client.close(timeout=3)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of workers that come and go is told in one line where it matters."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    _be_quiet()
     try:
-        yield
+        client = Client(address, timeout=_CONNECT, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BatchError(
+            f"--scheduler {address}: no Dask scheduler answers there ({why}): start one with `dask scheduler`, "
+            "or give the address that it prints, tcp://HOST:PORT"
+        ) from None
+    try:
+        yield client
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        with contextlib.suppress(Exception):  # there may be nobody to say goodbye to
+            client.close(timeout=3)
+
+
+def _be_quiet() -> None:
+    """What Dask logs of workers that come and go is told in one line where it matters; some of it comes at the end."""
+    for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -46,7 +46,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     from nm_ode.batch.member import run_member
-    from nm_ode.batch.watch import give_up
+    from nm_ode.batch.watch import give_up, has_broken_off
 
     def listen() -> None:
         while True:
@@ -61,8 +61,9 @@ def main() -> None:
 
     threading.Thread(target=listen, name="listen", daemon=True).start()
     send(answers, "ready")
-    while True:
+    while not has_broken_off():  # the next member gets a fresh process
         send(answers, run_member(tasks.get(), whole_process=True))
+    os._exit(0)
 
 
 if __name__ == "__main__":

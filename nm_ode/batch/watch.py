@@ -2,13 +2,14 @@
 
 The member runs in its thread; another looks at the clock and at the memory. First the member is asked, through its
 progress callbacks, where it stops between two steps. One that does not answer, in a long right-hand side say, gets the
-exception wherever its Python is.
+exception wherever its Python is, but in no import, of which a half would stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import psutil
 
 _LOOK = 0.2  # seconds
 _ANSWER = 1.0  # seconds until an exception is thrown
-_AGAIN = 10.0  # seconds until it is thrown again
+_AGAIN = 3.0  # seconds until it is thrown again
+_IMPORT = 0.02  # seconds until an import may be over
 
 
 class Stopped(BaseException):
@@ -38,6 +40,7 @@ class Cancelled(Stopped):
 
 
 _given_up: set[str] = set()
+_broken_off = threading.Event()
 
 
 def give_up(batch: str) -> None:
@@ -48,6 +51,11 @@ def give_up(batch: str) -> None:
 def is_given_up(batch: str) -> bool:
     """Was the batch given up in this process?"""
     return batch in _given_up
+
+
+def has_broken_off() -> bool:
+    """Was anything in this process broken off in the middle? Then it may have left something half done."""
+    return _broken_off.is_set()
 
 
 class Watch:
@@ -121,10 +129,23 @@ class Watch:
         pause = _ANSWER
         while not self._over.wait(pause):
             with self._throwing:
-                if not self._over.is_set():
-                    self._thrown = True
+                if self._over.is_set():
+                    return
+                pause = _IMPORT
+                if not _imports(self._thread):
+                    self._thrown, pause = True, _AGAIN
+                    _broken_off.set()
                     _throw(self._thread, reason)
-            pause = _AGAIN
+
+
+def _imports(thread: int) -> bool:
+    """Is the thread importing something?"""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _throw(thread: int, error: type[BaseException]) -> None:

@@ -159,36 +159,30 @@ def _told_of(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:
             "failed",
             f"{len(failed)}; why, and what is needed to run each alone: {plan.store.folder.place('failed')}",
         )
-    unmade = _reduced(plan) if whole else []
+    presented = _presented(plan) if whole else True
     left = len(plan.tasks) - len(over) - len(failed)
     if left:
         print_line("not run", f"{left}: run the same command again")
-    presented = not whole or _presented(plan)
-    print_line("study ", plan.store.study.name)
-    return DONE if whole == members and presented and not unmade else FAILED
+    print_line("study", plan.store.study.name)
+    return DONE if whole == members and presented else FAILED
 
 
 def _presented(plan: Plan) -> bool:
-    """The page of the study, and its tables."""
+    """Makes the reductions and the page of a study; did all go well?"""
+    from nm_ode.batch.reduce import reduce_study
     from nm_ode.cli.study import present_study
     from nm_ode.results import StoreError, open_study
 
     assert plan.store is not None
+    unmade = reduce_study(plan)
+    for sentence in unmade:
+        complain(f"{plan.case.name}: {sentence}")
     try:
         tree = open_study(plan.store.study.name)
     except StoreError as error:
         complain(str(error))
         return False
-    return present_study(tree, plan.store.folder)
-
-
-def _reduced(plan: Plan) -> list[str]:
-    from nm_ode.batch.reduce import reduce_study
-
-    unmade = reduce_study(plan)
-    for sentence in unmade:
-        complain(f"{plan.case.name}: {sentence}")
-    return unmade
+    return present_study(tree, plan.store.folder) and not unmade
 
 
 def _told_of_case(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:
