@@ -105,12 +105,3 @@ def test_what_is_no_study_is_a_mistake(call, tmp_path: Path) -> None:
     result = call("report", tmp_path)
     assert result.exit_code == 2
     assert "not a study" in result.stderr
-
-
-def test_a_run_ends_with_the_page(computed: Path, call) -> None:
-    """The last test here: it runs the member that failed."""
-    case = computed.parents[1] / "tiny.toml"
-    result = call("run", case, "--out", computed.parent, "--workers", "0")
-    assert result.exit_code == 0
-    assert "3 members: lr (3); all whole" in result.stdout
-    assert len(Outline((computed / "report.html").read_text()).links) == 3
