@@ -159,10 +159,12 @@ def _told_of(plan: Plan, outcomes: Sequence[MemberOutcome]) -> int:
             "failed",
             f"{len(failed)}; why, and what is needed to run each alone: {plan.store.folder.place('failed')}",
         )
-    presented = _presented(plan) if whole else True
     left = len(plan.tasks) - len(over) - len(failed)
     if left:
         print_line("not run", f"{left}: run the same command again")
+    # The page of a study that was broken off is made when it is finished.
+    broken_off = left or any(outcome.ends_batch for outcome in own)
+    presented = _presented(plan) if whole and not broken_off else True
     print_line("study", plan.store.study.name)
     return DONE if whole == members and presented else FAILED
 

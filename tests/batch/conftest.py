@@ -77,6 +77,18 @@ def of_own_code(*whats: str, more: str = "") -> str:
     )
 
 
+@pytest.fixture(autouse=True)
+def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages take longer than these members."""
+    if "with_pages" not in request.fixturenames:
+        monkeypatch.setattr("nm_ode.cli.batch._presented", lambda plan: True)
+
+
+@pytest.fixture
+def with_pages() -> None:
+    """The page of a study, and those of its members, are made."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory."""

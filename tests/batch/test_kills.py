@@ -29,10 +29,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def right(folder: Path, call: Call) -> dict[str, dict[str, str]]:
     """What each member of the slow sweep must be, from this process."""
-    text = write_slow(folder, members=5, pause=0.0).read_text()
+    text = write_slow(folder, members=4, pause=0.0).read_text()
     assert call(text, "--workers", "0", "--out", "right").exit_code == 0
     (folder / "begun.txt").unlink()
-    write_slow(folder, members=5, pause=0.02)
+    write_slow(folder, members=4, pause=0.02)
     return whole(folder / "right")
 
 

@@ -67,8 +67,11 @@ def test_members_of_another_case_are_not_written_over(call: Call, folder: Path) 
     assert {name: bits(store) for name, store in members(folder).items()} == before
 
 
+@pytest.mark.usefixtures("with_pages")
 def test_one_member_alone(call: Call, folder: Path) -> None:
-    assert call(SWEEP, *ALONE, "--member", "lr=0.1,seed=1").exit_code == 0
+    done = call(SWEEP, *ALONE, "--member", "lr=0.1,seed=1")
+    assert done.exit_code == 0, done.output
+    assert (folder / "results/sweep/report.html").exists()
     assert set(members(folder)) == {"lr=0.1,seed=1"}
     wrong = call(SWEEP, *ALONE, "--member", "lr=0.1,seed=4")
     assert wrong.exit_code == 2
