@@ -53,11 +53,6 @@ class Study:
     code: OwnCode
     text: str
 
-    def at(self, lr: float) -> Optimizer:
-        """The optimiser at another learning rate."""
-        optimizer: Optimizer = self.case.optimizer.make(folder=self.path.parent, lr=lr)
-        return optimizer
-
     def observers(self) -> list[Observer]:
         """What the case observes apart from symmetries and stability: new ones, for one run or flow."""
         return [table.make(folder=self.path.parent) for table in self.case.observe]
