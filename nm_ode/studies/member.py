@@ -88,7 +88,7 @@ def _trained(
             save_every=case.training.save_every,
             state0=_warm_state(study, kept),
             schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers()],
+            observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers("run", chosen)],
             on_step=progress("training", case.training.steps),
             checkpoint=kept("training"),
         )
@@ -161,6 +161,7 @@ def _solved(
         solution = None  # the engine that was to check it had failed
     if solution is None:
         kept = Checkpoints(writer, group, say)
+        theta0, observers = _start(study, run), study.observers("flows", chosen)
         beside = at_some_of(run, case.solver.samples)
         try:
             solution = solve(
@@ -168,7 +169,8 @@ def _solved(
                 beside,
                 **case.solver.options(),
                 check=case.solver.check,
-                observe=[Charges(chosen), *study.observers()],
+                theta0=theta0,
+                observe=[Charges(chosen), *observers],
                 on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
@@ -177,7 +179,9 @@ def _solved(
             failures.append(str(error))
         else:
             try:
-                solution = cross_checked(solution, flow, beside, case, progress, kept)
+                solution = cross_checked(
+                    solution, flow, beside, case, progress, kept, theta0=theta0, observe=observers
+                )
             except (SolveError, EngineError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
@@ -185,6 +189,12 @@ def _solved(
     if solution.sizes.get("time"):
         writer.write(f"comparison/{name}", compare(run, solution))
     return failures
+
+
+def _start(study: Study, run: xr.Dataset) -> Tensor | None:
+    """Theta to start a flow from, where a sketch stands in for the run's own; None where the run has it."""
+    has_it = "theta" in run.variables or "initial_state" in run.variables
+    return None if has_it else study.problem.theta0
 
 
 def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:

@@ -159,6 +159,8 @@ def test_runs_of_different_lr_at_the_flow_times_that_they_share(study: StudyStor
         np.testing.assert_array_equal(run["step"].isel(at), own["step"][::every])
         np.testing.assert_array_equal(run["full_loss"].isel(at), own["full_loss"])
     assert "share" in run["loss"].attrs["alignment"]
+    steps = found["discrete/step"]
+    assert ("holes" in steps.attrs) is bool(found["discrete/step"].isnull().any())
     flow = found["flows/gradient"].dataset
     assert flow["time"].values.tolist() == [0, 0.8]
     np.testing.assert_array_equal(
@@ -177,6 +179,13 @@ def test_a_run_that_ended_early_leaves_the_others_their_times(tmp_path: Path) ->
     assert run.sizes["time"] == 8
     assert run["loss"].sel(lr=0.1, seed=1).notnull().values.tolist() == [True] * 3 + [False] * 5
     assert run["loss"].sel(lr=0.1, seed=2).notnull().all()
+    full = StudyStore.at(tmp_path / "full", "sweep_x")
+    full.begin(record(lrs=(0.1, 0.05), seeds=(0,)))
+    for place in record(seeds=(0,)).members:
+        committed(full, place, discrete=ragged(place)["discrete"])
+    hits = nm_ode.open_study(tmp_path / "full/sweep_x", align="time")["discrete/hits"]
+    assert hits.dtype == np.int64  # nothing is missing
+    assert hits.isel(time=-1).values.tolist() == [[7], [14]]
 
 
 def test_flows_that_gave_up_early_leave_the_others_their_times(tmp_path: Path) -> None:

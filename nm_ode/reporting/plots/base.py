@@ -11,7 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Place = Literal[
-    "orders", "stability", "plots", "symmetries", "run", "layers", "spectra", "study", "members", "losses"
+    "orders",
+    "stability",
+    "plots",
+    "symmetries",
+    "observed",
+    "run",
+    "layers",
+    "spectra",
+    "study",
+    "members",
+    "losses",
 ]
 
 
