@@ -56,11 +56,6 @@ class Study:
     code: OwnCode
     text: str
 
-    def at(self, lr: float) -> Optimizer:
-        """The optimiser at another learning rate."""
-        optimizer: Optimizer = self.case.optimizer.make(folder=self.path.parent, lr=lr)
-        return optimizer
-
     def observers(
         self, along: Literal["run", "flows"], symmetries: Sequence[Symmetry] = ()
     ) -> list[Observer]:

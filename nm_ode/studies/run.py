@@ -60,9 +60,14 @@ def run_case(
         say: told what goes on from where, if a part was cut off.
 
     Raises:
-        CaseError: what the case names is not there or does not go together, or the user's own code failed.
+        CaseError: what the case names is not there or does not go together, the user's own code failed, or the case has
+            a sweep.
         StoreError: the folder cannot be written, holds another case's results, or those of other code.
     """
+    if case.sweep is not None:
+        raise CaseError(
+            f"{path}: sweep: its members are run by `nm-ode run {path}`, or one by one: those of load_sweep(path)"
+        )
     store = out / case.name / "run.zarr"
     with _locked(store.parent) as obstacle:
         done = _done_before(case, path, store)

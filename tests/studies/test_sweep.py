@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nm_ode.results.study import Axis
-from nm_ode.studies import CaseError, Sweep, expand, load_case, load_sweep
+from nm_ode.studies import CaseError, Sweep, expand, load_case, load_sweep, run_case
 
 SWEEP = """
 [sweep]
@@ -67,6 +67,13 @@ def test_a_member_is_the_case_with_its_values_in_it(edited, tiny_case: Path) -> 
             changed = changed.replace(old, f"{key.rpartition('.')[2]} = {member.values[key]}")
         tiny_case.write_text(changed)
         assert load_case(tiny_case) == member.case
+
+
+def test_a_case_with_a_sweep_is_not_run_as_one(edited, tmp_path: Path) -> None:
+    path = edited(("[solver]", SWEEP))
+    with pytest.raises(CaseError, match=r"sweep: its members are run by `nm-ode run"):
+        run_case(load_case(path), path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_case_without_a_sweep_has_none(tiny_case: Path) -> None:
