@@ -9,7 +9,7 @@ rate      members an hour with one worker process and with two, one thread each:
           import of torch, the cluster) taken off, for which a command with nothing to do stands.
 overhead  what a member takes in a worker, store and scheduler included, beyond the same training, flows and comparison
           by nm_ode's functions in one process: seconds, and as a share of a member of 10 s.
-memory    the largest resident size of the command and of its worker at 4, 16 and 64 small members.
+memory    the largest resident size of the command and of its worker at 4, 16 and 48 members.
 opening   `open_study` of 1000 members in a fresh process: seconds and megabytes beyond the import.
 together  64 members of about 2000 parameters trained as one, against a loop of `train`.
 """
@@ -140,7 +140,7 @@ def bare_members(case: Path) -> list[Callable[[], object]]:
 def memory() -> dict[str, object]:
     """Megabytes at their largest, of the command and of all that it started."""
     found = {}
-    for members in (4, 16, 64):
+    for members in (4, 16, 48):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             momenta = [round(k / members, 4) for k in range(members)]
@@ -183,18 +183,19 @@ def peak(pid: int) -> float:
 
 
 _OPEN = """
-import json, resource, sys, time
-import nm_ode, xarray, zarr, numpy
-nm_ode.open_study
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+import json, sys, time
+from pathlib import Path
+import nm_ode
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+nm_ode.open_study, nm_ode.study_frame
+before, start, cpu = resident(), time.perf_counter(), time.process_time()
 tree = nm_ode.open_study(sys.argv[1])
-took = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu, "mb": resident() - before}
+start, cpu = time.perf_counter(), time.process_time()
 frame = nm_ode.study_frame(tree)
-print(json.dumps({"seconds": took, "mb": (after - before) / 1024, "members": len(frame),
-                  "frame_seconds": time.perf_counter() - start}))
+took |= {"frame_seconds": time.perf_counter() - start, "frame_cpu_seconds": time.process_time() - cpu}
+print(json.dumps({**took, "members": len(frame)}))
 """
 
 

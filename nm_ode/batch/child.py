@@ -99,7 +99,7 @@ class MemberProcess:
             if stopping is not None and now - stopping > _STOPPING:
                 self.end()
                 raise Ended("unwanted")
-            if task.max_seconds is not None and now - began > task.max_seconds + _PATIENCE:
+            if task.all_seconds is not None and now - began > task.all_seconds + _PATIENCE:
                 self.end()
                 raise Ended("time")
             if task.memory is not None and _held(process.pid) > task.memory / SHARE:

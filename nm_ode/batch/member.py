@@ -15,12 +15,13 @@ from nm_ode.batch.failing import failure, failure_of
 from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.surroundings import same_surroundings
 from nm_ode.batch.tasks import ALLOWED, MemberOutcome, MemberTask
-from nm_ode.batch.watch import Cancelled, Watch, is_given_up
+from nm_ode.batch.watch import Cancelled, TimeUp, TooLarge, Watch, is_given_up
 from nm_ode.results import Identity, StoreError
 from nm_ode.results.root import read_root
 from nm_ode.results.study import Busy, Failure, StudyStore
 from nm_ode.studies import Case, run_case, run_case_into
 from nm_ode.studies.own_code import hashes_now
+from nm_ode.studies.together import Companion, train_companions
 from nm_ode.studies.written import as_toml, with_code_found
 
 _LOG = "log.txt"
@@ -163,21 +164,46 @@ class _Running:
         task, working = self._task, store.working(self._task.member)
         if _is_ready(store, task.member, self._case, self._path):
             return
+        if task.companions and attempts.deaths < ALLOWED - 1:
+            self._train_with_companions(store, attempts)
         with self._watched(attempts) as watch:
             written = run_case_into(
                 self._case, self._path, working, watch.progress, self._say, text=text_of(task)
             )
         self._remarks += [*written.discarded, *written.failures]
 
+    def _train_with_companions(self, store: StudyStore, attempts: Attempts) -> None:
+        """Train several members as one; each of them finds its run. What goes wrong is left to each."""
+        task = self._task
+        members = [Companion(self._case, store.working(task.member), text_of(task))]
+        with contextlib.ExitStack() as claims:
+            for name, raw in task.companions:
+                one = replace(task, member=name, case=raw, companions=())
+                case, working = case_of(one), store.working(name)
+                with contextlib.suppress(StoreError):  # somebody else has it, or it is another's
+                    claims.enter_context(store.claim(name))
+                    if not is_whole(store, name, case, self._path) and not os.path.lexists(working):
+                        members.append(Companion(case, working, text_of(one)))
+            with contextlib.suppress(TimeUp, TooLarge), self._watched(attempts, len(members)) as watch:
+                train_companions(
+                    members,
+                    self._path,
+                    task.vectorise,
+                    watch.progress,
+                    self._say,
+                    lambda seed: same_surroundings(seed, task.threads),
+                )
+
     @contextlib.contextmanager
-    def _watched(self, attempts: Attempts | None = None) -> Iterator[Watch]:
+    def _watched(self, attempts: Attempts | None = None, members: int = 1) -> Iterator[Watch]:
         task = self._task
 
         def grown(held: int) -> None:
             if attempts is not None:
                 _without_errors(lambda: attempts.grown(held))
 
-        watch = Watch(task.batch, task.max_seconds, task.memory, on_growth=grown)
+        limit = None if task.max_seconds is None else task.max_seconds * members
+        watch = Watch(task.batch, limit, task.memory, on_growth=grown)
         with same_surroundings(self._case.seed, task.threads), watch:
             yield watch
 

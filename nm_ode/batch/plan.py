@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from nm_ode.registry import did_you_mean
 from nm_ode.results import StoreError
 from nm_ode.results.study import StudyStore
 from nm_ode.studies import Case, CaseError, Member, Sweep
+from nm_ode.studies.together import alike
 
 _TOLD = 3  # members that cannot be gone on with
 _AT_ONCE = 16  # roots of members that are read at once
+_AS_ONE = 64  # members that are trained as one: more gain little, and all lose when it is killed
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Plan:
         sweep, store: of a case with members.
         tasks: what is missing.
         whole: how many members are there.
+        alike: names of members that can be trained as one.
     """
 
     case: Case
@@ -38,11 +42,18 @@ class Plan:
     whole: int = 0
     sweep: Sweep | None = None
     store: StudyStore | None = None
+    alike: tuple[tuple[str, ...], ...] = ()
 
-    def sized(self, threads: int, memory: int | None) -> Plan:
-        """With so many threads and bytes for each member."""
-        tasks = tuple(replace(task, threads=threads, memory=memory) for task in self.tasks)
-        return replace(self, tasks=tasks)
+    def sized(self, threads: int, memory: int | None, workers: int = 1) -> Plan:
+        """With so many threads and bytes for each member, and members that are trained as one shared among workers."""
+        tasks = {task.member: replace(task, threads=threads, memory=memory) for task in self.tasks}
+        leaders = {}
+        for group in self.alike:
+            for first, *others in _parts(group, workers):
+                companions = tuple((name, tasks[name].case) for name in others)
+                leaders[first] = replace(tasks[first], companions=companions)
+        # They come first: their companions wait for them.
+        return replace(self, tasks=tuple({**leaders, **tasks, **leaders}.values()))
 
 
 def new_batch() -> str:
@@ -81,16 +92,28 @@ def plan_sweep(sweep: Sweep, out: str, scratch: str | None, batch: str, chosen: 
     if wrong:
         more = [f"{len(wrong) - _TOLD} more members are so"] if len(wrong) > _TOLD else []
         raise StoreError("\n".join([*wrong[:_TOLD], *more]))
-    limit = sweep.table.max_seconds
+    missing = [member for member, there in zip(members, found, strict=True) if not there]
+    limit, vectorise = sweep.table.max_seconds, sweep.table.vectorise
     tasks = tuple(
         replace(
             _task(sweep.case, member.name, dict(member.raw), sweep.path, out, scratch, batch),
             max_seconds=limit,
+            vectorise=vectorise or "auto",
         )
-        for member, there in zip(members, found, strict=True)
-        if not there
+        for member in missing
     )
-    return Plan(sweep.case, sweep.path, tasks, len(members) - len(tasks), sweep, store)
+    # What is not finished lies on one machine, where the study does not.
+    apart = not vectorise or store.is_remote
+    groups = [] if apart else alike({member.name: member.case for member in missing})
+    whole = len(members) - len(tasks)
+    return Plan(sweep.case, sweep.path, tasks, whole, sweep, store, tuple(map(tuple, groups)))
+
+
+def _parts(group: Sequence[str], workers: int) -> list[Sequence[str]]:
+    """A part for each worker, none larger than is of use and none of one member."""
+    count = max(min(workers, len(group) // 2), -(-len(group) // _AS_ONE), 1)
+    bounds = [round(i * len(group) / count) for i in range(count + 1)]
+    return [group[start:end] for start, end in pairwise(bounds)]
 
 
 def _task(

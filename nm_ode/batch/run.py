@@ -28,11 +28,11 @@ def run_batch(
         BatchError: there is no scheduler, or no more.
     """
     if isinstance(where, str):
-        tasks = _tasks(plans, 0, None)
         with remote_client(where) as client:
+            tasks = _tasks(plans, 0, None, len(client.nthreads()))
             yield from on_workers(client, tasks, standing, told, alone=False)
         return
-    tasks = _tasks(plans, where.threads, int(SHARE * where.memory) if where.count else None)
+    tasks = _tasks(plans, where.threads, int(SHARE * where.memory) if where.count else None, where.count)
     if not tasks:
         return
     if not where.count:
@@ -42,5 +42,5 @@ def run_batch(
         yield from on_workers(client, tasks, standing, told, alone=True)
 
 
-def _tasks(plans: Sequence[Plan], threads: int, memory: int | None) -> list[MemberTask]:
-    return list(chain.from_iterable(plan.sized(threads, memory).tasks for plan in plans))
+def _tasks(plans: Sequence[Plan], threads: int, memory: int | None, workers: int) -> list[MemberTask]:
+    return list(chain.from_iterable(plan.sized(threads, memory, max(1, workers)).tasks for plan in plans))

@@ -32,6 +32,8 @@ class MemberTask:
         max_seconds: after which the member is given up; None for no limit.
         memory: bytes of a process, above which the member is given up; None for no limit.
         version: of nm_ode where the task was made.
+        companions: name and case of other members, whose trainings are taken as one with this member's first.
+        vectorise: "auto": if that is faster.
     """
 
     study: str
@@ -45,6 +47,14 @@ class MemberTask:
     max_seconds: float | None = None
     memory: int | None = None
     version: str = ""
+    companions: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), repr=False)
+    vectorise: Literal["auto", True] = "auto"
+
+    @property
+    def all_seconds(self) -> float | None:
+        """After which the task is given up, with the training of its companions."""
+        parts = 2 + len(self.companions) if self.companions else 1
+        return None if self.max_seconds is None else parts * self.max_seconds
 
     @property
     def label(self) -> str:

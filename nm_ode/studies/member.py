@@ -71,34 +71,55 @@ def _trained(
     say: Callable[[str], None],
 ) -> xr.Dataset:
     """The run, from the store if it is there."""
-    case, kept = study.case, Checkpoints(writer, "discrete", say)
-    found = _complete(writer.read("discrete"), run_info)
-    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
+    found, kept = known_run(study, writer), Checkpoints(writer, "discrete", say)
+    if found is not None:
         return found
-    every, laws = (
-        (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
-    )
     try:
         run = train(
             study.problem,
             study.optimizer,
-            case.training.steps,
-            batch_size=case.training.batch_size,
-            seed=case.seed,
-            save_every=case.training.save_every,
+            seed=study.case.seed,
             state0=_warm_state(study, kept),
-            schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers("run", chosen)],
-            on_step=progress("training", case.training.steps),
+            on_step=progress("training", study.case.training.steps),
             checkpoint=kept("training"),
+            **training_options(study, chosen),
         )
     except TrainingDiverged as diverged:
         run = diverged.run
+    run = keep_run(writer, run)
+    kept.forget()
+    return run
+
+
+def known_run(study: Study, writer: StoreWriter) -> xr.Dataset | None:
+    """The run that the store has, if it is whole."""
+    found = _complete(writer.read("discrete"), run_info)
+    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
+        return found
+    return None
+
+
+def training_options(study: Study, chosen: Sequence[Symmetry]) -> dict[str, Any]:
+    """What `train` takes of a case, beside what members of a sweep may differ in."""
+    case = study.case
+    every, laws = (
+        (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
+    )
+    return {
+        "steps": case.training.steps,
+        "batch_size": case.training.batch_size,
+        "save_every": case.training.save_every,
+        "schedule": study.schedule,
+        "observe": [*study.curvature(), Charges(chosen, every, laws), *study.observers("run", chosen)],
+    }
+
+
+def keep_run(writer: StoreWriter, run: xr.Dataset) -> xr.Dataset:
+    """Write a run, and the curvature in it as a group of its own; the run without it."""
     run, measured = without_curvature(run)
     writer.write("discrete", run)
     if measured is not None:
         writer.write("discrete/curvature", measured)
-    kept.forget()
     return run
 
 

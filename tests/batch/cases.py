@@ -28,6 +28,7 @@ check = false
 
 [sweep]
 seed = {{ range = {members} }}
+vectorise = false
 """
 
 OWN = """
