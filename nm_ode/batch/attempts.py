@@ -10,9 +10,6 @@ from pathlib import Path
 from nm_ode.memory import in_words
 from nm_ode.results.files import write_atomically
 
-ALLOWED = 3
-"""So many processes may die of one member in one batch; it may have been somebody else's fault."""
-
 _NAME = "attempts.json"
 _MUCH = 0.8  # of the memory that a process may have
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def measured(task: MemberTask, threads: int) -> Estimate:
 
 def _run(task: MemberTask, steps: int, threads: int) -> tuple[float, int]:
     """Seconds and bytes."""
-    training: Mapping[str, Any] = {**task.case["training"], "steps": steps}
+    training: dict[str, Any] = {**task.case["training"], "steps": steps}
+    if "save_every" in training:
+        training["save_every"] = min(training["save_every"], steps)
     short = replace(task, case={**task.case, "training": training})
     try:
         case = case_of(short)
@@ -75,7 +78,8 @@ def _run(task: MemberTask, steps: int, threads: int) -> tuple[float, int]:
         raise CaseError(f"with {steps} steps it is no case: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         began, store = time.monotonic(), Path(folder) / "run.zarr"
-        with same_surroundings(case.seed, threads):
+        said = io.StringIO()  # nobody asked for it
+        with same_surroundings(case.seed, threads), redirect_stdout(said), redirect_stderr(said):
             run_case_into(case, Path(task.path), store, text=text_of(short))
         seconds = time.monotonic() - began
         return seconds, sum(file.stat().st_size for file in store.rglob("*") if file.is_file())

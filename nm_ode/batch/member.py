@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import nm_ode
-from nm_ode.batch.attempts import ALLOWED, Attempts
+from nm_ode.batch.attempts import Attempts
 from nm_ode.batch.failing import failure, failure_of
 from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.surroundings import same_surroundings
-from nm_ode.batch.tasks import MemberOutcome, MemberTask
+from nm_ode.batch.tasks import ALLOWED, MemberOutcome, MemberTask
 from nm_ode.batch.watch import Cancelled, TimeUp, TooLarge, Watch, is_given_up
 from nm_ode.results import Identity, StoreError
 from nm_ode.results.root import read_root

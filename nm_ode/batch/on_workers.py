@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 
 from distributed import Client, Future
 
-from nm_ode.batch.failing import failure
-from nm_ode.batch.member import keep_failure, store_of
 from nm_ode.batch.standing import Standing, Told
 from nm_ode.batch.tasks import BatchError, MemberOutcome, MemberTask
 from nm_ode.batch.waiting import Waiting
 from nm_ode.batch.watch import give_up
-from nm_ode.batch.worker import on_worker
+from nm_ode.batch.worker import killed, on_worker
 
 _TICK = 0.25  # seconds
 _COUNT = 2.0  # seconds between two looks at how many workers there are
@@ -121,6 +119,9 @@ class _Batch:
             if outcome.status == "busy":
                 self._waiting.put_off(task, time.monotonic())
                 return None
+            if outcome.status == "stopped":  # by its worker, which goes
+                self._waiting.put_back(task)
+                return None
             return outcome
         if status != "error":  # the scheduler has forgotten it
             self._require_scheduler()
@@ -128,7 +129,7 @@ class _Batch:
             return None
         error = future.exception(timeout=30)
         if type(error).__name__ == "KilledWorker":
-            return _killed(task)
+            return killed(task)
         raise BatchError(
             f"the workers cannot run members ({type(error).__name__}: {error}): they need the same nm_ode, with the "
             "same libraries, as the command"
@@ -147,10 +148,3 @@ class _Batch:
                 "the connection to the scheduler is lost; what is whole is kept, and the same command finishes what is "
                 "missing"
             )
-
-
-def _killed(task: MemberTask) -> MemberOutcome:
-    """Of a task that the scheduler does not give to any worker any more."""
-    found = failure("killed", "the workers that ran it were killed again and again; its log may say more")
-    told = keep_failure(store_of(task), task, found) if task.member else found.sentence
-    return MemberOutcome.of(task, "failed", told)

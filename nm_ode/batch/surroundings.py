@@ -20,7 +20,7 @@ def same_surroundings(seed: int, threads: int) -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     dtype, before = torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(), threadpool_limits(threads):
+    with torch.random.fork_rng(devices=[]), threadpool_limits(threads):
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from nm_ode.errors import NmOdeError
 
+ALLOWED = 3
+"""So many processes may die of one member in one batch; it may have been somebody else's fault."""
+
 
 class BatchError(NmOdeError, RuntimeError):
     """A batch that cannot go on: no scheduler, workers that cannot run members."""

@@ -1,19 +1,24 @@
 """A sweep whose processes are killed at random moments, and finished by the same command.
 
-    python -m tests.batch.kills FOLDER [KILLS]
+    python -m tests.batch.kills FOLDER [KILLS] [of_members …]
 
 It prints what was wrong, one sentence a line, and at the end how many kills there were. Each kind of process is killed
-so many times: those that compute members, the Dask workers, the command, and a scheduler that is there already.
+so many times: those that compute members, the Dask workers, the command, and a scheduler that is there already. So
+often, too, two commands run at once, and a command is stopped by a signal.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from tests.batch.cases import begun, write_slow
 from tests.batch.commands import (
@@ -106,6 +111,46 @@ class Kills:
             yield f"scheduler: exit code {code}: {told}"
         yield from self._wrong("scheduler")
 
+    def of_two(self) -> Iterator[str]:
+        """Two commands at once: nothing is computed twice."""
+        for _ in range(self.times):
+            self._clear()
+            both = [started(self.folder, *self._arguments) for _ in range(2)]
+            told = [one.communicate(timeout=600)[0] for one in both]
+            if any(one.returncode for one in both):
+                yield f"two commands: {told}"
+            if sorted(begun(self.folder)) != sorted(set(begun(self.folder))):
+                yield f"two commands: begun were {begun(self.folder)}"
+            yield from self._wrong("two commands")
+
+    def of_signals(self) -> Iterator[str]:
+        """Ctrl-C, which all processes get, and SIGTERM, which the command gets alone: none goes on."""
+        self._clear()
+        for i in range(self.times):
+            before = len(begun(self.folder))
+            process = started(self.folder, *self._arguments)
+            try:
+                wait_for(lambda before=before: len(begun(self.folder)) > before, process)
+            except RuntimeError:
+                self._clear()
+                continue
+            self._pause()
+            others = psutil.Process(process.pid).children(recursive=True)
+            if i % 2:
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.send_signal(signal.SIGTERM)
+            told, _ = process.communicate(timeout=600)
+            code, sentence = (130, "interrupted") if i % 2 else (143, "stopped by SIGTERM")
+            if process.returncode not in (0, code) or (process.returncode and sentence not in told):
+                yield f"signals: exit code {process.returncode}: {told}"
+            if "Traceback" in told:
+                yield f"signals: {told}"
+            _, alive = psutil.wait_procs(others, timeout=10)
+            if alive:
+                yield f"signals: {alive} live on"
+        yield from self._finished("signals")
+
     @property
     def _arguments(self) -> list[str]:
         return [str(self.case), "--out", "out", "--workers", "2"]
@@ -179,7 +224,7 @@ class Kills:
 
 def main() -> None:
     folder, times = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    kinds = sys.argv[3:] or ["of_members", "of_workers", "of_command", "of_scheduler"]
+    kinds = sys.argv[3:] or ["of_members", "of_workers", "of_command", "of_scheduler", "of_two", "of_signals"]
     folder.mkdir(parents=True, exist_ok=True)
     kills = Kills(folder, times, members=6 + times)
     for kind in kinds:

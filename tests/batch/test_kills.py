@@ -36,7 +36,7 @@ def right(folder: Path, call: Call) -> dict[str, dict[str, str]]:
     return whole(folder / "right")
 
 
-def test_a_sweep_survives_its_processes(folder: Path, right) -> None:
+def test_a_sweep_survives_its_processes_and_two_commands_finish_it(folder: Path, right) -> None:
     arguments = ("slow.toml", "--out", "out", "--workers", "2")
     process = started(folder, *arguments)
     try:
@@ -48,14 +48,14 @@ def test_a_sweep_survives_its_processes(folder: Path, right) -> None:
         wait_for(lambda: len(begun(folder)) > before, process)
     finally:
         kill(process)
-    code, told = ran(folder, *arguments)
+    there, before = whole(folder / "out"), len(begun(folder))
+    both = [started(folder, "slow.toml", "--out", "out", "--workers", "0") for _ in range(2)]
+    told = [one.communicate(timeout=600)[0] for one in both]
     process.communicate()
-    assert code == 0, told
+    assert [one.returncode for one in both] == [0, 0], told
     assert whole(folder / "out") == right
     assert left_over(folder / "out") == []
-    before = begun(folder)
-    assert ran(folder, *arguments)[0] == 0
-    assert begun(folder) == before
+    assert len(begun(folder)) - before == len(right) - len(there)  # they shared what was left
 
 
 def test_workers_that_are_there_already(folder: Path, right, call: Call) -> None:

@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nm_ode.batch.attempts import ALLOWED, Attempts
+from nm_ode.batch.attempts import Attempts
 from nm_ode.batch.machine import workers_for
 from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.standing import Standing
 from nm_ode.batch.surroundings import same_surroundings
-from nm_ode.batch.tasks import MemberOutcome, MemberTask
+from nm_ode.batch.tasks import ALLOWED, MemberOutcome, MemberTask
 from nm_ode.batch.waiting import Waiting
 from nm_ode.batch.watch import Cancelled, TimeUp, TooLarge, Watch, give_up
 from nm_ode.studies import shipped_cases
