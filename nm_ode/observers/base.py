@@ -266,11 +266,14 @@ class Observer:
             always "time".
         variables: name → what `observe` returns under it; dims are those beyond `dim`.
         update_variables: the same of `observe_update`; along a run alone.
+        sums_update: does it take of the update only sums that it asked of `context.passes`, and read it nowhere else?
+            Then they may be made before the step.
     """
 
     dim: str = STEP
     variables: Mapping[str, Variable] = {}
     update_variables: Mapping[str, Variable] = {}
+    sums_update: bool = False
 
     def begin(self, context: Context) -> Sequence[Observer]:
         """The observers that record this run or flow: itself, or others that it makes."""

@@ -190,6 +190,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         hyperparameters: Mapping[str, Any],
     ) -> None:
         super().__init__(meter, context.passes, steps)
+        self.sums_update = meter.sums_brackets
         for pair in [_DRIVER, *([_CROSS] if hyperparameters.get("nesterov") else [])]:
             context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
         self._responses = responses
@@ -244,6 +245,7 @@ class _ChargesOfSteps(_StatesOfCharges):
         self, meter: ChargeMeter, context: Context, nesterov: bool, settings: Mapping[str, Any]
     ) -> None:
         super().__init__(meter, context.passes, range(context.steps))
+        self.sums_update = meter.sums_brackets
         self._nesterov = nesterov
         drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
         self.update_variables = {name: variable(name, CHARGES) for name in drivers}

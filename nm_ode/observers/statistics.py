@@ -102,6 +102,8 @@ class _OfState(Observer):
 class _OfSteps(_OfState):
     """What a step has beside."""
 
+    sums_update = True
+
     def __init__(
         self, layout: Layout, passes: Passes, steps: range, momentum: str | None, keep_gradient: bool
     ) -> None:

@@ -88,7 +88,7 @@ class Conditions:
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
         if self.written:
-            self._note(
+            self.note(
                 f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser"
             )
         groups = self._optimizer.param_groups
@@ -96,18 +96,18 @@ class Conditions:
         rates = [float(groups[group]["lr"]) for group in used]
         if len(set(rates)) > 1:
             listed = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
-            self._note(f"parameters have different learning rates at step {step} ({listed})")
+            self.note(f"parameters have different learning rates at step {step} ({listed})")
         for options, given in zip(self._options, groups, strict=True):
             now = plain_options(given)
             changed = sorted(
                 name for name in now if now[name] != options.get(name) and not self._followed_by_laws(name)
             )
             if changed:
-                self._note(f"{', '.join(changed)} of the optimiser changed before step {step}")
+                self.note(f"{', '.join(changed)} of the optimiser changed before step {step}")
         each = zip(self._followed.items(), self._group_of, gradients, strict=True)
         for (name, parameter), group, gradient in each:
             if group is None or (gradient is None and (self._decays or not parameter.requires_grad)):
-                self._note(f"the parameter {said(name)} took no part in step {step}")
+                self.note(f"the parameter {said(name)} took no part in step {step}")
             if gradient is None and name not in self._present:
                 self._require_present(name, parameter)
         return rates[0]
@@ -135,7 +135,8 @@ class Conditions:
             )
         self._present.add(name)
 
-    def _note(self, why: str) -> None:
+    def note(self, why: str) -> None:
+        """A reason why no law describes the run; the first counts."""
         self.beyond_laws = self.beyond_laws or why
 
     def _seen_versions(self) -> list[int]:
@@ -143,7 +144,7 @@ class Conditions:
 
     def _loaded(self, optimizer: torch.optim.Optimizer) -> None:
         if self._steps:
-            self._note(f"the optimiser's state was loaded between steps {self._steps - 1} and {self._steps}")
+            self.note(f"the optimiser's state was loaded between steps {self._steps - 1} and {self._steps}")
 
     def _look_at_groups(self) -> None:
         """Parameters may be added to the optimiser at any time."""
@@ -159,5 +160,5 @@ class Conditions:
             name: p for name, p in self._model.named_parameters() if id(p) in number and id(p) not in mine
         }
         if not first_look and len(groups) > len(self._options):
-            self._note(f"parameters were added to the optimiser before step {self._steps}")
+            self.note(f"parameters were added to the optimiser before step {self._steps}")
         self._options += [plain_options(group) for group in groups[len(self._options) :]]

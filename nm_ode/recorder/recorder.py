@@ -158,6 +158,8 @@ class Recorder:
             self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
             if self._rule is None:
                 self._hooks.keep_theta_in(context.passes)
+                if self._recording.sums_update:
+                    self._hooks.foresee_in(context.passes, self._known, self._conditions.note)
             self._pending.watch(self._parameters)
         return self
 
@@ -168,6 +170,7 @@ class Recorder:
             return
         self._closed = True
         within_step = self._hooks.within_step
+        self._hooks.settle()
         self._hooks.remove()
         self._conditions.remove()
         self._pending.stop()
