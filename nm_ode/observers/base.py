@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -102,6 +102,20 @@ class Context:
         return Passes(self.layout)
 
 
+class Held(Protocol):
+    """A gradient that is held after its step without a copy.
+
+    Attributes:
+        tensors: one for each parameter.
+    """
+
+    tensors: list[Tensor]
+
+    def is_as_left(self) -> bool:
+        """Has nobody written to them since?"""
+        ...
+
+
 class View:
     """A state of a run or of a flow. Its vectors are the loop's own: copy what must outlive the call.
 
@@ -130,7 +144,9 @@ class View:
         state: Callable[[], Tensor] | None = None,
         memory: Callable[[str], Vector] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
+        hold: Callable[[Parts], Held | None] | None = None,
     ) -> None:
+        self._hold = hold
         self.step, self.time, self.theta_parts, self.lr = step, time, theta, lr
         self.hyperparameters: Mapping[str, Any] = {} if hyperparameters is None else hyperparameters
         self._update: Vector | None = None
@@ -187,6 +203,11 @@ class View:
     def gradient_parts(self) -> Vector:
         """The gradient where it lies."""
         return self._evaluated[1]
+
+    def hold_gradient(self) -> Held | None:
+        """The tensors of the gradient, where a loop lets go of them after the step; None if it must be copied to be kept."""
+        gradient = self.gradient_parts
+        return self._hold(gradient) if self._hold is not None and isinstance(gradient, Parts) else None
 
     @cached_property
     def full_loss(self) -> Tensor:

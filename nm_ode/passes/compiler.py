@@ -70,7 +70,7 @@ def _function(library: ctypes.CDLL, kernel: Kernel) -> Any:
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     function = getattr(library, kernel.name)
     function.restype = None
-    function.argtypes = [number, number, number, *(pointer,) * 9, number, number]
+    function.argtypes = [number, number, *(pointer,) * 10, number, number]
     return function
 
 

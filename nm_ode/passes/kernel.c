@@ -7,7 +7,8 @@
    streams     of each vector, its first entry; within a row entries follow one another
    strides     from one row of it to the next
    targets     where copies go, in the same way
-   rows        (products, all_rows), from this part's first row on
+   totals      of each product, added to
+   rows        (rows, n), added to
    columns     (columns, m), added to
    sums        room for as many REAL
    numbers     of an optimiser's step
@@ -31,8 +32,8 @@
 #define LINE 64
 #define AHEAD 512
 
-void $name(int64_t n, int64_t m, int64_t all_rows, const REAL *const *streams, const int64_t *strides, REAL *const *targets,
-           const int64_t *target_strides, double *rows, double *columns, REAL *sums, const REAL *numbers, uint64_t *digests,
+void $name(int64_t n, int64_t m, const REAL *const *streams, const int64_t *strides, REAL *const *targets,
+           const int64_t *target_strides, double *totals, double *rows, double *columns, REAL *sums, const REAL *numbers, uint64_t *digests,
            int64_t origin, int64_t row)
 {
     $constants

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,7 +147,6 @@ class Read:
         copies: name → where a copy goes.
         factors: name → by what it is to be multiplied, if by anything.
         step: how the parameter will be moved, where vectors ahead of the step are read.
-        digests: name → of its bits, once it has been read.
     """
 
     whole: dict[str, Tensor]
@@ -154,7 +154,6 @@ class Read:
     copies: list[tuple[str, Tensor]]
     factors: dict[str, float]
     step: Settings | None = None
-    digests: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, region: Region, vectors: Mapping[str, Vector], step: Settings | None = None) -> Read:
@@ -174,6 +173,16 @@ class Read:
             else:
                 read.whole[name] = region.of(vector)
         return read
+
+    def factor(self, pair: Pair) -> float:
+        """Of products of these two."""
+        return self.factors.get(pair[0], 1.0) * self.factors.get(pair[1], 1.0)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What kernels are made for: reads of one kind are in other tensors."""
+        step = None if self.step is None else (self.step.weight_decay != 0, self.step.nesterov)
+        return self.tensors[0].dtype, step, *self.whole, None, *self.differences
 
     @property
     def tensors(self) -> list[Tensor]:

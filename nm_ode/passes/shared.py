@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
-from math import prod
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
-from nm_ode.passes.compiled import WORTH_IT, Compiled
+from nm_ode.passes.compiled import WORTH_IT, Compiled, takes
 from nm_ode.passes.compiler import compiler
 from nm_ode.passes.eager import Eager
-from nm_ode.passes.regions import Read, regions_of
+from nm_ode.passes.regions import Read, Region, regions_of
 from nm_ode.passes.stepping import Ahead, Stepping
 from nm_ode.passes.wanted import Found, Pair, Sum, Wanted
 
@@ -37,7 +36,7 @@ class Pass:
         self._regions = regions_of(layout, wanted)
         self._eager = Eager(chunk)
         self._may_compile = layout.size >= WORTH_IT if compiled is None else compiled
-        self._kernels: Compiled | None = None
+        self._compiled: dict[tuple[Any, ...], Compiled] = {}
 
     @torch.no_grad()
     def __call__(self, vectors: Mapping[str, Vector]) -> Found:
@@ -47,7 +46,17 @@ class Pass:
             vectors: each that is named in a pair or a copy.
         """
         reads = [Read.of(region, vectors) for region in self._regions]
-        return self._found(reads, self._prepared(reads))
+        taken = self._taken(reads)
+        if all(taken):
+            kernels = self._kernels(self._regions, reads)
+            if kernels is not None:
+                return kernels(reads)
+        found = [self._of_one(*each) for each in zip(self._regions, reads, taken, strict=True)]
+        return Found(
+            {pair: torch.cat([one.totals[pair] for one in found if pair in one.totals]) for pair in self._totals},
+            {asked: value for one in found for asked, value in one.sums.items()},
+            {what: digest for one in found for what, digest in one.digests.items()},
+        )
 
     @torch.no_grad()
     def ahead(self, vectors: Mapping[str, Vector], stepping: Stepping) -> Found | None:
@@ -61,42 +70,40 @@ class Pass:
             None where kernels do not make all of it.
         """
         reads = [Read.of(region, vectors, stepping[region.name]) for region in self._regions]
-        kernels = self._prepared(reads)
-        pairs = zip(self._regions, reads, strict=True)
-        if kernels is None or not all(kernels.takes(*pair) for pair in pairs):
-            return None
-        return self._found(reads, kernels)
+        kernels = self._kernels(self._regions, reads) if all(self._taken(reads)) else None
+        return None if kernels is None else kernels(reads)
 
-    def _found(self, reads: list[Read], kernels: Compiled | None) -> Found:
-        totals: dict[Pair, list[Tensor]] = {pair: [] for pair in self._totals}
+    def _of_one(self, region: Region, read: Read, taken: bool) -> Found:
+        kernels = self._kernels([region], [read]) if taken else None
+        if kernels is not None:
+            return kernels([read])
+        totals: dict[Pair, Tensor] = {}
         sums: dict[Sum, Tensor] = {}
-        digests: dict[tuple[str, str], int] = {}
-        for region, read in zip(self._regions, reads, strict=True):
-            taken = kernels is not None and kernels.takes(region, read)
-            reduced = (kernels if kernels is not None and taken else self._eager)(region, read)
-            for product, one in zip(region.products, reduced, strict=True):
-                factor = prod(read.factors.get(name, 1.0) for name in product.pair)
-                made = one if factor == 1 else one.times(factor)
-                kept = {axes: made.kept(axes, region.shape) for axes in product.axes}
-                sums.update((asked, kept[asked.axes]) for asked in product.sums)
-                if product.pair in region.totals:
-                    totals[product.pair].append(made.total)
-            digests |= {(region.name, name): digest for name, digest in read.digests.items()}
-        return Found({pair: torch.stack(parts) for pair, parts in totals.items()}, sums, digests)
+        for product, reduced in zip(region.products, self._eager(region, read), strict=True):
+            factor = read.factor(product.pair)
+            made = reduced if factor == 1 else reduced.times(factor)
+            kept = {axes: made.kept(axes, region.shape) for axes in product.axes}
+            sums.update((asked, kept[asked.axes]) for asked in product.sums)
+            if product.pair in region.totals:
+                totals[product.pair] = made.total.reshape(1)
+        return Found(totals, sums)
 
-    def _prepared(self, reads: list[Read]) -> Compiled | None:
-        """Kernels for the regions that they take; None where none are to be had."""
-        if self._may_compile and self._kernels is None:
-            found = compiler()
-            self._may_compile = found is not None
-            self._kernels = None if found is None else Compiled(found)
-        if self._kernels is None:
-            return None
-        pairs = zip(self._regions, reads, strict=True)
-        self._may_compile = self._kernels.prepare([pair for pair in pairs if Compiled.takes(*pair)])
+    def _taken(self, reads: list[Read]) -> list[bool]:
+        """Which are such as kernels read?"""
         if not self._may_compile:
-            self._kernels = None
-        return self._kernels
+            return [False] * len(reads)
+        return [takes(*pair) for pair in zip(self._regions, reads, strict=True)]
+
+    def _kernels(self, regions: list[Region], reads: list[Read]) -> Compiled | None:
+        """For these; None where none are to be had."""
+        key = (*map(id, regions), *(read.kind for read in reads))
+        if key not in self._compiled and self._may_compile:
+            found = compiler()
+            made = None if found is None else Compiled(found, regions, reads, self._totals)
+            self._may_compile = made is not None and made.works
+            if made is not None and made.works:
+                self._compiled[key] = made
+        return self._compiled.get(key)
 
 
 class Viewed(Protocol):
@@ -107,6 +114,19 @@ class Viewed(Protocol):
     def vector(self, name: str) -> Vector:
         """By its name in a pair."""
         ...
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one reader wants of the pass before a step, or of that after it."""
+
+    wanted: Wanted
+    steps: Collection[int]
+    after: bool
+    when: Callable[[Any], bool] | None
+
+    def applies(self, view: Viewed) -> bool:
+        return view.step in self.steps and (self.when is None or self.when(view))
 
 
 class Foresight(Protocol):
@@ -122,6 +142,10 @@ class Foresight(Protocol):
         """Are the vectors what the step before was to make of them? Then this step's are held to what was found."""
         ...
 
+    def decline(self) -> None:
+        """No pass can make this step's sums before it."""
+        ...
+
 
 class Passes:
     """What the observers of a run have asked for: one pass before each step, one after it.
@@ -135,26 +159,38 @@ class Passes:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._asked: list[tuple[bool, Wanted, Collection[int], bool]] = []
+        self._asked: list[_Asked] = []
         self._passes: dict[tuple[int, ...], tuple[Pass, list[str]]] = {}
         self._ahead: dict[tuple[int, ...], tuple[Pass, list[str], Ahead] | None] = {}
         self._known: dict[str, Callable[[Any], Vector]] = {}
+        self._after: dict[str, str] = {}
         self._last: dict[bool, tuple[object, Found]] = {}
         self._foresight: Foresight | None = None
 
-    def know(self, name: str, vector: Callable[[Any], Vector]) -> None:
-        """A vector of a reader's own under a name: a function of the view of a step."""
+    def know(self, name: str, vector: Callable[[Any], Vector], *, after: str | None = None) -> None:
+        """A vector of a reader's own under a name: a function of the view of a step.
+
+        Args:
+            after: which vector of before the step it is after it.
+        """
         self._known[name] = vector
+        if after is not None:
+            self._after[name] = after
 
     def ask(
-        self, wanted: Wanted, steps: Collection[int], *, after: bool = False, unless_foreseen: bool = False
+        self,
+        wanted: Wanted,
+        steps: Collection[int],
+        *,
+        after: bool = False,
+        when: Callable[[Any], bool] | None = None,
     ) -> None:
         """Make these sums at these steps, before the step or after it.
 
         Args:
-            unless_foreseen: not where the sums after the step are made before it.
+            when: of the view of a step: only where it is true.
         """
-        self._asked.append((after, wanted, steps, unless_foreseen))
+        self._asked.append(_Asked(wanted, steps, after, when))
 
     def foresee(self, foresight: Foresight) -> None:
         """Make sums of after a step before it, wherever it is known how it will be."""
@@ -185,19 +221,17 @@ class Passes:
         stepping = foresight.stepping(view)
         if stepping is None:
             return False
-        before, after = (
-            tuple(i for i in self._active(view, when) if not self._asked[i][3]) for when in (False, True)
-        )
+        before, after = self._active(view, False), self._active(view, True)
         active = (*before, *after)
         if active not in self._ahead:
-            both = Ahead.of(self._wanted(before), self._wanted(after), momentum=foresight.momentum)
+            both = Ahead.of(self._wanted(before), self._wanted(after), self._after, momentum=foresight.momentum)
             self._ahead[active] = None if both is None else (Pass(self._layout, both.wanted), both.read, both)
-        made = self._ahead[active]
-        if made is None:
-            return False
-        found = made[0].ahead({name: self._vector(name, view) for name in made[1]}, stepping)
-        if found is None:
+        made, found = self._ahead[active], None
+        if made is not None:
+            found = made[0].ahead({name: self._vector(name, view) for name in made[1]}, stepping)
+        if made is None or found is None:
             self._ahead[active] = None
+            foresight.decline()
             return False
         if not foresight.takes(found):
             return False
@@ -206,14 +240,12 @@ class Passes:
         return True
 
     def _active(self, view: Viewed, after: bool) -> tuple[int, ...]:
-        return tuple(
-            i for i, (when, _, steps, _) in enumerate(self._asked) if when == after and view.step in steps
-        )
+        return tuple(i for i, one in enumerate(self._asked) if one.after == after and one.applies(view))
 
     def _wanted(self, active: tuple[int, ...]) -> Wanted:
         wanted = Wanted()
         for i in active:
-            wanted |= self._asked[i][1]
+            wanted |= self._asked[i].wanted
         return wanted
 
     def _vector(self, name: str, view: Viewed) -> Vector:

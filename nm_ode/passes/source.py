@@ -39,7 +39,7 @@ class Kernel:
         streams: how many vectors are read.
         differences: minuend and subtrahend of each.
         step: of the optimiser, whose new theta, new velocity and update are vectors too.
-        products: two vectors, and the number of their row of `columns`, or -1.
+        products: two vectors, and the number of their part of `rows` and of `columns`, each -1 without.
         copies: which vectors.
         digests: of which vectors.
     """
@@ -48,7 +48,7 @@ class Kernel:
     streams: int
     differences: tuple[tuple[int, int], ...]
     step: StepOf | None
-    products: tuple[tuple[int, int, int], ...]
+    products: tuple[tuple[int, int, int, int], ...]
     copies: tuple[int, ...]
     digests: tuple[int, ...]
 
@@ -57,26 +57,31 @@ class Kernel:
         return f"nm_pass_{sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @cached_property
+    def rows(self) -> int:
+        """How many products have rows."""
+        return sum(row >= 0 for _, _, row, _ in self.products)
+
+    @cached_property
     def columns(self) -> int:
         """How many products have columns."""
-        return sum(row >= 0 for _, _, row in self.products)
+        return sum(column >= 0 for _, _, _, column in self.products)
 
     @property
     def source(self) -> str:
         """In C."""
         bits, fma = _TYPES[self.real]
         streams, products = range(self.streams), list(enumerate(self.products))
-        rows = [row for _, _, row in self.products if row >= 0]
-        ahead = "width < m ? strides[{}] : AHEAD" if rows else "AHEAD"
+        columns = [column for _, _, _, column in self.products if column >= 0]
+        ahead = "width < m ? strides[{}] : AHEAD" if columns else "AHEAD"
         filled = {
             "real": self.real,
             "bits": bits,
             "fma": fma,
             "name": self.name,
             "n_columns": str(self.columns),
-            "some_rows": "64" if rows else "1",
+            "some_rows": "64" if columns else "1",
             "constants": _lines(_constants(self.step)),
-            "column_pointers": _lines([f"REAL *c{row} = sums + {row} * m + at;" for row in rows]),
+            "column_pointers": _lines([f"REAL *c{c} = sums + {c} * m + at;" for c in columns]),
             "pointers": _lines(
                 [f"const REAL *s{i} = streams[{i}] + i * strides[{i}] + at;" for i in streams]
                 # The next row's, or what follows where rows are read as they lie.
@@ -92,7 +97,8 @@ class Kernel:
             "prefetches": _lines([f"__builtin_prefetch(s{i} + j + l + r{i});" for i in streams]),
             "body": _lines(self._body),
             "results": _lines(
-                [f"rows[{k} * all_rows + i] += a{k};" for k, _ in products]
+                [f"totals[{k}] += a{k};" for k, _ in products]
+                + [f"rows[{one[2]} * n + i] += a{k};" for k, one in products if one[2] >= 0]
                 + [f"digests[{k}] += h{k};" for k in range(len(self.digests))]
                 + ["(void)place;"]
             ),
@@ -109,10 +115,10 @@ class Kernel:
             at += 1
         if self.step is not None:
             found += _step(self.step, at)
-        for k, (u, v, row) in enumerate(self.products):
+        for k, (u, v, _, column) in enumerate(self.products):
             found.append(f"const REAL p{k} = x{u} * x{v}; a{k} += p{k};")
-            if row >= 0:
-                found.append(f"c{row}[k] += p{k};")
+            if column >= 0:
+                found.append(f"c{column}[k] += p{k};")
         if self.digests:
             found.append(f"const BITS odd = (place + (BITS)k) * {_ODD}u | 1;")
         for k, vector in enumerate(self.digests):

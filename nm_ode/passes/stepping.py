@@ -61,14 +61,19 @@ class Ahead:
     renamed: Mapping[str, str]
 
     @classmethod
-    def of(cls, before: Wanted, after: Wanted, *, momentum: bool) -> Ahead | None:
-        """None where a vector is wanted after the step that nobody knows before it."""
-        # What the pass copies is after it what it was copied from.
-        copied = {copy: name for name, copy in before.copies}
+    def of(
+        cls, before: Wanted, after: Wanted, same: Mapping[str, str], *, momentum: bool
+    ) -> Ahead | None:
+        """None where a vector is wanted after the step that nobody knows before it.
+
+        Args:
+            same: name of a vector after the step → of which one before it it is a copy.
+            momentum: is there a velocity?
+        """
         renamed: dict[str, str] = {}
         for name in after.names:
-            if name == "gradient" or name in copied:
-                renamed[name] = copied.get(name, name)
+            if name == "gradient" or same.get(name) == "gradient":
+                renamed[name] = "gradient"
             elif name in _AHEAD and (momentum or name != "velocity"):
                 renamed[name] = _AHEAD[name]
             else:

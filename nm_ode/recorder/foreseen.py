@@ -113,6 +113,11 @@ class SGDForesight:
         self.foreseen, self.compared = True, self._good < _COMPARED
         return True
 
+    def decline(self) -> None:
+        """See `Foresight`."""
+        self._stepping = None
+        self.settle()
+
     def after_step(self) -> bool:
         """The step has been taken. Was it what was foreseen of it, as far as is known by now?
 

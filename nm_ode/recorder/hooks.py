@@ -227,7 +227,11 @@ class StepHooks:
         """The pass that makes sums over theta keeps it for the update as well."""
         passes.know("kept_theta", lambda view: self.room_for_theta())
         copied = Wanted(copies=frozenset({("theta", "kept_theta")}))
-        passes.ask(copied, range(OPEN_END), unless_foreseen=True)
+        passes.ask(copied, range(OPEN_END), when=self._is_measured)
+
+    def _is_measured(self, view: Any) -> bool:
+        """Is the update of this step the difference to a copy of theta, as far as is known?"""
+        return self._foresight is None or self._foresight.stepping(view) is None
 
     def foresee_in(self, passes: Passes, known: Optimizer | None, note: Callable[[str], None]) -> None:
         """The pass before a step makes sums over its update as well, where it is known how it will be.

@@ -40,6 +40,7 @@ from nm_ode.recorder.followed import (
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
 from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
+from nm_ode.recorder.left import LeftGradients
 from nm_ode.recorder.observing import always_observed, context_of
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.states import has_state, memory_of, whole_state
@@ -130,7 +131,7 @@ class Recorder:
         self._hooks: StepHooks | None = None
         self._recording: Recording | None = None
         self._conditions: Conditions | None = None
-        self._pending = PendingLosses()
+        self._pending, self._left = PendingLosses(), LeftGradients()
         self._taken = Taken.of(known.optimizer, in_memory=self._store is None)
         self._view: View | None = None
         self._states: dict[str, Tensor] = {}
@@ -259,6 +260,7 @@ class Recorder:
         try:
             lr = self._conditions.before_step(self.steps, gradients)
             gradient = self._hooks.parts(gradients)
+            self._left.before_step(gradients)
             loss = self._pending.take(gradient.device, of_closure)
             if loss is None:
                 loss = gradient.new_zeros(()) + math.nan
@@ -273,6 +275,7 @@ class Recorder:
                 loss_and_gradient=lambda: (loss, gradient),
                 memory=self._memory,
                 hyperparameters=plain_hyperparameters(self._optimizer),
+                hold=self._left.hold,
             )
             self._recording.observe(self._view)
         except BaseException as error:
