@@ -144,7 +144,7 @@ class View:
         state: Callable[[], Tensor] | None = None,
         memory: Callable[[str], Vector] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
-        hold: Callable[[Parts], Held | None] | None = None,
+        hold: Callable[[Parts, bool], Held | None] | None = None,
     ) -> None:
         self._hold = hold
         self.step, self.time, self.theta_parts, self.lr = step, time, theta, lr
@@ -204,10 +204,14 @@ class View:
         """The gradient where it lies."""
         return self._evaluated[1]
 
-    def hold_gradient(self) -> Held | None:
-        """The tensors of the gradient, where a loop lets go of them after the step; None if it must be copied to be kept."""
+    def hold_gradient(self, *, left: bool = False) -> Held | None:
+        """The gradient's tensors, where a loop lets go of them after the step; None if it must be copied to be kept.
+
+        Args:
+            left: did the same loop so before it was broken off?
+        """
         gradient = self.gradient_parts
-        return self._hold(gradient) if self._hold is not None and isinstance(gradient, Parts) else None
+        return self._hold(gradient, left) if self._hold is not None and isinstance(gradient, Parts) else None
 
     @cached_property
     def full_loss(self) -> Tensor:

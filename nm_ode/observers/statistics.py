@@ -113,6 +113,7 @@ class _OfSteps(_OfState):
         self._kept: Tensor | list[Tensor] | None = None
         self._held: Held | None = None  # then `_kept` is the loop's, and nobody writes to it
         self._next: Held | None = None
+        self._left = False  # did the loop leave gradients as they were, before it was gone on with?
         self._copy: Vector | None = None
         self._asked: View | None = None
         self._kept_squares: Tensor | None = None
@@ -160,23 +161,23 @@ class _OfSteps(_OfState):
         return found
 
     def memory(self) -> Mapping[str, Any]:
-        return {"gradient": self._kept, "squares": self._kept_squares}
+        return {"gradient": self._kept, "squares": self._kept_squares, "left": self._held is not None}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         self._kept, self._kept_squares, self._held = memory["gradient"], memory["squares"], None
+        self._left = bool(memory["left"])
 
     def _copies(self, view: View) -> bool:
         """Must the gradient of this step be copied to be kept?"""
         if self._asked is not view:
-            self._asked, self._next = view, view.hold_gradient()
+            self._asked, self._next = view, view.hold_gradient(left=self._left)
         return self._next is None
 
     def _kept_gradient(self, view: View) -> Vector:
         """Of the record before; before the first, zeros."""
         if self._kept is None:
             gradient = view.gradient_parts
-            whole = isinstance(gradient, Tensor)
-            self._kept = torch.zeros_like(gradient) if whole else _zeros(gradient)
+            self._kept = torch.zeros_like(gradient) if isinstance(gradient, Tensor) else _zeros(gradient)
         return self._as_vector(self._kept)
 
     def _room_for_copy(self, view: View) -> Vector:

@@ -151,9 +151,7 @@ class Compiled:
         )
         return list(digests)
 
-    def _scale(
-        self, reads: Sequence[Read], totals: dict[Pair, Tensor], sums: dict[Sum, Tensor]
-    ) -> None:
+    def _scale(self, reads: Sequence[Read], totals: dict[Pair, Tensor], sums: dict[Sum, Tensor]) -> None:
         """Times the numbers by which vectors are to be multiplied."""
         if not any(read.factors for read in reads):
             return

@@ -20,7 +20,8 @@ SWITCH = "NM_ODE_COMPILE"
 
 # Sums may be made in any order, which is what vector instructions need. Not -ffast-math: with it a library, when it is
 # loaded, lets the whole process flush small numbers to zero.
-_FLAGS = ("-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno")  # fmt: skip
+_ANY_ORDER = ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno")
+_FLAGS = ("-O3", "-march=native", *_ANY_ORDER)
 
 _log = logging.getLogger("nm_ode")
 

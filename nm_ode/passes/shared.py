@@ -14,6 +14,7 @@ from nm_ode.passes.compiled import WORTH_IT, Compiled, takes
 from nm_ode.passes.compiler import compiler
 from nm_ode.passes.eager import Eager
 from nm_ode.passes.regions import Read, Region, regions_of
+from nm_ode.passes.short import Short
 from nm_ode.passes.stepping import Ahead, Stepping
 from nm_ode.passes.wanted import Found, Pair, Sum, Wanted
 
@@ -34,8 +35,9 @@ class Pass:
     ) -> None:
         self._totals = sorted(wanted.totals)
         self._regions = regions_of(layout, wanted)
-        self._eager = Eager(chunk)
+        self._eager, self._short = Eager(chunk), Short(layout, wanted)
         self._may_compile = layout.size >= WORTH_IT if compiled is None else compiled
+        self._may_be_short = compiled is None and chunk is None
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
 
     @torch.no_grad()
@@ -45,6 +47,9 @@ class Pass:
         Args:
             vectors: each that is named in a pair or a copy.
         """
+        short = self._short(vectors) if self._may_be_short else None
+        if short is not None:
+            return short
         reads = [Read.of(region, vectors) for region in self._regions]
         taken = self._taken(reads)
         if all(taken):
@@ -53,7 +58,10 @@ class Pass:
                 return kernels(reads)
         found = [self._of_one(*each) for each in zip(self._regions, reads, taken, strict=True)]
         return Found(
-            {pair: torch.cat([one.totals[pair] for one in found if pair in one.totals]) for pair in self._totals},
+            {
+                pair: torch.cat([one.totals[pair] for one in found if pair in one.totals])
+                for pair in self._totals
+            },
             {asked: value for one in found for asked, value in one.sums.items()},
             {what: digest for one in found for what, digest in one.digests.items()},
         )
@@ -203,9 +211,10 @@ class Passes:
     def of(self, view: Viewed, *, after: bool = False) -> Found:
         """All that was asked for of this step, made when it is first called for."""
         last = self._last.get(after)
-        if last is None or last[0] is not view:
-            if after or self._foresight is None or not self._made_ahead(view, self._foresight):
-                self._last[after] = view, self._made(view, after)
+        if last is not None and last[0] is view:
+            return last[1]
+        if after or self._foresight is None or not self._made_ahead(view, self._foresight):
+            self._last[after] = view, self._made(view, after)
         return self._last[after][1]
 
     def _made(self, view: Viewed, after: bool) -> Found:
@@ -224,7 +233,9 @@ class Passes:
         before, after = self._active(view, False), self._active(view, True)
         active = (*before, *after)
         if active not in self._ahead:
-            both = Ahead.of(self._wanted(before), self._wanted(after), self._after, momentum=foresight.momentum)
+            both = Ahead.of(
+                self._wanted(before), self._wanted(after), self._after, momentum=foresight.momentum
+            )
             self._ahead[active] = None if both is None else (Pass(self._layout, both.wanted), both.read, both)
         made, found = self._ahead[active], None
         if made is not None:

@@ -92,7 +92,8 @@ class Kernel:
                 ]
             ),
             "accumulators": _lines(
-                [f"REAL a{k} = 0;" for k, _ in products] + [f"BITS h{k} = 0;" for k in range(len(self.digests))]
+                [f"REAL a{k} = 0;" for k, _ in products]
+                + [f"BITS h{k} = 0;" for k in range(len(self.digests))]
             ),
             "prefetches": _lines([f"__builtin_prefetch(s{i} + j + l + r{i});" for i in streams]),
             "body": _lines(self._body),
@@ -135,7 +136,7 @@ def _constants(step: StepOf | None) -> list[str]:
 
 
 def _step(step: StepOf, at: int) -> list[str]:
-    """As torch's own SGD has it, operation by operation: each of its additions is one product and one sum, rounded once."""
+    """As torch's own SGD has it, operation by operation: each of its additions is a product and a sum, rounded once."""
     theta, gradient = f"x{step.theta}", f"x{step.gradient}"
     direction = f"FMA(decay, {theta}, {gradient})" if step.decays else gradient
     found = [f"const REAL direction = {direction};"]

@@ -1,4 +1,4 @@
-"""A step of torch's SGD before it is taken: a pass that reads what it is made of knows what it will give, to the bit."""
+"""A step of torch's SGD before it is taken: who reads what it is made of knows what it will give, to the bit."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ class Ahead:
     renamed: Mapping[str, str]
 
     @classmethod
-    def of(
-        cls, before: Wanted, after: Wanted, same: Mapping[str, str], *, momentum: bool
-    ) -> Ahead | None:
+    def of(cls, before: Wanted, after: Wanted, same: Mapping[str, str], *, momentum: bool) -> Ahead | None:
         """None where a vector is wanted after the step that nobody knows before it.
 
         Args:

@@ -88,9 +88,7 @@ class Conditions:
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
         if self.written:
-            self.note(
-                f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser"
-            )
+            self.note(f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser")
         groups = self._optimizer.param_groups
         used = sorted({group for group in self._group_of if group is not None})
         rates = [float(groups[group]["lr"]) for group in used]

@@ -1,9 +1,10 @@
 """Steps of torch's SGD that are known to the bit before they are taken, so that no copy of the parameters is needed.
 
-Sums over the update are made of parameters, gradient and momentum before the step, by the optimiser's own arithmetic. That
-it is so is seen, not believed. The first steps are compared with what was foreseen of them before any is relied on, and
-each later one by what the next step finds: all bits of all parameters and of the momentum, as digests. What does not go
-with that (another optimiser, somebody else's hooks, a gradient that is missing) is measured by a copy of the parameters.
+Sums over the update are made of parameters, gradient and momentum before the step, by the optimiser's own arithmetic.
+That it is so is seen, not believed. The first steps are compared with what was foreseen of them before any is relied
+on, and each later one by what the next step finds: all bits of all parameters and of the momentum, as digests. What
+does not go with that (another optimiser, somebody else's hooks, a gradient that is missing) is measured by a copy of
+the parameters.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class SGDForesight:
         self._names = layout.names
         self.momentum = isinstance(known, SGD) and bool(known.momentum)
         self._nesterov = isinstance(known, SGD) and bool(known.nesterov)
-        self._possible = type(optimizer) is torch.optim.SGD and isinstance(known, SGD) and layout.size >= WORTH_IT
+        self._possible = (
+            type(optimizer) is torch.optim.SGD and isinstance(known, SGD) and layout.size >= WORTH_IT
+        )
         self._ahead = {"theta": THETA} | ({"velocity": VELOCITY} if self.momentum else {})
         self._look = Pass(layout, Wanted(digests=frozenset(self._ahead)), compiled=True)
         self.foreseen = self.compared = False
@@ -136,8 +139,8 @@ class SGDForesight:
             self._good, self._bumps = self._good + 1, bumps
         elif bumps != self._bumps:
             raise ArgumentError(
-                f"something beside the optimiser has written to the parameters within step {self._steps - 1}, and in no "
-                "step before: let it do so from the first step on, or between the steps"
+                f"something beside the optimiser has written to the parameters within step {self._steps - 1}, and in "
+                "no step before: let it do so from the first step on, or between the steps"
             )
         return True
 
@@ -163,8 +166,8 @@ class SGDForesight:
             return False
         if all(bool(parameter.isfinite().all()) for parameter in self._parameters):
             self._note(
-                f"a parameter or the momentum was written to in step {self._steps - 1} or after it, beside the optimiser "
-                "and past torch's count of writes"
+                f"a parameter or the momentum was written to in step {self._steps - 1} or after it, beside the "
+                "optimiser and past torch's count of writes"
             )
         return True
 
@@ -176,7 +179,9 @@ class SGDForesight:
         marks = {"theta": [(one.data_ptr(), one._version) for one in self._parameters]}
         if self.momentum:
             buffers = [self._optimizer.state[one].get(_BUFFER) for one in self._parameters]
-            marks["velocity"] = [(-1, -1) if one is None else (one.data_ptr(), one._version) for one in buffers]
+            marks["velocity"] = [
+                (-1, -1) if one is None else (one.data_ptr(), one._version) for one in buffers
+            ]
         return marks
 
     def _settings(self, gradients: Sequence[Tensor | None]) -> Stepping | None:

@@ -15,9 +15,9 @@ _SEEN = 2  # steps whose gradient was left as it was, before any is relied on
 class LeftGradients:
     """Whether the loop has new tensors for each step's gradient, and leaves those of the steps before as they were.
 
-    So does `zero_grad()`. With `zero_grad(set_to_none=False)`, or where a wrapper keeps gradients in a memory of its own,
-    they are written over, and have to be copied. It is looked at from when somebody first asks: at the tensors' storage and
-    torch's count of writes to them at each step, and at their norms in the first two.
+    So does `zero_grad()`. With `zero_grad(set_to_none=False)`, or where a wrapper keeps gradients in a memory of its
+    own, they are written over, and have to be copied. It is looked at from when somebody first asks: at the tensors'
+    storage and torch's count of writes to them at each step, and at their norms in the first two.
     """
 
     def __init__(self) -> None:
@@ -30,22 +30,31 @@ class LeftGradients:
     def before_step(self, gradients: Sequence[Tensor | None]) -> None:
         """A step is about to be taken, with these."""
         self._now = gradients
-        if not self._asked or self._spoilt or self._good >= _SEEN:
+        if not self._asked or self._spoilt or (self._last is not None and not self._last.is_as_left()):
             return
-        given = [one for one in gradients if one is not None]
-        if self._last is not None:
-            left = self._last.is_as_left() and all(map(torch.equal, _norms(self._last.tensors), self._norms))
-            self._good, self._spoilt = self._good + left, not left
-        go_on = not self._spoilt and self._good < _SEEN
-        self._last = HeldGradient(given, self) if go_on else None
-        self._norms = _norms(given) if go_on else []
+        if self._good < _SEEN:
+            self._compare([one for one in gradients if one is not None])
 
-    def hold(self, gradient: Parts) -> HeldGradient | None:
-        """This step's, as it is; None if it has to be copied."""
+    def _compare(self, gradient: list[Tensor]) -> None:
+        """Is the last one as it was, its norms too?"""
+        if self._last is not None:
+            as_it_was = all(map(torch.equal, _norms(self._last.tensors), self._norms))
+            self._good, self._spoilt = self._good + as_it_was, not as_it_was
+        go_on = not self._spoilt and self._good < _SEEN
+        self._last, self._norms = (HeldGradient(gradient, self), _norms(gradient)) if go_on else (None, [])
+
+    def hold(self, gradient: Parts, left: bool = False) -> HeldGradient | None:
+        """This step's, as it is; None if it has to be copied.
+
+        Args:
+            left: did the same loop leave gradients before it was broken off?
+        """
         self._asked = True
+        self._good = _SEEN if left else self._good
         if self._spoilt or self._good < _SEEN:
             return None
-        return HeldGradient(gradient.tensors, self)
+        self._last = HeldGradient(gradient.tensors, self)
+        return self._last
 
     def shares(self, storages: set[int]) -> bool:
         """Does the gradient of now lie in one of these?"""
@@ -83,4 +92,4 @@ def _storages(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def _norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return list(torch._foreach_norm(tensors)) if tensors else []
+    return list(torch._foreach_norm(list(tensors))) if tensors else []
