@@ -80,8 +80,8 @@ class Recorder:
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
         update_by_rule: take the update of torch's SGD with momentum as −lr·v, as the optimiser adds it before theta is
-            rounded, instead of the difference to a copy of theta: half the cost where memory's bandwidth is all of it,
-            and no copy. The first steps, and one in 256 later, are held against it.
+            rounded, instead of the difference to a copy of theta: no copy, and fewer reads. On a CPU with a C compiler
+            the difference itself needs no copy. The first steps, and one in 256 later, are held against it.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
         on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
             loop go on, "raise" raises StoreError in it.
