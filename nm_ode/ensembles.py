@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.func import vmap
 
 from nm_ode.arguments import as_count, as_vector, said
 from nm_ode.errors import ArgumentError
@@ -16,6 +16,7 @@ from nm_ode.loss.given import require_one_loss
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
 from nm_ode.optimizers import Optimizer, describe, require_optimizer
+from nm_ode.optimizers.rows import Rows
 from nm_ode.required import as_seed
 from nm_ode.results import EnsembleInfo, annotate, write
 
@@ -108,16 +109,15 @@ def _ends(
     draws: Sequence[torch.Generator],
 ) -> Tensor:
     """Where members end that step together, shape (M, P)."""
-    state = start.expand(len(draws), -1)
-    for step in range(steps):
+    count = len(draws)
+    moving, rates = Rows([optimizer] * count, start.expand(count, -1)), np.full(count, optimizer.lr)
+    for _ in range(steps):
         batches = torch.stack(
             [torch.randint(problem.n_samples, (batch_size,), generator=draw, device="cpu") for draw in draws]
         )
-        _, gradients = problem.ensemble_loss_and_grad(state[:, : len(start)], batches)
-        if step == 0:
-            state = vmap(optimizer.init)(state, gradients).clone()
-        state += vmap(optimizer.increment)(state, gradients)
-    return state[:, : len(start)]
+        _, gradients = problem.ensemble_loss_and_grad(moving.theta, batches)
+        moving.step(gradients, rates)
+    return moving.theta
 
 
 def groups_of_members(

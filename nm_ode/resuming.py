@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nm_ode.loss import Problem, problem_identity
-from nm_ode.loss.random_problem import drawn
 from nm_ode.loss.randomness import generators
 from nm_ode.observers import Recording
 from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import in_part, packed, unpacked
-from nm_ode.optimizers import Optimizer, hyperparameters
-from nm_ode.optimizers.steppers import Stepper
-from nm_ode.results import TimeGrid
 from nm_ode.results.checkpoints import Checkpoint
-from nm_ode.results.segments import Segment, digest
+from nm_ode.results.segments import Segment
 
 _AGREE = {torch.float64: 1e-9, torch.float32: 1e-4}  # one gradient by other threads or another build of torch
+
+
+class Moving(Protocol):
+    """What takes the steps."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """All that the next step depends on, bit for bit."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Go on from what `snapshot` gave."""
+        ...
 
 
 class KeptTraining:
@@ -29,44 +38,36 @@ class KeptTraining:
 
     Args:
         checkpoint: where; None for nowhere.
-        theta, state: where the training starts, as of `train`.
-        save_every: as of `train`.
-        stepper, recording, states: what moves while it trains.
+        what: "training", for sentences.
+        belongs: what fixes the training beside its problem, as JSON has it; asked for if there is a checkpoint.
+        probe: gives loss and gradient of the first step, by which the problem is known again.
+        steps: how many the training has.
+        moving, recording, states: what changes while it trains.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint | None,
+        what: str,
         problem: Problem,
-        optimizer: Optimizer,
-        grid: TimeGrid,
-        theta: Tensor,
-        state: Tensor | None,
-        save_every: int | tuple[int, ...],
-        stepper: Stepper,
+        belongs: Callable[[], Mapping[str, Any]],
+        probe: Callable[[], tuple[Tensor, Tensor]],
+        steps: int,
+        moving: Moving,
         recording: Recording,
         states: dict[str, Tensor],
     ) -> None:
         self._file: RecordingFile | None = None
         if checkpoint is None:
             return
-        self._problem, self._grid, self._start = problem, grid, theta
-        self._stepper, self._states = stepper, states
+        self._evaluated, self._agree = probe, _AGREE.get(problem.dtype, 1e-4)
+        self._moving, self._states, self._steps = moving, states, steps
         self._step, self._whole, self._saved, self._settle = 0, False, 0, _nothing
         self._probe: list[float] = []
         self._generators = _states()  # that an observer may draw from
-        belongs = {
-            "kind": "training",
-            "steps": grid.steps,
-            "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-            "hyperparameters": {name: repr(value) for name, value in hyperparameters(optimizer).items()},
-            "learning rates": digest(grid.lr, grid.times),
-            "batches": [grid.batch_size, grid.seed],
-            "saved steps": save_every if isinstance(save_every, int) else list(save_every),
-            "start": digest(_array(theta), np.empty(0) if state is None else _array(state)),
-            **problem_identity(problem),
-        }
-        self._file = RecordingFile.of(checkpoint, "training", belongs, recording)
+        self._file = RecordingFile.of(
+            checkpoint, what, {"kind": what, **belongs(), **problem_identity(problem)}, recording
+        )
 
     def go_on(self) -> int:
         """The step from which to go on, all else being as it was before it; 0 if nothing was kept."""
@@ -83,7 +84,7 @@ class KeptTraining:
         if last is None:
             return 0
         facts, state = last.facts, last.state
-        self._stepper.restore(
+        self._moving.restore(
             {name: torch.from_numpy(part) for name, part in in_part("stepper/", state).items()}
         )
         self._file.restore(last)
@@ -96,7 +97,7 @@ class KeptTraining:
         there, here = facts["made by"], _environment()
         others = ", ".join(f"{name} {there[name]}" for name in here if there.get(name) != here[name])
         self._file.say(
-            f"goes on from step {self._step} of {self._grid.steps}"
+            f"goes on from step {self._step} of {self._steps}"
             + (f"; up to there it ran with {others}, so that the last digits may differ" if others else "")
         )
         return self._step
@@ -156,7 +157,7 @@ class KeptTraining:
             "generators": drawn_from,
         }
         state = {
-            **{f"stepper/{name}": _array(part) for name, part in self._stepper.snapshot().items()},
+            **{f"stepper/{name}": _array(part) for name, part in self._moving.snapshot().items()},
             **{f"generators/{i}": part for i, part in enumerate(arrays)},
         }
         if self._file.save_all(facts, state, self._rows):
@@ -168,16 +169,13 @@ class KeptTraining:
         return {}
 
     def _is_of_this_loss(self, probe: list[float]) -> bool:
-        with drawn(self._problem, self._grid.seed, 0):
-            loss, gradient = self._problem.loss_and_grad(self._start, next(self._grid.each_batch()))
-        return bool(
-            np.allclose(probe, _probe(loss, gradient), rtol=_AGREE.get(self._problem.dtype, 1e-4), atol=0)
-        )
+        here = _probe(*self._evaluated())
+        return bool(np.allclose(probe, here, rtol=self._agree, atol=0, equal_nan=True))
 
 
 def _probe(loss: Tensor, gradient: Tensor) -> list[float]:
     """A few numbers that another loss, model or batch does not have."""
-    return [float(loss), *fingerprint(_array(gradient))]
+    return [*_array(loss).reshape(-1).tolist(), *fingerprint(_array(gradient).reshape(-1))]
 
 
 def _environment() -> dict[str, str]:

@@ -7,51 +7,30 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data import BatchSize
-from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem, RandomProblem
 from nm_ode.loss.finite import why_not_finite
-from nm_ode.loss.given import require_problem
 from nm_ode.loss.random_problem import drawn
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
-from nm_ode.observers import (
-    Context,
-    Losses,
-    Norms,
-    Observer,
-    Recording,
-    Trajectory,
-    View,
-    as_save_every,
-    require_observers,
-    saved_steps,
-    sketch_in_place_of_theta,
-)
-from nm_ode.observers.room import require_room
-from nm_ode.optimizers import (
-    Optimizer,
-    Schedule,
-    describe,
-    factors_of,
-    hyperparameters,
-    require_optimizer,
-)
+from nm_ode.observers import Observer, Recording, View, require_observers, sketch_in_place_of_theta
+from nm_ode.optimizers import Optimizer, Schedule
 from nm_ode.optimizers.steppers import start
-from nm_ode.required import as_seed, require_callable, require_dataset
-from nm_ode.results import RunInfo, TimeGrid, annotate, run_info, write_run_info
+from nm_ode.planned import PlannedRun, always_recorded, steps_between_checks
+from nm_ode.required import require_callable, require_dataset
+from nm_ode.results import annotate, run_info, write_run_info
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.resuming import KeptTraining
 
-ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
-"""Observers of every run; a `Sketch` stands in for the trajectory."""
+if TYPE_CHECKING:
+    from nm_ode.together import Members
 
 
 class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, not what is broken)
@@ -83,6 +62,7 @@ def train(
     observe: Sequence[Observer] = (),
     on_step: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    members: Members | None = None,
 ) -> xr.Dataset:
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
@@ -101,6 +81,9 @@ def train(
         on_step: called with the number of steps done, for a progress bar.
         checkpoint: a file in which the training is kept while it runs. If it is cut off, the same call goes on from
             there, to the same bits (`nm_ode.Checkpoint` has how often, and who is told).
+        members: of many runs, in what they differ; what is given here otherwise is the same for all. They take each
+            step at once (nm_ode/together). The dataset has the dimension `member` before all others; `member_status`
+            says who diverged (which raises nothing), and `nm_ode.member_run` gives a member's run.
 
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did), `saved_step`, `layer`,
@@ -114,76 +97,49 @@ def train(
         ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
             observer, or two observers with a variable of one name.
     """
-    require_problem(problem)
-    require_optimizer(optimizer)
-    steps, seed = as_count(steps, "steps"), as_seed(seed)
-    kept_steps = as_save_every(save_every)
-    batch_size = as_batch_size(batch_size, problem.n_samples)
+    if members is not None:
+        from nm_ode.together import train_members
+
+        common = {"batch_size": batch_size, "seed": seed, "save_every": save_every, "schedule": schedule}
+        starts = {"theta0": theta0, "state0": state0}
+        loop = {"observe": observe, "on_step": on_step, "checkpoint": checkpoint}
+        return train_members(problem, optimizer, steps, members, **loop, **common, **starts)  # type: ignore[arg-type]
     require_callable(on_step, "on_step", "lambda done: print(done)")
     observers, kept_in = require_observers(observe), as_checkpoint(checkpoint)
-    foreign_gradient = problem.foreign_gradient
-    is_random = isinstance(problem, RandomProblem)
-    theta, state = _start(problem, optimizer, theta0, state0)
     sketch = sketch_in_place_of_theta(observers)
-    saved = steps // kept_steps + 1 if isinstance(kept_steps, int) else len(kept_steps) + 2
-    require_room(problem, steps, saved, sketch=None if sketch is None else sketch.m)
-    factors = factors_of(schedule, optimizer.lr, steps)
-    grid = TimeGrid.planned(
-        optimizer.lr,
-        optimizer.time_per_step,
-        factors,
+    plan = PlannedRun.of(
+        problem,
+        optimizer,
+        steps,
         batch_size=batch_size,
         seed=seed,
-        n_samples=problem.n_samples,
+        save_every=save_every,
+        theta0=theta0,
+        state0=state0,
+        schedule=schedule,
+        sketch=None if sketch is None else sketch.m,
     )
-    stepper = start(optimizer, theta, state)
-    context = Context(
-        given_problem=problem,
-        optimizer=optimizer,
-        steps=steps,
-        saved_steps=saved_steps(kept_steps, steps),
-        device=problem.device,
-        grid=grid,
-    )
-    kinds = [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
-    recording = Recording([*(kind() for kind in kinds), *observers], context)
+    grid, steps, is_random = plan.grid, plan.grid.steps, isinstance(problem, RandomProblem)
+    stepper = start(optimizer, plan.theta, plan.state)
+    recording = Recording([*(kind() for kind in always_recorded(sketch)), *observers], plan.context())
     require_memory(
         recording.expected_bytes,
         f"what is recorded in {steps} steps",
         "record less: Charges(symmetries, every=…), a larger save_every, fewer steps",
     )
     states: dict[str, Tensor] = {}
-    gradient = torch.empty_like(theta)
-    kept = KeptTraining(
-        kept_in,
-        problem,
-        optimizer,
-        grid,
-        theta,
-        state,
-        kept_steps,
-        stepper,
-        recording,
-        states,
-    )
+    gradient = torch.empty_like(plan.theta)
+
+    def probe() -> tuple[Tensor, Tensor]:
+        with drawn(problem, grid.seed, 0):
+            return problem.loss_and_grad(plan.theta, next(grid.each_batch()))
+
+    kept = KeptTraining(kept_in, "training", problem, plan.identity, probe, steps, stepper, recording, states)
 
     def finish(done: int, diverged: str = "") -> xr.Dataset:
-        info = RunInfo(
-            optimizer=type(optimizer).__name__,
-            hyperparameters=hyperparameters(optimizer),
-            optimizer_text=describe(optimizer),
-            time_per_step=optimizer.time_per_step,
-            stateful=optimizer.stateful,
-            warm_start=state0 is not None,
-            grid=grid.first(done),
-            layout=problem.layout,
-            foreign_gradient=foreign_gradient,
-            status="diverged" if diverged else "success",
-            message=diverged,
-        )
         made = recording.dataset(before=done if diverged else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in states.items()}
-        return annotate(write_run_info(made.assign(whole), info))
+        return annotate(write_run_info(made.assign(whole), plan.info(done, diverged)))
 
     def require_finite(losses: dict[int, Tensor]) -> None:
         for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
@@ -193,14 +149,14 @@ def train(
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
 
-    together = steps_between_checks(theta.device)
+    together = steps_between_checks(problem.device)
     unchecked: dict[int, Tensor] = {}
     settle, first = partial(require_finite, unchecked), kept.go_on()
     if first and on_step is not None:
         on_step(first)
     with kept.keeping():
         for step, batch in islice(enumerate(grid.each_batch()), first, None):
-            with drawn(problem, seed, step):
+            with drawn(problem, grid.seed, step):
                 loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:
                 kept.first(loss, gradient)
@@ -239,11 +195,6 @@ def train(
     return finish(steps)
 
 
-def steps_between_checks(device: torch.device) -> int:
-    """How many steps are taken before their losses are checked: a check waits for a GPU, on a CPU it is free."""
-    return 1 if device.type == "cpu" else 64
-
-
 def final_state(run: xr.Dataset) -> Tensor:
     """The optimiser's whole state at the end of a run, to be another's `state0`.
 
@@ -270,22 +221,3 @@ def _fetched(losses: list[Tensor]) -> list[float]:
         return [losses[0].item()]
     found: list[float] = torch.stack(losses).tolist() if losses else []
     return found
-
-
-def _start(
-    problem: Problem, optimizer: Optimizer, theta0: Tensor | None, state0: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """theta to start from, and the whole state of a warm start."""
-
-    def placed(part: Tensor) -> Tensor:
-        return part.detach().to(device=problem.device, dtype=problem.dtype)
-
-    if state0 is None:
-        return placed(problem.theta0 if theta0 is None else as_vector(theta0, "theta0", problem.theta0)), None
-    if theta0 is not None:
-        raise ArgumentError("theta0 and state0 were given; state0 has the theta to start from")
-    layout = optimizer.state_layout(problem.layout.size)
-    whole = as_tensor(state0, "state0")
-    layout.split(whole)  # of this optimiser, or an error
-    state = as_vector(whole, "state0", problem.theta0.new_empty(layout.size))
-    return layout.split(state)[0], state

@@ -21,6 +21,7 @@ from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
 from nm_ode.registry import Registry
 from nm_ode.reporting import PLOTS
 from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.reductions import REDUCTIONS
 from nm_ode.symmetries import KINDS
 from nm_ode.symmetries.rules.scaling import RULES
 
@@ -39,6 +40,7 @@ REGISTRIES: dict[str, Registry] = {
     "OBSERVERS": OBSERVERS,
     "OPTIMIZERS": OPTIMIZERS,
     "PLOTS": PLOTS,
+    "REDUCTIONS": REDUCTIONS,
     "SCHEDULES": SCHEDULES,
 }
 

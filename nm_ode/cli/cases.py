@@ -39,9 +39,11 @@ def cases() -> None:
 
 
 def _compares(case: Case) -> list[str]:
+    swept = case.sweep
     return [
+        *([] if swept is None else [f"{swept.size} members"]),
         *([f"{len(case.flows)} flows"] if case.flows else []),
-        *(["orders"] if case.ladder is not None else []),
+        *(["orders"] if swept is not None and "order" in swept.reduce else []),
         *(["sharpness"] if case.stability is not None else []),
         *(["charges"] if case.symmetries is not None else []),
     ]

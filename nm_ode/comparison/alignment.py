@@ -14,7 +14,7 @@ class AlignmentError(NmOdeError, ValueError):
 
 
 def run_at_times_of(solution: xr.Dataset, run: xr.Dataset) -> xr.Dataset:
-    """The run's saved steps at the solution's times; a solution that stopped early has the first of them alone.
+    """The run's saved steps at the solution's times: all, the first of a solution that stopped early, or some of them.
 
     Raises:
         AlignmentError: other times, or other parameters.
@@ -23,8 +23,10 @@ def run_at_times_of(solution: xr.Dataset, run: xr.Dataset) -> xr.Dataset:
     if run_info(run).layout != solve_info(solution).layout:
         raise AlignmentError("the run and the solution are of different models: their layouts differ")
     times, run_times = solution["time"].values, run["saved_time"].values
-    count = len(times)
-    scale = max(float(np.abs(run_times).max(initial=0.0)), np.finfo(float).tiny)
-    if count > len(run_times) or np.abs(times - run_times[:count]).max(initial=0.0) > 1e-9 * scale:
+    rounding = 1e-9 * max(float(np.abs(run_times).max(initial=0.0)), np.finfo(float).tiny)
+    places = np.searchsorted(run_times, times - rounding)
+    from_its_start = not places.size or places[0] == 0
+    there = from_its_start and (places < len(run_times)).all()
+    if not there or np.abs(times - run_times[places]).max(initial=0.0) > rounding:
         raise AlignmentError("the solution's times are not the run's saved times: solve with t=run")
-    return run.isel(saved_step=slice(count))
+    return run.isel(saved_step=places)

@@ -73,11 +73,12 @@ def convergence(points: Sequence[xr.Dataset], info: LadderInfo) -> xr.Dataset:
 
 
 def diagnoses(found: xr.Dataset) -> list[Diagnosis]:
-    """The diagnosis of each flow, as `convergence` made it.
+    """The diagnosis of each flow, as `convergence` made it; of a study with further axes at one of their places.
 
     Raises:
         ResultError: the dataset is not from `convergence`.
     """
+    found = found.sortby("lr", ascending=False)  # a study has them in the order of its case
     stored = zip(found["outcome"].values, found["causes"].values, _evidence(found), strict=True)
     return [
         Diagnosis(Outcome(outcome), tuple(Cause(name) for name in causes.split(",") if name), seen)

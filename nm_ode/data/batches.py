@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler
+from torch.utils.data import RandomSampler
 
 from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
@@ -33,19 +33,18 @@ def as_batch_size(given: Any, n_samples: int) -> BatchSize:
 
 def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:
     """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data."""
+    for rows in member_batches(n_samples, batch_size, [seed]):
+        yield None if rows is None else rows[0]
+
+
+def member_batches(n_samples: int, batch_size: BatchSize, seeds: Sequence[int]) -> Iterator[Tensor | None]:
+    """`sample_batches` of each seed, as rows: shape (members, samples of a batch)."""
     if batch_size == "full":
         while True:
             yield None
-    generator = torch.Generator("cpu").manual_seed(seed)
-    sampler = BatchSampler(RandomSampler(range(n_samples), generator=generator), batch_size, drop_last=False)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    orders = [RandomSampler(range(n_samples), generator=generator) for generator in generators]
     while True:
-        epoch = iter(sampler)
-        while (indices := _following(epoch)) is not None:
-            yield torch.tensor(indices, device="cpu")
-
-
-def _following(epoch: Iterator[list[int]]) -> list[int] | None:
-    if torch.get_default_device().type == "cpu":
-        return next(epoch, None)
-    with torch.device("cpu"):  # the sampler's permutations are made on the default device
-        return next(epoch, None)
+        with torch.device("cpu"):  # the sampler's permutations are made on the default device
+            epoch = torch.stack([torch.tensor(list(order)) for order in orders])
+        yield from epoch.split(batch_size, dim=1)

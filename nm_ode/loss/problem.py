@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.arguments import as_device, as_dtype, as_real, as_tensor
+from nm_ode.arguments import as_device, as_dtype
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
@@ -18,6 +18,7 @@ from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.many_points import ManyPoints
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
 from nm_ode.loss.placing import copied, placed
 from nm_ode.loss.probe import first_look
@@ -29,7 +30,7 @@ from nm_ode.parameters import Layout
 _TESTED = 16  # samples on which derivatives are held against differences
 
 
-class Problem:
+class Problem(ManyPoints):
     """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
@@ -281,42 +282,6 @@ class Problem:
             return self._vectorised.sample_grads(theta, self._batches, samples, self.loss_and_grad)
 
     @in_own_modes
-    def ensemble_loss_and_grad(self, thetas: Tensor, samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """L and ∇L at M points, shapes (M,) and (M, P), many at once as `sample_grads`.
-
-        Args:
-            thetas: shape (M, P).
-            samples: shape (M, B), the samples of each point's batch; all samples for each if None.
-
-        Raises:
-            ProblemError: shapes that do not go together.
-        """
-        thetas = self._members(thetas, "thetas")
-        if samples is not None:
-            samples = as_tensor(samples, "samples", error=ProblemError)
-        if samples is not None and (samples.ndim != 2 or len(samples) != len(thetas) or not samples.numel()):
-            raise ProblemError(
-                f"samples have shape {tuple(samples.shape)}; they must have ({len(thetas)}, samples of a batch)"
-            )
-        with self._at.watched():
-            return self._vectorised.loss_and_grad(thetas, self._batches, samples, self.loss_and_grad)
-
-    @in_own_modes
-    def ensemble_hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:
-        """H(theta) v at M points, each with its own v, over all samples: shape (M, P), many at once as `sample_grads`.
-
-        Raises:
-            ProblemError: shapes that do not go together.
-            NoSecondDerivative: as `hvp`.
-        """
-        thetas, vectors = self._members(thetas, "thetas"), self._members(vectors, "vectors")
-        if len(thetas) != len(vectors):
-            raise ProblemError(f"there are {len(thetas)} thetas and {len(vectors)} vectors")
-        self._consistency.require_hessian()
-        with self._at.watched():
-            return self._vectorised.hvp(thetas, vectors, self._batches, self.hvp)
-
-    @in_own_modes
     def subset(self, samples: Samples) -> Problem:
         """The loss over these samples alone, on the same model: a view, made without a copy of the parameters."""
         view = copy.copy(self)
@@ -358,15 +323,6 @@ class Problem:
         if self.loss_fn is None or not isinstance(source, TensorSource):
             raise ProblemError("x and y are those of data (x, y) in memory; take problem.batch(samples)")
         return source.tree
-
-    def _members(self, given: Any, name: str) -> Tensor:
-        """On the device and in the dtype of theta, shape (M, P)."""
-        found = as_real(given, name, error=ProblemError)
-        if found.ndim != 2 or found.shape[1] != self.layout.size:
-            raise ProblemError(
-                f"{name} have shape {tuple(found.shape)}; this problem's have (members, {self.layout.size})"
-            )
-        return found.to(device=self.device, dtype=self.dtype)
 
     def _accumulate(
         self,

@@ -70,6 +70,10 @@ class RandomProblem(Problem):
         """Raises ProblemError."""
         raise self._refused("gradient at several points")
 
+    def ensemble_loss(self, thetas: Tensor) -> NoReturn:
+        """Raises ProblemError."""
+        raise self._refused("loss at several points")
+
     def ensemble_hvp(self, thetas: Tensor, vectors: Tensor) -> NoReturn:
         """Raises ProblemError."""
         raise self._refused("Hessian")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, vmap
+from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nm_ode.arguments import first_line
@@ -41,6 +41,14 @@ class LossAndGrad(Protocol):
         ...
 
 
+class Loss(Protocol):
+    """A problem's own, of one theta and one batch."""
+
+    def __call__(self, theta: Tensor, samples: Samples = None) -> Tensor:
+        """L, a scalar."""
+        ...
+
+
 class HessianProduct(Protocol):
     """A problem's own, of one theta and all samples."""
 
@@ -61,6 +69,7 @@ class Vectorised:
         self._layout = layout
         self._names = [f"model.{name}" for name in layout.names]
         self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, for members, for products?
+        self.reasons: dict[str, str] = {}  # why it is not
 
     def sample_grads(
         self, theta: Tensor, batches: DeviceBatches, samples: Samples, one: LossAndGrad
@@ -119,6 +128,36 @@ class Vectorised:
             return loop()
         return self._vectorised_or_not("members", together, loop, agrees)
 
+    def losses(self, thetas: Tensor, batches: DeviceBatches, one: Loss) -> Tensor:
+        """Shape (M,): at each point, over all samples."""
+        found = thetas.new_empty(len(thetas))
+        width = min(len(batches), batches.chunk_size or len(batches))
+        members = max(1, min(self._at_once(thetas), (batches.chunk_size or len(thetas) * width) // width))
+
+        def together() -> Tensor:
+            for start in range(0, len(thetas), members):
+                some, total = thetas[start : start + members], found[start : start + members].zero_()
+                for leaves, rebuild, weight in _batches_of_members(batches, None):
+
+                    def loss(
+                        theta: Tensor, leaves: list[Tensor] = leaves, rebuild: Rebuild = rebuild
+                    ) -> Tensor:
+                        return self._loss(theta, leaves, rebuild)
+
+                    total.add_(vmap(loss)(some), alpha=weight)
+            return found
+
+        def loop() -> Tensor:
+            return torch.stack([one(theta) for theta in thetas], out=found)
+
+        def agrees() -> bool:
+            return _same(found[:, None], one(thetas[0])[None])
+
+        if not self._gains(thetas, width):
+            return loop()
+        with torch.no_grad():
+            return self._vectorised_or_not("losses", together, loop, agrees)
+
     def hvp(self, thetas: Tensor, vectors: Tensor, batches: DeviceBatches, one: HessianProduct) -> Tensor:
         """H v at each point with its own v, over all samples; shape (M, P)."""
         products = torch.empty_like(thetas)
@@ -169,15 +208,18 @@ class Vectorised:
             def loss(theta: Tensor, *leaves: Tensor, rebuild: Rebuild = rebuild) -> Tensor:
                 return self._loss(theta, leaves, rebuild)
 
+            # One backward pass through the sum: no member's loss depends on another's parameters.
+            points = thetas.detach().requires_grad_()
             dims = (0, *[None if samples is None else 0] * len(leaves))
-            gradients, losses = vmap(grad_and_value(loss), dims)(thetas, *leaves)
+            losses = vmap(loss, dims)(points, *leaves)
+            (gradients,) = torch.autograd.grad(losses.sum(), points)
             if total is None:
-                total = losses.detach(), gradients.detach()
+                total = losses.detach(), gradients
                 if weight != 1.0:
                     total = total[0].mul_(weight), total[1].mul_(weight)
             else:
                 total[0].add_(losses.detach(), alpha=weight)
-                total[1].add_(gradients.detach(), alpha=weight)
+                total[1].add_(gradients, alpha=weight)
         assert total is not None
         return total
 
@@ -218,7 +260,7 @@ class Vectorised:
                 return found
             reason = "it gives other gradients than one at a time"
         found = loop()
-        self._known[over] = False
+        self._known[over], self.reasons[over] = False, reason
         warnings.warn(
             f"gradients of many {over} are taken one at a time, because torch.func.vmap is not possible for this "
             f"loss ({reason})",

@@ -19,6 +19,8 @@ from nm_ode.results import Variable, variable
 class KinkCrossings(Observer):
     """`crossing_share`: the share of units on another side of their kink after a step than before, at some steps.
 
+    NaN where the loss is smooth.
+
     Args:
         points: how many steps to measure, spread over the run. Nothing is observed along a flow.
     """
@@ -56,4 +58,5 @@ class _Crossings(Observer):
         return {"crossing_share": changed_share(self._before, self._sides(view))}
 
     def _sides(self, view: View) -> list[Tensor]:
-        return sides(self._problem, view.theta, kinks(self._problem))
+        kinked = kinks(self._problem)
+        return sides(self._problem, view.theta, kinked) if kinked else []

@@ -81,13 +81,9 @@ class Track:
 
     def memory(self) -> tuple[Any, list[np.ndarray]]:
         """What the observer remembers, as JSON and arrays."""
-        kept = self.observer.memory()
-        if type(self.observer).memory is Observer.memory:
-            for name, value in made_anew(self.observer).items():
-                if self._made_anew.get(name) is not value:  # it will not be made again
-                    raise unkept(self.observer, name, value)
+        kept = remembered(self.observer, self._made_anew)
         try:
-            return packed(dict(kept))
+            return packed(kept)
         except TypeError as error:
             who = type(self.observer).__name__
             raise ArgumentError(f"{who}.memory holds a {error}, which no checkpoint can keep") from None
@@ -193,6 +189,23 @@ class Track:
             name: np.empty((0, *(self._sizes.get(dim, 0) for dim in declared.dims)))
             for name, declared in self.declared.items()
         }
+
+
+def remembered(observer: Observer, anew: Mapping[str, Any]) -> dict[str, Any]:
+    """What an observer remembers.
+
+    Args:
+        anew: `made_anew` of it when it began.
+
+    Raises:
+        ArgumentError: what no checkpoint can keep.
+    """
+    kept = observer.memory()
+    if type(observer).memory is Observer.memory:
+        for name, value in made_anew(observer).items():
+            if anew.get(name) is not value:  # it will not be made again
+                raise unkept(observer, name, value)
+    return dict(kept)
 
 
 def as_steps(steps: Collection[int]) -> Collection[int]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout
+from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout, has, plus_times
 from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 _MEMORY = ("exp_avg", "exp_avg_sq", "step")
@@ -43,6 +43,7 @@ class Adam(Optimizer):
     weight_decay: NotNegative = 0.0
 
     multiscale: ClassVar[bool] = True  # second moments are squares of gradients
+    by_rows: ClassVar[bool] = True
     torch_memory: ClassVar = {name: name for name in _MEMORY}
     decoupled: ClassVar[bool] = False
 
@@ -68,22 +69,22 @@ class Adam(Optimizer):
 
     def init(self, theta: Tensor, grad: Tensor) -> Tensor:
         """The empty state: m = v = 0, k = 0."""
-        return torch.cat([theta, theta.new_zeros(2 * len(theta) + 1)])
+        return torch.cat([theta, theta.new_zeros(*theta.shape[:-1], 2 * theta.shape[-1] + 1)], dim=-1)
 
     def increment(self, state: Tensor, grad: Tensor) -> Tensor:
         """Φ(z) − z; nothing is written to."""
-        theta, mean, square, step = self.state_layout(len(grad)).split(state)
+        theta, mean, square, step = self.state_layout(grad.shape[-1]).split(state)
         direction = self._direction(theta, grad)
         (beta1, beta2), squared = self.betas, direction * direction
         # Not mean + what it gains: the sum's rounding is that of the larger moment, before or after.
         corrected_mean = (beta1 * mean + (1 - beta1) * direction) / _bias(beta1, step + 1)
         corrected_square = (beta2 * square + (1 - beta2) * squared) / _bias(beta2, step + 1)
         moved = corrected_mean.mul_(-self.lr).div_(corrected_square.sqrt_().add_(self.eps))
-        if self.weight_decay and self.decoupled:
-            moved.add_(theta, alpha=-self.lr * self.weight_decay)
+        if has(self.weight_decay) and self.decoupled:
+            moved = plus_times(moved, -self.lr * self.weight_decay, theta)
         gained_mean = (direction - mean) * (1 - beta1)
         gained_square = squared.sub_(square).mul_(1 - beta2)
-        return torch.cat([moved, gained_mean, gained_square, torch.ones_like(step)])
+        return torch.cat([moved, gained_mean, gained_square, torch.ones_like(step)], dim=-1)
 
     def scale(self, state: Tensor, grad: Tensor) -> Tensor:
         """Of the moments, what they will be one step on."""
@@ -108,7 +109,7 @@ class Adam(Optimizer):
         )
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
-        return grad.add(theta, alpha=self._coupled_decay) if self._coupled_decay else grad
+        return plus_times(grad, self._coupled_decay, theta) if has(self._coupled_decay) else grad
 
     def _one_step_on(self, state: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v', √v̂' + ε and k' after the step to come."""
@@ -128,6 +129,8 @@ class AdamW(Adam):
     decoupled: ClassVar[bool] = True
 
 
-def _bias(beta: float, step: Tensor) -> Tensor:
+def _bias(beta: float | Tensor, step: Tensor) -> Tensor:
     """1 − β^step, exact also where it is small."""
-    return -torch.expm1(step * math.log(beta)) if beta else torch.ones_like(step)
+    if not has(beta):
+        return torch.ones_like(step)
+    return -torch.expm1(step * (beta.log() if isinstance(beta, Tensor) else math.log(beta)))

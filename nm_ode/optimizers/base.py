@@ -41,17 +41,17 @@ class StateLayout:
         return tuple(name for name, _ in self.parts)
 
     def split(self, state: Tensor) -> tuple[Tensor, ...]:
-        """Views of the parts.
+        """Views of the parts, of one state or of rows of states: shape (…, S) to (…, size of the part).
 
         Raises:
             ArgumentError: a vector of another length.
         """
-        if state.shape != (self.size,):
+        if state.shape[-1:] != (self.size,):
             listed = " + ".join(f"{name} ({size})" for name, size in self.parts)
             raise ArgumentError(
                 f"the state has shape {tuple(state.shape)}; it must have ({self.size},): {listed}"
             )
-        return torch.split(state, [size for _, size in self.parts])
+        return torch.split(state, [size for _, size in self.parts], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,12 @@ class Optimizer(ABC):
 
     is_descent: ClassVar[bool] = False
     """Is it SGD? Flows and laws that are written out for SGD alone ask."""
+
+    by_rows: ClassVar[bool] = False
+    """Do `init` and `increment` as they are written in this class take rows of states and gradients, shapes (M, S) and
+    (M, P), and in place of a hyper-parameter a tensor (M, 1) of each row's own, none of which is 0? (`has` and
+    `plus_times` read either.) Where they do not, rows with the same hyper-parameters go through `vmap`.
+    """
 
     torch_memory: ClassVar[Mapping[str, str]] = {}
     """Part of the state → its name in torch.optim's own state, where there is a torch twin."""
@@ -143,6 +149,18 @@ class Optimizer(ABC):
         names = self.state_layout(parameter.numel()).names[1:]
         memory = [found[self.torch_memory[name]].reshape(-1).to(parameter) for name in names]
         return torch.cat([theta, *memory]) if memory else theta.clone()
+
+
+def has(number: float | Tensor) -> bool:
+    """Is a hyper-parameter not 0? Where rows have one each, none of theirs is."""
+    return isinstance(number, Tensor) or number != 0
+
+
+def plus_times(one: Tensor, factor: float | Tensor, other: Tensor) -> Tensor:
+    """one + factor · other; the factor a number, or one for each row."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(one, factor, other)
+    return one.add(other, alpha=factor)
 
 
 def require_optimizer(given: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.errors import ArgumentError
-from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout
+from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout, has, plus_times
 from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 
@@ -40,6 +40,7 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     is_descent: ClassVar[bool] = True
+    by_rows: ClassVar[bool] = True
     torch_memory: ClassVar = {"velocity": "momentum_buffer"}
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class SGD(Optimizer):
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta, and with momentum the velocity."""
-        names = ("theta", "velocity") if self.momentum else ("theta",)
+        names = ("theta", "velocity") if has(self.momentum) else ("theta",)
         return StateLayout(tuple((name, n_theta) for name in names))
 
     def init(self, theta: Tensor, grad: Tensor) -> Tensor:
@@ -72,13 +73,13 @@ class SGD(Optimizer):
 
         torch does not dampen its first step, v_1 = d_0. With v_0 = (τ/β) d_0 that is βv_0 + (1−τ)d_0.
         """
-        if not self.momentum:
+        if not has(self.momentum):
             return theta
-        return torch.cat([theta, self._direction(theta, grad) * (self.dampening / self.momentum)])
+        return torch.cat([theta, self._direction(theta, grad) * (self.dampening / self.momentum)], dim=-1)
 
     def increment(self, state: Tensor, grad: Tensor) -> Tensor:
         """Φ(z) − z; nothing is written to."""
-        theta, *memory = self.state_layout(len(grad)).split(state)
+        theta, *memory = self.state_layout(grad.shape[-1]).split(state)
         direction = self._direction(theta, grad)
         if not memory:
             return direction * -self.lr
@@ -86,7 +87,7 @@ class SGD(Optimizer):
         gained = (1 - self.dampening) * direction - (1 - self.momentum) * velocity
         after = velocity + gained
         ahead = direction + self.momentum * after if self.nesterov else after
-        return torch.cat([ahead.mul_(-self.lr), gained])
+        return torch.cat([ahead.mul_(-self.lr), gained], dim=-1)
 
     def torch_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The same optimiser as torch's own object."""
@@ -101,4 +102,4 @@ class SGD(Optimizer):
         )
 
     def _direction(self, theta: Tensor, grad: Tensor) -> Tensor:
-        return grad.add(theta, alpha=self.weight_decay) if self.weight_decay else grad
+        return plus_times(grad, self.weight_decay, theta) if has(self.weight_decay) else grad

@@ -4,12 +4,12 @@ from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.codec import ResultError, decode, encode, write
 from nm_ode.results.grid import TimeGrid
 from nm_ode.results.identity import Identity, StoreError
+from nm_ode.results.members import member_run
 from nm_ode.results.records import (
     Beside,
     ComparisonInfo,
     EnsembleInfo,
     LadderInfo,
-    LadderPointInfo,
     LawInfo,
     RunInfo,
     StudyInfo,
@@ -18,7 +18,6 @@ from nm_ode.results.records import (
     encode_run,
     ensemble_info,
     ladder_info,
-    ladder_point_info,
     law_info,
     layout_of,
     run_info,
@@ -30,6 +29,7 @@ from nm_ode.results.schema import Variable, annotate, long_name, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store
 from nm_ode.results.stream import open_run
+from nm_ode.results.study import open_study
 
 __all__ = [
     "Beside",
@@ -39,7 +39,6 @@ __all__ = [
     "EnsembleInfo",
     "Identity",
     "LadderInfo",
-    "LadderPointInfo",
     "LawInfo",
     "ResultError",
     "RunInfo",
@@ -56,12 +55,13 @@ __all__ = [
     "encode_run",
     "ensemble_info",
     "ladder_info",
-    "ladder_point_info",
     "law_info",
     "layout_of",
     "long_name",
+    "member_run",
     "open_run",
     "open_store",
+    "open_study",
     "run_info",
     "solve_info",
     "study_info",

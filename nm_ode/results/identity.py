@@ -26,7 +26,7 @@ class Identity:
     code: Mapping[str, str] = field(default_factory=dict)
 
 
-def require_same(path: Path, there: Identity, here: Identity) -> None:
+def require_same(path: Path | str, there: Identity, here: Identity) -> None:
     """Refuse to go on with results of another case or of other code.
 
     Args:

@@ -289,24 +289,6 @@ def ladder_info(convergence: xr.Dataset) -> LadderInfo:
 
 
 @dataclass(frozen=True)
-class LadderPointInfo:
-    """One learning rate of a ladder."""
-
-    steps: int
-    diverged: bool
-    status: str = "success"
-
-
-def ladder_point_info(point: xr.Dataset) -> LadderPointInfo:
-    """Of one learning rate of a ladder.
-
-    Raises:
-        ResultError: the dataset is none.
-    """
-    return decode(LadderPointInfo, attributes(point))
-
-
-@dataclass(frozen=True)
 class SymmetriesInfo:
     """The symmetries of a model.
 

@@ -18,12 +18,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import xarray as xr
-from zarr.codecs import ZstdCodec
 
 from nm_ode.required import as_path
-from nm_ode.results.files import remove_leftovers, sync_folder, sync_tree, write_atomically
+from nm_ode.results.failed_reading import readable
+from nm_ode.results.files import remove_leftovers, sync_folder, write_atomically
+from nm_ode.results.folders import Folder, LocalFolder
+from nm_ode.results.group import write_group
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.records import StudyInfo
+from nm_ode.results.remote import folder_at
 from nm_ode.results.root import (
     EMPTY_GROUP,
     REMEDY,
@@ -34,7 +37,7 @@ from nm_ode.results.root import (
     read_root,
     write_root,
 )
-from nm_ode.results.verified import DamageError, VerifiedStore, digests_of, sha256
+from nm_ode.results.verified import DamageError, VerifiedStore, sha256
 
 _CHECKPOINTS = ".checkpoints"
 _WRITING = ".writing-"
@@ -48,30 +51,35 @@ class WriteError(StoreError):
 def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
+    Args:
+        path: of the store, or its URL.
+
     Reading theta raises StoreError where it is damaged, as does opening where anything else is.
 
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
     """
+    if isinstance(path, str) and "://" in path:
+        return _verified_tree(folder_at(path))
     path = as_path(path, "path", error=StoreError)
     _require_folder(path)
     try:
-        return _verified_tree(path)
+        return _verified_tree(LocalFolder(path))
     except DamageError:
         _require_folder(path)  # has a run taken it up meanwhile?
         raise
 
 
-def _verified_tree(path: Path) -> xr.DataTree:
-    root, digest = read_root(path)
+def _verified_tree(folder: Folder) -> xr.DataTree:
+    root, digest = read_root(folder)
     if not root.is_finished:
-        raise StoreError(f"{path} is not finished: run the same case again and it goes on")
+        raise StoreError(f"{folder.name} is not finished: run the same case again and it goes on")
     files = {
         f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
     }
-    store = VerifiedStore(path, {ROOT_FILE: digest, **files}, REMEDY)
+    store = VerifiedStore(folder, {ROOT_FILE: digest, **files}, REMEDY)
     store.require_all()
-    with _readable(path):
+    with readable(folder.name):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         for node in tree.subtree:
             for variable in node.dataset.variables.values():
@@ -149,7 +157,7 @@ class StoreWriter:
         store = VerifiedStore(folder, digests)
         try:
             store.require_all()
-            with _readable(folder):
+            with readable(folder):
                 found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         except DamageError as error:
             self.discarded.append(f"{error}; it was thrown away and is computed again")
@@ -169,18 +177,7 @@ class StoreWriter:
         writing = self._partial / f"{_WRITING}{quote(group, safe='')}-{os.getpid()}"
         with self._explained():
             try:
-                dataset.to_zarr(
-                    writing,
-                    mode="w",
-                    zarr_format=3,
-                    consolidated=False,
-                    write_empty_chunks=True,
-                    encoding={
-                        name: {"compressors": [ZstdCodec(checksum=True)]} for name in dataset.variables
-                    },
-                )
-                sync_tree(writing)
-                digests = digests_of(writing)
+                digests = write_group(dataset, writing)
                 self._remove(group)
                 above = self._make_groups_above(group)
                 writing.rename(folder)
@@ -315,19 +312,6 @@ class StoreWriter:
                 f"{error.filename or self._partial}: {error.strerror or error}; what was complete is kept, run the "
                 "same command again when there is room and access"
             ) from None
-
-
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Files that are what was written may yet be of another version of the libraries."""
-    try:
-        yield
-    except (StoreError, MemoryError):
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"{folder} cannot be read by the xarray and zarr that are installed ({type(error).__name__}: {error})"
-        ) from None
 
 
 def _require_folder(path: Path) -> None:

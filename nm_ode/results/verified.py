@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import stat
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import StoreError
 
 _GONE = {errno.EIO, errno.EISDIR, errno.ELOOP}
@@ -40,20 +40,15 @@ class VerifiedStore(Store):
     added is not there.
 
     Args:
-        folder: where the files are.
+        folder: where the files are; a path, or another place.
         digests: SHA-256 by path in the folder.
         remedy: ends the sentence of `DamageError`, which reading raises.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str], remedy: str = "") -> None:
+    def __init__(self, folder: Path | Folder, digests: Mapping[str, str], remedy: str = "") -> None:
         super().__init__(read_only=True)
-        # Absolute, for what is read later; named as it was given.
-        self._folder, self._name, self._digests, self._remedy = (
-            folder.absolute(),
-            str(folder),
-            dict(digests),
-            remedy,
-        )
+        self._folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
+        self._name, self._digests, self._remedy = self._folder.name, dict(digests), remedy
 
     def read(self, key: str) -> bytes:
         """A file's bytes.
@@ -63,7 +58,7 @@ class VerifiedStore(Store):
             StoreError: it cannot be read for another reason, which may pass.
         """
         try:
-            content = (self._folder / key).read_bytes()
+            content = self._folder.read(key)
         except OSError as error:
             raise self._error(key, error) from None
         if sha256(content) != self._digests[key]:
@@ -76,13 +71,9 @@ class VerifiedStore(Store):
         Raises:
             DamageError, StoreError: as `read`.
         """
-        for key in self._digests:
-            try:
-                mode = (self._folder / key).stat().st_mode
-            except OSError as error:
-                raise self._error(key, error) from None
-            if not stat.S_ISREG(mode):
-                raise self._damage(f"{key} is no file")
+        found = self._folder.fault(self._digests)
+        if found is not None:
+            raise self._error(*found) from None
 
     def _error(self, key: str, error: OSError) -> StoreError:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -97,7 +88,7 @@ class VerifiedStore(Store):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, VerifiedStore)
-            and self._folder == other._folder
+            and self._folder.place("") == other._folder.place("")
             and self._digests == other._digests
         )
 

@@ -19,17 +19,18 @@ from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem
 from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
+from nm_ode.planned import ALWAYS_RECORDED
 from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
-from nm_ode.studies.load import case_text, in_brief
+from nm_ode.studies.load import case_text
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.own_code import OwnCode
 from nm_ode.studies.room import built, require_case_fits
 from nm_ode.studies.schema import Case
-from nm_ode.training import ALWAYS_RECORDED
+from nm_ode.studies.sentences import in_brief
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,10 @@ class Study:
 
     def curvature(self) -> list[Observer]:
         """What measures the stability along the run; none if the case does not ask for it."""
-        return [] if self.case.stability is None else [Curvature(self.case.stability.points)]
+        asked = self.case.stability
+        if asked is None or not (asked.required or self.problem.has_hessian):
+            return []
+        return [Curvature(asked.points)]
 
     def flows_beside(self, run: xr.Dataset, optimizer: Optimizer) -> tuple[Flow, ...]:
         """The flows of an optimiser, to be solved beside its run."""

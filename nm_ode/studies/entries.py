@@ -17,7 +17,7 @@ from nm_ode.models import MODELS, Network
 from nm_ode.observers import OBSERVERS
 from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
 from nm_ode.registry import Registry
-from nm_ode.studies.options import Option, options_of, takes, validated
+from nm_ode.studies.options import Option, options_of, schema_of, takes, validated
 from nm_ode.studies.tables import Table, at_key, combination, require_known_keys, unknown_name
 
 
@@ -59,9 +59,19 @@ class EntryTable(Table):
             raise at_key(cls.key, unknown_name(str(name), cls.registry), name)
         own = {key: data[key] for key in cls._own_keys() if key in data}
         rest = {key: value for key, value in data.items() if key not in own and key != cls.key}
-        options = cls.options_of(cls.registry[name])
+        options, schema = cls._options(name)
         require_known_keys(rest, [cls.key, *options, *cls._own_keys()])
-        return {"name": name, "options": validated(name, options, rest), **own}
+        return {"name": name, "options": validated(name, options, rest, schema), **own}
+
+    @classmethod
+    def _options(cls, name: str) -> tuple[dict[str, Option], type[Table]]:
+        """`options_of` an entry of the registry with their schema, made once as long as the entry is the same."""
+        entry = cls.registry[name]
+        known = _KNOWN.get((cls, name))
+        if known is None or known[0] is not entry:
+            options = cls.options_of(entry)
+            known = _KNOWN[cls, name] = entry, options, schema_of(options)
+        return known[1], known[2]
 
     @classmethod
     def _own_keys(cls) -> list[str]:
@@ -95,6 +105,9 @@ class EntryTable(Table):
         return {
             key: folder / value if isinstance(value, Path) else value for key, value in self.options.items()
         }
+
+
+_KNOWN: dict[tuple[type[EntryTable], str], tuple[Any, dict[str, Option], type[Table]]] = {}
 
 
 class ScheduleTable(EntryTable):

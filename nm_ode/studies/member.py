@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from bridges import EngineError
 from nm_ode.charges import predict_charges
-from nm_ode.comparison import compare, convergence
+from nm_ode.comparison import compare
 from nm_ode.flows import Flow
 from nm_ode.observers import Charges
-from nm_ode.results import RunInfo, ladder_point_info, run_info, solve_info
+from nm_ode.results import RunInfo, run_info, solve_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
 from nm_ode.studies.charges import wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
 from nm_ode.studies.keeping import Checkpoints
-from nm_ode.studies.ladder import confounders, ladder_point, warm_state
 from nm_ode.studies.progress import Progress, unheard
 from nm_ode.symmetries import Symmetry
-from nm_ode.training import TrainingDiverged, train
+from nm_ode.training import TrainingDiverged, final_state, train
 
 CURVATURE_STEP = "curvature_step"
 CURVATURE_LIMITS = ("series_limit", "stability_limit")
@@ -59,8 +60,6 @@ def compute(
         writer.write(f"comparison/{law.group}", compare(run, predicted))
     for flow in study.flows_beside(run, study.optimizer):
         failures += _solved(study, writer, flow, run, chosen, progress, say)
-    if study.case.ladder is not None:
-        _climb(study, writer, study.case.ladder.lr, progress, say)
     return failures
 
 
@@ -74,7 +73,7 @@ def _trained(
     """The run, from the store if it is there."""
     case, kept = study.case, Checkpoints(writer, "discrete", say)
     found = _complete(writer.read("discrete"), run_info)
-    if found is not None and (case.stability is None or writer.read("discrete/curvature") is not None):
+    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
         return found
     every, laws = (
         (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
@@ -87,7 +86,7 @@ def _trained(
             batch_size=case.training.batch_size,
             seed=case.seed,
             save_every=case.training.save_every,
-            state0=warm_state(study, study.optimizer, kept),
+            state0=_warm_state(study, kept),
             schedule=study.schedule,
             observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers()],
             on_step=progress("training", case.training.steps),
@@ -103,6 +102,23 @@ def _trained(
     return run
 
 
+def _warm_state(study: Study, kept: Checkpoints) -> Tensor | None:
+    """The state after the case's warm steps; None for none."""
+    training = study.case.training
+    if not training.warm_steps:
+        return None
+    warmed = train(
+        study.problem,
+        study.optimizer,
+        training.warm_steps,
+        batch_size=training.batch_size,
+        seed=study.case.seed,
+        save_every=training.warm_steps,
+        checkpoint=kept("warm"),
+    )
+    return final_state(warmed)
+
+
 def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
     """A run's dataset, and the curvature in it as one of its own; None if there is none."""
     if CURVATURE_STEP not in run.dims:
@@ -115,6 +131,16 @@ def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
     ]
     measured = run.drop_vars(elsewhere).drop_attrs(deep=False)
     return run.drop_dims(CURVATURE_STEP).drop_vars(limits), measured
+
+
+def at_some_of(run: xr.Dataset, samples: int | None) -> xr.Dataset:
+    """The run with so many of its saved steps, spread evenly, with both ends; all of them if None."""
+    saved = run.sizes["saved_step"]
+    if samples is None or samples >= saved:
+        return run
+    return run.isel(
+        saved_step=sorted({round(place) for place in np.linspace(0, saved - 1, samples).tolist()})
+    )
 
 
 def _solved(
@@ -135,14 +161,15 @@ def _solved(
         solution = None  # the engine that was to check it had failed
     if solution is None:
         kept = Checkpoints(writer, group, say)
+        beside = at_some_of(run, case.solver.samples)
         try:
             solution = solve(
                 flow,
-                run,
+                beside,
                 **case.solver.options(),
                 check=case.solver.check,
                 observe=[Charges(chosen), *study.observers()],
-                on_sample=progress(title, run.sizes["saved_step"]),
+                on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
         except SolveError as error:
@@ -150,7 +177,7 @@ def _solved(
             failures.append(str(error))
         else:
             try:
-                solution = cross_checked(solution, flow, run, case, progress, kept)
+                solution = cross_checked(solution, flow, beside, case, progress, kept)
             except (SolveError, EngineError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
@@ -158,26 +185,6 @@ def _solved(
     if solution.sizes.get("time"):
         writer.write(f"comparison/{name}", compare(run, solution))
     return failures
-
-
-def _climb(
-    study: Study,
-    writer: StoreWriter,
-    lrs: Sequence[float],
-    progress: Progress,
-    say: Callable[[str], None],
-) -> None:
-    points = []
-    for i, lr in enumerate(lrs):
-        group = f"ladder/{i}"
-        point = _complete(writer.read(group), ladder_point_info)
-        if point is None:
-            kept = Checkpoints(writer, group, say, prefix=f"lr = {lr:g}: ")
-            point = ladder_point(study, lr, progress, kept)
-            writer.write(group, point)
-            kept.forget()
-        points.append(point)
-    writer.write("convergence", convergence(points, confounders(study)))
 
 
 def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:

@@ -66,8 +66,27 @@ def options_of(
     return found
 
 
-def validated(what: str, options: Mapping[str, Option], data: Mapping[str, Any]) -> dict[str, Any]:
+def schema_of(options: Mapping[str, Option]) -> type[Table]:
+    """The table that has these options, for `validated`; making it takes longer than using it."""
+    # Aliases: an option may be called like a method of pydantic's models.
+    fields: dict[str, Any] = {
+        f"option_{name}": (
+            option.hint,
+            Field(alias=name) if option.default is REQUIRED else Field(option.default, alias=name),
+        )
+        for name, option in options.items()
+        if option.hint is not None
+    }
+    return create_model("Options", __base__=Table, **fields)
+
+
+def validated(
+    what: str, options: Mapping[str, Option], data: Mapping[str, Any], schema: type[Table] | None = None
+) -> dict[str, Any]:
     """The values of all options, defaults where the table says nothing.
+
+    Args:
+        schema: of the options, if it is made already.
 
     Raises:
         ValidationError, PydanticCustomError: an unknown key, a value of the wrong type or out of range, an option
@@ -77,16 +96,7 @@ def validated(what: str, options: Mapping[str, Option], data: Mapping[str, Any])
         if option.hint is None:
             raise combination(f"{what!r} needs {name!r}, which cannot be written in a case file")
     require_known_keys(data, options)
-    # Aliases: an option may be called like a method of pydantic's models.
-    fields: dict[str, Any] = {
-        f"option_{name}": (
-            option.hint,
-            Field(alias=name) if option.default is REQUIRED else Field(option.default, alias=name),
-        )
-        for name, option in options.items()
-    }
-    table = create_model("Options", __base__=Table, **fields)
-    values = table.model_validate(data)
+    values = (schema or schema_of(options)).model_validate(data)
     return {name: getattr(values, f"option_{name}") for name in options}
 
 

@@ -68,6 +68,3 @@ def _runs(case: Case) -> Iterator[tuple[str, int, int]]:
     yield "training.steps", training.steps, training.save_every
     if training.warm_steps:
         yield "training.warm_steps", training.warm_steps, training.warm_steps
-    for lr in case.ladder.lr if case.ladder is not None else ():
-        steps = round(training.steps * case.optimizer.lr / lr)
-        yield f"ladder.lr = {lr:g}", steps, steps

@@ -12,6 +12,7 @@ from nm_ode.charges import LAWS
 from nm_ode.required import LARGEST
 from nm_ode.studies.entries import CodeTable, DataTable, FlowTable, ModelTable, ObserverTable, OptimizerTable
 from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.sweep.table import SweepTable
 from nm_ode.studies.tables import Table, combination, not_allowed, unknown_name
 from nm_ode.symmetries import KINDS
 
@@ -62,7 +63,10 @@ class Training(Table):
 
 
 class Solver(Table):
-    """Engine and tolerances for all flows of the case; further engines check the first."""
+    """Engine and tolerances for all flows of the case; further engines check the first.
+
+    With `samples` a flow is recorded at so many of the run's saved steps, both ends among them, and not at all.
+    """
 
     engine: str | list[str] = AUTO
     method: str | None = None
@@ -73,6 +77,7 @@ class Solver(Table):
     max_steps: Annotated[int, Field(**LIMITS["max_steps"].bounds())] | None = None
     max_rhs: Annotated[int, Field(**LIMITS["max_rhs"].bounds())] | None = None
     max_seconds: Annotated[float, Field(**LIMITS["max_seconds"].bounds())] | None = None
+    samples: Annotated[int, Field(ge=2, le=LARGEST)] | None = None
     check: bool = True
 
     @field_validator("engine", mode="before")
@@ -99,7 +104,7 @@ class Solver(Table):
 
     def options(self) -> dict[str, Any]:
         """For `solve`, by the first engine."""
-        return {**self.model_dump(exclude={"check"}), "engine": self.engines[0]}
+        return {**self.model_dump(exclude={"check", "samples"}), "engine": self.engines[0]}
 
 
 class SymmetriesTable(Table):
@@ -120,22 +125,31 @@ class SymmetriesTable(Table):
 
 
 class StabilityTable(Table):
-    """Sharpness along the run."""
+    """Sharpness along the run; with `required = false` a model without a second derivative has none."""
 
     points: Annotated[int, Field(ge=2, le=LARGEST)] = 20
+    required: bool = True
 
 
-class LadderTable(Table):
-    """Learning rates at which the whole study is repeated, to the same final time, for the order of each flow."""
+def _as_sweep(raw: Mapping[str, Any]) -> str:
+    """How a ladder is written as a sweep."""
 
-    lr: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+    def number(table: str, key: str) -> Any:
+        found = raw.get(table)
+        value = found.get(key) if isinstance(found, Mapping) else None
+        return value if isinstance(value, int | float) else None
 
-    @field_validator("lr")
-    @classmethod
-    def _distinct(cls, lr: list[float]) -> list[float]:
-        if len(set(lr)) < len(lr):
-            raise not_allowed("learning rates that are all different")
-        return sorted(lr, reverse=True)
+    ladder, lr = raw["ladder"], number("optimizer", "lr")
+    lrs = ladder.get("lr") if isinstance(ladder, Mapping) else None
+    kept = [
+        f"lr * {key} = {lr * value:g}"
+        for key in ("steps", "warm_steps")
+        if lr and (value := number("training", key))
+    ]
+    return (
+        f'[sweep] with "optimizer.lr" = {lrs if isinstance(lrs, list) else [0.2, 0.1, 0.05]}, '
+        f'constraint = {kept or ["lr * steps = 8"]}, reduce = ["order"]'
+    )
 
 
 class Case(Table):
@@ -160,7 +174,14 @@ class Case(Table):
     solver: Solver = Field(default_factory=Solver)
     symmetries: SymmetriesTable | None = None
     stability: StabilityTable | None = None
-    ladder: LadderTable | None = None
+    sweep: SweepTable | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_ladder(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "ladder" in data:
+            raise combination(f"ladder is written as a sweep now: {_as_sweep(data)}")
+        return data
 
     @property
     def code(self) -> dict[str, CodeTable]:
@@ -179,7 +200,6 @@ class Case(Table):
             raise combination(f"solver.rtol: {error}") from None
         for i in range(len(self.flows)):
             self._require_flow_fits(i)
-        self._require_ladder_fits()
         return self
 
     def _require_flow_fits(self, i: int) -> None:
@@ -197,25 +217,3 @@ class Case(Table):
                 "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
                 "batches = 'full' (all: the error holds the batches' noise too)"
             )
-
-    def _require_ladder_fits(self) -> None:
-        if self.ladder is None:
-            return
-        if not self.flows:
-            raise combination("ladder: there is no flow whose order it could show; name some in flows")
-        if self.optimizer.schedule is not None:
-            raise combination("optimizer.schedule does not go with a ladder, whose lr is constant")
-        for lr in self.ladder.lr:
-            for key, steps in (("steps", self.training.steps), ("warm_steps", self.training.warm_steps)):
-                exact = steps * (self.optimizer.lr / lr)
-                if not exact < LARGEST:
-                    raise combination(
-                        f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
-                        f"{exact:g} of its steps: take a larger one"
-                    )
-                if abs(round(exact) - exact) > 1e-6 * max(exact, 1) or (steps and round(exact) < 1):
-                    raise combination(
-                        f"ladder.lr: {lr:g} was given; training.{key} = {steps} steps of {self.optimizer.lr:g} are "
-                        f"{exact:g} of its steps, and must be a whole number, above 0, for all runs of the ladder to "
-                        "end at the same time"
-                    )

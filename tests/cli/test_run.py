@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -134,23 +133,8 @@ def test_run_prints_how_well_the_laws_hold(with_charges: Path, call) -> None:
     assert "norm1 → linear2" in result.stdout
 
 
-def test_run_prints_orders_and_stability(case: Path, call) -> None:
-    text = case.read_text().replace(
-        "[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[stability]\npoints = 3\n[solver]"
-    )
-    case.write_text(text)
+def test_run_prints_stability(case: Path, call) -> None:
+    case.write_text(case.read_text().replace("[solver]", "[stability]\npoints = 3\n[solver]"))
     result = call("run", case)
     assert result.exit_code == 0, result.output
-    assert re.search(r"gradient 1\.0\d ± 0\.0\d 1 .*3/3", words(result))
     assert "the run is stable below 2." in words(result)
-
-
-def test_an_order_that_falls_short_is_explained(case: Path, call) -> None:
-    case.write_text(
-        case.read_text()
-        .replace("[solver]", "[ladder]\nlr = [0.2, 0.1, 0.05]\n[solver]")
-        .replace("rtol = 1e-5", "rtol = 1e-1")
-    )
-    told = words(call("run", case))
-    assert "the solver's own error is above a tenth" in told
-    assert "tighten solver.rtol" in told

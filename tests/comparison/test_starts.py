@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 import nm_ode
@@ -96,3 +97,13 @@ def test_charges_of_another_start_or_run_are_refused() -> None:
         compare(run, predict_charges(elsewhere, "exact"))
     with pytest.raises(AlignmentError, match="of another run"):
         compare(run, predict_charges(faster, "exact"))
+
+
+def test_a_solution_at_some_of_the_runs_saved_times(linear: Problem, run) -> None:
+    some = run.isel(saved_step=[0, 3, 10])
+    compared = compare(run, solve(GradientFlow(linear), some))
+    assert compared["saved_step"].values.tolist() == [0, 3, 10]
+    xr.testing.assert_allclose(compared, compare(some, solve(GradientFlow(linear), some)))
+    between = some.assign_coords(saved_time=("saved_step", some["saved_time"].values * [1, 1.01, 1]))
+    with pytest.raises(AlignmentError, match="not the run's saved times"):
+        compare(run, solve(GradientFlow(linear), between["saved_time"].values))

@@ -71,6 +71,14 @@ CALLS: dict[str, Call] = {
     "train observe": lambda g, v: nm_ode.train(g.problem, SGD, 2, observe=v),
     "train observe[0]": lambda g, v: nm_ode.train(g.problem, SGD, 2, observe=[v]),
     "train on_step": lambda g, v: nm_ode.train(g.problem, SGD, 1, on_step=v),
+    "train members": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=v),
+    "Members seed": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(seed=v)),
+    "Members lr": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(lr=v)),
+    "Members theta0": lambda g, v: nm_ode.train(g.problem, SGD, 1, members=nm_ode.Members(theta0=v)),
+    "Members state0": lambda g, v: nm_ode.train(g.problem, HEAVY, 1, members=nm_ode.Members(state0=v)),
+    "Members vectorise": lambda g, v: nm_ode.train(
+        g.problem, SGD, 1, members=nm_ode.Members(seed=[0], vectorise=v)
+    ),
     "SGD lr": lambda g, v: nm_ode.train(g.problem, nm_ode.SGD(lr=v), 1),
     "SGD momentum": lambda g, v: nm_ode.SGD(lr=0.1, momentum=v),
     "SGD weight_decay": lambda g, v: nm_ode.SGD(lr=0.1, weight_decay=v),
@@ -118,6 +126,7 @@ CALLS: dict[str, Call] = {
         g.problem, SGD, 1, batch_size=2, members=2, theta0=v
     ),
     "open_store": lambda g, v: nm_ode.open_store(v),
+    "open_study": lambda g, v: nm_ode.open_study(v),
     "write_report tree": lambda g, v: write_report(v, g.folder / "report.html"),
     "write_report path": lambda g, v: write_report(xr.DataTree(), v),
     "View.memory": lambda g, v: nm_ode.View(g.problem, 0, 0.0, g.theta).memory(v),
@@ -282,6 +291,7 @@ REFUSED = [
     ("View.memory", "text", "memory"),
     ("predict_charges law", "text", "law"),
     ("open_store", "None", "path must be a path"),
+    ("open_study", "None", "path must be a path"),
 ]
 
 

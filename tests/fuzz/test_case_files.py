@@ -115,7 +115,7 @@ KEYS += [
     "seed",
     "device",
     "dtype",
-    "ladder",
+    "sweep",
     "symmetries",
 ]
 KEYS += [
@@ -232,7 +232,7 @@ def is_small(study: Study) -> bool:
     return (
         case.training.steps + case.training.warm_steps <= 40
         and problem.layout.size <= 1000
-        and case.ladder is None
+        and case.sweep is None
         and all(isinstance(engine, str) and engine != "diffeq" for engine in solver.engines)
         and (solver.rtol is None or solver.rtol >= 1e-7)
         and (solver.atol is None or solver.atol >= 1e-9)

@@ -163,9 +163,9 @@ def test_where_nothing_can_be_written_the_sentence_says_what_is_kept(tmp_path: P
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device", "where")
 
-    for place in ("sync_tree", "write_root"):
+    for place in ("group.sync_tree", "store.write_root"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"nm_ode.results.store.{place}", full)
+            patch.setattr(f"nm_ode.results.{place}", full)
             with pytest.raises(
                 StoreError, match=r"where: No space left on device; what was complete is kept"
             ):

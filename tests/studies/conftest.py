@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import xarray as xr
+
+from nm_ode.studies import REDUCTIONS, load_sweep, run_case
 
 TINY = """
 name = "tiny"
@@ -90,3 +93,24 @@ def edited(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def charges_case(tmp_path: Path) -> Callable[..., Path]:
     return _editor(CHARGES, tmp_path / "charges.toml")
+
+
+def reduced(
+    path: Path, out: Path, left_out: str = ""
+) -> tuple[dict[str, xr.DataTree], dict[str, xr.Dataset]]:
+    """The members of a sweep, each run alone, and what its reductions make of them.
+
+    Args:
+        left_out: name of a member that is not run.
+    """
+    sweep = load_sweep(path)
+    assert sweep is not None
+    trees = {
+        member.name: run_case(member.case, path, out / member.name).tree
+        for member in sweep.members
+        if member.name != left_out
+    }
+    made: dict[str, xr.Dataset] = {}
+    for name in sweep.table.reduce:
+        made |= REDUCTIONS[name].reduce(sweep.record, trees.get, path)
+    return trees, made

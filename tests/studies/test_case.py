@@ -131,18 +131,10 @@ MISTAKES = [
         ('["gradient",', '[{ kind = "gradient", batches = "same" },'),
         r"flows\[0\]: batches = 'same' is for a run on minibatches; training.batch_size is 'full': leave it out",
     ),
-    (("[solver]", "[ladder]\nlr = [0.2]\n[solver]"), r"ladder.lr: \[0.2\] was given"),
     (
-        ("[solver]", "[ladder]\nlr = [0.2, 0.2]\n[solver]"),
-        r"ladder.lr: .* learning rates that are all different",
-    ),
-    (
-        ("[solver]", "[ladder]\nlr = [0.2, 0.3]\n[solver]"),
-        r"ladder.lr: 0.3 was given; training.steps = 10 steps of 0.1 are 3.33333 of its steps, and must",
-    ),
-    (
-        ("save_every = 5", "warm_steps = 5\n[ladder]\nlr = [0.2, 0.1]"),
-        r"ladder.lr: 0.2 was given; training.warm_steps = 5 steps of 0.1 are 2.5 of its steps",
+        ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
+        r"ladder is written as a sweep now: \[sweep\] with \"optimizer.lr\" = \[0.2, 0.1\], constraint = "
+        r"\['lr \* steps = 1'\], reduce = \[\"order\"\]",
     ),
     (("[solver]", "[stability]\npoints = 1\n[solver]"), r"stability.points: 1 was given"),
     (('name = "tiny"', 'name = "../tiny"'), r"name: '../tiny' was given; it must be a file name"),
@@ -177,21 +169,6 @@ MISTAKES_OF_TWO = [
             ("rtol = 1e-5", 'engine = "diffeq"\nmethod = "RK4"\nstep = 0.1'),
         ],
         r"flows\[0\]: batches = 'same' makes the field jump each step, and engine = 'diffeq' would step across",
-    ),
-    (
-        [
-            ("lr = 0.1", 'lr = 0.1\nschedule = { name = "warmup", steps = 3 }'),
-            ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', '["gradient"]'),
-            ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
-        ],
-        r"optimizer.schedule does not go with a ladder",
-    ),
-    (
-        [
-            ('["gradient", { kind = "modified", order = 2, form = "hessian" }]', "[]"),
-            ("[solver]", "[ladder]\nlr = [0.2, 0.1]\n[solver]"),
-        ],
-        r"ladder: there is no flow whose order it could show",
     ),
     (
         [

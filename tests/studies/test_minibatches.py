@@ -13,8 +13,15 @@ from nm_ode.reporting.words import flow_sentences
 from nm_ode.results import run_info, solve_info
 from nm_ode.studies import load_case, run_case
 from tests.oracles.linear import Quadratic
+from tests.studies.conftest import reduced
 
 FLOWS = '["gradient", { kind = "modified", order = 2, form = "hessian" }]'
+
+SWEEP = """[sweep]
+"optimizer.lr" = [0.1, 0.05, 0.025]
+constraint = "lr * steps = 1"
+reduce = "order"
+"""
 
 QUADRATIC = """
 name = "quadratic"
@@ -86,18 +93,20 @@ def test_a_same_batch_flow_keeps_the_times_of_a_schedule(tmp_path: Path, schedul
 
 
 @pytest.mark.parametrize("coupled", [True, False], ids=["BatchNorm", "plain"])
-def test_where_batches_miss_the_gradient_the_store_the_table_and_the_ladder_say_so(
+def test_where_batches_miss_the_gradient_the_store_the_table_and_the_orders_say_so(
     edited, tmp_path: Path, coupled: bool
 ) -> None:
     path = edited(
         (FLOWS, '[{ kind = "gradient", batches = "full" }]'),
         ("widths = [64, 4, 10]", "widths = [64, 4, 10]" + coupled * '\nnorm = "batch"'),
-        ("save_every = 5", "batch_size = 5\n\n[ladder]\nlr = [0.1, 0.05, 0.025]"),
+        (
+            "save_every = 5",
+            "batch_size = 5\n\n" + SWEEP,
+        ),
     )
-    outcome = run_case(load_case(path), path, tmp_path / "out")
-    assert outcome.failures == ()
-    (row,) = summary(outcome.tree)
-    (found,) = diagnoses(outcome.tree["convergence"].dataset)
+    trees, made = reduced(path, tmp_path / "out")
+    (row,) = summary(trees["lr=0.1"])
+    (found,) = diagnoses(made["convergence"])
     warned = [said.text for said in flow_sentences([row]) if said.warns and "neither the mean" in said.text]
     assert len(warned) == coupled
     assert (row.batch_bias is not None) == coupled

@@ -90,7 +90,6 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         (('name = "tiny"', f'name = "{"x" * 101}"'), "name: .*at most 100"),
         (("lr = 0.1", "lr = 1e308"), "lr is 1e.308"),
         (("lr = 0.1", "lr = 1e-300"), "lr is 1e-300"),
-        (("lr = 0.1", "lr = 0.1\n[ladder]\nlr = [1e90, 0.1]"), "ladder.lr"),
     ],
 )
 def test_values_that_nothing_takes_are_refused_before_anything_is_computed(edited, edit, fragment) -> None:

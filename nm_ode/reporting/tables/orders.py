@@ -13,6 +13,7 @@ from nm_ode.reporting.words import diagnosis_sentence
 
 def order_table(convergence: xr.Dataset) -> Table:
     """The observed order of each flow beside theory's, with its diagnosis on the page."""
+    convergence = convergence.sortby("lr", ascending=False)
     lrs = convergence["lr"].values
     columns = (
         Column("flow", "flow", numeric=False),

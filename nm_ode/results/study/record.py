@@ -89,3 +89,26 @@ class Failure:
     log: str = ""
     traceback: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyTreeInfo:
+    """The tree of a study of many members, as `open_study` gives it.
+
+    Attributes:
+        case: the case with all defaults, by key, with `sweep`.
+        axes: the dimensions along which members lie.
+        members: how many it has.
+        whole_members: of how many the results are there.
+        remarks: sentences on what of the members is not in the tree.
+    """
+
+    name: str
+    title: str
+    case: Mapping[str, Any]
+    case_file: str
+    case_text: str
+    axes: tuple[str, ...]
+    members: int
+    whole_members: int
+    remarks: tuple[str, ...] = ()
