@@ -42,7 +42,8 @@ class Short:
         for pair, asked in self._sums.items():
             product = torch.mul(*(vectors[name].double() for name in pair))
             if pair in self._totals:
-                totals[pair] = torch.from_numpy(np.add.reduceat(product.numpy(), self._starts))
+                with np.errstate(all="ignore"):  # a run that diverges is told of by its loss
+                    totals[pair] = torch.from_numpy(np.add.reduceat(product.numpy(), self._starts))
             for one in asked:
                 sums[one] = self._of(product, one)
         for name, copy in self._copies:  # at the end: what was copied before is read, too
