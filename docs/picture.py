@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nm_ode import open_store, open_study
 from nm_ode.reporting import PLOTS
 from nm_ode.reporting.style import svg
-from nm_ode.results import open_store
 
-for case, plot, picture in (
-    ("digits_mlp", "error", "digits_mlp"),
-    ("orders_adam", "orders", "orders_adam"),
-    ("digits_bn_sgd", "charges_by_kind", "digits_bn_charges"),
+RESULTS = Path("results")
+
+for tree, plot, picture in (
+    (open_store(RESULTS / "digits_mlp/run.zarr"), "error", "digits_mlp"),
+    (open_study(RESULTS / "orders_adam/study.zarr"), "orders", "orders_adam"),
+    (open_store(RESULTS / "digits_bn_sgd/run.zarr"), "charges_by_kind", "digits_bn_charges"),
 ):
-    tree = open_store(Path(f"results/{case}/run.zarr"))
     Path(f"docs/{picture}.svg").write_text(svg(PLOTS[plot].figure(tree)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.charges import LawError, predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
+    from nm_ode.comparison.study import study_frame
     from nm_ode.ensembles import sgd_ensemble
     from nm_ode.errors import ArgumentError, NmOdeError
     from nm_ode.flows import (
@@ -137,6 +138,7 @@ _HOMES = {
     "solve_ensemble": "nm_ode.solving",
     "solve_info": "nm_ode.results",
     "spectral_density": "nm_ode.observers",
+    "study_frame": "nm_ode.comparison.study",
     "study_info": "nm_ode.results",
     "symmetries_of": "nm_ode.symmetries",
     "train": "nm_ode.training",
@@ -216,6 +218,7 @@ __all__ = [
     "solve_ensemble",
     "solve_info",
     "spectral_density",
+    "study_frame",
     "study_info",
     "symmetries_of",
     "train",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.orthogonal import require_orthogonal
 from nm_ode.charges.settings import SETTINGS, Settings
-from nm_ode.results import ResultError, run_info
+from nm_ode.results import ResultError, RunInfo, run_info
 from nm_ode.symmetries import KINDS
 
 Array = NDArray[np.float64]
@@ -119,8 +119,7 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
             "the run recorded its charges at some steps alone, and an engine needs what drives them at each: "
             "record with Charges(symmetries, every=1), or take predict_charges"
         )
-    if info.beyond_laws:
-        raise LawError(f"{info.beyond_laws}: the charges are recorded, but no law predicts them")
+    require_within_laws(run, info)
     if info.foreign_gradient and not with_residual:
         raise LawError(
             f"{info.foreign_gradient}; so a symmetry of the loss says nothing of its charges, and no law describes "
@@ -147,6 +146,21 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
         at_rest=not (info.warm_start and info.stateful),
         settings=_settings(run, some) if "sgd_settings" in run else None,
     )
+
+
+def require_within_laws(run: xr.Dataset, info: RunInfo) -> None:
+    """Raises LawError unless the run's laws are those of all of its charges."""
+    beyond = info.beyond_laws
+    if beyond.everything:
+        raise LawError(f"{beyond.everything}: the charges are recorded, but no law predicts them")
+    for name in dict.fromkeys(run["charge_symmetry"].values.tolist()):
+        if beyond.of(name):
+            raise LawError(f"{name}: {beyond.of(name)}: its charges are recorded, but no law predicts them")
+    if "class_of_charge" in run and "charge_class" in run.dims:
+        raise LawError(
+            "groups of parameters of the run's optimiser move its charges, each by its own steps: predict_charges and "
+            "solve_charges have a law for each"
+        )
 
 
 def _settings(run: xr.Dataset, some: bool) -> Array | None:

@@ -8,11 +8,18 @@ from numpy.typing import NDArray
 
 from nm_ode.charges.driven import driven, has_every_step
 from nm_ode.charges.errors import LawError
+from nm_ode.charges.law import Law
 from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.orthogonal import unseen_between
 from nm_ode.charges.recorded import at_records
+from nm_ode.charges.shares import shares
 from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo, annotate, run_info, write
+
+_UNSEEN = (
+    "whether the gradient is orthogonal to the symmetries was looked at at the records alone: a Charges(…, "
+    "residual=True) sees the steps between"
+)
 
 
 def predict_charges(
@@ -29,12 +36,15 @@ def predict_charges(
             ("second_order" only).
 
     Returns:
-        `charge` (step or charge_step, charge_index), with the run's coordinates and a LawInfo.
+        `charge` (step or charge_step, charge_index), with the run's coordinates and a LawInfo. Where parameters of a
+        recorded loop's optimiser lie in groups, charges move by the steps of their own. Those that the law does not
+        describe are NaN, and its `beyond` says why.
 
     Raises:
         LawError: no charges, or at some steps alone without what this law needs of the others, an unknown law, an
             option of another law, or a run that the law does not describe: of an optimiser for which it does not exist,
-            one that went on from another's velocity, or, for the first-order law, one with momentum.
+            one that went on from another's velocity, or, for the first-order law, one with momentum. Only where that is
+            so of all charges.
     """
     require_dataset(run, "run", "nm_ode.train")
     found = law_named(law)
@@ -42,19 +52,37 @@ def predict_charges(
         raise LawError(_option("with_residual", law, [n for n, one in LAWS.items() if one.takes_residual]))
     if from_rest and found.from_rest is None:
         raise LawError(_option("from_rest", law, [n for n, one in LAWS.items() if one.from_rest is not None]))
-    what = driven(run, with_residual=with_residual, at_records=True)
-    require_described(law, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
-    if has_every_step(run):
-        predict = found.from_rest if from_rest and found.from_rest is not None else found.predict
-        charges = predict(what)
-    else:
-        charges = at_records(run, what, law, found, with_residual=with_residual, from_rest=from_rest)
+    parts, beyond = shares(run, with_residual=with_residual)
+    charges = np.full(run["charge"].shape, np.nan)
+    refused: list[LawError] = []
+    for share in parts:
+        try:
+            predicted = _of_share(share.run, law, found, with_residual=with_residual, from_rest=from_rest)
+        except LawError as error:
+            refused.append(error)
+            beyond |= dict.fromkeys(share.symmetries, str(error))
+        else:
+            charges[:, share.where] = predicted[: len(charges)]
+    if refused and len(refused) == len(parts):
+        raise refused[0]
     title = (
         found.title + (", with what ε adds" if with_residual else "") + (", from rest" if from_rest else "")
     )
-    if not with_residual and unseen_between(run, run_info(run)):
-        title += " (the gradient's ⟨g, ξ⟩ was looked at at the records alone)"
-    return as_prediction(run, charges, LawInfo(law, title, with_residual))
+    unseen = not with_residual and unseen_between(run, run_info(run))
+    info = LawInfo(law, title, with_residual, beyond=beyond, remarks=(_UNSEEN,) if unseen else ())
+    return as_prediction(run, charges, info)
+
+
+def _of_share(
+    run: xr.Dataset, name: str, law: Law, *, with_residual: bool, from_rest: bool
+) -> NDArray[np.float64]:
+    """Charges that one law describes, by it."""
+    what = driven(run, with_residual=with_residual, at_records=True)
+    require_described(name, what.optimizer, what.hyperparameters, at_rest=what.at_rest)
+    if not has_every_step(run):
+        return at_records(run, what, name, law, with_residual=with_residual, from_rest=from_rest)
+    predict = law.from_rest if from_rest and law.from_rest is not None else law.predict
+    return predict(what)
 
 
 def as_prediction(run: xr.Dataset, charges: NDArray[np.float64], info: LawInfo) -> xr.Dataset:

@@ -52,6 +52,8 @@ def at_records(
         raise LawError(CHANGED)
     start = law.recursion.from_rest if from_rest and law.recursion.from_rest else law.recursion.start
     z = start(what)
+    size = len(z)  # of all that was summed: charges of another group may remember more
+    moves, forced = moves[..., :size, :size], forced[:, :size]
     charges = [law.recursion.charge(z)]
     for by_degree, added in zip(moves[1:], forced[1:], strict=True):
         z = np.where(what.translation, by_degree[0] @ z, by_degree[1] @ z) + added

@@ -24,6 +24,7 @@ from nm_ode.charges.equation import ChargeEquation
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.predict import as_prediction
+from nm_ode.charges.shares import shares
 from nm_ode.required import require_dataset
 from nm_ode.results import LawInfo
 from nm_ode.solving.options import options
@@ -61,7 +62,8 @@ def solve_charges(
             error but `predict_charges`, which has none.
 
     Returns:
-        `charge` (step, charge_index), with the run's coordinates and a LawInfo.
+        `charge` (step, charge_index), with the run's coordinates and a LawInfo; NaN where the law does not describe a
+        charge, as in `predict_charges`.
 
     Raises:
         LawError: no charges, a law that is no differential equation, a run that the law does not describe (as in
@@ -73,8 +75,19 @@ def solve_charges(
     asked = options(engine, method, rtol=rtol, atol=atol, step=step)
     asked.require(torch.float64)
     engine, method, rtol, atol = asked.engine, asked.method, asked.rtol or 1e-9, asked.atol
-    equation = _equation(run, law)
-    asked.require(torch.float64, span=float(equation.times[-1] - equation.times[0]))
+    parts, beyond = shares(run)
+    equations = []
+    for share in parts:
+        try:
+            equations.append((share.where, _equation(share.run, law)))
+        except LawError as error:
+            if len(parts) == 1:
+                raise
+            beyond |= dict.fromkeys(share.symmetries, str(error))
+    if not equations:
+        raise LawError(next(reversed(beyond.values())))
+    span = max(float(equation.times[-1] - equation.times[0]) for _, equation in equations)
+    asked.require(torch.float64, span=span)
     if engine == AUTO:
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
         engine, method = choice.engine, choice.method
@@ -83,24 +96,14 @@ def solve_charges(
         method = solver.laws_method
     method = resolve_method(solver, method, asked.step)
     if atol is None:
-        atol = rtol * max(float(np.abs(equation.solved_in(equation.start)).max()), _SMALLEST)
-    if solver.capabilities.laws:
-        # All charges in one solve of the engine's own, which is given the drivers of every step.
-        solved = solver.solve_laws(
-            order=equation.order,
-            m=equation.m,
-            b=equation.b,
-            kappa=equation.kappa,
-            force=equation.force,
-            y0=equation.start,
-            times=equation.times,
-            method=method,
-            rtol=rtol,
-            atol=atol,
-            step=asked.step,
-        )
-    else:
-        solved = _step_by_step(equation, solver, method, rtol, atol, asked.step, title)
+        largest = max(float(np.abs(one.solved_in(one.start)).max()) for _, one in equations)
+        atol = rtol * max(largest, _SMALLEST)
+    charges, rhs, jvp = np.full(run["charge"].shape, np.nan), 0, 0
+    for where, equation in equations:
+        solved = _solved(equation, solver, method, rtol, atol, asked.step, title)
+        _require_answer(solved.charges, equation, f"{title}: {solver.name} {method}")
+        charges[:, where] = (solved.charges + equation.added)[: len(charges)]
+        rhs, jvp = rhs + solved.rhs_evaluations, jvp + (solved.jvp_evaluations or 0)
     info = LawInfo(
         law,
         title,
@@ -109,11 +112,39 @@ def solve_charges(
         rtol=rtol if asked.step is None else None,
         atol=atol if asked.step is None else None,
         step=asked.step,
-        rhs_evaluations=solved.rhs_evaluations,
-        jvp_evaluations=solved.jvp_evaluations,
+        rhs_evaluations=rhs,
+        jvp_evaluations=jvp,
+        beyond=beyond,
     )
-    _require_answer(solved.charges, equation, f"{title}: {solver.name} {method}")
-    return as_prediction(run, solved.charges + equation.added, info)
+    return as_prediction(run, charges, info)
+
+
+def _solved(
+    equation: ChargeEquation,
+    solver: Engine,
+    method: str,
+    rtol: float,
+    atol: float,
+    step: float | None,
+    title: str,
+) -> LawsSolution:
+    """Charges that one equation has."""
+    if not solver.capabilities.laws:
+        return _step_by_step(equation, solver, method, rtol, atol, step, title)
+    # All charges in one solve of the engine's own, which is given the drivers of every step.
+    return solver.solve_laws(
+        order=equation.order,
+        m=equation.m,
+        b=equation.b,
+        kappa=equation.kappa,
+        force=equation.force,
+        y0=equation.start,
+        times=equation.times,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        step=step,
+    )
 
 
 def _require_answer(charges: Array, equation: ChargeEquation, who: str) -> None:

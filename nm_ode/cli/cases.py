@@ -42,7 +42,7 @@ def _compares(case: Case) -> list[str]:
     swept = case.sweep
     return [
         *([] if swept is None else [f"{swept.size} members"]),
-        *([f"{len(case.flows)} flows"] if case.flows else []),
+        *([_flows(len(case.flows))] if case.flows else []),
         *(["orders"] if swept is not None and "order" in swept.reduce else []),
         *(["sharpness"] if case.stability is not None else []),
         *(["charges"] if case.symmetries is not None else []),
@@ -51,3 +51,7 @@ def _compares(case: Case) -> list[str]:
 
 def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _flows(n: int) -> str:
+    return f"{n} flow{'' if n == 1 else 's'}"

@@ -58,7 +58,8 @@ def print_results(tree: xr.DataTree) -> None:
     if not {"flows", "symmetries"} & set(tree.children):
         print_dim("No flow was solved, and no symmetry looked for.")
     _print_flows(tree)
-    _print_orders(tree)
+    if "convergence" in tree.children:
+        print_orders(tree["convergence"].dataset)
     _print_stability(tree)
     _print_charges(tree)
 
@@ -75,14 +76,13 @@ def _print_flows(tree: xr.DataTree) -> None:
             print_sentence(sentence)
 
 
-def _print_orders(tree: xr.DataTree) -> None:
+def print_orders(convergence: xr.Dataset) -> None:
+    """The order of each flow over the learning rates, with the diagnosis of one that is not as expected."""
     from nm_ode.reporting.tables import order_table, unexpected
 
-    if "convergence" in tree.children:
-        convergence = tree["convergence"].dataset
-        print_table(order_table(convergence))
-        for label, sentence in unexpected(convergence):
-            out.print(Text.assemble((f"{label}:", "yellow"), " ", sentence))
+    print_table(order_table(convergence))
+    for label, sentence in unexpected(convergence):
+        out.print(Text.assemble((f"{label}:", "yellow"), " ", sentence))
 
 
 def _print_stability(tree: xr.DataTree) -> None:

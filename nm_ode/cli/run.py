@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nm_ode.cli.batch import Where, run_all
 from nm_ode.cli.console import (
     complain,
     engines_told,
@@ -20,7 +21,7 @@ from nm_ode.cli.results import present
 from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
-    from nm_ode.studies import Case
+    from nm_ode.studies import Case, Sweep
 
 
 def run(
@@ -28,50 +29,99 @@ def run(
         list[str], typer.Argument(metavar="CASE", help="Case files, or names of shipped cases.")
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for the results; each case gets a folder of its name.")
-    ] = Path("results"),
+        str,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Folder for the results; each case gets a folder of its name. A sweep may go to a URL, s3://bucket/….",
+        ),
+    ] = "results",
     engine: Annotated[
         str | None,
         typer.Option(
             help="Solve with this engine, whatever the case says: auto, or a name that `doctor` lists."
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that run members of sweeps; 0 for this one alone. By default one for each core, or GPU.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each of them; by default cores / workers.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on the workers of this Dask scheduler, tcp://HOST:PORT."),
+    ] = None,
+    member: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this member of the sweep alone.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say how many members are missing, and about what they will take."),
+    ] = False,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Local folder for members that are not whole yet."),
+    ] = None,
 ) -> None:
     """Run cases: train, solve the flows, compare, write store and report.
 
     A case that is done already is shown again at once; one that was cut off goes on from what was complete.
-    Results of another case are never written over.
+    Results of another case are never written over. Of a sweep, each member is such a case: the same command again
+    runs what is missing, and two commands share the work.
 
       nm-ode run cases/digits_mlp.toml
       nm-ode run digits_mlp diabetes_linear --out elsewhere
+      nm-ode run sweep_lr_momentum --workers 8
     """
     # Mistakes in any of the files are reported before anything is computed.
+    if workers is not None and scheduler is not None:
+        complain(
+            "--workers are of this machine, and those of --scheduler are there already: give one of the two"
+        )
+        raise typer.Exit(MISTAKE)
+    ready = _ready(cases, engine)
+    where = Where(
+        out, workers, threads, scheduler, None if scratch is None else str(scratch), tuple(member or ())
+    )
+    if dry_run:
+        from nm_ode.cli.estimate import tell_estimate
+
+        raise typer.Exit(tell_estimate(ready, where))
+    if where.members or scheduler or workers or any(sweep is not None for _, _, sweep in ready):
+        raise typer.Exit(run_all(ready, where))
     worst = DONE
-    for case, path in _ready(cases, engine):
-        worst = max(worst, _run_one(case, path, out))
+    for case, path, _ in ready:
+        worst = max(worst, _run_one(case, path, Path(out)))
     raise typer.Exit(worst)
 
 
-def _ready(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path]]:
+def _ready(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path, Sweep | None]]:
     """The cases, if there is no mistake in any; else all mistakes are told, and it is the end."""
-    from nm_ode.studies import CaseError, find_case, load_case
+    from nm_ode.studies import CaseError, find_case, load_case, load_sweep
 
     heed()
-    ready: list[tuple[Case, Path]] = []
+    ready: list[tuple[Case, Path, Sweep | None]] = []
     wrong = 0
     for name in dict.fromkeys(names):
         try:
             path = find_case(name)
-            case = load_case(path, engine=engine)
-            if names.count(name) > 1 or any(case.name == other.name for other, _ in ready):
+            sweep = load_sweep(path, engine=engine)
+            case = load_case(path, engine=engine) if sweep is None else sweep.case
+            if names.count(name) > 1 or any(case.name == other.name for other, _, _ in ready):
                 raise CaseError(f"two cases are called {case.name!r}: their results would go to one folder")
-            if len(names) > 1:  # of one alone it is done when it runs
+            if sweep is not None:
+                _require_buildable(sweep.members[0].case, path)
+            elif len(names) > 1:  # of one alone it is done when it runs
                 _require_buildable(case, path)
         except CaseError as error:
             complain(str(error))
             wrong += 1
             continue
-        ready.append((case, path))
+        ready.append((case, path, sweep))
     if wrong:
         raise typer.Exit(MISTAKE)
     return ready

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from nm_ode.comparison.alignment import AlignmentError
 from nm_ode.comparison.ratio import ratio
 from nm_ode.observers import CHARGES
+from nm_ode.results import run_info
 
 Array = NDArray[np.float64]
 
@@ -65,6 +67,6 @@ def _still(run: xr.Dataset, motion: Array) -> NDArray[np.bool_]:
     """Charges whose motion is rounding: of ‖θ_A‖² where they are squares, of √n where they are sums of n entries."""
     norm = run["generator_norm"].values.max(axis=0)
     scale = np.maximum(np.abs(run["charge"].values).max(axis=0), norm**2)
-    return np.asarray(
-        motion <= _ROUNDING * np.finfo(run["theta" if "theta" in run else "grad_norm"].dtype).eps * scale
-    )
+    # Sums over theta are in float64, whatever the parameters are in.
+    dtype = run_info(run).dtype or run["theta" if "theta" in run else "loss"].dtype.name
+    return np.asarray(motion <= _ROUNDING * torch.finfo(getattr(torch, dtype)).eps * scale)

@@ -34,6 +34,9 @@ class AsFound:
         training: the mode of the first root meanwhile; as it was found if None.
         dtype: of floating-point buffers meanwhile; their own if None.
         seed: of torch's, NumPy's and Python's generators inside.
+
+    Attributes:
+        part: which part of a batch is evaluated; each draws other numbers.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class AsFound:
         seed: int = 0,
     ) -> None:
         self._roots, self._training, self._dtype, self._seed = roots, training, dtype, seed
+        self.part = 0
 
     def __enter__(self) -> AsFound:
         found = {id(one): one for _, one in reachable(self._roots) if isinstance(one, nn.Module)}
@@ -87,11 +91,12 @@ class AsFound:
                     copies[id(buffer)] = self._copy(buffer)
                 kept.module._buffers[name] = None if buffer is None else copies[id(buffer)]
         self._put_back_generators()
-        torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would also seed CUDA to come
+        seed = self._seed + self.part
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA to come
         if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(self._seed)
-        np.random.seed(self._seed % 2**32)  # noqa: NPY002 (the global one is meant)
-        random.seed(self._seed)
+            torch.cuda.manual_seed_all(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (the global one is meant)
+        random.seed(seed)
         self._started = [one.state() for one, _ in self._generators]
 
     @property

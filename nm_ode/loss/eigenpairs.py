@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from nm_ode.loss.directions import normal
 from nm_ode.loss.operators import SymmetricOperator
+from nm_ode.loss.sums import norm
 
 _BASIS = 12  # vectors beyond those that are wanted, at least
 _GUARD = 6  # products of the search for what a start near by knows nothing of
@@ -80,14 +80,14 @@ def largest_eigenpairs(
     if not known and also is not None:
         first += _unit(also)
     search = _Search(operator, count, tol, drawn)
-    search.run(first, most, lambda _: False)
+    search.run(first, most)
     found, spent, asymmetry, scale = search.top(count), search.products, search.asymmetry, search.scale
     beyond: Tensor | None = None
     while count < operator.size and spent < most:
         first = sum(known[count:], start=drawn()) + (0.0 if also is None else _unit(also))
         known, least = [], float(found.values[-1])
         search = _Search(operator, 1, tol, drawn, found.vectors, scale)
-        search.run(first, most - spent, partial(_is_below, search, least))
+        search.run(first, most - spent, least)
         spent, asymmetry = spent + search.products, max(asymmetry, search.asymmetry)
         if not search.products:
             break
@@ -99,10 +99,6 @@ def largest_eigenpairs(
     following = found.vectors if beyond is None else torch.cat([found.vectors, beyond])
     small = bool((found.residuals <= tol * scale).all())
     return Eigenpairs(found.values, found.vectors, found.residuals, spent, small, asymmetry, following)
-
-
-def _is_below(search: _Search, least: float, products: int) -> bool:
-    return products >= _GUARD and not search.largest > least
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,18 +147,17 @@ class _Search:
         self.products = 0
 
     @property
-    def largest(self) -> float:
-        """The largest Ritz value."""
-        return float(self._values[0])
-
-    @property
     def asymmetry(self) -> float:
         """Of the products, relative."""
-        size = float(self._projected[: self._size, : self._size].norm())
+        # Where the rest of the matrix is nothing, what it has is rounding, of all of it.
+        size = max(float(self._projected[: self._size, : self._size].norm()), self.scale)
         return math.sqrt(2 * self._defect) / size if size else 0.0
 
-    def run(self, first: Tensor, most: int, hopeless: Callable[[int], bool]) -> None:
-        """Until those wanted have converged, there is no room, or it is hopeless after so many products."""
+    def run(self, first: Tensor, most: int, least: float | None = None) -> None:
+        """Until those wanted have converged, there is no room, or nothing above `least` is seen after a few products.
+
+        What has converged below `least` may have done so to a tolerance that hides something above it.
+        """
         following, coupling = first, torch.zeros(0, dtype=torch.float64, device="cpu")
         while self.products < most:
             if self._size == self._room < self._n:
@@ -173,7 +168,8 @@ class _Search:
             following = residual
             coupling = torch.zeros(self._size, dtype=torch.float64, device="cpu")
             coupling[-1] = self._beta
-            if self._converged() or hopeless(self.products):
+            above = least is None or float(self._values[0]) > least
+            if self._converged() if above else self.products >= _GUARD:
                 return
 
     def top(self, count: int) -> _Pairs:
@@ -205,19 +201,19 @@ class _Search:
         self._values, self._turn = values.flip(0), turn.flip(1)
         self.scale = max(self.scale, float(values.abs().max()))
         residual = self._orthogonal(self._orthogonal(image))
-        self._beta = float(torch.linalg.vector_norm(residual))
+        self._beta = float(norm(residual))
         return residual
 
     def _beyond(self, vector: Tensor, rounding: float = 0.0) -> Tensor | None:
         """Of norm 1, orthogonal to basis and locked; None if all of it lies in them, to rounding."""
-        norm = float(torch.linalg.vector_norm(vector))
+        size = float(norm(vector))
         least = 100 * torch.finfo(vector.dtype).eps
-        if not norm > rounding:
+        if not size > rounding:
             return None
-        new = vector / norm
+        new = vector / size
         for _ in range(2):  # once is not enough
             new = self._orthogonal(new)
-            left = float(torch.linalg.vector_norm(new))
+            left = float(norm(new))
             if not left > least:
                 return None
             new = new / left
@@ -250,5 +246,5 @@ class _Search:
 
 
 def _unit(vector: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(vector)
-    return torch.where(norm > 0, vector / norm, 0.0)
+    size = float(norm(vector))
+    return vector / size if size else torch.zeros_like(vector)

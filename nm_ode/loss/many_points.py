@@ -76,6 +76,10 @@ class ManyPoints(ABC):
         with self._at.watched():
             return self._vectorised.losses(thetas, self._batches, self.loss)
 
+    def many_are_faster(self, samples: int) -> bool:
+        """Is one gradient over so many samples so little work that several at once can be faster?"""
+        return self._vectorised.gains(self._at.theta, samples)
+
     @property
     def not_vectorised(self) -> str:
         """Why `ensemble_loss_and_grad` takes the gradients one at a time; empty if it does not, or was not called."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nm_ode.loss.sums import inner
 from nm_ode.parameters import Layout
 
 
@@ -102,7 +103,7 @@ def _jackknife(without: Tensor) -> Tensor:
 def _by_layer(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     """⟨u, v⟩ of each layer, shape (layers,), added up in float64."""
     pieces = zip(layout.split(u), layout.split(v), strict=True)
-    of_slots = torch.stack([(a * b).sum(dtype=torch.float64) for a, b in pieces])
+    of_slots = torch.stack([inner(a, b) for a, b in pieces])
     numbers = {name: i for i, name in enumerate(layout.layers)}
     which = torch.tensor([numbers[slot.layer] for slot in layout.slots], device=of_slots.device)
     return of_slots.new_zeros(len(numbers)).index_add_(0, which, of_slots)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nm_ode.loss.directions import normal
 from nm_ode.loss.operators import SymmetricOperator
+from nm_ode.loss.sums import inner, norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +57,17 @@ def _tridiagonal(operator: SymmetricOperator, vector: Tensor, steps: int) -> Ten
     steps = min(steps, operator.size)
     basis = operator.like.new_empty(steps, operator.size)
     made = torch.zeros(steps, steps, dtype=torch.float64, device="cpu")
-    vector = vector / torch.linalg.vector_norm(vector)
+    vector = vector / float(norm(vector))
     eps, scale = torch.finfo(vector.dtype).eps, 0.0
     for i in range(steps):
         basis[i] = vector
         image = operator.matvec(vector)
-        made[i, i] = float(vector @ image)
-        scale = max(scale, float(torch.linalg.vector_norm(image)))
+        made[i, i] = float(inner(vector, image))
+        scale = max(scale, float(norm(image)))
         rows = basis[: i + 1]
         for _ in range(2):
             image = image - (rows @ image) @ rows
-        beta = float(torch.linalg.vector_norm(image))
+        beta = float(norm(image))
         if i + 1 == steps or not beta > 100 * eps * scale:
             return made[: i + 1, : i + 1]
         made[i, i + 1] = made[i + 1, i] = beta
@@ -101,8 +102,9 @@ def smoothed(
 ) -> SmoothedDensity:
     """The density of which each node is a Gaussian of that weight (Ghorbani, Krishnan & Xiao 2019).
 
-    The standard error is that of the choice of the random vectors. What the quadrature itself leaves out, structure
-    finer than some nodes, is not in it: smoothing with less than the distance of nodes shows the nodes.
+    The standard error is that of the choice of the random vectors: 95 % of intervals of ± t standard errors hold the
+    density, t being Student's with one degree less than there are vectors. What the quadrature itself leaves out,
+    structure finer than some nodes, is not in it: smoothing with less than the distance of nodes shows the nodes.
 
     Args:
         nodes, weights: shape (vectors, nodes).
@@ -132,11 +134,14 @@ class Trace:
     Attributes:
         standard_error: of the random vectors; 0 where nothing was drawn because nothing was left.
         products: how many were spent.
+        vectors: how many random vectors the standard error is over: 95 % of intervals of ± t standard errors hold the
+            trace, t being Student's with one degree less (12.7 for 2, 2.8 for 5, 2.1 for 20).
     """
 
     value: float
     standard_error: float
     products: int
+    vectors: int = 0
 
 
 def trace(
@@ -156,7 +161,7 @@ def trace(
         thirds = min(products // 3, operator.size)
         sketch = [operator.matvec(normal(operator.like, source)) for _ in range(thirds)]
         rows = _orthonormal(sketch, operator.like)
-        exact = sum(float(row @ operator.matvec(row)) for row in rows)
+        exact = sum(float(inner(row, operator.matvec(row))) for row in rows)
         spent = thirds + len(rows)
     else:
         rows, exact = known[0], float(known[1].sum())
@@ -166,9 +171,10 @@ def trace(
     while spent < products or len(rest) < 2:
         vector = signs(operator.like, source)
         vector = vector - (rows @ vector) @ rows
-        rest.append(float(vector @ operator.matvec(vector)))
+        rest.append(float(inner(vector, operator.matvec(vector))))
         spent += 1
-    return Trace(exact + float(np.mean(rest)), float(np.std(rest, ddof=1)) / math.sqrt(len(rest)), spent)
+    error = float(np.std(rest, ddof=1)) / math.sqrt(len(rest))
+    return Trace(exact + float(np.mean(rest)), error, spent, len(rest))
 
 
 def signs(like: Tensor, source: torch.Generator) -> Tensor:
@@ -181,12 +187,12 @@ def _orthonormal(vectors: list[Tensor], like: Tensor) -> Tensor:
     """Rows that span what the vectors span, to rounding."""
     rows = like.new_empty(0, like.numel())
     least = 100 * torch.finfo(like.dtype).eps
-    scale = max((float(torch.linalg.vector_norm(vector)) for vector in vectors), default=0.0)
+    scale = max((float(norm(vector)) for vector in vectors), default=0.0)
     for vector in vectors:
-        new = vector
+        new = vector / (scale or 1.0)  # float32's smallest numbers are not lost in products
         for _ in range(2):
             new = new - (rows @ new) @ rows
-        size = float(torch.linalg.vector_norm(new))
-        if size > least * scale:
+        size = float(norm(new))
+        if size > least:
             rows = torch.cat([rows, (new / size)[None]])
     return rows

@@ -94,7 +94,7 @@ class Vectorised:
         def agrees() -> bool:
             return _same(rows, one(theta, next(batches.pieces(samples, 1)))[1])
 
-        if not self._gains(theta, 1):
+        if not self.gains(theta, 1):
             return loop()
         return self._vectorised_or_not("samples", together, loop, agrees)
 
@@ -124,7 +124,7 @@ class Vectorised:
         def agrees() -> bool:
             return _same(gradients, one(thetas[0], None if samples is None else samples[0])[1])
 
-        if not self._gains(thetas, width):
+        if not self.gains(thetas, width):
             return loop()
         return self._vectorised_or_not("members", together, loop, agrees)
 
@@ -153,7 +153,7 @@ class Vectorised:
         def agrees() -> bool:
             return _same(found[:, None], one(thetas[0])[None])
 
-        if not self._gains(thetas, width):
+        if not self.gains(thetas, width):
             return loop()
         with torch.no_grad():
             return self._vectorised_or_not("losses", together, loop, agrees)
@@ -178,7 +178,7 @@ class Vectorised:
         def agrees() -> bool:
             return _same(products, one(thetas[0], vectors[0]))
 
-        if not self._gains(thetas, width):
+        if not self.gains(thetas, width):
             return loop()
         return self._vectorised_or_not("products", together, loop, agrees)
 
@@ -186,7 +186,7 @@ class Vectorised:
         """Gradients in the making at once."""
         return max(1, _NUMBERS * _times(theta) // self._layout.size)
 
-    def _gains(self, theta: Tensor, samples: int) -> bool:
+    def gains(self, theta: Tensor, samples: int) -> bool:
         """Is one gradient so little work that several at once are faster?"""
         return self._layout.size * samples <= _WORK * _times(theta)
 

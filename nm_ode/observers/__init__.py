@@ -21,7 +21,11 @@ OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
         "curvature": Curvature,
+        "hessian": Hessian,
         "kink_crossings": KinkCrossings,
+        "noise": Noise,
+        "scores": Scores,
+        "sketch": Sketch,
         "statistics": Statistics,
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -32,15 +32,30 @@ STEP, SAVED_STEP, TIME = "step", "saved_step", "time"
 """Dimensions along which observations lie: every step of a run, its saved steps, the samples of a flow."""
 
 
+class Groups(Protocol):
+    """Groups of parameters of a loop's optimiser, which may take steps of their own."""
+
+    @property
+    def settings(self) -> Sequence[Mapping[str, Any]]:
+        """Numbers and switches of each, by torch's names, at the start of the step that is seen."""
+        ...
+
+    def of(self, names: Collection[str]) -> tuple[int, ...]:
+        """Numbers of the groups in which these parameters lie."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Loop:
     """What of a user's own loop an observer can get at beside its vectors.
 
     Attributes:
         model: the user's own module, without the wrappers of torch.compile and DistributedDataParallel.
+        groups: of torch's own SGD, where there are several; None elsewhere.
     """
 
     model: nn.Module
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,8 +308,11 @@ class Observer:
         update_variables: the same of `observe_update`; along a run alone.
         sums_update: does it take of the update only sums that it asked of `context.passes`, and read it nowhere else?
             Then they may be made before the step.
+        costly: does an observation take as long as many steps? Then a case has it along the run alone, unless it says
+            otherwise, for along a flow it is taken at every sample.
     """
 
+    costly: ClassVar[bool] = False
     dim: str = STEP
     variables: Mapping[str, Variable] = {}
     update_variables: Mapping[str, Variable] = {}

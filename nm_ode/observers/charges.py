@@ -17,6 +17,7 @@ from nm_ode.charges.laws import LAWS, law_named, require_described
 from nm_ode.charges.settings import SETTINGS, Settings
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.base import SAVED_STEP, STEP, Context, Coordinates, Observer, View
+from nm_ode.observers.charge_classes import CLASS, Classes
 from nm_ode.observers.responses import Responses
 from nm_ode.optimizers import SGD, Optimizer, hyperparameters
 from nm_ode.passes import Passes
@@ -88,43 +89,53 @@ class Charges(Observer):
         if context.along_flow:
             return [_ChargeOfState(meter, "charge", STEP)]
         saved = _ChargeOfState(meter, "saved_charge", SAVED_STEP)
+        groups = None if context.loop is None else context.loop.groups
+        classes = None if groups is None else Classes(self.symmetries, groups, CHARGES)
         if self.every > 1:
-            steps, laws = range(0, context.steps, self.every), self._laws(context)
-            if laws and context.optimizer is not None:
+            steps, laws = range(0, context.steps, self.every), self._laws(context, classes)
+            if laws:
+                settings = classes.merged if classes is not None else _hyperparameters(context.optimizer)
                 responses = Responses(
                     {
                         name: (law.recursion, self.residual and law.takes_residual)
                         for name, law in laws.items()
                         if law.recursion is not None
                     },
-                    hyperparameters(context.optimizer),
+                    settings,
                     meter.is_translation,
+                    None if classes is None else torch.from_numpy(classes.of_charge).to(context.device),
                 )
-                settings = hyperparameters(context.optimizer)
-                return [_ChargesWithLaws(meter, context, steps, responses, settings), saved]
-            return [_ChargesOfSomeSteps(meter, context.passes, steps), saved]
-        nesterov = bool(getattr(context.optimizer, "nesterov", False))
+                return [_ChargesWithLaws(meter, context, steps, responses, settings, classes), saved]
+            return [_ChargesOfSomeSteps(meter, context.passes, steps, classes), saved]
         own_loop = context.loop is not None and isinstance(context.optimizer, SGD)
-        settings = hyperparameters(context.optimizer) if own_loop and context.optimizer is not None else {}
-        return [_ChargesOfSteps(meter, context, nesterov, settings), saved]
+        settings = _hyperparameters(context.optimizer) if own_loop else {}
+        nesterov = bool(getattr(context.optimizer, "nesterov", False))
+        if classes is not None:
+            settings = classes.merged
+            nesterov = settings["nesterov"]
+        return [_ChargesOfSteps(meter, context, nesterov, settings, classes), saved]
 
-    def _laws(self, context: Context) -> dict[str, Law]:
-        """Those to sum for, by name.
+    def _laws(self, context: Context, classes: Classes | None) -> dict[str, Law]:
+        """Those to sum for, by name: of several classes what describes any.
 
         Raises:
             LawError: a law that was asked for does not describe the run, or cannot be summed.
         """
+        each = [] if classes is None else [one for one in classes.hyperparameters if one is not None]
         if self.laws is None:
             return {
                 name: law
                 for name, law in LAWS.items()
-                if law.recursion is not None and _describes(name, context.optimizer)
+                if law.recursion is not None
+                and (_describes(name, context.optimizer) or any(_is_of_sgd(name, one) for one in each))
             }
         for name in self.laws:
             if law_named(name).recursion is None:
                 raise LawError(
                     f"law {name!r} needs what drives the charges at each step: take Charges with every=1"
                 )
+            if any(_is_of_sgd(name, one) for one in each):
+                continue
             if context.optimizer is None:
                 raise LawError(f"law {name!r}: no law is known of this optimiser: leave laws out")
             require_described(name, type(context.optimizer).__name__, hyperparameters(context.optimizer))
@@ -132,13 +143,23 @@ class Charges(Observer):
 
 
 def _describes(law: str, optimizer: Optimizer | None) -> bool:
-    if optimizer is None:
-        return False
+    return optimizer is not None and _is_of(law, type(optimizer).__name__, hyperparameters(optimizer))
+
+
+def _is_of_sgd(law: str, settings: Mapping[str, Any]) -> bool:
+    return _is_of(law, SGD.__name__, settings)
+
+
+def _is_of(law: str, optimizer: str, settings: Mapping[str, Any]) -> bool:
     try:
-        require_described(law, type(optimizer).__name__, hyperparameters(optimizer))
+        require_described(law, optimizer, settings)
     except LawError:
         return False
     return True
+
+
+def _hyperparameters(optimizer: Optimizer | None) -> Mapping[str, Any]:
+    return {} if optimizer is None else hyperparameters(optimizer)
 
 
 class _ChargeOfState(Observer):
@@ -159,12 +180,15 @@ class _StatesOfCharges(Observer):
 
     variables: Mapping[str, Variable] = {name: variable(name, CHARGES) for name in _STATE}
 
-    def __init__(self, meter: ChargeMeter, passes: Passes, steps: range) -> None:
-        self._meter, self._passes, self._steps = meter, passes, steps
+    def __init__(
+        self, meter: ChargeMeter, passes: Passes, steps: range, classes: Classes | None = None
+    ) -> None:
+        self._meter, self._passes, self._steps, self._classes = meter, passes, steps, classes
         passes.ask(meter.wanted_state, steps)
 
     def coordinates(self) -> Coordinates:
-        return charge_coordinates(self._meter.symmetries)
+        of_classes = {} if self._classes is None else self._classes.coordinates
+        return {**charge_coordinates(self._meter.symmetries), **of_classes}
 
     def observe(self, view: View) -> Mapping[str, Any]:
         measured = self._meter.state(view.theta_parts, view.gradient_parts, self._passes.of(view))
@@ -188,8 +212,9 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         steps: range,
         responses: Responses,
         hyperparameters: Mapping[str, Any],
+        classes: Classes | None,
     ) -> None:
-        super().__init__(meter, context.passes, steps)
+        super().__init__(meter, context.passes, steps, classes)
         self.sums_update = meter.sums_brackets
         for pair in [_DRIVER, *([_CROSS] if hyperparameters.get("nesterov") else [])]:
             context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
@@ -198,7 +223,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         self.variables = {
             **_ChargesOfSomeSteps.variables,
             **self._responses.variables(CHARGES),
-            "sgd_settings": variable("sgd_settings", "setting"),
+            "sgd_settings": _settings_variable(classes),
             "summed_steps": variable("summed_steps"),
         }
         # The next step that is taken begins anew: a step may be skipped after its record.
@@ -208,7 +233,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
     def observe(self, view: View) -> Mapping[str, Any]:
         found = super().observe(view)
         self._recorded, self._residual = True, found["constraint_residual"]
-        settings = _settings(self._hyperparameters, view)
+        settings = _settings(self._hyperparameters, view, self._classes)
         sums = self._responses.values()
         return {**found, **sums, "sgd_settings": settings, "summed_steps": self._responses.steps}
 
@@ -220,17 +245,22 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         if self._recorded:
             self._responses.clear()
             self._recorded = False
-        of = Settings.of({**self._hyperparameters, **view.hyperparameters}, view.lr, first=view.step == 0)
+        now, first = {**self._hyperparameters, **view.hyperparameters}, view.step == 0
+        each: list[Settings | None] = (
+            [Settings.of(now, view.lr, first=first)]
+            if self._classes is None
+            else self._classes.settings(first=first)
+        )
         update, sums = view.update_parts, self._passes.of(view, after=True)
         own = self._meter.bracket(update, update, sums, _DRIVER)
         cross = residual = torch.zeros_like(own)
-        if of.nesterov:
+        if any(of is not None and of.nesterov for of in each):
             # A loop of the user's own may turn it on later: then nobody has asked for it.
             asked = sums if self._hyperparameters.get("nesterov") else None
             cross = self._meter.bracket(update, view.memory_parts("velocity"), asked, _CROSS).neg_()
         if self._responses.takes_residual and self._residual is not None:
             residual = self._residual
-        self._responses.add(of, torch.stack([own, cross, residual]))
+        self._responses.add(each, torch.stack([own, cross, residual]))
 
     def memory(self) -> Mapping[str, Any]:
         return {"recorded": self._recorded, **self._responses.memory()}
@@ -242,9 +272,14 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
 
 class _ChargesOfSteps(_StatesOfCharges):
     def __init__(
-        self, meter: ChargeMeter, context: Context, nesterov: bool, settings: Mapping[str, Any]
+        self,
+        meter: ChargeMeter,
+        context: Context,
+        nesterov: bool,
+        settings: Mapping[str, Any],
+        classes: Classes | None,
     ) -> None:
-        super().__init__(meter, context.passes, range(context.steps))
+        super().__init__(meter, context.passes, range(context.steps), classes)
         self.sums_update = meter.sums_brackets
         self._nesterov = nesterov
         drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
@@ -254,23 +289,33 @@ class _ChargesOfSteps(_StatesOfCharges):
         # Of a loop of the user's own, which may change them.
         self._settings = dict(settings)
         if settings:
-            self.update_variables |= {"sgd_settings": variable("sgd_settings", "setting")}
+            self.update_variables |= {"sgd_settings": _settings_variable(classes)}
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
         # A step of learning rate 0 moves nothing, and nothing drives it.
-        lr = view.lr or float("inf")
+        lr: Any = view.lr or float("inf")
+        if self._classes is not None:
+            lr = self._classes.rates(self._meter.is_translation.device)
         sums, update = self._passes.of(view, after=True), view.update_parts
-        found: dict[str, Any] = {"charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / lr**2}
+        found: dict[str, Any] = {
+            "charge_driver": self._meter.bracket(update, update, sums, _DRIVER) / (lr * lr)
+        }
         if self._nesterov:
             cross = self._meter.bracket(update, view.memory_parts("velocity"), sums, _CROSS)
             found["charge_cross_driver"] = cross / -lr
         if self._settings:
-            found["sgd_settings"] = _settings(self._settings, view)
+            found["sgd_settings"] = _settings(self._settings, view, self._classes)
         return found
 
 
-def _settings(hyperparameters: Mapping[str, Any], view: View) -> np.ndarray:
-    """What SETTINGS names, in the step that is seen; shape (4,)."""
+def _settings_variable(classes: Classes | None) -> Variable:
+    return variable("sgd_settings", *([] if classes is None else [CLASS]), "setting")
+
+
+def _settings(hyperparameters: Mapping[str, Any], view: View, classes: Classes | None) -> np.ndarray:
+    """What SETTINGS names, in the step that is seen; shape (4,), of several classes (K, 4)."""
+    if classes is not None:
+        return classes.rows
     now = {**hyperparameters, **view.hyperparameters}
     return np.array([float(now[name]) for name in SETTINGS])
 

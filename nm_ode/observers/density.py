@@ -29,8 +29,9 @@ def spectral_density(
 ) -> xr.Dataset:
     """`density` and `density_error` along `hessian_step` (or `time`) and `eigenvalue`, all steps on one grid.
 
-    The standard error is that of the choice of the random vectors. Structure finer than the distance of the
-    quadratures' nodes is not resolved: with a small `width` it is the nodes that one sees.
+    The standard error is that of the choice of the random vectors: 95 % of intervals of ± t standard errors hold the
+    density, t being Student's with one degree less than there are vectors (12.7 for 2, 2.3 for 10). Structure finer
+    than the distance of the quadratures' nodes is not resolved: with a small `width` it is the nodes that one sees.
 
     Args:
         run: of a run or a flow with `Hessian(density=…)`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from nm_ode.errors import ArgumentError
 from nm_ode.loss import LossFunction, Objective
 from nm_ode.loss.eigenpairs import largest_eigenpairs
 from nm_ode.loss.probed import Matrix, Mode, Probed
-from nm_ode.loss.spectral import quadratures, trace
+from nm_ode.loss.spectral import quadratures, signs, trace
+from nm_ode.loss.sums import inner, norm
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import Probing, objective_of, seed_at
+from nm_ode.registry import NotInCases
 from nm_ode.required import as_positive, as_seed
 from nm_ode.results import Variable
 from nm_ode.symmetries import ChargeMeter, Symmetry
@@ -46,7 +48,8 @@ class Hessian(Observer):
       eigenvalue) and `hessian_asymmetry` of the products (rounding, where they are right);
     - `hessian_overlap` ‖Vᵀg‖²/‖g‖², the share of the gradient in the space of these eigenvectors, and
       `hessian_step_overlap`, that of the step's own gradient;
-    - `hessian_trace` with `hessian_trace_error`, its standard error;
+    - `hessian_trace` with `hessian_trace_error`, its standard error, over `hessian_trace_vectors` random vectors: 95 %
+      of intervals of ± t standard errors hold it, t being Student's with one degree less (12.7 for 2, 2.8 for 5);
     - `hessian_node`, `hessian_weight`: Lanczos quadratures, of which `spectral_density` makes the density with its
       standard error;
     - `hessian_constraint` ‖Hξ + Bg‖, relative, of a random combination of each symmetry's charges;
@@ -56,8 +59,12 @@ class Hessian(Observer):
 
     Args:
         objective: of (model, batch), a scalar; it must evaluate the model that it is given.
-        batch: a tree of tensors.
+        batch: a tree of tensors; with `chunk_size` also a Dataset or arrays on disk, which are read by chunks.
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
+        chunk_size: the most samples of the batch in one forward pass, for a batch that is larger than memory; all of
+            them if None. Nothing else changes but rounding and time: each product then evaluates the batch anew. For a
+            loss that is the mean or the sum over samples, which is measured.
+        samples: without a batch, how many of the problem's, spread over all; None for all of them.
         every: `Every(n)`, or n.
         top: how many eigenvalues; 0 for none. A search starts from the eigenvectors before. It has up to
             2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1. A checkpoint or store has them up to
@@ -76,8 +83,10 @@ class Hessian(Observer):
         ArgumentError: numbers out of range, or arguments that do not go together.
     """
 
+    costly: ClassVar[bool] = True
+
     objective: Objective | None = None
-    batch: Any = None
+    batch: Annotated[Any, NotInCases()] = None
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     top: int = 5
@@ -91,6 +100,8 @@ class Hessian(Observer):
     tol: float = 1e-3
     most: int = 200
     seed: int = 0
+    chunk_size: Annotated[int | None, NotInCases()] = None
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         given = {
@@ -104,6 +115,8 @@ class Hessian(Observer):
             "seed": as_seed(self.seed),
             "symmetries": tuple(self.symmetries),
             "dtype": None if self.dtype is None else as_dtype(self.dtype),
+            "chunk_size": None if self.chunk_size is None else as_count(self.chunk_size, "chunk_size"),
+            "samples": None if self.samples is None else as_count(self.samples, "samples"),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -119,6 +132,12 @@ class Hessian(Observer):
         if self.symmetries and self.matrix != "hessian":
             raise ArgumentError("symmetries constrain the Hessian: leave them out of a Gauss–Newton matrix")
         objective_of(self.objective, self.loss_fn, self.batch, "Hessian")
+        if self.batch is None and self.chunk_size is not None:
+            raise ArgumentError(
+                "Hessian: chunk_size is of a batch of one's own; a Problem's samples have its own"
+            )
+        if self.batch is not None and self.samples is not None:
+            raise ArgumentError("Hessian: samples are of a problem's, and a batch was given: leave one out")
 
     def begin(self, context: Context) -> Sequence[Observer]:
         return [_Measured(context, self)]
@@ -139,6 +158,8 @@ class _Measured(Observer):
             dtype=asked.dtype,
             seed=asked.seed,
             who="Hessian",
+            chunk_size=asked.chunk_size,
+            samples=asked.samples,
         )
         self._meter = (
             ChargeMeter(context.layout, asked.symmetries, context.device) if asked.symmetries else None
@@ -169,23 +190,29 @@ class _Measured(Observer):
         # Before the model is taken: along a flow its problem would evaluate it.
         of_step = view.gradient if self._asked.top else None
         with self._probing.at(view) as matrix:
-            product = matrix.matvec(matrix.gradient) if _finite(matrix.loss, matrix.gradient) else None
+            finite, size = _finite(matrix.loss, matrix.gradient), float(norm(matrix.gradient))
+            # With a direction of norm 1 no product of a small gradient vanishes, and none of a large one overflows.
+            unit = matrix.gradient / size if size else matrix.gradient
+            product = matrix.matvec(unit) if finite else None
             if product is not None and _finite(product):
-                found = self._measure(matrix, product, view, of_step)
+                found = self._measure(matrix, unit, product, view, of_step)
             else:
                 self._start = None
                 found = self._nothing(matrix)
         return {f"{self._asked.matrix}_{name}": value for name, value in found.items()}
 
-    def _measure(self, matrix: Probed, product: Tensor, view: View, of_step: Tensor | None) -> dict[str, Any]:
+    def _measure(
+        self, matrix: Probed, unit: Tensor, product: Tensor, view: View, of_step: Tensor | None
+    ) -> dict[str, Any]:
+        """Given the gradient's direction, and the product with it."""
         asked, gradient, seed = self._asked, matrix.gradient, seed_at(self._asked.seed, view.step)
-        spent, square = 1, gradient @ gradient
+        spent, size = 1, norm(gradient)
         found: dict[str, Any] = {
             "loss": matrix.loss.double(),
-            "grad_norm": square.sqrt().double(),
+            "grad_norm": size,
             "random": float(matrix.random),
-            "curvature": (gradient @ product / square).double(),
-            "gradient_norm": torch.linalg.vector_norm(product).double(),
+            "curvature": inner(unit, product) / inner(unit, unit),
+            "gradient_norm": size * norm(product),
         }
         known: tuple[Tensor, Tensor] | None = None
         if asked.top:
@@ -199,23 +226,36 @@ class _Measured(Observer):
                 "eigenvalue": pairs.values,
                 "eigenvalue_residual": pairs.residuals,
                 "asymmetry": pairs.asymmetry,
-                "overlap": _share(pairs.vectors, gradient),
+                "overlap": _share(pairs.vectors, unit),
             }
             if of_step is not None:
                 found["step_overlap"] = _share(pairs.vectors, of_step.to(matrix.like))
         if asked.trace:
             traced = trace(matrix, asked.trace, known=known, seed=seed + 1)
             spent += traced.products
-            found |= {"trace": traced.value, "trace_error": traced.standard_error}
+            found |= {
+                "trace": traced.value,
+                "trace_error": traced.standard_error,
+                "trace_vectors": float(traced.vectors),
+            }
         if asked.density:
             rules = quadratures(matrix, asked.density, asked.density_steps, seed=seed + 2)
             spent += rules.products
             found |= {"node": rules.nodes, "weight": rules.weights}
         if self._meter is not None:
-            size = torch.linalg.vector_norm(product) / square.sqrt()
-            found["constraint"] = self._constraints(self._meter, matrix, view, float(size), seed + 3)
+            of_matrix = float(norm(product))
+            if (
+                not of_matrix
+            ):  # no gradient, or one that H takes to nothing: H's size in a direction by chance
+                of_matrix = self._size_by_chance(matrix, seed + 4)
+                spent += 1
+            found["constraint"] = self._constraints(self._meter, matrix, view, of_matrix, seed + 3)
             spent += len(asked.symmetries)
         return found | {"products": float(spent)}
+
+    def _size_by_chance(self, matrix: Probed, seed: int) -> float:
+        drawn = signs(matrix.like, torch.Generator("cpu").manual_seed(seed))
+        return float(norm(matrix.matvec(drawn)) / norm(drawn))
 
     def _constraints(self, meter: ChargeMeter, matrix: Probed, view: View, size: float, seed: int) -> Tensor:
         """Hξ + Bg = 0 follows from ⟨g, ξ⟩ = 0 at every theta (docs/theory.md §2.1)."""
@@ -229,9 +269,9 @@ class _Measured(Observer):
             along = meter.apply(theta, coefficients) + meter.shift(theta, coefficients)
             product, expected = matrix.matvec(along), meter.apply(matrix.gradient, coefficients)
             # Of a translation both are zero: then H in the gradient's direction is what to compare with.
-            least = _FLOOR * size * float(along.norm())
-            scale = max(float(product.norm() + expected.norm()), least)
-            residuals.append(float((product + expected).norm()) / scale if scale else 0.0)
+            least = _FLOOR * size * float(norm(along))
+            scale = max(float(norm(product) + norm(expected)), least)
+            residuals.append(float(norm(product + expected)) / scale if scale else 0.0)
         return torch.tensor(residuals, dtype=torch.float64, device="cpu")
 
     def _nothing(self, matrix: Probed) -> dict[str, Any]:
@@ -248,7 +288,7 @@ class _Measured(Observer):
         }
         return missing | {
             "loss": matrix.loss.double(),
-            "grad_norm": torch.linalg.vector_norm(matrix.gradient).double(),
+            "grad_norm": norm(matrix.gradient),
             "products": 0.0,
             "random": float(matrix.random),
         }
@@ -287,6 +327,7 @@ def _declared(asked: Hessian) -> dict[str, Variable]:
         found |= {
             "trace": Variable((), f"trace of {a}, estimated"),
             "trace_error": Variable((), "standard error of the trace, over random vectors"),
+            "trace_vectors": Variable((), "random vectors that the trace's standard error is over"),
         }
     if asked.density:
         rule = (f"{name}_vector", f"{name}_rule")
@@ -303,4 +344,4 @@ def _declared(asked: Hessian) -> dict[str, Variable]:
 
 def _share(vectors: Tensor, gradient: Tensor) -> Tensor:
     """‖Vg‖²/‖g‖² with orthonormal rows V."""
-    return ((vectors @ gradient).square().sum() / (gradient @ gradient)).double()
+    return (vectors @ gradient).double().square().sum() / inner(gradient, gradient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from nm_ode.loss.as_found import AsFound
 from nm_ode.loss.batching import spread_samples
 from nm_ode.loss.noise_scale import Estimate, noise_scale
 from nm_ode.loss.probed import Mode, copy_of, leaves_in_place, require_scalar
+from nm_ode.loss.sums import norm
 from nm_ode.observers.base import Context, Coordinates, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import evaluated, objective_of, seed_at
+from nm_ode.registry import NotInCases
 from nm_ode.required import as_seed
 from nm_ode.results import Variable
 
@@ -52,28 +54,36 @@ class Noise(Observer):
     - `noise_scale`: tr Σ/‖G‖², the simple noise scale of McCandlish et al. (2018), in samples; NaN where ‖G‖² is not
       above 0 (its error, where it is not without one of the parts). `noise_snr` is its inverse;
     - `layer_noise_trace`, `layer_noise_signal`: of each layer;
-    - `noise_additivity`: how far the loss over the batch is from what those over its parts make of it, relative. 0 for
-      a mean or a sum over samples. Where it is not (statistics of the batch in BatchNorm, masked tokens), Σ is b times
-      the covariance of the gradient over parts of b samples, and holds for batches of that size.
+    - `noise_additivity`: how far the losses over two parts at a time are from what those over one make of them,
+      relative. 0 for a mean or a sum over samples. Where it is not (statistics of the batch in BatchNorm, masked
+      tokens), Σ is b times the covariance of the gradient over parts of b samples, and holds for batches of that size.
 
-    Of a loss that sums over its samples, it is the gradient of their mean that is meant. What a forward pass draws
-    (dropout) is part of the noise; other numbers are drawn at each step.
+    95 % of intervals of ± t standard errors hold the truth, t being Student's with one degree less than there are parts
+    (2.13 for 16), where the gradient of a part is near to normal.
+
+    Samples come to parts in an order drawn with the seed, the same at each step: data that are sorted by label would
+    else differ from part to part by more than chance. No more than two parts are evaluated together. Of a loss that
+    sums over its samples, it is the gradient of their mean that is meant. What a forward pass draws (dropout) is part
+    of the noise; other numbers are drawn at each step. Where a loss is not finite, all are NaN.
 
     Args:
         objective: of (model, batch), a scalar.
-        batch: a tree of tensors, samples along their first axis; what has no axis is given to all parts.
+        batch: a tree of tensors or arrays, samples along their first axis; what has no axis is given to all parts. It
+            may be larger than the device's memory, or lie on disk (`np.memmap`).
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
         every: `Every(n)`, or n.
         parts: how many, at least 3; None for samples one by one. Their gradients are taken twice.
-        samples: how many of the problem's, spread over all, where there is no batch.
+        samples: without a batch, how many of the problem's, spread over all: at most, for parts are equal.
         mode, dtype, seed: as of `Hessian`.
 
     Raises:
         ArgumentError: numbers out of range, or arguments that do not go together.
     """
 
+    costly: ClassVar[bool] = True
+
     objective: Objective | None = None
-    batch: Any = None
+    batch: Annotated[Any, NotInCases()] = None
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     parts: int | None = 16
@@ -109,7 +119,9 @@ class _Measured(Observer):
             for name in ("noise_trace", "noise_signal")
             for end in ("", "_error")
         },
-        "noise_additivity": Variable((), "loss over the batch less what its parts make of it, relative"),
+        "noise_additivity": Variable(
+            (), "losses over two parts less what each part's make of them, relative"
+        ),
     }
 
     def __init__(self, context: Context, asked: Noise) -> None:
@@ -120,8 +132,9 @@ class _Measured(Observer):
         self._dtype = asked.dtype if of.dtype is None else of.dtype
         batch = asked.batch
         if batch is None:
-            problem = context.problem
-            batch = problem.batch(spread_samples(problem.n_samples, asked.samples))
+            problem, parts = context.problem, asked.parts or 1
+            most = min(problem.n_samples, asked.samples)
+            batch = problem.batch(spread_samples(problem.n_samples, max(most - most % parts, 1)))
         self._batch = batch
         self._count = _samples_in(batch)
         self._parts = self._count if asked.parts is None else asked.parts
@@ -130,6 +143,10 @@ class _Measured(Observer):
                 f"Noise takes the batch's {self._count} samples in {self._parts} equal parts, at least 3: give another "
                 "batch, or other parts"
             )
+        source = torch.Generator("cpu").manual_seed(asked.seed)
+        order = torch.randperm(self._count, generator=source, device="cpu")
+        self._samples = order.split(self._count // self._parts)
+        self._sums: bool | None = None
 
     def steps(self, context: Context) -> Collection[int]:
         assert isinstance(self._asked.every, Every)
@@ -161,14 +178,16 @@ class _Measured(Observer):
                     "a sample has no gradient of its own",
                     "give fewer parts, or mode='eval'",
                 )
-            batch = place(self._batch, leaves[0].device, leaves[0].dtype)
-            parts = [_part(batch, slice(i, i + size)) for i in range(0, self._count, size)]
-            whole, each = self._losses(found, [batch]), self._losses(found, parts)
-            sums = float((whole - each.sum()).abs()) < float((whole - each.mean()).abs())
-            made = each.sum() if sums else each.mean()
-            gradients = partial(self._gradients, found, leaves, parts, 1 / size if sums else 1.0)
+            ask = _Asked(self._model, self._objective, self._batch, found, leaves)
+            losses, additivity = self._losses(ask)
+            if not bool(losses.isfinite().all()):
+                return self._nothing()
+            if self._sums is None:
+                self._sums = ask.sums(*self._samples[:2])
+            factor = 1 / size if self._sums else 1.0
+            gradients = partial(ask.gradients, self._samples, factor)
             scale = noise_scale(gradients, self._layout, self._parts, size)
-        values: dict[str, Any] = {"noise_additivity": ((whole - made).abs() / whole.abs()).reshape(())}
+        values: dict[str, Any] = {"noise_additivity": additivity}
         for name in _ADDED:
             one: Estimate = getattr(scale, name.removeprefix("noise_"))
             for end, numbers in (("", one.value), ("_error", one.error)):
@@ -177,25 +196,63 @@ class _Measured(Observer):
                     values[f"layer_{name}{end}"] = numbers[:-1]
         return values
 
-    def _losses(self, found: AsFound, batches: Sequence[Any]) -> Tensor:
-        """Of each batch, float64, with the random numbers of the start."""
-        found.rewind()
-        with torch.no_grad():
-            return torch.stack(
-                [require_scalar(self._objective(self._model, copy_of(one))).double() for one in batches]
-            )
+    def _losses(self, ask: _Asked) -> tuple[Tensor, Tensor]:
+        """Of each part, and how far those of two at a time are from what they make of it."""
+        each = ask.losses(self._samples)
+        pairs = [self._samples[i : i + 2] for i in range(0, self._parts - 1, 2)]
+        together, single = ask.losses([torch.cat(pair) for pair in pairs]), each[: 2 * len(pairs)].view(-1, 2)
+        made = [single.mean(dim=1), single.sum(dim=1)]
+        scale = torch.maximum(together.abs(), single.abs().mean(dim=1)).mean()
+        least = torch.stack([(together - one).abs().mean() for one in made]).min()
+        return each, torch.where(scale > 0, least / scale, 0.0)
 
-    def _gradients(
-        self, found: AsFound, leaves: list[Tensor], parts: Sequence[Any], factor: float
-    ) -> Iterator[Tensor]:
-        """Of each part's loss, shape (P,), each time from the same random numbers."""
-        found.rewind()
-        for part in parts:
-            loss = require_scalar(self._objective(self._model, copy_of(part)))
+    def _nothing(self) -> dict[str, Any]:
+        layers = len(self._layout.layers)
+        return {
+            name: torch.full([layers] * len(one.dims), torch.nan, dtype=torch.float64, device="cpu")
+            for name, one in self.variables.items()
+        }
+
+
+class _Asked:
+    """What is asked of the model's loss, over samples of the batch; inside `leaves_in_place`."""
+
+    def __init__(
+        self, model: Any, objective: Objective, batch: Any, found: AsFound, leaves: list[Tensor]
+    ) -> None:
+        self._evaluate = partial(objective, model)
+        self._batch, self._found, self._leaves = batch, found, leaves
+
+    def losses(self, samples: Sequence[Tensor]) -> Tensor:
+        """Of each set, float64, with the random numbers of the start."""
+        self._found.rewind()
+        with torch.no_grad():
+            return torch.stack([self._loss(some).double() for some in samples])
+
+    def gradients(self, samples: Sequence[Tensor], factor: float) -> Iterator[Tensor]:
+        """Of each set's loss, shape (P,), each time from the same random numbers."""
+        self._found.rewind()
+        for some in samples:
+            loss = self._loss(some)
             if not loss.requires_grad:
                 raise ProblemError("the loss does not depend on the trained parameters")
-            pieces = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+            pieces = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
             yield torch.cat([piece.reshape(-1) for piece in pieces]).mul_(factor)
+
+    def sums(self, one: Tensor, other: Tensor) -> bool:
+        """Is the loss nearer to the sum over samples than to their mean? By loss and gradient: one may be 0."""
+        parts = [one, other, torch.cat([one, other])]
+        losses, gradients = self.losses(parts), [g.double() for g in self.gradients(parts, 1.0)]
+        apart = {True: 0.0, False: 0.0}
+        for a, b, whole in (losses, gradients):
+            size = float(norm(a) + norm(b) + norm(whole))
+            for is_sum, made in ((True, a + b), (False, (a + b) / 2)):
+                apart[is_sum] += float(norm(whole - made)) / size if size else 0.0
+        return apart[True] < apart[False]
+
+    def _loss(self, samples: Tensor) -> Tensor:
+        some = place(_part(self._batch, samples), self._leaves[0].device, self._leaves[0].dtype)
+        return require_scalar(self._evaluate(copy_of(some)))
 
 
 def _samples_in(batch: Any) -> int:
@@ -213,6 +270,10 @@ def _samples_in(batch: Any) -> int:
     return lengths.pop()
 
 
-def _part(batch: Any, where: slice) -> Any:
+def _part(batch: Any, samples: Tensor) -> Any:
     leaves, rebuild = flatten(batch)
-    return rebuild([leaf[where] if getattr(leaf, "ndim", 0) else leaf for leaf in leaves])
+    return rebuild([_taken(leaf, samples) if getattr(leaf, "ndim", 0) else leaf for leaf in leaves])
+
+
+def _taken(leaf: Any, samples: Tensor) -> Any:
+    return leaf[samples.to(leaf.device)] if isinstance(leaf, Tensor) else leaf[samples.numpy()]

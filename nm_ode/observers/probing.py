@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Objective, Problem
+from nm_ode.loss.batching import spread_samples
+from nm_ode.loss.chunked import Chunked, Chunks
+from nm_ode.loss.expected import share_of_batches
 from nm_ode.loss.guards import require_model_and_loss
 from nm_ode.loss.objective import LossFunction, Supervised
-from nm_ode.loss.probed import Matrix, Mode, Probed, probed
+from nm_ode.loss.probed import Matrix, Mode, Probed, leaves_in_place, probed
 from nm_ode.loss.trusted import require_true_products
 from nm_ode.observers.base import Context, View
 from nm_ode.parameters import Layout
+
+_FEW = 16  # samples on which products are held against differences
 
 
 def objective_of(objective: Any, loss_fn: Any, batch: Any, who: str) -> Objective | None:
@@ -86,9 +91,11 @@ class Probing:
 
     Args:
         objective: of (model, batch); that of the run's problem if None.
-        batch: a tree of tensors; all samples of the problem if None.
+        batch: a tree of tensors; samples of the problem if None.
         mode, dtype, seed: as of `nm_ode.loss.probed.probed`.
         who: the observer, for messages.
+        chunk_size: the most samples of a batch of one's own in a forward pass; of the problem's it is its own.
+        samples: how many of the problem's, spread over all; None for all.
 
     Raises:
         ArgumentError: neither an objective nor a problem.
@@ -105,15 +112,24 @@ class Probing:
         dtype: torch.dtype | None,
         seed: int,
         who: str,
+        chunk_size: int | None = None,
+        samples: int | None = None,
     ) -> None:
         self.layout = context.layout
         found = evaluated(context, objective, who)
         self.model, self._objective = found.model, found.objective
-        self._problem = context.problem if objective is None else None
-        self._expected = context.expected_problem if self._problem is not None else None
-        self._batch, self._matrix, self._mode, self._seed = batch, matrix, mode, seed
+        self._matrix, self._mode, self._seed = matrix, mode, seed
         self._dtype = found.dtype if found.dtype is not None else dtype
         self._trusted = False
+        self._whole: _Whole | None = None
+        self._chunks: Chunks | None = None
+        self._batch = batch
+        if batch is not None:
+            self._chunks = None if chunk_size is None else Chunks.of(batch, chunk_size)
+        else:
+            self._whole = _Whole(context, samples)
+            if matrix != "hessian":
+                self._chunks = self._whole.chunks()
 
     @contextmanager
     def at(self, view: View) -> Iterator[Probed]:
@@ -121,16 +137,16 @@ class Probing:
 
         Raises:
             NoSecondDerivative: there are no products, or wrong ones.
+            ProblemError: a loss that chunks would change.
         """
-        if self._expected is not None and self._batch is None and self._matrix == "hessian":
-            yield _OfProblem(self._expected, view.theta.to(self._expected.theta0))
+        if self._whole is not None and self._matrix == "hessian":
+            yield _OfProblem(self._whole, view.theta)
             return
-        batch = self._whole() if self._batch is None else self._batch
         if not self._trusted:
             require_true_products(
                 self.model,
                 self._objective,
-                batch,
+                self._batch if self._chunks is None else self._chunks.few(_FEW),
                 view.theta_parts,
                 self.layout,
                 matrix=self._matrix,
@@ -138,39 +154,69 @@ class Probing:
                 seed=self._seed,
             )
             self._trusted = True
-        with probed(
-            self.model,
-            self._objective,
-            batch,
-            view.theta_parts,
-            self.layout,
-            matrix=self._matrix,
-            mode=self._mode,
-            dtype=self._dtype,
-            seed=self._seed,
-        ) as found:
-            yield found
+        here = (self.model, self._objective)
+        where = (view.theta_parts, self.layout)
+        if self._chunks is None:
+            with probed(
+                *here,
+                self._batch,
+                *where,
+                matrix=self._matrix,
+                mode=self._mode,
+                dtype=self._dtype,
+                seed=self._seed,
+            ) as one:
+                yield one
+            return
+        with leaves_in_place(*here, *where, mode=self._mode, dtype=self._dtype, seed=self._seed) as places:
+            many = Chunked(*here, self._chunks, *places, self.layout, self._matrix)
+            self._chunks = replace(self._chunks, reduction=many.reduction)  # measured once
+            yield many
 
-    def _whole(self) -> Any:
-        assert self._problem is not None
-        if self._problem.chunk_size is not None:
-            raise ArgumentError(
-                "the Gauss–Newton matrix is of one batch, and this problem's samples come in chunks: give batch=…"
-            )
-        return self._problem.batch()
+
+class _Whole:
+    """A problem's own samples, all or some of them; some stand for all.
+
+    Attributes:
+        problem: of which the loss over `samples` is that of all, or an estimate of it.
+        samples: which; None for all.
+    """
+
+    def __init__(self, context: Context, most: int | None) -> None:
+        problem, n = context.problem, context.problem.n_samples
+        grid = context.grid
+        share = 1.0 if grid is None else share_of_batches(problem, grid)[1]
+        self.samples = None if most is None or most >= n else spread_samples(n, most)
+        self.count = n if self.samples is None else len(self.samples)
+        self._given = problem
+        if (share != 1 or self.samples is not None) and problem.reduction == "sum":
+            share *= n / self.count
+        self._factor = share
+        self.problem = problem if share == 1 else problem.scaled(share)
+
+    def chunks(self) -> Chunks:
+        """Of the samples, no more in one than the problem takes."""
+        samples = torch.arange(self._given.n_samples, device="cpu") if self.samples is None else self.samples
+        size = self.count if self._given.chunk_size is None else self._given.chunk_size
+        # One chunk has the loss of all, whatever that is of its samples.
+        reduction = self._given.reduction if size < self.count else "mean"
+        return Chunks(
+            lambda some: self._given.batch(samples[some]), self.count, size, reduction, self._factor
+        )
 
 
 class _OfProblem(Probed):
-    """All samples of a problem."""
+    """Samples of a problem."""
 
-    def __init__(self, problem: Problem, theta: Tensor) -> None:
-        self._problem, self._theta = problem, theta
-        self.loss, self.gradient = problem.loss_and_grad(theta)
+    def __init__(self, whole: _Whole, theta: Tensor) -> None:
+        self._problem, self._samples = whole.problem, whole.samples
+        self._theta = theta.to(self._problem.theta0)
+        self.loss, self.gradient = self._problem.loss_and_grad(self._theta, self._samples)
         self.random = False
 
     def matvec(self, v: Tensor) -> Tensor:
         """H v, shape (P,)."""
-        return self._problem.hvp(self._theta, v.to(self._theta))
+        return self._problem.hvp(self._theta, v.to(self._theta), self._samples)
 
 
 def _same_parameters(problem: Problem, layout: Layout, who: str) -> Problem:

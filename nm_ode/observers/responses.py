@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from nm_ode.charges.recursion import FORCES, Recursion
 from nm_ode.charges.settings import Settings
 from nm_ode.charges.summed import response_names, state_dim
+from nm_ode.observers.charge_classes import CLASS
 from nm_ode.results import Variable
 
 Array = NDArray[np.float64]
@@ -35,6 +36,8 @@ class Responses:
             own.
         hyperparameters: of the run's SGD, by name.
         translation: shape (C,), bool: charges that are linear in theta; on the device.
+        classes: shape (C,), of a loop whose optimiser has several groups: the number of each charge's class; None where
+            all are of one.
 
     Attributes:
         steps: how many were added since the last record.
@@ -45,6 +48,7 @@ class Responses:
         laws: Mapping[str, tuple[Recursion, bool]],
         hyperparameters: Mapping[str, Any],
         translation: Tensor,
+        classes: Tensor | None = None,
     ) -> None:
         self.laws = dict(laws)
         self._entries = {law: one.state(hyperparameters) for law, (one, _) in laws.items()}
@@ -56,10 +60,17 @@ class Responses:
                 self._blocks.append((law, recursion, acting, rows))
         self._rows = self._blocks[-1][-1].stop if self._blocks else 0
         self._count, self._device = len(translation), translation.device
-        members = {1: translation, 2: ~translation}
-        self._members = {degree: members[degree].nonzero()[:, 0] for degree in DEGREES}
-        self._of: Settings | None = None
-        self._kind: list[Any] | None = None
+        of_degree = {1: translation, 2: ~translation}
+        self._by_class = classes is not None
+        self._classes = 1 if classes is None else int(classes.max()) + 1
+        one_class = torch.zeros_like(translation, dtype=torch.int64) if classes is None else classes
+        self._members = {
+            (number, degree): (of_degree[degree] & (one_class == number)).nonzero()[:, 0]
+            for number in range(self._classes)
+            for degree in DEGREES
+        }
+        self._of: list[Settings | None] = []
+        self._kinds: list[Any] | None = None
         self.clear()
 
     @property
@@ -70,43 +81,50 @@ class Responses:
     def clear(self) -> None:
         """A record has been made."""
         self.steps = 0
-        self._propagators = {degree: np.eye(self._rows) for degree in DEGREES}
+        self._propagators = {key: np.eye(self._rows) for key in self._members}
         self._sums = {
-            degree: torch.zeros(self._rows, len(members), dtype=torch.float64, device=self._device)
-            for degree, members in self._members.items()
+            key: torch.zeros(self._rows, len(members), dtype=torch.float64, device=self._device)
+            for key, members in self._members.items()
         }
 
-    def add(self, of: Settings, forces: Tensor) -> None:
+    def add(self, of: Settings | Sequence[Settings | None], forces: Tensor) -> None:
         """A step has been taken.
 
         Args:
+            of: SGD's own numbers, of each class if there are several; None of one whose groups differ.
             forces: shape (3, C), what FORCES says.
         """
-        if of != self._of:
-            self._matrices = {degree: self._step(of, degree) for degree in DEGREES}
+        each: list[Settings | None] = [of] if isinstance(of, Settings) else list(of)
+        if each != self._of:
+            self._matrices = {key: self._step(each[key[0]], key[1]) for key in self._members}
             self._on_device = {
-                degree: tuple(torch.from_numpy(one).to(self._device, non_blocking=True) for one in pair)
-                for degree, pair in self._matrices.items()
+                key: tuple(torch.from_numpy(one).to(self._device, non_blocking=True) for one in pair)
+                for key, pair in self._matrices.items()
             }
-            self._of = of
+            self._of = each
         self.steps += 1
-        kind = [of.momentum > 0, of.dampening, of.nesterov]
-        self._kind = kind if self._kind is None else self._kind
-        for degree, members in self._members.items():
+        kinds = [None if one is None else [one.momentum > 0, one.dampening, one.nesterov] for one in each]
+        self._kinds = kinds if self._kinds is None else self._kinds
+        for key, members in self._members.items():
             # Where momentum begins or ends in the middle, so does the velocity (see charges.driven.CHANGED).
-            moves = self._matrices[degree][0] * (1.0 if kind == self._kind else np.nan)
-            self._propagators[degree] = moves @ self._propagators[degree]
+            moves = self._matrices[key][0] * (1.0 if kinds[key[0]] == self._kinds[key[0]] else np.nan)
+            self._propagators[key] = moves @ self._propagators[key]
             if len(members):
-                keeps, driven = self._on_device[degree]
+                keeps, driven = self._on_device[key]
                 mine = forces if len(members) == self._count else forces[:, members]
-                self._sums[degree] = torch.addmm(driven @ mine, keeps, self._sums[degree])
+                self._sums[key] = torch.addmm(driven @ mine, keeps, self._sums[key])
 
-    def _step(self, of: Settings, degree: int) -> tuple[Array, Array]:
+    def _step(self, of: Settings | None, degree: int) -> tuple[Array, Array]:
         """A and B of all blocks, shapes (rows, rows) and (rows, 3)."""
         keeps, driven = np.zeros((self._rows, self._rows)), np.zeros((self._rows, len(FORCES)))
+        if of is None:
+            return keeps * np.nan, driven * np.nan
         for _, recursion, acting, rows in self._blocks:
             a, b = recursion.step(of, degree)
-            keeps[rows, rows], driven[rows] = a, b * np.array(acting)
+            # A class without momentum remembers less than one with it, and so does a run that begins without.
+            size = min(len(a), rows.stop - rows.start)
+            mine = slice(rows.start, rows.start + size)
+            keeps[mine, mine], driven[mine] = a[:size, :size], b[:size] * np.array(acting)
         return keeps, driven
 
     def variables(self, charges: str) -> dict[str, Variable]:
@@ -125,35 +143,39 @@ class Responses:
                 (dim, charges), f"{state}: what {force} added since the last record"
             )
             declared[propagator] = Variable(
-                (CHARGE_DEGREE, dim, f"{dim}_before"),
+                (*([CLASS] if self._by_class else []), CHARGE_DEGREE, dim, f"{dim}_before"),
                 f"{state}: what the steps since the last record make of it, for charges of degree 1 and 2",
             )
         return declared
 
     def values(self) -> dict[str, Any]:
-        """φ of each block, shape (n, C), on the device; M of each law by degree, shape (2, n, n)."""
+        """φ of each block, shape (n, C), on the device; M of each law by degree, shape (2, n, n), of several classes
+        (K, 2, n, n).
+        """
         whole = torch.zeros(self._rows, self._count, dtype=torch.float64, device=self._device)
-        for degree, members in self._members.items():
-            whole[:, members] = self._sums[degree]
+        for key, members in self._members.items():
+            whole[:, members] = self._sums[key]
         found: dict[str, Any] = {}
         for law, _, acting, rows in self._blocks:
             response, propagator = response_names(law, residual=acting == _RESIDUAL)
             found[response] = whole[rows]
-            found[propagator] = np.stack([self._propagators[degree][rows, rows] for degree in DEGREES])
+            moves = np.stack([one[rows, rows] for one in self._propagators.values()])
+            shape = (self._classes, len(DEGREES), *moves.shape[1:])
+            found[propagator] = moves.reshape(shape if self._by_class else shape[1:])
         return found
 
     def memory(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
             "steps": self.steps,
-            "sums": [self._sums[degree] for degree in DEGREES],
-            "propagators": [self._propagators[degree] for degree in DEGREES],
-            "kind": self._kind,
+            "sums": list(self._sums.values()),
+            "propagators": list(self._propagators.values()),
+            "kinds": self._kinds,
         }
 
     def restore(self, memory: Mapping[str, Any]) -> None:
         """Go on from what `memory` gave."""
         self.steps = memory["steps"]
-        self._sums = dict(zip(DEGREES, memory["sums"], strict=True))
-        self._propagators = dict(zip(DEGREES, memory["propagators"], strict=True))
-        self._kind = memory["kind"]
+        self._sums = dict(zip(self._members, memory["sums"], strict=True))
+        self._propagators = dict(zip(self._members, memory["propagators"], strict=True))
+        self._kinds = memory["kinds"]

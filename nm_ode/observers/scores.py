@@ -31,7 +31,8 @@ class Scores(Observer):
         nm_ode.Scores({"test_accuracy": accuracy}, nm_ode.Every(100))
 
     Functions see the model in eval mode, without gradients and autocast; in a loop of one's own it is the user's own
-    module. Its mode, its buffers and all random generators are afterwards as they were.
+    module. Its mode, its buffers and all random generators are afterwards as they were; its parameters are the
+    trained ones, and who writes to them is refused.
 
     In `train` and along a flow it is a copy of the problem's model, whose BatchNorm has no running statistics if it was
     given in train mode: it then takes those of the batch that the function gives it.
@@ -41,7 +42,7 @@ class Scores(Observer):
         every: the cadence, or n.
 
     Raises:
-        ArgumentError: what is no function, or no cadence.
+        ArgumentError: what is no function, or no cadence; along a loop, a function that writes parameters.
     """
 
     functions: Mapping[str, Score]
@@ -88,8 +89,18 @@ class _Scores(Observer):
             if not self._is_own:
                 for name, values in view.parameters().items():
                     self._model.get_parameter(name).copy_(values)
-            found = {name: function(self._model) for name, function in self._functions.items()}
+            found = {name: self._asked(name, function) for name, function in self._functions.items()}
         return {name: _number(name, value) for name, value in found.items()}
+
+    def _asked(self, name: str, function: Score) -> Any:
+        before = [parameter._version for parameter in self._model.parameters()]
+        value = function(self._model)
+        if self._is_own and before != [parameter._version for parameter in self._model.parameters()]:
+            raise ArgumentError(
+                f"Scores: {said(name)} writes to the parameters that are being trained: let it work on a copy of the "
+                "model"
+            )
+        return value
 
 
 def _number(name: str, value: Any) -> Tensor | float:

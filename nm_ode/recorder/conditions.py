@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
-from nm_ode.optimizers import Optimizer, hyperparameters
-from nm_ode.recorder.known import plain_options
+from nm_ode.recorder.groups import Groups
+from nm_ode.recorder.known import Known, options_of_steps, rate_of
+from nm_ode.recorder.written import Writes
+from nm_ode.results import BeyondLaws
 
 
 class Conditions:
@@ -21,10 +23,11 @@ class Conditions:
         optimizer: the user's own.
         followed: name → parameter, of the layout.
         model: without wrappers.
-        known: the same optimiser as one of nm_ode's, where there is one.
+        known: what nm_ode knows of the optimiser.
+        symmetries: name → names of the parameters that it acts on, of those whose charges are recorded.
 
     Attributes:
-        beyond_laws: why no law describes the run's charges, in one sentence; empty as long as nothing is known.
+        groups: the optimiser's.
     """
 
     def __init__(
@@ -32,18 +35,20 @@ class Conditions:
         optimizer: torch.optim.Optimizer,
         followed: Mapping[str, nn.Parameter],
         model: nn.Module,
-        known: Optimizer | None,
+        known: Known,
+        symmetries: Mapping[str, Collection[str]],
     ) -> None:
         self._optimizer, self._followed, self._model = optimizer, followed, model
-        # Momentum and weight decay act on a parameter whose gradient is zero; torch leaves out one that has none.
-        decay = None if known is None else hyperparameters(known).get("weight_decay")
-        self._decays = known is None or known.stateful or bool(decay)
-        self.beyond_laws = ""
-        self._versions: list[int] = []
-        self._options: list[Any] = []
-        self._counts: list[int] = []
+        self._is_sgd, self._symmetries = known.is_sgd, symmetries
+        self._everything = "" if known.is_sgd else known.why_not
+        self._of_parameters: dict[str, str] = {}
+        self._of_symmetries: dict[str, str] = {}
+        self.groups = Groups(optimizer, followed)
+        self._writes = Writes(optimizer, followed, "momentum_buffer" if known.is_sgd else None)
+        self._options = [options_of_steps(optimizer, group) for group in optimizer.param_groups]
         self._unfollowed: dict[str, nn.Parameter] = {}
-        self._group_of: list[int | None] = []
+        self._spread: dict[tuple[int, ...], list[str]] = {}
+        self._changes = 0
         self._present: set[str] = set()
         self._handle: Any = None
         self._steps = 0
@@ -57,15 +62,20 @@ class Conditions:
         self._handle.remove()
 
     @property
+    def beyond_laws(self) -> BeyondLaws:
+        """Why no law describes charges of the run, as far as it is known."""
+        return BeyondLaws(self._everything, dict(self._of_symmetries), dict(self._of_parameters))
+
+    def go_on_from(self, before: BeyondLaws) -> None:
+        """What is known of the steps before, in a run that is gone on with."""
+        self._everything = self._everything or before.everything
+        self._of_symmetries |= before.symmetries
+        self._of_parameters |= before.parameters
+
+    @property
     def written(self) -> bool:
         """Has somebody beside the optimiser written to a parameter since the last step?"""
-        return bool(self._versions) and self._versions != self._seen_versions()
-
-    def rates(self) -> list[float]:
-        """The learning rate of each followed parameter; 0 for one that the optimiser has not got."""
-        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self._look_at_groups()
-        return [0.0 if group is None else rates[group] for group in self._group_of]
+        return self._writes.any_at_the_end
 
     def before_step(self, step: int, gradients: Sequence[Tensor | None]) -> float:
         """Look at a step that is about to be taken.
@@ -80,49 +90,113 @@ class Conditions:
             ArgumentError: the optimiser moves a parameter of the model that is not followed, or one that the model no
                 longer has.
         """
-        self._look_at_groups()
+        self._look_at_groups(step)
         for name, parameter in self._unfollowed.items():
             if parameter.grad is not None:
                 raise ArgumentError(
                     f"the parameter {said(name)} takes part in step {step}, and was frozen or not in the optimiser "
                     "when the Recorder was made: give follow_frozen=True, or make a new Recorder"
                 )
-        if self.written:
-            self.note(f"a parameter was written to between steps {step - 1} and {step}, beside the optimiser")
-        groups = self._optimizer.param_groups
-        used = sorted({group for group in self._group_of if group is not None})
-        rates = [float(groups[group]["lr"]) for group in used]
-        if len(set(rates)) > 1:
-            listed = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
-            self.note(f"parameters have different learning rates at step {step} ({listed})")
-        for options, given in zip(self._options, groups, strict=True):
-            now = plain_options(given)
-            changed = sorted(
-                name for name in now if now[name] != options.get(name) and not self._followed_by_laws(name)
+        written, remembered = self._writes.found()
+        self._note_written(written, step)
+        for name in remembered:
+            self._note_of(
+                name,
+                f"the velocity of {said(name)} was written to between steps {step - 1} and {step}, beside the "
+                "optimiser",
             )
-            if changed:
-                self.note(f"{', '.join(changed)} of the optimiser changed before step {step}")
-        each = zip(self._followed.items(), self._group_of, gradients, strict=True)
+        self._look_at_options(step)
+        each = zip(self._followed.items(), self.groups.numbers, gradients, strict=True)
         for (name, parameter), group, gradient in each:
-            if group is None or (gradient is None and (self._decays or not parameter.requires_grad)):
-                self.note(f"the parameter {said(name)} took no part in step {step}")
+            if group is None or (
+                gradient is None and (self._moves_by_itself(group) or not parameter.requires_grad)
+            ):
+                self._note_of(name, f"the parameter {said(name)} took no part in step {step}")
             if gradient is None and name not in self._present:
                 self._require_present(name, parameter)
-        return rates[0]
+        first = min((number for number in self.groups.numbers if number is not None), default=0)
+        return rate_of(self.groups.settings[first])
 
     def after_step(self) -> None:
         """The step has been taken."""
-        self._versions = self._seen_versions()
+        self._writes.after_step()
         self._steps += 1
 
-    def _followed_by_laws(self, option: str) -> bool:
-        """May it change from step to step? Charges record SGD's own (`sgd_settings`), of all groups alike."""
-        values = {group.get(option) for group in self._optimizer.param_groups}
-        return (
-            type(self._optimizer) is torch.optim.SGD
-            and option in ("momentum", "weight_decay")
-            and len(values) == 1
-        )
+    def end(self, step: int) -> None:
+        """No step follows.
+
+        Args:
+            step: how many there were.
+        """
+        self._note_written(self._writes.found_late(), step)
+
+    def _note_written(self, names: Iterable[str], step: int) -> None:
+        between = f"between steps {step - self._writes.steps_back} and {step}, beside the optimiser"
+        for name in names:
+            self._note_of(name, f"the parameter {said(name)} was written to {between}")
+
+    def _moves_by_itself(self, group: int) -> bool:
+        """Do momentum or weight decay act on a parameter whose gradient is zero? torch leaves out one that has none."""
+        settings = self.groups.settings[group]
+        return not self._is_sgd or bool(settings["momentum"]) or bool(settings["weight_decay"])
+
+    def _look_at_groups(self, step: int) -> None:
+        """Parameters may be added to the optimiser at any time."""
+        for name in self.groups.look():
+            self._note_of(
+                name, f"the parameter {said(name)} came to another group of the optimiser before step {step}"
+            )
+        if self._changes != self.groups.changes:
+            self._changes = self.groups.changes
+            self._unfollowed, self._spread = self._others(), self._spread_symmetries()
+            for group in self._optimizer.param_groups[len(self._options) :]:
+                self._options.append(options_of_steps(self._optimizer, group))
+        for groups, symmetries in self._spread.items():
+            differ = self._differing(groups)
+            if differ:
+                self._note_symmetries(symmetries, f"its parameters have different {differ} in step {step}")
+
+    def _look_at_options(self, step: int) -> None:
+        for i, group in enumerate(self._optimizer.param_groups):
+            if self._is_sgd and group.get("maximize"):
+                self._note_group(i, "nm_ode does not know the optimiser's option 'maximize'")
+            now = options_of_steps(self._optimizer, group)
+            if now == self._options[i]:
+                continue
+            # Charges record SGD's momentum and weight decay.
+            followed = ("momentum", "weight_decay") if self._is_sgd else ()
+            changed = sorted(
+                name for name in now if now[name] != self._options[i].get(name) and name not in followed
+            )
+            if changed:
+                self._note_group(i, f"{', '.join(changed)} of the optimiser changed before step {step}")
+
+    def _differing(self, groups: tuple[int, ...]) -> str:
+        """What groups say differently of a step, for a sentence."""
+        chosen = [self._optimizer.param_groups[i] for i in groups]
+        rates = sorted({rate_of(group) for group in chosen})
+        if len(rates) > 1:
+            return f"learning rates ({', '.join(f'{rate:g}' for rate in rates)})"
+        options = [options_of_steps(self._optimizer, group) for group in chosen]
+        return ", ".join(name for name in options[0] if any(one[name] != options[0][name] for one in options))
+
+    def _spread_symmetries(self) -> dict[tuple[int, ...], list[str]]:
+        """Symmetries that act on parameters of several groups, by these."""
+        found: dict[tuple[int, ...], list[str]] = {}
+        for symmetry, names in self._symmetries.items():
+            groups = self.groups.of(names)
+            if len(groups) > 1:
+                found.setdefault(groups, []).append(symmetry)
+        return found
+
+    def _others(self) -> dict[str, nn.Parameter]:
+        """Parameters of the model that the optimiser has and that are not followed."""
+        mine = {id(parameter) for parameter in self._followed.values()}
+        return {
+            name: p
+            for name, p in self._model.named_parameters()
+            if id(p) not in mine and self.groups.contains(p)
+        }
 
     def _require_present(self, name: str, parameter: nn.Parameter) -> None:
         """A parameter without a gradient may be one that the model no longer has."""
@@ -135,28 +209,24 @@ class Conditions:
 
     def note(self, why: str) -> None:
         """A reason why no law describes the run; the first counts."""
-        self.beyond_laws = self.beyond_laws or why
+        self._everything = self._everything or why
 
-    def _seen_versions(self) -> list[int]:
-        return [parameter._version for parameter in self._followed.values()]
+    def _note_of(self, name: str, why: str) -> None:
+        if name in self._of_parameters:
+            return
+        self._of_parameters[name] = why
+        self._note_symmetries((one for one, names in self._symmetries.items() if name in names), why)
+
+    def _note_group(self, number: int, why: str) -> None:
+        for name, group in zip(self._followed, self.groups.numbers, strict=True):
+            if group == number:
+                self._note_of(name, why)
+
+    def _note_symmetries(self, symmetries: Iterable[str], why: str) -> None:
+        for symmetry in symmetries:
+            self._of_symmetries.setdefault(symmetry, why)
 
     def _loaded(self, optimizer: torch.optim.Optimizer) -> None:
         if self._steps:
-            self.note(f"the optimiser's state was loaded between steps {self._steps - 1} and {self._steps}")
-
-    def _look_at_groups(self) -> None:
-        """Parameters may be added to the optimiser at any time."""
-        groups = self._optimizer.param_groups
-        counts = [len(group["params"]) for group in groups]
-        if counts == self._counts:
-            return
-        first_look, self._counts = not self._counts, counts
-        number = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        self._group_of = [number.get(id(parameter)) for parameter in self._followed.values()]
-        mine = {id(parameter) for parameter in self._followed.values()}
-        self._unfollowed = {
-            name: p for name, p in self._model.named_parameters() if id(p) in number and id(p) not in mine
-        }
-        if not first_look and len(groups) > len(self._options):
-            self.note(f"parameters were added to the optimiser before step {self._steps}")
-        self._options += [plain_options(group) for group in groups[len(self._options) :]]
+            before = f"between steps {self._steps - 1} and {self._steps}"
+            self._everything = self._everything or f"the optimiser's state was loaded {before}"

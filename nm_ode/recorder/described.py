@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nm_ode.optimizers import Optimizer, describe, hyperparameters
 from nm_ode.recorder.known import plain_hyperparameters
@@ -14,6 +16,14 @@ from nm_ode.recorder.taken import Taken
 from nm_ode.results import RunInfo, TimeGrid
 
 _PART_OF_LOSS = "the loss is that of the first of {} processes, and the gradient that of all"
+
+_NO_RATE = "the optimiser has no learning rate: lr is 1, and time is counted in steps"
+
+
+def coarsest(parameters: Sequence[Tensor]) -> str:
+    """The dtype of the parameters that rounds most."""
+    found = max((one.dtype for one in parameters), key=lambda dtype: torch.finfo(dtype).eps)
+    return str(found).removeprefix("torch.")
 
 
 def described(
@@ -24,6 +34,7 @@ def described(
     full_batch: bool,
     processes: int,
     ended: str,
+    groups_differ: str,
     **more: Any,
 ) -> RunInfo:
     """What a run says of itself so far; its grid has the steps that are kept, and the time after the last.
@@ -32,6 +43,7 @@ def described(
         known: the same map as the optimiser, where there is one.
         processes: that train together, of which the first records.
         ended: why the recording ended before its time; empty if it did not.
+        groups_differ: in what, in one sentence; empty if they do not.
         more: the record's other fields.
     """
     if known is not None and taken.steps and not taken.met:
@@ -39,14 +51,21 @@ def described(
         changed: Any = known  # a dataclass
         known = replace(changed, lr=known.lr if taken.moving is None else taken.moving)
     times = np.array(taken.times if taken.kept else [taken.time])
+    remarks = [groups_differ] if groups_differ else []
+    if processes > 1:
+        remarks.append(_PART_OF_LOSS.format(processes))
+    if any(group.get("lr") is None for group in optimizer.param_groups):
+        remarks.append(_NO_RATE)
     return RunInfo(
         optimizer=type(optimizer if known is None else known).__name__,
-        hyperparameters=plain_hyperparameters(optimizer) if known is None else hyperparameters(known),
+        hyperparameters=plain_hyperparameters(optimizer.param_groups[0])
+        if known is None
+        else hyperparameters(known),
         optimizer_text=type(optimizer).__name__ if known is None else describe(known),
         time_per_step=max(taken.first, 0.0) if known is None else known.time_per_step,
         stateful=known is None or known.stateful,
         grid=TimeGrid(np.array(taken.lrs), times, "full" if full_batch else "unknown", 0, 0),
-        remarks=() if processes == 1 else (_PART_OF_LOSS.format(processes),),
+        remarks=tuple(remarks),
         status="unfinished" if ended else "success",
         message=ended,
         **more,

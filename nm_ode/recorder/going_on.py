@@ -24,7 +24,7 @@ from nm_ode.results.stream.reader import stored_dataset
 
 Resume: TypeAlias = bool | Mapping[str, Any]
 
-_VERSION = 1
+_VERSION = 2
 _MAY_DIFFER = {"lr", "initial_lr"}
 OF_THE_START = ("hyperparameters", "optimizer_text", "time_per_step", "warm_start")
 """Attributes that are those of the run's first steps."""
@@ -38,7 +38,7 @@ class Place:
     Attributes:
         steps, time, skipped: steps taken, flow time, steps not taken.
         theta: digest of the parameters; "" where nobody knows.
-        beyond_laws: as of `RunInfo`, of these steps.
+        beyond_laws: as of `RunInfo`, of these steps, as text.
         trees, arrays: as `Recording.memory` gives them; no trees: the observers remember nothing.
     """
 

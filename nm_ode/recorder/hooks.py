@@ -19,6 +19,9 @@ from nm_ode.passes import Passes, Wanted
 from nm_ode.recorder.foreseen import ForeseenUpdate, SGDForesight
 from nm_ode.recorder.velocity import VelocityRule
 
+_OWN: set[int] = set()
+"""Numbers of the hooks of all recorders, which change nothing."""
+
 
 class StepListener(Protocol):
     """Who is told of the steps."""
@@ -86,11 +89,13 @@ class StepHooks:
             optimizer.register_step_pre_hook(torch.compiler.disable(self._enter)),
             optimizer.register_step_post_hook(torch.compiler.disable(self._leave)),
         ]
+        _OWN.update(handle.id for handle in self._handles)
 
     def remove(self) -> None:
         """The optimiser is as it was."""
         for handle in self._handles:
             handle.remove()
+        _OWN.difference_update(handle.id for handle in self._handles)
         self._before, self._room, self._frame = [], [], None
 
     @property
@@ -144,6 +149,7 @@ class StepHooks:
                 return None
             self._broken_off()
         self._require_eager()
+        self._require_last(optimizer)
         self._depth, self._told, self._frame = 1, False, _frame_of_step()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -210,6 +216,17 @@ class StepHooks:
                 "the optimiser's step is being captured in a CUDA graph, whose replays call no hook: record a loop "
                 "that captures forward and backward passes alone"
             )
+
+    def _require_last(self, optimizer: Any) -> None:
+        """What is called after this hook and before the step may change the gradient, or the parameters."""
+        for number in reversed(optimizer._optimizer_step_pre_hooks):
+            if number == self._handles[0].id:
+                return
+            if number not in _OWN:
+                raise ArgumentError(
+                    "a hook was registered on the optimiser's step after the recording had begun, and may change the "
+                    "gradient that the step takes: register it before the Recorder begins"
+                )
 
     def _is_skipped(self) -> bool:
         """An optimiser that unscales by itself is called for a step that it leaves out: the one wait for a device."""

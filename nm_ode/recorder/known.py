@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -13,11 +14,8 @@ from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
 
 _ADAMS: Mapping[type[torch.optim.Optimizer], type[Adam]] = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
 
-# `initial_lr` and what follows are a scheduler's; how torch loops over tensors changes no step.
-_NO_OPTION = (
-    "params", "param_names", "lr", "initial_lr", "max_lr", "min_lr", "initial_momentum", "max_momentum",
-    "base_momentum", "foreach", "fused", "capturable", "differentiable", "swa_lr",
-)  # fmt: skip
+# How torch loops over tensors changes no step.
+_NO_OPTION = ("lr", "foreach", "fused", "capturable", "differentiable")
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,17 @@ class Known:
     Attributes:
         optimizer: the same map as a value; None where there is none.
         why_not: then the reason, for a sentence.
+        is_sgd: is it torch's own SGD, whose charges have laws group by group?
     """
 
     optimizer: Optimizer | None
     why_not: str = ""
+    is_sgd: bool = False
+
+    @property
+    def memory(self) -> Optimizer | None:
+        """Whose names the parts of the optimiser's memory have; None: they have torch's."""
+        return SGD(lr=1.0, momentum=0.5) if self.optimizer is None and self.is_sgd else self.optimizer
 
 
 def known_optimizer(optimizer: torch.optim.Optimizer) -> Known:
@@ -42,11 +47,13 @@ def known_optimizer(optimizer: torch.optim.Optimizer) -> Known:
     kind = type(optimizer)
     if kind is not torch.optim.SGD and kind not in _ADAMS:
         return Known(None, f"nm_ode does not know the optimiser {kind.__name__}")
-    groups = [plain_options(group) for group in optimizer.param_groups]
+    groups = [options_of_steps(optimizer, group) for group in optimizer.param_groups]
     first = groups[0]
     differing = sorted({name for group in groups for name in first if group.get(name) != first[name]})
     if differing:
-        return Known(None, f"parameter groups differ in {', '.join(differing)}")
+        return Known(
+            None, f"parameter groups differ in {', '.join(differing)}", is_sgd=kind is torch.optim.SGD
+        )
     for option in ("maximize", "amsgrad"):
         if first.get(option):
             return Known(None, f"nm_ode does not know the optimiser's option {option!r}")
@@ -54,7 +61,7 @@ def known_optimizer(optimizer: torch.optim.Optimizer) -> Known:
     try:
         if kind is torch.optim.SGD:
             names = ("momentum", "dampening", "weight_decay", "nesterov")
-            return Known(SGD(lr=lr, **{name: first[name] for name in names}))
+            return Known(SGD(lr=lr, **{name: first[name] for name in names}), is_sgd=True)
         return Known(
             _ADAMS[kind](
                 lr=lr,
@@ -72,22 +79,34 @@ def base_lr(optimizer: torch.optim.Optimizer) -> float:
     own.
     """
     group = optimizer.param_groups[0]
-    return float(group.get("initial_lr", group["lr"])) or float(group["lr"]) or 1.0
+    return float(group.get("initial_lr", rate_of(group))) or rate_of(group) or 1.0
 
 
-def plain_options(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a parameter group changes a step, but for its learning rate."""
+def options_of_steps(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a group changes a step, but for its learning rate; not what a user or a scheduler keeps there."""
     plain = (int, float, str, bool, tuple, list, type(None))
     return {
-        name: value for name, value in group.items() if name not in _NO_OPTION and isinstance(value, plain)
+        name: group[name]
+        for name in optimizer.defaults
+        if name not in _NO_OPTION and name in group and isinstance(group[name], plain)
     }
 
 
-def plain_hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Numbers and switches of the first group, by torch's names."""
-    first = optimizer.param_groups[0]
-    return {
-        name: float(value) if isinstance(value, torch.Tensor) else value
-        for name, value in first.items()
-        if isinstance(value, int | float | str | torch.Tensor) and name != "params"
-    }
+def plain_hyperparameters(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and switches of a group, by torch's names."""
+    found: dict[str, Any] = {}
+    for name, value in group.items():
+        if isinstance(value, (int, float, str)):  # in each step: a union, or numbers' own class, takes longer
+            found[name] = value
+        elif isinstance(value, torch.Tensor):
+            if value.numel() == 1:
+                found[name] = float(value)
+        elif isinstance(value, Real):
+            found[name] = float(value)
+    return found
+
+
+def rate_of(group: Mapping[str, Any]) -> float:
+    """A group's learning rate; 1 where an optimiser has none, as one that makes up its step by itself."""
+    rate = group.get("lr")
+    return 1.0 if rate is None else float(rate)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from nm_ode.loss import Problem
-from nm_ode.observers import OPEN_END, Context, Loop, Losses, Norms, Observer, Trajectory
+from nm_ode.observers import OPEN_END, Charges, Context, Loop, Losses, Norms, Observer, Trajectory
 from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Layout
-from nm_ode.recorder.conditions import Conditions
+from nm_ode.recorder.groups import Groups
 from nm_ode.recorder.rates import ParameterRates
 
 
@@ -22,8 +22,13 @@ def context_of(
     problem: Problem | None,
     saved_steps: Collection[int] | None,
     device: torch.device,
+    groups: Groups | None,
 ) -> Context:
-    """What observers learn of a loop whose end nobody knows."""
+    """What observers learn of a loop whose end nobody knows.
+
+    Args:
+        groups: of torch's own SGD, where there are several.
+    """
     return Context(
         given_problem=problem,
         optimizer=optimizer,
@@ -31,17 +36,27 @@ def context_of(
         saved_steps=() if saved_steps is None else saved_steps,
         device=device,
         given_layout=layout,
-        loop=Loop(model),
+        loop=Loop(model, groups),
     )
 
 
 def always_observed(
-    layout: Layout, conditions: Conditions, *, keeps_theta: bool, rates_differ: bool
+    layout: Layout, groups: Groups, *, keeps_theta: bool, rates_differ: bool
 ) -> list[Observer]:
     """Losses and norms; theta where it is kept, and each parameter's learning rate where they may differ."""
     found: list[Observer] = [Losses(), Norms()]
     if keeps_theta:
         found.append(Trajectory())
     if rates_differ:
-        found.append(ParameterRates(layout, conditions.rates))
+        found.append(ParameterRates(layout, lambda: groups.rates))
     return found
+
+
+def symmetries_of(observers: Collection[Observer]) -> dict[str, frozenset[str]]:
+    """Those whose charges are observed: name → names of the parameters that it acts on."""
+    return {
+        symmetry.name: frozenset(symmetry.shapes)
+        for observer in observers
+        if isinstance(observer, Charges)
+        for symmetry in observer.symmetries
+    }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nm_ode.errors import ArgumentError
-from nm_ode.loss.guards import only_looking
+from nm_ode.recorder.backward import BackwardPasses
 
 
 class PendingLosses:
@@ -17,37 +18,43 @@ class PendingLosses:
     A step that a GradScaler leaves out calls no hook of an optimiser; what shows it is that the next backward pass
     starts from an empty gradient again, and then the losses before it are not those of the step to come.
 
-    Attributes:
-        dropped: how often a gradient was thrown away without a step.
+    Args:
+        in_closure: is the optimiser's step under way, which calls a closure? What it throws away is no step.
+        told: has the gradient of the step under way been seen? Later passes are the optimiser's own.
     """
 
-    def __init__(self) -> None:
-        self.dropped = 0
+    def __init__(self, in_closure: Callable[[], bool], told: Callable[[], bool]) -> None:
+        self._dropped = 0
+        self._in_closure = in_closure
+        self._passes = BackwardPasses(self._passed, self._restarted, lambda: not told())
         self._given: list[Tensor] = []
-        self._backward_passes = 0  # since the last step
-        self._before_first = self._before_last = (
-            0  # losses that were there at the first and at the last of these
-        )
+        self._first = self._last = 0  # losses that were there at the first pass and at the last
+        self._before = (0, 0)  # these, before the pass that is under way
         self._steps = 0
         self._given_in_time = False  # once at least
         self._add = False
-        self._version: int | None = None
-        self._restarts = False
-        self._handles: list[Any] = []
 
-    def watch(self, parameters: list[nn.Parameter]) -> None:
-        """See backward passes, by the gradient of one of these parameters."""
-        watched = next((parameter for parameter in parameters if parameter.requires_grad), None)
-        if watched is not None:
-            self._handles = [
-                watched.register_hook(only_looking(lambda _: self._arrives(watched))),
-                watched.register_post_accumulate_grad_hook(only_looking(self._accumulated)),
-            ]
+    def watch(self, parameters: Sequence[nn.Parameter]) -> None:
+        """See backward passes, by the gradients of these parameters."""
+        self._passes.watch(parameters)
 
-    def stop(self) -> None:
-        """The parameter is as it was."""
-        for handle in self._handles:
-            handle.remove()
+    def stop(self, *, whole: bool) -> None:
+        """The parameters are as they were.
+
+        Args:
+            whole: did the loop end where it meant to, not within a step?
+        """
+        if whole and self._passes.is_thrown_away:
+            self._dropped += 1
+        self._passes.forget()
+        self._passes.stop()
+
+    @property
+    def dropped(self) -> int:
+        """How often a gradient was thrown away without a step: of the last one that is so if it was set to nothing, or
+        is not finite.
+        """
+        return self._dropped + self._passes.is_thrown_away
 
     def give(self, value: Tensor | float, *, add: bool = False) -> None:
         """A loss; of several numbers their mean.
@@ -56,19 +63,32 @@ class PendingLosses:
             add: are the losses before one step summed, not averaged?
 
         Raises:
-            ArgumentError: it is that of a step that has been taken.
+            ArgumentError: it is that of a step that has been taken, or one of several is to be added and another not.
         """
-        if self._steps and not self._given_in_time and not self._backward_passes:
+        if self._steps and not self._given_in_time and not self._passes.count:
             raise ArgumentError(
                 f"a loss was given after step {self._steps - 1} had been taken, of which it may be: call "
                 "recorder.loss(…) before optimizer.step(), from the first step on (that of a closure is recorded by "
                 "itself)"
             )
+        if self._given and add != self._add:
+            raise ArgumentError(
+                f"of the losses before step {self._steps} one was given with add=True and another without: they are "
+                "summed, or averaged; give add alike to all"
+            )
+        self._passes.look()
         self._given.append(_number(value))
         self._add = add
 
-    def take(self, device: torch.device, of_closure: Any = None) -> Tensor | None:
-        """The loss of the step that is taken now: of what was given, else what the closure returned."""
+    def take(
+        self, gradients: Sequence[Tensor | None], device: torch.device, of_closure: Any = None
+    ) -> Tensor | None:
+        """The loss of the step that is taken now: of what was given, else what the closure returned.
+
+        Args:
+            gradients: that the step takes, one for each of the parameters.
+        """
+        self._passes.took(gradients)
         if self._given:
             self._given_in_time = True
             losses = torch.stack([loss.to(device) for loss in self._given])
@@ -83,31 +103,21 @@ class PendingLosses:
     def clear(self) -> None:
         """Forget what was given."""
         self._given = []
-        self._backward_passes = self._before_first = self._before_last = 0
+        self._first = self._last = 0
+        self._passes.forget()
 
-    def _arrives(self, parameter: nn.Parameter) -> None:
-        """A gradient is there, and is about to be added to those before; or `autograd.grad` has asked for it."""
-        self._restarts = self._backward_passes > 0 and self._is_empty(parameter.grad)
+    def _passed(self) -> None:
+        self._before = self._first, self._last
+        self._last = len(self._given)
+        if self._passes.count == 1:
+            self._first = self._last
 
-    def _is_empty(self, gradient: Tensor | None) -> bool:
-        if gradient is None:
-            return True
-        written = gradient._version != self._version
-        return written and not bool((gradient != 0).any())
-
-    def _accumulated(self, parameter: Tensor) -> None:
-        """A backward pass has been through the parameter."""
-        self._version = None if parameter.grad is None else parameter.grad._version
-        if self._restarts:
-            self._restarts = False
-            self.dropped += 1
-            # The losses of the passes before go: all, where a loss comes after its backward pass.
-            del self._given[: self._before_last if self._before_first else None]
-            self._backward_passes = 0
-        self._before_last = len(self._given)
-        if not self._backward_passes:
-            self._before_first = self._before_last
-        self._backward_passes += 1
+    def _restarted(self, late: bool) -> None:
+        """The losses of the passes before go: all, where a loss comes after its backward pass."""
+        self._dropped += not self._in_closure()
+        first, last = self._before if late else (self._first, self._last)
+        del self._given[: last if first else None]
+        self._first = self._last = len(self._given)
 
 
 def _number(value: Tensor | float) -> Tensor:

@@ -31,3 +31,9 @@ class ParameterRates(Observer):
 
     def observe(self, view: View) -> Mapping[str, Any]:
         return {"parameter_lr": np.array(self._rates())}
+
+    def memory(self) -> Mapping[str, Any]:
+        return {}  # the rates are the optimiser's own
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        pass

@@ -28,7 +28,7 @@ from nm_ode.observers import (
 )
 from nm_ode.parameters import Layout, Parts
 from nm_ode.recorder.conditions import Conditions
-from nm_ode.recorder.described import described
+from nm_ode.recorder.described import coarsest, described
 from nm_ode.recorder.followed import (
     followed_parameters,
     process_of,
@@ -39,16 +39,16 @@ from nm_ode.recorder.followed import (
 )
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks
-from nm_ode.recorder.known import known_optimizer, plain_hyperparameters
+from nm_ode.recorder.known import known_optimizer
 from nm_ode.recorder.left import LeftGradients
-from nm_ode.recorder.observing import always_observed, context_of
+from nm_ode.recorder.observing import always_observed, context_of, symmetries_of
 from nm_ode.recorder.pending import PendingLosses
 from nm_ode.recorder.states import has_state, memory_of, whole_state
 from nm_ode.recorder.stored import OnError, StoredRun, require_on_error
 from nm_ode.recorder.taken import Taken
 from nm_ode.recorder.velocity import VelocityRule
 from nm_ode.required import as_flag
-from nm_ode.results import RunInfo, annotate, encode_run, open_run, write_run_info
+from nm_ode.results import BeyondLaws, RunInfo, annotate, encode_run, open_run, write_run_info
 
 
 class Recorder:
@@ -126,13 +126,14 @@ class Recorder:
         self._layout = Layout.of_parameters(named)
         self._rule = VelocityRule(self._optimizer, self._layout, self._parameters) if update_by_rule else None
         require_problem_of(problem, self._layout)
-        known = known_optimizer(self._optimizer)
-        self._known, self._why_unknown, self._named = known.optimizer, known.why_not, named
+        self._what_is_known, self._named = known_optimizer(self._optimizer), named
+        self._known = self._what_is_known.optimizer
         self._hooks: StepHooks | None = None
         self._recording: Recording | None = None
         self._conditions: Conditions | None = None
-        self._pending, self._left = PendingLosses(), LeftGradients()
-        self._taken = Taken.of(known.optimizer, in_memory=self._store is None)
+        self._pending = PendingLosses(self._is_in_step, self._is_told)
+        self._taken = Taken.of(self._known, in_memory=self._store is None)
+        self._left = LeftGradients()
         self._view: View | None = None
         self._states: dict[str, Tensor] = {}
         self._skipped = 0
@@ -142,19 +143,22 @@ class Recorder:
     def __enter__(self) -> Recorder:
         if self._recording is not None:
             raise ArgumentError("a Recorder records one loop: make a new one for the next")
-        known = self._known
-        self._conditions = Conditions(self._optimizer, self._named, self._model, known)
+        known, symmetries = self._what_is_known, symmetries_of(self._observers)
+        self._conditions = Conditions(self._optimizer, self._named, self._model, known, symmetries)
+        groups, several = self._conditions.groups, len(self._optimizer.param_groups) > 1
+        device = self._parameters[0].device
+        of_charges = groups if several and known.is_sgd else None
         context = context_of(
-            self._model, self._layout, known, self._problem, self._saved_steps, self._parameters[0].device
+            self._model, self._layout, self._known, self._problem, self._saved_steps, device, of_charges
         )
-        rates_differ = self._follow_frozen or len(self._optimizer.param_groups) > 1
+        rates_differ = self._follow_frozen or several
         always = always_observed(
-            self._layout, self._conditions, keeps_theta=self._keeps_theta, rates_differ=rates_differ
+            self._layout, groups, keeps_theta=self._keeps_theta, rates_differ=rates_differ
         )
         self._recording = Recording([*always, *self._observers], context, streamed=self._store is not None)
         if self._process == 0:
             if self._store is not None:
-                self._conditions.beyond_laws = self._begin_store(self._store)
+                self._conditions.go_on_from(self._begin_store(self._store))
             self._conditions.watch()
             self._hooks = StepHooks(self._optimizer, self._layout, self._parameters, self, self._rule)
             if self._rule is None:
@@ -174,9 +178,10 @@ class Recorder:
         self._hooks.settle()
         self._hooks.remove()
         self._conditions.remove()
-        self._pending.stop()
+        self._pending.stop(whole=kind is None and not within_step)
         if kind is not None:
             self._end(f"the loop ended in {kind.__name__}", torn=within_step)
+        self._conditions.end(self.steps)
         place = Place() if self._stored is None else self._place()  # before what the end alone has
         if self._conditions.written:
             self._end("the parameters were written to after the last step: they are not kept as the end")
@@ -198,8 +203,7 @@ class Recorder:
         Raises:
             ArgumentError: it comes after its step.
         """
-        within_step = self._hooks is not None and self._hooks.told
-        if self._process == 0 and not within_step and not self._closed and not self._ended:
+        if self._process == 0 and not self._is_told() and not self._closed and not self._ended:
             self._pending.give(value, add=add)
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,8 +231,8 @@ class Recorder:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that a GradScaler left out, as far as it has been seen: if it does not call the optimiser, the next
-        backward pass shows it.
+        """Steps that a GradScaler left out, as far as it has been seen. If it does not call the optimiser, that shows
+        in the gradient: one that no step took is not finite, or is thrown away (by whatever in the loop).
         """
         return self._skipped + self._pending.dropped
 
@@ -261,7 +265,7 @@ class Recorder:
             lr = self._conditions.before_step(self.steps, gradients)
             gradient = self._hooks.parts(gradients)
             self._left.before_step(gradients)
-            loss = self._pending.take(gradient.device, of_closure)
+            loss = self._pending.take(gradients, gradient.device, of_closure)
             if loss is None:
                 loss = gradient.new_zeros(()) + math.nan
             if not self.steps:
@@ -274,7 +278,7 @@ class Recorder:
                 lr=lr,
                 loss_and_gradient=lambda: (loss, gradient),
                 memory=self._memory,
-                hyperparameters=plain_hyperparameters(self._optimizer),
+                hyperparameters=self._conditions.groups.settings[0],
                 hold=self._left.hold,
             )
             self._recording.observe(self._view)
@@ -335,7 +339,7 @@ class Recorder:
             elif whole is not None:
                 self._states[name] = whole
 
-    def _begin_store(self, store: Path) -> str:
+    def _begin_store(self, store: Path) -> BeyondLaws:
         """Begin a run there, or go on with it; `beyond_laws` of the steps that are there."""
         assert self._recording is not None
         self._stored, place = StoredRun.begin(
@@ -348,7 +352,7 @@ class Recorder:
             resume=self._resume,
         )
         self._taken.steps, self._taken.time, self._skipped = place.steps, place.time, place.skipped
-        return place.beyond_laws
+        return BeyondLaws.of_text(place.beyond_laws)
 
     def _heed_store(self, *, quietly: bool = False) -> None:
         if self._stored is not None and self._stored.stopped and self._ended != self._stored.stopped:
@@ -358,15 +362,21 @@ class Recorder:
     def _place(self) -> Place | ArgumentError:
         assert self._recording is not None
         assert self._conditions is not None
-        laws = self._conditions.beyond_laws
+        laws = self._conditions.beyond_laws.text
         return Place.now(self._recording, self._parameters, self._taken, self.skipped_steps, laws)
+
+    def _is_in_step(self) -> bool:
+        return self._hooks is not None and self._hooks.within_step
+
+    def _is_told(self) -> bool:
+        return self._hooks is not None and self._hooks.told
 
     def _end(self, why: str, *, torn: bool = False) -> None:
         self._ended, self._torn = self._ended or why, self._torn or torn  # a step was seen in part
 
     def _memory(self, name: str) -> Parts:
         assert self._hooks is not None
-        return memory_of(self._known, self._hooks, name)
+        return memory_of(self._what_is_known.memory, self._hooks, name)
 
     def _info(self) -> RunInfo:
         assert self._conditions is not None
@@ -378,6 +388,8 @@ class Recorder:
             ended=self._ended,
             warm_start=self._warm_start,
             layout=self._layout,
+            dtype=coarsest(self._parameters),
             processes=self._processes,
-            beyond_laws=self._why_unknown or self._conditions.beyond_laws,
+            groups_differ=self._what_is_known.why_not if self._what_is_known.is_sgd else "",
+            beyond_laws=self._conditions.beyond_laws,
         )

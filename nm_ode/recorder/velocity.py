@@ -40,7 +40,7 @@ class VelocityRule:
         if any(torch.finfo(parameter.dtype).bits < 32 for parameter in parameters):
             raise ArgumentError("update_by_rule is for parameters in float32 or float64: leave it out")
         self._optimizer, self._layout, self._parameters = optimizer, layout, parameters
-        self._moved: list[bool] = []
+        self._factors: list[float] = []
         self._steps = 0
 
     @property
@@ -49,17 +49,17 @@ class VelocityRule:
         return self._steps < _FIRST or self._steps % _EVERY == 0
 
     def before_step(self, gradients: Sequence[Tensor | None]) -> None:
-        """What has no gradient is not moved, whatever its velocity."""
-        self._moved = [gradient is not None for gradient in gradients]
+        """What has no gradient is not moved, whatever its velocity. What is called after the step may change rates."""
+        rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
+        self._factors = [
+            0.0 if gradient is None else -rates.get(id(parameter), 0.0)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True)
+        ]
 
     def update(self, velocity: Parts) -> Scaled:
         """Of the step that has been taken."""
         self._steps += 1
-        rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
-        factors = {
-            slot.name: -rates.get(id(parameter), 0.0) if moved else 0.0
-            for slot, parameter, moved in zip(self._layout.slots, self._parameters, self._moved, strict=True)
-        }
+        factors = {slot.name: one for slot, one in zip(self._layout.slots, self._factors, strict=True)}
         return Scaled(self._layout.slots, velocity, factors)
 
     def check(self, update: Scaled, after: Parts, before: Parts) -> None:

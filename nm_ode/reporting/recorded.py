@@ -17,7 +17,7 @@ from nm_ode.reporting.report import environment
 from nm_ode.reporting.sections import Section, drawings
 from nm_ode.reporting.tables import law_table
 from nm_ode.reporting.words import Sentence, run_sentence
-from nm_ode.results import RunInfo, SymmetriesInfo, run_info, write
+from nm_ode.results import BeyondLaws, RunInfo, SymmetriesInfo, law_info, run_info, write
 from nm_ode.results.files import write_atomically
 
 _LAWS = ("exact", "second_order", "first_order")
@@ -32,7 +32,7 @@ def run_tree(run: xr.Dataset) -> tuple[xr.DataTree, list[Sentence]]:
     if "charge" in run and run["charge"].size:
         shown, remark = _some_charges(run)
         said += remark
-        why_not = ""
+        why_not, beyond, unseen = "", BeyondLaws(), dict[str, None]()
         for law in _LAWS:
             try:
                 predicted = predict_charges(shown, law)
@@ -40,9 +40,15 @@ def run_tree(run: xr.Dataset) -> tuple[xr.DataTree, list[Sentence]]:
                 why_not = why_not or str(error)
                 continue
             groups |= {f"laws/{law}": predicted, f"comparison/{law}": compare(shown, predicted)}
+            about = law_info(predicted)
+            beyond = BeyondLaws(symmetries=about.beyond) if law == "exact" else beyond
+            unseen |= dict.fromkeys(about.remarks)
         groups |= {"discrete": shown, "symmetries": _symmetries(shown)}
         if "laws/exact" not in groups and why_not:
             said.append(Sentence(f"No law is shown: {why_not}"))
+        if beyond:
+            said.append(Sentence(f"No law describes {beyond}."))
+        said += [Sentence(f"{one[:1].upper()}{one[1:]}.") for one in unseen]
     return xr.DataTree.from_dict(groups), said
 
 
@@ -94,7 +100,8 @@ def what_was_recorded(info: RunInfo) -> str:
 def warnings_of(info: RunInfo) -> list[str]:
     """What a reader must know of the run before its numbers."""
     ended = [f"{info.status}: {info.message}"] if info.message else []
-    beyond = [f"no law describes the charges: {info.beyond_laws}"] if info.beyond_laws else []
+    everything = info.beyond_laws.everything  # of some symmetries it is said beside their laws
+    beyond = [f"no law describes the charges: {everything}"] if everything else []
     return [*ended, *beyond, *info.remarks]
 
 

@@ -34,13 +34,27 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         OSError: the folder cannot be written, or is full.
     """
     path = as_path(path, "path")
+    html = report_html(tree)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def report_html(tree: xr.DataTree) -> str:
+    """The page of a study.
+
+    Raises:
+        ResultError: the tree is not of a study.
+        ReportError: it is, and what it holds is not what nm_ode writes.
+    """
     if not isinstance(tree, xr.DataTree):
         raise ResultError(
             f"a report is made of a study's tree, as open_store gives it; {said(tree)} was given"
         )
     study = study_info(tree)
     try:
-        html = _rendered(tree, study)
+        return _rendered(tree, study)
     except (NmOdeError, MemoryError, RecursionError):
         raise
     except Exception as error:
@@ -49,10 +63,6 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
             f"no report can be made of this tree ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
             "defect of nm_ode: please report it"
         ) from error
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
-    write_atomically(path, html.encode("utf-8", "backslashreplace"))
-    return path
 
 
 def environment() -> jinja2.Environment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import xarray as xr
 
 from nm_ode.comparison import law_infos, stability, summary, symmetry_summary
@@ -54,6 +55,7 @@ def sections(tree: xr.DataTree) -> list[Section]:
         *_stability(tree),
         *_costs(tree),
         *_plots(tree),
+        *_observed(tree),
         *_symmetries(tree),
     ]
 
@@ -64,7 +66,20 @@ def _flows(tree: xr.DataTree) -> Iterator[Section]:
         yield Section(
             "Distance between the flows and the discrete run",
             table=flow_table(rows),
-            sentences=flow_sentences(rows),
+            sentences=[*flow_sentences(rows), *_of_sketches(tree)],
+        )
+
+
+def _of_sketches(tree: xr.DataTree) -> Iterator[Sentence]:
+    groups = tree["comparison"].children.values() if "comparison" in tree.children else ()
+    shares = [
+        float(np.nanmax(one["error_standard_error"] / one["error"].where(one["error"] > 0)))
+        for one in (group.dataset for group in groups)
+        if "error_standard_error" in one and bool((one["error"] > 0).any())
+    ]
+    if shares:
+        yield Sentence(
+            f"Distances are estimated from sketches of the parameters, with a standard error of {max(shares):.1%} each."
         )
 
 
@@ -91,6 +106,12 @@ def _plots(tree: xr.DataTree) -> Iterator[Section]:
     drawn = drawings(tree, "plots")
     if drawn:
         yield Section("Plots", drawn)
+
+
+def _observed(tree: xr.DataTree) -> Iterator[Section]:
+    drawn = [*drawings(tree, "observed"), *drawings(tree, "spectra")]
+    if drawn:
+        yield Section("What was observed along the run and the flows", drawn)
 
 
 def _symmetries(tree: xr.DataTree) -> Iterator[Section]:

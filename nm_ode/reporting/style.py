@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from nm_ode.results import run_info
 
@@ -28,6 +29,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#e3e6ec",
     "grid.linewidth": 0.8,
     "font.size": 10,
@@ -67,6 +69,11 @@ def plain(name: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def typeset(text: str) -> str:
+    """`plain`, with λ_max as a formula."""
+    return plain(text).replace("λ_max", r"$\lambda_{\max}$")
+
+
 def panel(title: str, height: float = 3.8) -> Axes:
     """Empty axes in a figure of their own, `height` inches high."""
     axes = Figure(figsize=(WIDTH, height), layout="constrained").subplots()
@@ -79,6 +86,15 @@ def logarithmic(axes: Axes, axis: Literal["x", "y"]) -> None:
     drawn = [np.asarray(getattr(line, f"get_{axis}data")(), dtype=float) for line in axes.lines]
     if any((values > 0).any() for values in drawn):
         axes.set(**{f"{axis}scale": "log"})
+
+
+def few_decades(axes: Axes) -> None:
+    """A logarithmic y axis with numbers at 1, 2, 5, 10 … where it spans so little that powers of ten were too few."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and low > 1e-3 and high < min(300 * low, 1e4):
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def colour(i: int) -> str:

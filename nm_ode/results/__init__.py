@@ -1,5 +1,6 @@
 """The tree of results: what its variables are called, what each group says of itself, where it is stored."""
 
+from nm_ode.results.beyond import BeyondLaws
 from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.codec import ResultError, decode, encode, write
 from nm_ode.results.grid import TimeGrid
@@ -33,6 +34,7 @@ from nm_ode.results.study import open_study
 
 __all__ = [
     "Beside",
+    "BeyondLaws",
     "CheckVerdict",
     "Checkpoint",
     "ComparisonInfo",

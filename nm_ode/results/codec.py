@@ -16,6 +16,7 @@ import xarray as xr
 from nm_ode.arguments import said
 from nm_ode.errors import NmOdeError
 from nm_ode.parameters import Layout, Slot
+from nm_ode.results.beyond import BeyondLaws
 
 R = TypeVar("R")
 
@@ -84,6 +85,8 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Layout):
         return json.dumps([[slot.name, list(slot.shape), slot.start] for slot in value.slots])
+    if isinstance(value, BeyondLaws):
+        return value.text
     if isinstance(value, Mapping):
         return json.dumps(value, default=dict)
     if isinstance(value, bool):
@@ -108,6 +111,8 @@ def _typed(hint: Any, value: Any) -> Any:
         if value not in get_args(hint):
             raise ValueError(f"one of {get_args(hint)} is expected")
         return value
+    if hint is BeyondLaws:
+        return BeyondLaws.of_text(value)
     if hint is Layout:
         return Layout(tuple(Slot(name, tuple(shape), start) for name, shape, start in json.loads(value)))
     if get_origin(hint) is tuple:

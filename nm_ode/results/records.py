@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from nm_ode.parameters import Layout
+from nm_ode.results.beyond import NOTHING_BEYOND, BeyondLaws
 from nm_ode.results.codec import ResultError, attributes, decode, encode
 from nm_ode.results.grid import TimeGrid
 
@@ -31,8 +32,9 @@ class RunInfo:
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
-        beyond_laws: what of a recorded loop no law of its charges holds for; empty where they hold.
+        beyond_laws: of a recorded loop, why no law describes its charges, or those of some symmetries.
         remarks: sentences on what of the numbers is not as one would think.
+        dtype: the coarsest of the parameters' in a recorded loop; empty where it is that of the loss.
         status: "success"; "diverged", or "unfinished" of a recorded loop that was cut off, with a message.
     """
 
@@ -45,8 +47,9 @@ class RunInfo:
     grid: TimeGrid
     layout: Layout
     foreign_gradient: str = ""
-    beyond_laws: str = ""
+    beyond_laws: BeyondLaws = NOTHING_BEYOND
     remarks: tuple[str, ...] = ()
+    dtype: str = ""
     status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
 
@@ -67,8 +70,9 @@ class _RunAttributes:
     end_time: float
     layout: Layout
     foreign_gradient: str = ""
-    beyond_laws: str = ""
+    beyond_laws: BeyondLaws = NOTHING_BEYOND
     remarks: tuple[str, ...] = ()
+    dtype: str = ""
     status: Literal["success", "diverged", "unfinished"] = "success"
     message: str = ""
 
@@ -208,6 +212,8 @@ class LawInfo:
 
     Attributes:
         with_residual: did the recorded ⟨g, ξ⟩ of a normalisation's ε act?
+        beyond: name of a symmetry whose charges it does not predict, which are NaN → why.
+        remarks: sentences on what was not looked at.
         rtol, atol: of a method that chooses its steps.
         step: of a fixed-step method, in flow time.
         rhs_evaluations, jvp_evaluations: of the law, and products with its Jacobian.
@@ -223,6 +229,8 @@ class LawInfo:
     step: float | None = None
     rhs_evaluations: int | None = None
     jvp_evaluations: int | None = None
+    beyond: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     status: str = "success"
 
 

@@ -130,7 +130,7 @@ class RemoteFolder:
         keys = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
         first = [name for name in keys if name != last]
         with self._translated(key):
-            self._remove_others(key, keys)
+            self._remove_others(key, first)
             for start in range(0, len(first), _AT_ONCE):
                 batch = first[start : start + _AT_ONCE]
                 self._filesystem.put(

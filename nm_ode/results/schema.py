@@ -35,6 +35,8 @@ _SCHEMA = {
     "charge_error": ("predicted minus recorded charge", "1"),
     "charge_motion": ("largest distance of the recorded charge from its start", "1"),
     "charge_relative_error": ("distance to the recorded charge over its motion", "1"),
+    "class_of_charge": ("class of charges, whose parameters lie in the same groups of the optimiser", ""),
+    "class_parameter": ("a parameter of the class, whose learning rate is the class's", ""),
     "charge_symmetry": ("name of the symmetry that the charge belongs to", ""),
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "crossing_share": ("share of units that cross their kink in one step, mean over some steps", "1"),

@@ -59,7 +59,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     for name in ("saved_time", "theta_sketch" if sketched else "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
-    if sketched and theta0 is None:
+    if sketched and theta0 is None and "initial_state" not in t:
         raise ArgumentError(
             "t: the run kept sketches of theta alone: give theta0, the parameters that it started with"
         )
@@ -86,9 +86,17 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     memory, what = None, "theta0"
     if theta0 is None:
         what = "the run's first theta"
-        theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
         if "initial_state" in t:
             memory = torch.from_numpy(t["initial_state"].values.copy()).to(flow.problem.theta0)
+        if not sketched:
+            theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
+        else:
+            assert memory is not None
+            if int(t["saved_step"].values[0]):
+                raise ArgumentError(
+                    "t: the run's first steps were cut off, and of later ones it kept sketches alone: give theta0"
+                )
+            theta0 = memory[: flow.problem.layout.size]
     times = _times(t["saved_time"].values)
     start = _placed(flow, theta0, what)
     flow, expected = follow_batches(flow, info.grid, start)

@@ -7,7 +7,7 @@ from nm_ode.studies.find import find_case, shipped_cases
 from nm_ode.studies.load import load_case, load_sweep
 from nm_ode.studies.own_code import code_files
 from nm_ode.studies.reductions import REDUCTIONS
-from nm_ode.studies.run import Outcome, run_case
+from nm_ode.studies.run import Outcome, Written, run_case, run_case_into
 from nm_ode.studies.schema import Case
 from nm_ode.studies.sweep.expand import Member, Sweep, expand
 
@@ -20,6 +20,7 @@ __all__ = [
     "StoreError",
     "Study",
     "Sweep",
+    "Written",
     "build_study",
     "code_files",
     "expand",
@@ -28,5 +29,6 @@ __all__ = [
     "load_sweep",
     "open_store",
     "run_case",
+    "run_case_into",
     "shipped_cases",
 ]

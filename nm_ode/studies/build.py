@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -16,7 +17,7 @@ from bridges import EngineError, require_jumps, require_limits, require_options
 from nm_ode.data import DataSet
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
-from nm_ode.loss import Problem
+from nm_ode.loss import Problem, ProblemError
 from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
 from nm_ode.planned import ALWAYS_RECORDED
@@ -27,10 +28,12 @@ from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
 from nm_ode.studies.load import case_text
 from nm_ode.studies.losses import LOSSES
+from nm_ode.studies.observing import observers_of, require_sketch_fits
 from nm_ode.studies.own_code import OwnCode
 from nm_ode.studies.room import built, require_case_fits
 from nm_ode.studies.schema import Case
 from nm_ode.studies.sentences import in_brief
+from nm_ode.symmetries import Symmetry
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +61,11 @@ class Study:
         optimizer: Optimizer = self.case.optimizer.make(folder=self.path.parent, lr=lr)
         return optimizer
 
-    def observers(self) -> list[Observer]:
-        """What the case observes apart from symmetries and stability: new ones, for one run or flow."""
-        return [table.make(folder=self.path.parent) for table in self.case.observe]
+    def observers(
+        self, along: Literal["run", "flows"], symmetries: Sequence[Symmetry] = ()
+    ) -> list[Observer]:
+        """What the case observes apart from charges and stability: new ones, for one run or flow."""
+        return observers_of(self.case, self.path, self.code, along, symmetries)
 
     def curvature(self) -> list[Observer]:
         """What measures the stability along the run; none if the case does not ask for it."""
@@ -82,11 +87,12 @@ class Study:
         return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
 
-def build_study(case: Case, path: Path) -> Study:
+def build_study(case: Case, path: Path, text: str | None = None) -> Study:
     """Problem, optimiser, schedule and flows of a case; nothing is trained or solved.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
+        text: of the case file; it is read if not given.
 
     Raises:
         CaseError: what the case names is not there, or does not go together.
@@ -111,8 +117,10 @@ def build_study(case: Case, path: Path) -> Study:
         _require_schedule_fits(flows, path)
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
     _require_times_fit(case, path, optimizer, made_schedule)
-    study = Study(case, path, problem, optimizer, made_schedule, flows, code, case_text(path))
+    text = case_text(path) if text is None else text
+    study = Study(case, path, problem, optimizer, made_schedule, flows, code, text)
     _require_observers_fit(study)
+    require_sketch_fits(case, path, optimizer, study.observers("run"))
     return study
 
 
@@ -141,9 +149,11 @@ def _require_observers_fit(study: Study) -> None:
     steps, problem = study.case.training.steps, study.problem
     context = Context(problem, study.optimizer, steps, (0, steps), problem.device)
     try:
-        Recording([*(kind() for kind in ALWAYS_RECORDED), *study.curvature(), *study.observers()], context)
-    except ArgumentError as error:
-        raise CaseError(f"{study.path}: {error}") from None
+        Recording(
+            [*(kind() for kind in ALWAYS_RECORDED), *study.curvature(), *study.observers("run")], context
+        )
+    except (ArgumentError, ProblemError) as error:
+        raise CaseError(f"{study.path}: observe: {str(error).removeprefix('observe: ')}") from None
 
 
 def _require_solver(case: Case, path: Path) -> None:

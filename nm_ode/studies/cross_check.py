@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from bridges import get_engine
 from nm_ode.flows import Flow
+from nm_ode.observers import Observer, sketch_in_place_of_theta
 from nm_ode.results import SolveInfo, annotate, solve_info
 from nm_ode.solving import solve
 from nm_ode.studies.keeping import Checkpoints
@@ -15,12 +19,25 @@ from nm_ode.studies.schema import Case
 
 
 def cross_checked(
-    solution: xr.Dataset, flow: Flow, run: xr.Dataset, case: Case, progress: Progress, kept: Checkpoints
+    solution: xr.Dataset,
+    flow: Flow,
+    run: xr.Dataset,
+    case: Case,
+    progress: Progress,
+    kept: Checkpoints,
+    *,
+    theta0: Tensor | None = None,
+    observe: Sequence[Observer] = (),
 ) -> xr.Dataset:
     """The solution with `engine_distance` ‖θ_other(t) − θ(t)‖ to that of each further engine of the case.
 
+    Of a solution with a sketch in place of theta it is estimated from that of each.
+
     Further engines take their own method and the case's tolerances; the engine that solved takes another method, since
     by the same the distance would be zero, whatever the error.
+
+    Args:
+        theta0, observe: as the solution was made with.
 
     Raises:
         SolveError: another engine gave up.
@@ -29,7 +46,8 @@ def cross_checked(
     others = case.solver.engines[1:]
     if not others:
         return solution
-    title = solve_info(solution).title
+    title, sketch = solve_info(solution).title, sketch_in_place_of_theta(observe)
+    kept_of_each = "theta" if sketch is None else "theta_sketch"
     distances, methods = [], []
     for engine in others:
         method = _another_method(engine, solve_info(solution))
@@ -39,13 +57,15 @@ def cross_checked(
             flow,
             run,
             **options,
+            theta0=theta0,
             record=["theta"],
+            observe=[] if sketch is None else [sketch],
             check=False,
             on_sample=report,
             checkpoint=kept(f"by {engine}"),
         )
         info = solve_info(other)
-        distance = np.linalg.norm(other["theta"].values - solution["theta"].values, axis=1)
+        distance = np.linalg.norm(other[kept_of_each].values - solution[kept_of_each].values, axis=1)
         if (info.engine, info.method, info.step) == _how(solution):
             distance[1:] = np.nan  # "auto" has chosen what had solved it: the distance would say nothing
         distances.append(distance)

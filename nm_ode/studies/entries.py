@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -88,7 +89,10 @@ class EntryTable(Table):
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
-        return {self.key: self.name, **self.options, **{key: getattr(self, key) for key in self._own_keys()}}
+        return {self.key: self.name, **self.options, **self._own()}
+
+    def _own(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self._own_keys()}
 
     def make(self, *given: Any, folder: Path, **changed: Any) -> Any:
         """The thing itself.
@@ -144,13 +148,6 @@ class FlowTable(EntryTable):
     def options_of(cls, entry: Any) -> dict[str, Option]:
         """What comes after problem and optimiser."""
         return options_of(entry, skip=2)
-
-
-class ObserverTable(EntryTable):
-    """What else is observed along the run and the flows."""
-
-    registry: ClassVar = OBSERVERS
-    from_options_alone: ClassVar = True
 
 
 class DataTable(EntryTable):
@@ -212,3 +209,53 @@ class CodeTable(Table):
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
         return {"python": self.python, **self.options}
+
+
+class ObserverTable(EntryTable):
+    """What else is observed, along the run, the flows or both.
+
+    `functions` of an observer are tables of the user's own code; `symmetries = true` stands for the case's own.
+    """
+
+    registry: ClassVar = OBSERVERS
+    from_options_alone: ClassVar = True
+
+    along: Literal["run", "flows", "both"] | None = None
+
+    @classmethod
+    def options_of(cls, entry: Any) -> dict[str, Option]:
+        """All that TOML can write, and what stands for functions and symmetries."""
+        found = options_of(entry)
+        if "functions" in found:
+            found["functions"] = Option(dict[str, CodeTable])
+        elif takes(entry, "symmetries") and "symmetries" not in found:
+            found["symmetries"] = Option(bool, False)
+        return found
+
+    @property
+    def functions(self) -> dict[str, CodeTable]:
+        """The user's own code by the key that names it, within this table."""
+        given: dict[str, CodeTable] = self.options.get("functions", {})
+        return {f"functions.{name}": table for name, table in given.items()}
+
+    @property
+    def wants_symmetries(self) -> bool:
+        """Does it look at the case's symmetries?"""
+        return self.options.get("symmetries") is True
+
+    def looks_at(self, what: Literal["run", "flows"]) -> bool:
+        """Is it there along the run, or along the flows?"""
+        default = "run" if self.registry[self.name].costly else "both"
+        return (self.along or default) in (what, "both")
+
+    def arguments(self, folder: Path) -> dict[str, Any]:
+        """As of every table; a function that is not loaded yet gives no number."""
+        given = super().arguments(folder)
+        if self.functions:
+            given["functions"] = dict.fromkeys(given["functions"], lambda model: math.nan)
+        if isinstance(given.get("symmetries"), bool):
+            given["symmetries"] = ()
+        return given
+
+    def _own(self) -> dict[str, Any]:
+        return {} if self.along is None else {"along": self.along}

@@ -71,34 +71,55 @@ def _trained(
     say: Callable[[str], None],
 ) -> xr.Dataset:
     """The run, from the store if it is there."""
-    case, kept = study.case, Checkpoints(writer, "discrete", say)
-    found = _complete(writer.read("discrete"), run_info)
-    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
+    found, kept = known_run(study, writer), Checkpoints(writer, "discrete", say)
+    if found is not None:
         return found
-    every, laws = (
-        (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
-    )
     try:
         run = train(
             study.problem,
             study.optimizer,
-            case.training.steps,
-            batch_size=case.training.batch_size,
-            seed=case.seed,
-            save_every=case.training.save_every,
+            seed=study.case.seed,
             state0=_warm_state(study, kept),
-            schedule=study.schedule,
-            observe=[*study.curvature(), Charges(chosen, every, laws), *study.observers()],
-            on_step=progress("training", case.training.steps),
+            on_step=progress("training", study.case.training.steps),
             checkpoint=kept("training"),
+            **training_options(study, chosen),
         )
     except TrainingDiverged as diverged:
         run = diverged.run
+    run = keep_run(writer, run)
+    kept.forget()
+    return run
+
+
+def known_run(study: Study, writer: StoreWriter) -> xr.Dataset | None:
+    """The run that the store has, if it is whole."""
+    found = _complete(writer.read("discrete"), run_info)
+    if found is not None and (not study.curvature() or writer.read("discrete/curvature") is not None):
+        return found
+    return None
+
+
+def training_options(study: Study, chosen: Sequence[Symmetry]) -> dict[str, Any]:
+    """What `train` takes of a case, beside what members of a sweep may differ in."""
+    case = study.case
+    every, laws = (
+        (case.symmetries.charges_every, case.symmetries.laws) if case.symmetries is not None else (1, None)
+    )
+    return {
+        "steps": case.training.steps,
+        "batch_size": case.training.batch_size,
+        "save_every": case.training.save_every,
+        "schedule": study.schedule,
+        "observe": [*study.curvature(), Charges(chosen, every, laws), *study.observers("run", chosen)],
+    }
+
+
+def keep_run(writer: StoreWriter, run: xr.Dataset) -> xr.Dataset:
+    """Write a run, and the curvature in it as a group of its own; the run without it."""
     run, measured = without_curvature(run)
     writer.write("discrete", run)
     if measured is not None:
         writer.write("discrete/curvature", measured)
-    kept.forget()
     return run
 
 
@@ -161,6 +182,7 @@ def _solved(
         solution = None  # the engine that was to check it had failed
     if solution is None:
         kept = Checkpoints(writer, group, say)
+        theta0, observers = _start(study, run), study.observers("flows", chosen)
         beside = at_some_of(run, case.solver.samples)
         try:
             solution = solve(
@@ -168,7 +190,8 @@ def _solved(
                 beside,
                 **case.solver.options(),
                 check=case.solver.check,
-                observe=[Charges(chosen), *study.observers()],
+                theta0=theta0,
+                observe=[Charges(chosen), *observers],
                 on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
@@ -177,7 +200,9 @@ def _solved(
             failures.append(str(error))
         else:
             try:
-                solution = cross_checked(solution, flow, beside, case, progress, kept)
+                solution = cross_checked(
+                    solution, flow, beside, case, progress, kept, theta0=theta0, observe=observers
+                )
             except (SolveError, EngineError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
@@ -185,6 +210,12 @@ def _solved(
     if solution.sizes.get("time"):
         writer.write(f"comparison/{name}", compare(run, solution))
     return failures
+
+
+def _start(study: Study, run: xr.Dataset) -> Tensor | None:
+    """Theta to start a flow from, where a sketch stands in for the run's own; None where the run has it."""
+    has_it = "theta" in run.variables or "initial_state" in run.variables
+    return None if has_it else study.problem.theta0
 
 
 def _complete(dataset: xr.Dataset | None, info: Callable[[xr.Dataset], RunInfo | Any]) -> xr.Dataset | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WrapValidator, create_model
 
-from nm_ode.registry import OneOf
+from nm_ode.registry import NotInCases, OneOf
 from nm_ode.studies.tables import Table, combination, not_allowed, require_known_keys, unknown_name
 
 REQUIRED: Any = inspect.Parameter.empty
@@ -142,6 +143,8 @@ def _in_toml(hint: Any) -> Any:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        if any(isinstance(one, NotInCases) for one in arguments[1:]):
+            raise _NotInTomlError
         return Annotated[_in_toml(arguments[0]), *map(_checked, arguments[1:])]
     if hint in (bool, int, str, Any, types.NoneType) or origin is Literal:
         return hint
@@ -152,7 +155,7 @@ def _in_toml(hint: Any) -> Any:
             Path, BeforeValidator(lambda given: Path(given) if isinstance(given, str) else given)
         ]
     if origin in (Union, types.UnionType):
-        parts = tuple(_in_toml(part) for part in arguments)
+        parts = _writable(arguments)
         union = functools.reduce(operator.or_, parts)
         several = sum(part is not types.NoneType for part in parts) > 1
         return Annotated[union, WrapValidator(_one_sentence(union))] if several else union
@@ -164,6 +167,21 @@ def _in_toml(hint: Any) -> Any:
     if origin in (dict, Mapping) or hint is dict:
         return types.GenericAlias(dict, (str, _in_toml(arguments[1]) if arguments else Any))
     raise _NotInTomlError
+
+
+def _writable(hints: Sequence[Any]) -> tuple[Any, ...]:
+    """Those of a union that TOML can write.
+
+    Raises:
+        _NotInTomlError: there is none but None, for which TOML has no word.
+    """
+    found = []
+    for hint in hints:
+        with contextlib.suppress(_NotInTomlError):
+            found.append(_in_toml(hint))
+    if all(hint is types.NoneType for hint in found):
+        raise _NotInTomlError
+    return tuple(found)
 
 
 def _is_sequence(kind: Any) -> bool:

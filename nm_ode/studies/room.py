@@ -44,13 +44,15 @@ def built(build: Callable[[], nn.Module], path: Path) -> nn.Module:
 
 def require_case_fits(case: Case, path: Path, problem: Problem) -> None:
     """Raises CaseError for a run or a solution whose numbers are more than there is memory for."""
-    training, size = case.training, problem.layout.size
+    training, size, sketch = case.training, problem.layout.size, _sketch_of(case, problem)
     for place, steps, save_every in _runs(case):
         try:
-            require_room(problem, steps, steps // save_every + 1)
+            # A ladder and a warm start keep theta itself.
+            instead = sketch if place == "training.steps" else None
+            require_room(problem, steps, steps // save_every + 1, sketch=instead)
         except ArgumentError as error:
             raise CaseError(f"{path}: {place}: {error}") from None
-    if case.flows:
+    if case.flows and sketch is None:
         samples = training.steps // training.save_every + 1
         try:
             require_memory(
@@ -60,6 +62,15 @@ def require_case_fits(case: Case, path: Path, problem: Problem) -> None:
             )
         except ArgumentError as error:
             raise CaseError(f"{path}: training.save_every: {error}") from None
+
+
+def _sketch_of(case: Case, problem: Problem) -> int | None:
+    """How many numbers are kept in place of each theta; None if theta is."""
+    for table in case.observe:
+        if table.name == "sketch" and table.looks_at("run"):
+            parts = len(problem.layout.layers) if table.options["by_layer"] else 1
+            return None if table.options["keep_theta"] else parts * int(table.options["m"])
+    return None
 
 
 def _runs(case: Case) -> Iterator[tuple[str, int, int]]:

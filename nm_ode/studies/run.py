@@ -94,14 +94,49 @@ def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
 
 
 def _computed(case: Case, path: Path, store: Path, progress: Progress, say: Callable[[str], None]) -> Outcome:
+    written = run_case_into(case, path, store, progress, say)
+    return Outcome(store, open_store(store), written.failures, False, written.discarded)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A store that was written now.
+
+    Attributes:
+        failures: a sentence for each part that did not go well.
+        discarded: as of `Outcome`.
+    """
+
+    failures: tuple[str, ...]
+    discarded: tuple[str, ...]
+
+
+def run_case_into(
+    case: Case,
+    path: Path,
+    store: Path,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = unheard,
+    text: str | None = None,
+) -> Written:
+    """Run a case into a store of any name, or go on with it; nobody else may be writing it.
+
+    Args:
+        case, path: from `load_case`, and its file, whose folder is that of the user's own code and data.
+        store: what it is called when it is finished.
+        text: of the case file; it is read if not given.
+
+    Raises:
+        CaseError, StoreError: as `run_case`.
+    """
     if case.flows:
         _require_ready(case, path)
-    study = build_study(case, path)
+    study = build_study(case, path, text)
     started = _now()
     writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
     try:
         with study.code.explained():
-            failures = compute(study, writer, progress, say)
+            failures = compute(study, writer, progress or silent, say)
     except (CaseError, StoreError):
         raise
     except SymmetryError as error:
@@ -109,7 +144,7 @@ def _computed(case: Case, path: Path, store: Path, progress: Progress, say: Call
     except NmOdeError as error:  # what a batch in the middle of a run brings up, say
         raise CaseError(f"{path}: {error}") from None
     writer.finish(_info(study, failures, started))
-    return Outcome(store, open_store(store), tuple(failures), False, tuple(writer.discarded))
+    return Written(tuple(failures), tuple(writer.discarded))
 
 
 @contextmanager

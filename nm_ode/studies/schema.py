@@ -187,7 +187,12 @@ class Case(Table):
     def code(self) -> dict[str, CodeTable]:
         """The user's own Python, by the key that names it."""
         tables = {"model": self.model, "data": self.data, "objective": self.objective}
-        return {key: table for key, table in tables.items() if isinstance(table, CodeTable)}
+        observed = {
+            f"observe[{i}].{key}": table
+            for i, observer in enumerate(self.observe)
+            for key, table in observer.functions.items()
+        }
+        return {key: table for key, table in tables.items() if isinstance(table, CodeTable)} | observed
 
     @model_validator(mode="after")
     def _go_together(self) -> Case:
@@ -200,6 +205,8 @@ class Case(Table):
             raise combination(f"solver.rtol: {error}") from None
         for i in range(len(self.flows)):
             self._require_flow_fits(i)
+        for i, observer in enumerate(self.observe):
+            self._require_observer_fits(i, observer)
         return self
 
     def _require_flow_fits(self, i: int) -> None:
@@ -217,3 +224,9 @@ class Case(Table):
                 "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
                 "batches = 'full' (all: the error holds the batches' noise too)"
             )
+
+    def _require_observer_fits(self, i: int, observer: ObserverTable) -> None:
+        if observer.wants_symmetries and self.symmetries is None:
+            raise combination(f"observe[{i}].symmetries: true stands for those of the case: add [symmetries]")
+        if observer.along in ("flows", "both") and not self.flows:
+            raise combination(f"observe[{i}].along: '{observer.along}' was given, and the case has no flows")

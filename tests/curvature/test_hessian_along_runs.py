@@ -170,7 +170,7 @@ def test_train_and_a_flow_have_it_too(problem) -> None:
         for hessian in (Hessian(every=3, trace=4), own, Hessian(batch=problem.batch(), every=3, trace=4))
     ]
     names = [name for name in runs[0] if str(name).startswith("hessian_")]
-    assert len(names) == 13
+    assert len(names) == 14
     for run in runs:
         assert run["hessian_step"].values.tolist() == [0, 3, 6]
         for name in names:
@@ -347,7 +347,7 @@ def test_a_store_has_all_of_it_and_a_loop_goes_on_in_it(tmp_path) -> None:
     stored_loop(tmp_path / "parts", parts, 3, resume=True)
     run, gone_on = nm_ode.open_run(tmp_path / "whole"), nm_ode.open_run(tmp_path / "parts")
     names = [str(name) for name in run if str(name).startswith(("hessian_", "noise_", "layer_noise_"))]
-    assert len(names) == 28
+    assert len(names) == 29
     for name in names:
         np.testing.assert_array_equal(run[name], gone_on[name], err_msg=name)
     assert run["hessian_eigenvalue"].attrs["long_name"]

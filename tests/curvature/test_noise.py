@@ -60,6 +60,21 @@ def test_estimators_are_unbiased_and_their_errors_are_their_spread(parts: int, s
             torch.testing.assert_close(errors.median(0).values, values.std(0), rtol=0.5, atol=0)
 
 
+def test_of_95_percent_intervals_95_percent_hold_noise_and_signal() -> None:
+    """With 1.96 for Student's t of 7 degrees, 2.365, it is 90 %."""
+    expected = torch.linspace(0.2, 1, 30, dtype=torch.float64)
+    deviations = torch.linspace(0.5, 1.5, 30, dtype=torch.float64)
+    layout = Layout.of_parameters({"w": torch.zeros(30)})
+    rows = [drawn(expected, deviations, 8, 4, seed) for seed in range(400)]
+    found = [noise_scale(lambda part=part: iter(part), layout, 8, 4) for part in rows]
+    trace, signal = float(deviations.square().sum()), float(expected.square().sum())
+    for name, exact in (("trace", trace), ("signal", signal), ("snr", signal / trace)):
+        values = torch.stack([getattr(one, name).value[TOTAL] for one in found])
+        errors = torch.stack([getattr(one, name).error[TOTAL] for one in found])
+        held = ((values - exact).abs() <= 2.365 * errors).double().mean()
+        assert 0.91 <= float(held) <= 0.99, name
+
+
 def test_jackknife_errors_are_those_of_leaving_parts_out() -> None:
     layout = Layout.of_parameters({"w": torch.zeros(7)})
     rows = drawn(torch.ones(7).double(), torch.ones(7).double(), 9, 2, 0)
@@ -107,9 +122,10 @@ def test_along_a_loop_it_is_what_gradients_one_by_one_say(reduction: str, parts:
     assert run["noise_step"].values.tolist() == [0, 2, 4]
     assert run["noise_scale"].attrs["units"] == "samples"
     n = 24 if parts is None else parts
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     for i, then in enumerate(kept[::2]):
         gradients = []
-        for part in torch.arange(24).split(24 // n):
+        for part in order.split(24 // n):
             then.zero_grad()
             F.cross_entropy(then(x[part]), y[part]).backward()
             gradients.append(torch.cat([p.grad.reshape(-1) for p in then.parameters()]))

@@ -224,3 +224,60 @@ def test_a_trace_of_low_rank_is_exact() -> None:
     assert found.standard_error < 1e-9
     small, _ = with_eigenvalues([3.0, 2.0])
     assert trace(small, 9).value == pytest.approx(5, abs=1e-12)
+
+
+STUDENT = {2: 12.706, 4: 3.182, 8: 2.365, 16: 2.131}
+"""Of 95 % intervals, of so many numbers."""
+
+
+@pytest.mark.parametrize("vectors", [2, 4, 16])
+def test_of_95_percent_intervals_95_percent_hold_the_trace(vectors: int) -> None:
+    """With 1.96 for Student's t it is 69 % with two vectors, 85 % with four."""
+    values = torch.randn(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64).square()
+    operator, rows = with_eigenvalues(values)
+    first = values.topk(3)
+    known = (rows[first.indices], first.values)
+    found = [trace(operator, vectors, known=known, seed=seed) for seed in range(400)]
+    assert {one.vectors for one in found} == {vectors}
+    held = [abs(one.value - float(values.sum())) <= STUDENT[vectors] * one.standard_error for one in found]
+    assert 0.92 <= np.mean(held) <= 0.99  # ± 3 of its standard errors
+
+
+def test_of_95_percent_intervals_95_percent_hold_the_density() -> None:
+    values = torch.randn(60, generator=torch.Generator().manual_seed(2), dtype=torch.float64).square()
+    operator, _ = with_eigenvalues(values)
+    at, width = np.array([0.1, 0.7, 2.0]), 0.4
+    exact = np.exp(-0.5 * ((at[:, None] - values.numpy()) / width) ** 2).mean(1) / (
+        width * math.sqrt(2 * math.pi)
+    )
+    held = []
+    for seed in range(60):
+        rules = quadratures(operator, 8, 12, seed)
+        found = smoothed(rules.nodes, rules.weights, at=at, width=width)
+        held.append(np.abs(found.value - exact) <= STUDENT[8] * found.standard_error)
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20])
+def test_in_float32_matrices_of_any_scale(scale: float) -> None:
+    """Whose norms' squares float32 does not hold."""
+    values = bulk(60, [5.0, 4.0, 3.0]) * scale
+    operator, _ = with_eigenvalues(values, dtype=torch.float32)
+    found = largest_eigenpairs(operator, 4, seed=1)
+    expected = values.sort(descending=True).values[:4]
+    torch.testing.assert_close(found.values, expected, rtol=1e-3, atol=0)
+    assert (found.residuals > 0).all()
+    rules = quadratures(operator, 3, 12)
+    torch.testing.assert_close(rules.weights.sum(dim=1), torch.ones(3).double(), rtol=1e-5, atol=0)
+    assert (rules.weights > 0).all()
+    for one in (trace(operator, 30), trace(operator, 10, known=(found.vectors, found.values))):
+        assert abs(one.value - float(values.sum())) < 5 * one.standard_error
+
+
+def test_a_small_eigenvalue_is_not_hidden_by_a_large_negative_one() -> None:
+    """To a tolerance of 5 % of the spectrum what lies below may seem to have converged after one product."""
+    for seed in range(20):
+        operator, _ = with_eigenvalues([-50.0, 0.45, 0.33, 0.31, 0.24, 0.13, 0.11, 0.02], seed)
+        found = largest_eigenpairs(operator, 5, seed=seed)
+        expected = torch.tensor([0.45, 0.33, 0.31, 0.24, 0.13]).double()
+        torch.testing.assert_close(found.values, expected, rtol=0, atol=0.1)

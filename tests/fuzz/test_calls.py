@@ -20,9 +20,11 @@ from torch import nn
 
 import nm_ode
 from nm_ode import Problem
+from nm_ode.comparison.study import write_csv
 from nm_ode.errors import NmOdeError
 from nm_ode.models import mlp
 from nm_ode.reporting import write_report
+from nm_ode.reporting.study import write_study_report
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,10 @@ CALLS: dict[str, Call] = {
     ),
     "open_store": lambda g, v: nm_ode.open_store(v),
     "open_study": lambda g, v: nm_ode.open_study(v),
+    "study_frame": lambda g, v: nm_ode.study_frame(v),
+    "write_study_report tree": lambda g, v: write_study_report(v, g.folder / "report.html"),
+    "write_study_report path": lambda g, v: write_study_report(xr.DataTree(), v),
+    "write_csv path": lambda g, v: write_csv(xr.DataTree(), v),
     "write_report tree": lambda g, v: write_report(v, g.folder / "report.html"),
     "write_report path": lambda g, v: write_report(xr.DataTree(), v),
     "View.memory": lambda g, v: nm_ode.View(g.problem, 0, 0.0, g.theta).memory(v),
@@ -291,6 +297,7 @@ REFUSED = [
     ("View.memory", "text", "memory"),
     ("predict_charges law", "text", "law"),
     ("open_store", "None", "path must be a path"),
+    ("study_frame", "None", "open_study"),
     ("open_study", "None", "path must be a path"),
 ]
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask.array  # noqa: F401 - which xarray else imports in every child
 import numpy as np
 import xarray as xr
 

@@ -292,3 +292,22 @@ def test_an_ensemble_ends_where_its_members_end_one_by_one(optimizer: Any, tiny:
     )
     none = nm_ode.sgd_ensemble(tiny, optimizer, 0, batch_size=2, members=2)["theta"].values
     assert (none == tiny.theta0.numpy()).all()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("kind", ["mlp", "tied", COUPLED])
+def test_an_ensembles_losses_are_those_of_each_member(kind: str, chunk_size: int | None) -> None:
+    problem, _, theta = make(kind, chunk_size=None if kind == COUPLED else chunk_size)
+    generator = torch.Generator().manual_seed(7)
+    thetas = theta + 0.1 * torch.randn(3, len(theta), generator=generator, dtype=theta.dtype)
+    losses = problem.ensemble_loss(thetas)
+    assert_close(losses, torch.stack([problem.loss(one) for one in thetas]))
+    assert not losses.requires_grad
+    with pytest.raises(ProblemError, match="members"):
+        problem.ensemble_loss(theta)
+
+
+def test_many_gradients_at_once_gain_where_each_is_little_work() -> None:
+    problem = make("mlp")[0]
+    assert problem.many_are_faster(1)
+    assert not problem.many_are_faster(10**9)

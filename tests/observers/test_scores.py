@@ -88,3 +88,18 @@ def test_what_is_no_number_is_refused() -> None:
         model(torch.ones(1, 2)).sum().backward()
         with pytest.raises(nm_ode.ArgumentError, match="number"):
             optimizer.step()
+
+
+def test_who_writes_to_the_trained_parameters_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def averaged(model: nn.Module) -> float:
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+        return 1.0
+
+    with nm_ode.Recorder(model, optimizer, observe=[nm_ode.Scores({"averaged": averaged})]):
+        model(torch.ones(1, 2)).sum().backward()
+        with pytest.raises(nm_ode.ArgumentError, match="averaged"):
+            optimizer.step()

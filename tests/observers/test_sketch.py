@@ -148,8 +148,14 @@ def test_another_start_is_seen_in_the_sketches(problem) -> None:
 
 def test_a_flow_beside_a_sketched_run_needs_its_start(problem) -> None:
     run = run_with(problem, Sketch(512))
+    plain = train(problem, nm_ode.SGD(lr=0.05), 5, observe=[Sketch(512)])
     with pytest.raises(ArgumentError, match="theta0"):
-        solve(GradientFlow(problem), run, observe=[Sketch(512)])
+        solve(GradientFlow(problem), plain, observe=[Sketch(512)])
+    # Of an optimiser with a memory its first state is there, theta in it.
+    asked, given = (
+        solve(GradientFlow(problem), run, check=False, **more) for more in ({}, {"theta0": problem.theta0})
+    )
+    np.testing.assert_array_equal(asked["theta"], given["theta"])
     with pytest.raises(ArgumentError, match="Sketch"):
         solve(GradientFlow(problem), run, theta0=problem.theta0, record=["loss"])
 

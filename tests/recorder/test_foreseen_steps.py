@@ -199,17 +199,17 @@ def test_whatever_a_loop_does_beside(changes: dict[str, Any], why: str) -> None:
     foreseen = recorded(**changes)
     require_same(foreseen, recorded(Update(), **changes))
     if why:
-        assert why in run_info(foreseen).beyond_laws
+        assert why in str(run_info(foreseen).beyond_laws)
 
 
 def halved(model: Any) -> None:
-    model[2].weight.grad.data.mul_(0.5)
+    model[2].weight.data.mul_(0.5)
 
 
 def test_hooks_of_somebody_else_are_heeded(ahead: list[bool]) -> None:
     def with_hook(step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
         if step == 3:
-            optimizer.register_step_pre_hook(lambda *_: halved(model))
+            optimizer.register_step_post_hook(lambda *_: halved(model))
 
     foreseen = recorded(change=with_hook)
     assert len(ahead) == 2  # steps 1 and 2
@@ -236,7 +236,7 @@ def test_another_arithmetic_is_found_out(monkeypatch: pytest.MonkeyPatch, from_s
     wrong = ~np.isclose(foreseen["update_norm"], measured["update_norm"], rtol=1e-4)
     # Of a step that was relied on it is known one step later, and said.
     assert np.flatnonzero(wrong).tolist() == ([3] if from_step else [])
-    assert ("written to in step 3" in run_info(foreseen).beyond_laws) == bool(from_step)
+    assert ("written to in step 3" in str(run_info(foreseen).beyond_laws)) == bool(from_step)
 
 
 def test_a_write_within_a_step_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

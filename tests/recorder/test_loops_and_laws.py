@@ -35,11 +35,6 @@ def with_charges(
     return recorder.run
 
 
-def write(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    with torch.no_grad():
-        model[0].weight.mul_(0.5)  # type: ignore[index]
-
-
 def load(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     state = copy.deepcopy(optimizer.state_dict())
     for kept in state["state"].values():
@@ -67,14 +62,24 @@ def no_momentum(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.param_groups[0]["momentum"] = 0.0
 
 
+def clear(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.state.clear()
+
+
+def rest(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for kept in optimizer.state.values():
+        kept["momentum_buffer"].zero_()
+
+
 @pytest.mark.parametrize(
     ("between", "told"),
     [
         (other_dampening, "dampening"),
         (no_momentum, "momentum"),
-        (write, "written to"),
         (load, "loaded"),
-        (drop_a_gradient, "2.weight"),
+        (drop_a_gradient, r"2\.weight"),
+        (clear, "velocity"),
+        (rest, "velocity"),
     ],
 )
 def test_no_law_is_given_of_what_no_law_describes(between: Any, told: str) -> None:
@@ -85,11 +90,93 @@ def test_no_law_is_given_of_what_no_law_describes(between: Any, told: str) -> No
     assert run.sizes["step"] == 6
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_momentum_that_begins_in_the_run_ends_the_laws_and_not_the_recording(every: int) -> None:
+    model = network()
+    optimizer = sgd(model)
+    symmetries = nm_ode.find_symmetries(network(), batches(1)[0][0], loss="cross_entropy")
+    with Recorder(model, optimizer, observe=[Charges(symmetries, every=every)]) as recorder:
+        for i, (x, y) in enumerate(batches(9)):
+            optimizer.param_groups[0]["momentum"] = 0.9 if i > 3 else 0.0
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    assert recorder.steps == 9
+    with pytest.raises(LawError, match="momentum was switched"):
+        nm_ode.predict_charges(recorder.run, "exact")
+
+
 @pytest.mark.parametrize("between", [other_rate, other_momentum])
 def test_laws_follow_settings_that_change(between: Any) -> None:
     model = network()
     run = with_charges(model, sgd(model, momentum=0.9), between)
     np.testing.assert_allclose(nm_ode.predict_charges(run, "exact").charge, run.charge, atol=1e-13)
+
+
+def halve(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[0].weight.mul_(0.5)  # type: ignore[index]
+
+
+def halve_uncounted(model: nn.Module) -> None:
+    model[0].weight.data.mul_(0.5)  # type: ignore[index, union-attr, operator]
+
+
+def replace(model: nn.Module) -> None:
+    model[0].weight.data = model[0].weight.data * 0.5  # type: ignore[index, union-attr, operator, assignment]
+
+
+def clamp_one_entry(model: nn.Module) -> None:
+    model[0].weight.data.view(-1)[1] = 0.0  # type: ignore[index, union-attr, operator]
+
+
+@pytest.mark.parametrize(
+    ("write", "at"), [(halve, 3), (halve_uncounted, 3), (replace, 3), (clamp_one_entry, 2)]
+)
+def test_charges_of_a_parameter_that_was_written_to_have_no_law(write: Any, at: int) -> None:
+    """Of all entries torch counts the writes, or they are looked at: a few at each step, all at some (2 is one)."""
+    model = network()
+    optimizer = sgd(model, momentum=0.9)
+    symmetries = nm_ode.find_symmetries(network(), batches(1)[0][0], loss="cross_entropy")
+    with Recorder(model, optimizer, observe=[Charges(symmetries)]) as recorder:
+        for i, (x, y) in enumerate(batches(6)):
+            if i == at:
+                write(model)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    run = recorder.run
+    beyond = nm_ode.run_info(run).beyond_laws
+    assert set(beyond.symmetries) == {"rescale 0 → 2"}
+    assert f"written to between steps {at - 1} and {at}" in beyond.of("rescale 0 → 2")
+    assert not beyond.of("translation 2")
+    predicted = nm_ode.predict_charges(run, "exact")
+    assert dict(nm_ode.law_info(predicted).beyond) == dict(beyond.symmetries)
+    touched = run.charge_symmetry.values == "rescale 0 → 2"
+    assert np.isnan(predicted.charge.values[:, touched]).all()
+    np.testing.assert_allclose(
+        predicted.charge.values[:, ~touched], run.charge.values[:, ~touched], atol=1e-13
+    )
+
+
+def test_parameters_that_are_put_back_are_none_that_were_written_to() -> None:
+    """Averages of the weights in their place while a model is evaluated."""
+    model = network()
+    optimizer = sgd(model, momentum=0.9)
+    symmetries = nm_ode.find_symmetries(network(), batches(1)[0][0], loss="cross_entropy")
+    averages = [p.detach().clone() for p in model.parameters()]
+    with Recorder(model, optimizer, observe=[Charges(symmetries)]) as recorder:
+        for x, y in batches(6):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            kept = [p.data for p in model.parameters()]
+            for parameter, average in zip(model.parameters(), averages, strict=True):
+                parameter.data = average
+            model(x)
+            for parameter, one in zip(model.parameters(), kept, strict=True):
+                parameter.data = one
+    assert not nm_ode.run_info(recorder.run).beyond_laws
 
 
 @pytest.mark.parametrize(
@@ -192,6 +279,8 @@ def test_a_gradient_that_is_changed_between_records_alone_is_seen(
             with pytest.raises(LawError, match=r"not orthogonal .* with_residual=True"):
                 nm_ode.predict_charges(runs[True], law)
         # Without the sums nobody can tell, and that is said.
-        assert "at the records alone" in nm_ode.law_info(nm_ode.predict_charges(runs[False], law)).title
+        about = nm_ode.law_info(nm_ode.predict_charges(runs[False], law))
+        assert "at the records alone" in about.remarks[0]
+        assert about.title == nm_ode.law_info(nm_ode.predict_charges(runs[lawful], law)).title
     predicted = nm_ode.predict_charges(runs[True], "exact", with_residual=True)
     np.testing.assert_allclose(predicted["charge"], runs[True]["charge"], atol=1e-4)

@@ -92,7 +92,34 @@ def test_a_users_own_optimiser(kind: Any) -> None:
     witness.end(model)
     witness.agrees_with(recorder.run)
     assert nm_ode.run_info(recorder.run).optimizer == kind.__name__
-    assert kind.__name__ in nm_ode.run_info(recorder.run).beyond_laws
+    assert kind.__name__ in nm_ode.run_info(recorder.run).beyond_laws.everything
+
+
+@pytest.mark.parametrize("has_one", [True, False])
+def test_an_optimiser_without_a_learning_rate(has_one: bool) -> None:
+    """As those that make up their step by themselves: their rate is None, or not there."""
+
+    class Fixed(torch.optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": None, "size": 0.1} if has_one else {"size": 0.1})
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(group["size"] * parameter.grad)
+
+    model = network()
+    optimizer = Fixed(model.parameters())
+    with recorder_of(model, optimizer) as recorder:
+        for x, y in batches(STEPS):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    info = nm_ode.run_info(recorder.run)
+    assert recorder.run.lr.values.tolist() == [1.0] * STEPS
+    assert "counted in steps" in info.remarks[0]
+    np.testing.assert_allclose(recorder.run.seen_update, -0.1 * recorder.run.seen_gradient, atol=1e-15)
 
 
 def test_accumulation_and_clipping() -> None:
@@ -135,7 +162,7 @@ def test_a_skipped_step_is_none(fused: bool, loss_first: bool, set_to_none: bool
             scaler.scale(loss).backward()
             if not loss_first:
                 recorder.loss(loss)
-            if i in (0, 3, 4):
+            if i in (0, 3, 4, STEPS - 1):
                 next(iter(model.parameters())).grad[0, 0] = torch.inf  # type: ignore[index]
             else:
                 scale = scaler.get_scale()
@@ -145,10 +172,40 @@ def test_a_skipped_step_is_none(fused: bool, loss_first: bool, set_to_none: bool
                 scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
+    assert recorder.skipped_steps == 4  # the last one too, which no backward pass follows
     witness.end(model)
     witness.agrees_with(recorder.run, 2e-6)
-    assert recorder.steps == STEPS - 3
-    assert recorder.skipped_steps == 3
+    assert recorder.steps == STEPS - 4
+    assert recorder.skipped_steps == 4
+
+
+@pytest.mark.parametrize("loss_first", [False, True])
+def test_a_parameter_that_is_frozen_in_the_run_hides_no_step_that_was_skipped(loss_first: bool) -> None:
+    """Backward passes are seen by hooks on a few parameters, of which the loop may freeze any."""
+    model = network(torch.float32)
+    layers = [model[0], model[2]]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    wanted = []
+    with recorder_of(model, optimizer) as recorder:
+        for i, (x, y) in enumerate(batches(12, torch.float32)):
+            for j, layer in enumerate(layers):
+                layer.requires_grad_(i // 3 % 2 != j or i > 8)  # now the first, now the last
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            if loss_first:
+                recorder.loss(loss)
+            scaler.scale(loss).backward()
+            if not loss_first:
+                recorder.loss(loss)
+            if i in (0, 3, 4, 6, 9):
+                next(p for p in model.parameters() if p.grad is not None).grad.fill_(torch.nan)  # type: ignore[union-attr]
+            else:
+                wanted.append(loss.item())
+            scaler.step(optimizer)
+            scaler.update()
+    np.testing.assert_allclose(recorder.run.loss, wanted, rtol=1e-6)
+    assert recorder.skipped_steps == 5
 
 
 def test_lbfgs_has_the_gradient_of_its_first_call() -> None:
@@ -168,6 +225,7 @@ def test_lbfgs_has_the_gradient_of_its_first_call() -> None:
             optimizer.step(closure)
     witness.end(model)
     witness.agrees_with(recorder.run)
+    assert recorder.skipped_steps == 0  # a closure throws gradients away within its step
 
 
 @pytest.mark.parametrize("keyword", [False, True])
@@ -219,7 +277,7 @@ def test_groups_schedulers_and_steps_of_size_zero() -> None:
     assert run.lr[0] == 0
     assert run.parameter.values.tolist() == ["0.weight", "0.bias", "2.weight", "2.bias"]
     np.testing.assert_array_equal(run.parameter_lr, np.repeat(rates, 2, axis=1))
-    assert "weight_decay" in nm_ode.run_info(run).beyond_laws
+    assert "weight_decay" in nm_ode.run_info(run).remarks[0]
 
 
 def test_laws_go_through_a_warm_up_from_zero() -> None:

@@ -112,6 +112,40 @@ def test_a_parameter_that_was_replaced_is_an_error() -> None:
             optimizer.step()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_hook_that_comes_between_the_recorder_and_the_step_is_an_error(late: bool) -> None:
+    """It may change the gradient after it was seen; one that was there before is seen through."""
+    model = network()
+    optimizer = sgd(model)
+
+    def clip(*_: object) -> None:
+        nn.utils.clip_grad_value_(model.parameters(), 0.01)
+
+    x, y = batches(1)[0]
+    F.cross_entropy(model(x), y).backward()
+    if not late:
+        optimizer.register_step_pre_hook(clip)
+    with Recorder(model, optimizer) as recorder, Recorder(model, optimizer):
+        if late:
+            handle = optimizer.register_step_pre_hook(clip)
+            with pytest.raises(ArgumentError, match="before the Recorder begins"):
+                optimizer.step()
+            handle.remove()
+            model.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    assert recorder.steps == 1
+    assert (float(recorder.run.grad_norm[0]) > 0.08) == late
+
+
+def test_losses_that_are_added_and_averaged_at_once_are_refused() -> None:
+    model = network()
+    with Recorder(model, sgd(model)) as recorder:
+        recorder.loss(1.0, add=True)
+        with pytest.raises(ArgumentError, match="add alike"):
+            recorder.loss(2.0)
+
+
 def test_an_optimiser_that_moves_before_its_closure_is_refused() -> None:
     class Sharpness(torch.optim.SGD):
         @torch.no_grad()

@@ -104,6 +104,17 @@ def test_each_group_has_its_rate() -> None:
     np.testing.assert_allclose(by_rule["layer_update_norm"], moved["layer_update_norm"], rtol=1e-11)
 
 
+def test_a_rate_that_changes_at_the_end_of_the_step_is_not_that_of_the_step() -> None:
+    def make(model: Any) -> torch.optim.Optimizer:
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        optimizer.register_step_post_hook(lambda *_: scheduler.step())
+        return optimizer
+
+    by_rule, moved = (recorded(make, update_by_rule=one) for one in (True, False))
+    np.testing.assert_allclose(by_rule["update_norm"], moved["update_norm"], rtol=1e-11)
+
+
 def test_the_exact_law_closes() -> None:
     run = recorded(lambda model: SGD(model.parameters(), lr=0.1, momentum=0.9), update_by_rule=True)
     predicted = predict_charges(run, "exact")["charge"]

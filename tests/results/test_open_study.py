@@ -129,7 +129,8 @@ def test_what_was_done_to_align_members_is_said(tree: xr.DataTree) -> None:
     run = tree["discrete"].dataset
     assert run["layer"].values.tolist() == ["in", "out", "middle"]
     assert run["saved_step"].values.tolist() == [0, 2, 4, 6, 8, 12, 16]
-    assert "step: by label" in run["loss"].attrs["alignment"]
+    assert run["loss"].attrs["alignment"] == "step: shorter members end with NaN"
+    assert "saved_step: by label" in run["full_loss"].attrs["alignment"]
     assert "param: by position" in run["theta"].attrs["alignment"]
     assert "floats" in run["hits"].attrs["holes"]
     assert "holes" not in run["loss"].attrs
@@ -158,6 +159,8 @@ def test_runs_of_different_lr_at_the_flow_times_that_they_share(study: StudyStor
         np.testing.assert_array_equal(run["step"].isel(at), own["step"][::every])
         np.testing.assert_array_equal(run["full_loss"].isel(at), own["full_loss"])
     assert "share" in run["loss"].attrs["alignment"]
+    steps = found["discrete/step"]
+    assert ("holes" in steps.attrs) is bool(found["discrete/step"].isnull().any())
     flow = found["flows/gradient"].dataset
     assert flow["time"].values.tolist() == [0, 0.8]
     np.testing.assert_array_equal(
@@ -176,6 +179,29 @@ def test_a_run_that_ended_early_leaves_the_others_their_times(tmp_path: Path) ->
     assert run.sizes["time"] == 8
     assert run["loss"].sel(lr=0.1, seed=1).notnull().values.tolist() == [True] * 3 + [False] * 5
     assert run["loss"].sel(lr=0.1, seed=2).notnull().all()
+    full = StudyStore.at(tmp_path / "full", "sweep_x")
+    full.begin(record(lrs=(0.1, 0.05), seeds=(0,)))
+    for place in record(seeds=(0,)).members:
+        committed(full, place, discrete=ragged(place)["discrete"])
+    hits = nm_ode.open_study(tmp_path / "full/sweep_x", align="time")["discrete/hits"]
+    assert hits.dtype == np.int64  # nothing is missing
+    assert hits.isel(time=-1).values.tolist() == [[7], [14]]
+
+
+def test_flows_that_gave_up_early_leave_the_others_their_times(tmp_path: Path) -> None:
+    """And times that differ by roundings are the same."""
+    store = StudyStore.at(tmp_path, "sweep_x")
+    store.begin(record())
+    times = np.linspace(0, 0.8, 5)
+    for place, n in zip(record().members, (5, 3, 0, 5), strict=False):
+        found = times * (1 + 1e-15) if place.values["optimizer.lr"] == 0.05 else times
+        flow = xr.Dataset({"loss": ("time", np.arange(5.0))}, {"time": found}, {"status": "success"})
+        committed(store, place, flows__gradient=flow.isel(time=slice(n)))
+    for align in (None, "time"):
+        flow = nm_ode.open_study(tmp_path / "sweep_x", align=align)["flows/gradient"].dataset
+        np.testing.assert_allclose(flow["time"], times, rtol=1e-12)
+        assert flow["loss"].notnull().sum("time").values.tolist() == [[5, 3, 0], [5, 0, 0]]
+        np.testing.assert_array_equal(flow["loss"].sel(lr=0.1, seed=1)[:3], [0, 1, 2])
 
 
 def test_what_groups_say_of_themselves_is_an_attribute_or_a_variable(tree: xr.DataTree) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import xarray as xr
 
 from nm_ode.results import Identity, StoreError, open_store
 from nm_ode.results.folders import LocalFolder
+from nm_ode.results.store import WriteError
 from nm_ode.results.study import Busy, StudyStore
 from nm_ode.results.study.root import read_study_root
 from tests.results.studies import CASE, FAILURE, identity, member_dataset, record, work
@@ -152,7 +154,7 @@ def test_scratch_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def across(self: Path, target: Path) -> Path:
         if self.is_relative_to(tmp_path / "scratch") and Path(target).is_relative_to(tmp_path / "out"):
-            raise OSError(18, "Invalid cross-device link")
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", across)
@@ -162,6 +164,40 @@ def test_scratch_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     xr.testing.assert_identical(
         open_store(store.place(PLACE.name))["discrete"].to_dataset().load(), member_dataset(PLACE)
     )
+
+
+@pytest.mark.parametrize("place", ["root.write_atomically", "folders.sync_tree", "folders.sync_folder"])
+def test_a_full_disk_in_a_commit_is_told_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    store = StudyStore.at(tmp_path / "out", "sweep_x", scratch=tmp_path / "scratch")
+    store.begin(record())
+    work(store, PLACE)
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self.is_relative_to(tmp_path / "scratch") and Path(target).is_relative_to(tmp_path / "out"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "where")
+
+    monkeypatch.setattr(Path, "rename", across)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"nm_ode.results.{place}", full)
+        with pytest.raises(
+            WriteError, match="where: No space left on device; what was complete is kept"
+        ) as caught:
+            store.commit(PLACE.name)
+    assert getattr(caught.value.__cause__, "errno", None) == errno.ENOSPC
+    if not store.is_whole(PLACE.name, identity(PLACE)):
+        assert not [path for path in (tmp_path / "out").rglob("*") if "incoming" in path.name]
+        assert store.is_ready(PLACE.name, identity(PLACE))
+        store.commit(PLACE.name)
+    assert store.is_whole(PLACE.name, identity(PLACE))
+    assert store.begin(record()) == []
+    assert not (store.unfinished / PLACE.name).exists()
 
 
 def _hold(out: Path, ready: object, done: object) -> None:
@@ -220,7 +256,7 @@ def test_of_processes_that_compete_one_computes_a_member(tmp_path: Path) -> None
     store = StudyStore.at(tmp_path, "sweep_x")
     store.begin(record())
     work(store, PLACE, discrete=xr.Dataset(attrs={"status": "success"})).rename(tmp_path / "ready")
-    for i in range(10):
+    for i in range(4):
         tally, start = tmp_path / f"tally{i}", context.Event()
         children = [context.Process(target=_compete, args=(tmp_path, start, tally)) for _ in range(4)]
         for child in children:

@@ -15,6 +15,7 @@ PLOTS: Registry[Plot] = Registry(
         "layers": "nm_ode.reporting.plots.layers:LAYERS",
         "orders": "nm_ode.reporting.plots.orders:ORDERS",
         "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
+        "observed": "nm_ode.reporting.plots.observed:OBSERVED",
         "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
         "charges_by_symmetry": "nm_ode.reporting.plots.charges:BY_SYMMETRY",
     },

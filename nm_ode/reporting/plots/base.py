@@ -10,7 +10,19 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Place = Literal["orders", "stability", "plots", "symmetries", "run", "layers", "spectra"]
+Place = Literal[
+    "orders",
+    "stability",
+    "plots",
+    "symmetries",
+    "observed",
+    "run",
+    "layers",
+    "spectra",
+    "study",
+    "members",
+    "losses",
+]
 
 
 @dataclass(frozen=True)

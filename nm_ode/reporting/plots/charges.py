@@ -88,7 +88,7 @@ def charges_by_symmetry(tree: xr.DataTree) -> Figure:
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
         figure.supxlabel(time_label(tree), fontsize=10)
-        figure.supylabel("charge minus its start  Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
+        figure.supylabel("Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
         _legend(figure, tree, law)
         return figure
 

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from nm_ode.comparison import Row
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import compared, positive
 from nm_ode.reporting.style import colour, logarithmic, panel, plain, styled
@@ -18,7 +19,7 @@ def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     height = max(3.2, 0.5 * len(layers) + 1.4)
     with styled():
         axes = panel("Error of each layer at the last step", height) if axes is None else axes
-        rows, places = compared(tree), np.arange(len(layers))[::-1]
+        rows, places = _by_layer(tree), np.arange(len(layers))[::-1]
         for i, row in enumerate(rows):
             last = tree[f"comparison/{row.name}"].dataset.isel(saved_step=-1)
             shift = 0.5 * (0.5 - (i + 0.5) / len(rows))
@@ -48,8 +49,13 @@ def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         return axes
 
 
+def _by_layer(tree: xr.DataTree) -> list[Row]:
+    """Flows of which each layer was compared: of sketches there may be one of all layers alone."""
+    return [row for row in compared(tree) if "layer_relative_error" in tree[f"comparison/{row.name}"].dataset]
+
+
 LAYERS = Plot(
     "Each layer's distance, relative to how far the layer has moved.",
     layer_plot,
-    lambda tree: bool(compared(tree)),
+    lambda tree: bool(_by_layer(tree)),
 )

@@ -89,6 +89,6 @@ ORDERS = Plot(
     "Each flow's distance to the run at the same final time, at each learning rate; lines: least squares on the "
     "logarithms; triangles: the slopes of theory for smooth losses.",
     order_plot,
-    lambda tree: "convergence" in tree.children,
+    lambda tree: "convergence" in tree.children and tree["convergence"].dataset["error"].ndim == 2,
     "orders",
 )

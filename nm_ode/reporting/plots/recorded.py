@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,8 @@ from nm_ode.results import long_name
 _POINTS = 400
 _COLUMNS = 2
 _NOT_DRAWN = {"loss", "lr", "theta"}
+BOOKKEEPING = ("_products", "_random", "_asymmetry", "_trace_vectors")
+"""How a number's name ends that says how others were made."""
 _LEGEND = 10  # layers that a legend names
 
 
@@ -42,21 +45,32 @@ def numbers_plot(tree: xr.DataTree) -> Figure:
     """A small panel for each number that was recorded along steps, with its standard error where there is one."""
     run = tree["discrete"].dataset
     names = numbers_of(run)
-    lines = -(-len(names) // _COLUMNS)
     with styled():
-        figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.5), layout="constrained")
-        grid = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1)
+        figure, grid = small_panels([(name, long_name(run[name])) for name in names])
         for axes, name in zip(grid, names, strict=False):
             draw_series(axes, run[name], DISCRETE)
             if f"{name}_error" in run:
-                _draw_error(axes, run[name], run[f"{name}_error"])
-            title = "\n".join(textwrap.wrap(plain(long_name(run[name])), 52))
-            axes.set_title(title, fontsize=8, fontweight="normal")
-            axes.tick_params(labelsize=7)
-        for axes in grid[len(names) :]:
-            axes.set_axis_off()
+                steps = run[name][run[name].dims[0]].values
+                draw_error(axes, steps, run[name].values, run[f"{name}_error"].values)
         figure.supxlabel("step", fontsize=10)
         return figure
+
+
+def small_panels(numbers: Sequence[tuple[str, str]]) -> tuple[Figure, list[Axes]]:
+    """A figure with a small panel for each number, of which the name and the long name are given.
+
+    Two of one long name (of the Hessian and of a Gauss–Newton matrix, say) are told apart by their names.
+    """
+    lines, long_names = -(-len(numbers) // _COLUMNS), [known for _, known in numbers]
+    figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.5), layout="constrained")
+    panels = list(figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1))
+    for axes, (name, known) in zip(panels, numbers, strict=False):
+        title = known if long_names.count(known) == 1 else f"{known} ({name})"
+        axes.set_title("\n".join(textwrap.wrap(plain(title), 52)), fontsize=8, fontweight="normal")
+        axes.tick_params(labelsize=7)
+    for axes in panels[len(numbers) :]:
+        axes.set_axis_off()
+    return figure, panels
 
 
 def layers_plot(tree: xr.DataTree) -> Figure:
@@ -69,7 +83,16 @@ def layers_plot(tree: xr.DataTree) -> Figure:
         colours = colormaps["viridis"](np.linspace(0.0, 0.9, len(layers)))
         for axes, name in zip(panels, names, strict=True):
             for i, layer in enumerate(layers):
-                draw_series(axes, run[name].isel(layer=i), colours[i], label=plain(layer), band=False)
+                draw_series(
+                    axes,
+                    run[name].isel(layer=i),
+                    colours[i],
+                    label=plain(layer),
+                    band=False,
+                    logarithmic=False,
+                )
+            if _spans_decades(run[name].values):  # of all layers: one below 0 has no place on such an axis
+                axes.set_yscale("log")
             axes.set_title(plain(long_name(run[name])), fontsize=9)
         panels[-1].set_xlabel("step")
         if len(layers) <= _LEGEND:
@@ -79,7 +102,7 @@ def layers_plot(tree: xr.DataTree) -> Figure:
 
 
 def numbers_of(run: xr.Dataset) -> list[str]:
-    """Names of what is one number at each of its steps."""
+    """Names of what is one number at each of its steps, but for how it was made."""
     return [
         str(name)
         for name, one in run.data_vars.items()
@@ -87,6 +110,7 @@ def numbers_of(run: xr.Dataset) -> list[str]:
         and len(one.dims) == 1
         and str(one.dims[0]).endswith("step")
         and one.dims[0] != "saved_step"
+        and not str(name).endswith(BOOKKEEPING)
         and not (str(name).endswith("_error") and str(name).removesuffix("_error") in run)
         and one.size
     ]
@@ -106,12 +130,17 @@ def draw_series(
     series: xr.DataArray,
     colour: object,
     *,
+    at: np.ndarray | None = None,
     label: str | None = None,
     band: bool = True,
     logarithmic: bool = True,
 ) -> None:
-    """A line through the means of as many steps as share a point of it, and a band over their range."""
-    steps = np.asarray(series[series.dims[0]].values, dtype=float)
+    """A line through the means of as many steps as share a point of it, and a band over their range.
+
+    Args:
+        at: where along the axis; at the steps if None.
+    """
+    steps = np.asarray(series[series.dims[0]].values if at is None else at, dtype=float)
     values = np.asarray(series.values, dtype=float)
     block = -(-len(steps) // _POINTS)
     starts = np.arange(0, len(steps), block)
@@ -127,14 +156,21 @@ def draw_series(
         high = np.maximum.reduceat(np.where(finite, values, -np.inf), starts)
         shown = seen > 0
         axes.fill_between(places[shown], low[shown], high[shown], color=colour, alpha=0.2, lw=0)
-    drawn = values[finite]
-    if logarithmic and drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min():
+    if logarithmic and _spans_decades(values):
         axes.set_yscale("log")
 
 
-def _draw_error(axes: Axes, series: xr.DataArray, error: xr.DataArray) -> None:
-    steps, values, width = series[series.dims[0]].values, series.values, error.values
-    axes.fill_between(steps, values - width, values + width, color=COLOURS[0], alpha=0.25, lw=0)
+def _spans_decades(values: np.ndarray) -> bool:
+    """Are all of them above 0, and the largest more than 20 times the smallest?"""
+    drawn = values[np.isfinite(values)]
+    return bool(drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min())
+
+
+def draw_error(
+    axes: Axes, at: np.ndarray, values: np.ndarray, error: np.ndarray, colour: str = COLOURS[0]
+) -> None:
+    """A band of one standard error."""
+    axes.fill_between(at, values - error, values + error, color=colour, alpha=0.25, lw=0)
 
 
 def _has_steps(tree: xr.DataTree) -> bool:

@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import COLOURS, WIDTH, colour, plain, styled
-from nm_ode.results import long_name
+from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, colour, dash, plain, styled, time_label
+from nm_ode.results import long_name, solve_info
 
 _MATRICES = ("hessian", "gauss_newton")
 _MOMENTS = 3
@@ -16,18 +16,30 @@ _BINS = 60
 
 
 def eigenvalues_plot(tree: xr.DataTree) -> Figure:
-    """The largest eigenvalues at each step at which they were measured."""
-    run = tree["discrete"].dataset
-    found = _with(run, "eigenvalue")
+    """The largest eigenvalues at each step at which they were measured; of a study along its flows too."""
+    run, *flows = _datasets(tree)
+    found = [name for name in _MATRICES if any(_has(one, name, "eigenvalue") for one in (run, *flows))]
     with styled():
         figure = Figure(figsize=(WIDTH, 3.2 * len(found)), layout="constrained")
         panels = figure.subplots(len(found), 1, squeeze=False).reshape(-1)
         for axes, name in zip(panels, found, strict=True):
-            values = run[f"{name}_eigenvalue"]
-            axes.plot(run[f"{name}_step"], values.values, color=COLOURS[0], lw=1.2, marker="o", ms=2.5)
+            values = next(one for one in (run, *flows) if _has(one, name, "eigenvalue"))[f"{name}_eigenvalue"]
+            if _has(run, name, "eigenvalue"):
+                at = run[f"{name}_time" if flows else f"{name}_step"]
+                of_run = run[f"{name}_eigenvalue"].values
+                style = {"color": DISCRETE if flows else COLOURS[0], "lw": 0 if flows else 1.2}
+                lines = axes.plot(at, of_run, marker="o", ms=2.5, **style)
+                lines[0].set_label("discrete run")
+            for i, flow in enumerate(flows):
+                if _has(flow, name, "eigenvalue"):
+                    of_flow = flow[f"{name}_eigenvalue"].values
+                    lines = axes.plot(flow["time"], of_flow, color=colour(i), ls=dash(i), lw=1.2)
+                    lines[0].set_label(plain(solve_info(flow).title))
+            if flows:
+                axes.legend()
             axes.set_title(plain(long_name(values)))
             axes.set_ylabel("eigenvalue λ")
-            axes.set_xlabel("step")
+            axes.set_xlabel(time_label(tree) if flows else "step")
         return figure
 
 
@@ -63,14 +75,24 @@ def _shares(nodes: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> np.nda
     return np.asarray(found / len(nodes))
 
 
+def _has(dataset: xr.Dataset, name: str, what: str) -> bool:
+    return f"{name}_{what}" in dataset and bool(dataset[f"{name}_{what}"].size)
+
+
 def _with(run: xr.Dataset, what: str) -> list[str]:
-    return [name for name in _MATRICES if f"{name}_{what}" in run and run[f"{name}_{what}"].size]
+    return [name for name in _MATRICES if _has(run, name, what)]
+
+
+def _datasets(tree: xr.DataTree) -> list[xr.Dataset]:
+    """The run's, and those of the flows."""
+    flows = tree["flows"].children.values() if "flows" in tree.children else ()
+    return [tree["discrete"].to_dataset(), *(node.to_dataset() for node in flows)]
 
 
 EIGENVALUES = Plot(
     "The largest eigenvalues, on the probe batch.",
     eigenvalues_plot,
-    lambda tree: bool(_with(tree["discrete"].dataset, "eigenvalue")),
+    lambda tree: any(bool(_with(one, "eigenvalue")) for one in _datasets(tree)),
     "spectra",
 )
 DENSITIES = Plot(

@@ -31,12 +31,13 @@ def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, LawInfo]) -> Table
         caption=(
             "Largest error over the run, relative to how far the charges move: of a symmetry's charges together "
             "(2-norm over channels), and of its worst single charge. The exact law is SGD's own arithmetic and closes "
-            "to rounding; a continuous law's error is that of taking steps for time. – : the charges do not move."
+            "to rounding; a continuous law's error is that of taking steps for time. – : the charges do not move, or "
+            "it does not describe them."
             + (epsilon if any(info.with_residual for info in laws.values()) else "")
         ),
         brief_caption=(
             "largest error of each law over the run, relative to the motion of the symmetry's charges; –: they do not "
-            "move"
+            "move, or it does not describe them"
             if laws
             else ""
         ),

@@ -16,6 +16,7 @@ class Cell:
         brief: on the terminal; the same if None.
         flag, brief_flag: a warning beside the text, on each.
         note: a second line on the page.
+        href: where the text leads to, on the page.
     """
 
     text: str
@@ -23,6 +24,7 @@ class Cell:
     flag: str = ""
     brief_flag: str = ""
     note: str = ""
+    href: str = ""
 
     @property
     def terminal_text(self) -> str:

@@ -162,6 +162,10 @@ def _described(dataset: xr.Dataset, ledger: Ledger) -> xr.Dataset:
     attributes: dict[str, Any] = {**facts["attributes"], "end_time": end}
     if not facts.get("finished") or ledger.torn or steps < facts["steps"]:
         attributes |= {"status": "unfinished", "message": _what_is_missing(steps, ledger)}
+    if not facts.get("finished") and "final_state" in dataset.variables:
+        dataset = dataset.drop_vars(
+            "final_state"
+        )  # of an end that the run has gone on from, killed before that was said
     constants = {name: ((), value) for name, value in facts.get("constants", {}).items()}
     coordinates = [name for name in facts["coordinates"] if name in dataset.variables]
     made = dataset.assign(constants).set_coords(coordinates).assign_attrs(attributes)

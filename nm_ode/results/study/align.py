@@ -13,6 +13,7 @@ from nm_ode.results.study.lazy import Places
 
 SAMPLE = "sample"
 """The dimension of a flow's samples whose times differ from member to member."""
+_ENDED = "shorter members end with NaN"
 _TOLERANCE = 1e-9
 """Times that are closer than this, relative to the longest, are one: sums of steps round."""
 
@@ -73,14 +74,16 @@ def aligned(
     if all(found.values is None for found in labels.values()):
         sizes = {found.size for found in labels.values()}
         size, same = max(sizes), len(sizes) == 1
-        how = "" if same else "by position; shorter members end with NaN"
+        how = "" if same else f"by position; {_ENDED}"
         return Shared(dim, size, None, dict.fromkeys(labels), same, how)
     values = [found.values for found in labels.values() if found.values is not None]
-    if given is None and all(_equal(values[0], other) for other in values[1:]):
-        return Shared(dim, len(values[0]), values[0], dict.fromkeys(labels), True)
+    longest = max(values, key=len)
+    if given is None and len(values) == len(labels) and all(_begins(longest, other) for other in values):
+        same = all(len(other) == len(longest) for other in values)
+        return Shared(dim, len(longest), longest, dict.fromkeys(labels), same, "" if same else _ENDED)
     if given is None and values[0].dtype.kind == "f":
         size = max(found.size for found in labels.values())
-        how = f"by position, for {dim} differs from member to member; shorter members end with NaN"
+        how = f"by position, for {dim} differs from member to member; {_ENDED}"
         same = len({found.size for found in labels.values()}) == 1
         return Shared(
             SAMPLE if dim == "time" else f"{dim}_{SAMPLE}", size, None, dict.fromkeys(labels), same, how
@@ -118,15 +121,14 @@ def _union(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 def _on_common_times(time: str, labels: Mapping[int, Labels]) -> Shared | None:
     """At the times that every member has which got so far; None if they share no more than the start."""
-    series = {
-        member: found.times for member, found in labels.items() if found.times is not None and found.size
-    }
-    if len(series) < len(labels) or any(not _increases(times) for times in series.values()):
+    series = {member: found.times for member, found in labels.items() if found.times is not None}
+    there = [times for times in series.values() if len(times)]
+    if not there or len(series) < len(labels) or not all(_increases(times) for times in there):
         return None
-    tolerance = _TOLERANCE * max(float(times[-1]) for times in series.values())
+    tolerance = _TOLERANCE * max(float(times[-1]) for times in there)
     # By what they are, not by member: seeds share their times.
     distinct = {times.tobytes(): times for times in series.values()}
-    common = _shared_times(list(distinct.values()), tolerance)
+    common = _shared_times([times for times in distinct.values() if len(times)], tolerance)
     if len(common) < 2:
         return None
     where = {key: _nearest(times, common, tolerance) for key, times in distinct.items()}
@@ -154,6 +156,8 @@ def _shared_times(series: list[npt.NDArray[np.float64]], tolerance: float) -> np
 
 
 def _nearest(times: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64], tolerance: float) -> Places:
+    if not len(times):
+        return np.full(len(wanted), -1, dtype=np.int64)
     after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
     before = np.clip(after - 1, 0, len(times) - 1)
     nearest = np.where(np.abs(times[after] - wanted) < np.abs(times[before] - wanted), after, before)
@@ -164,8 +168,15 @@ def _increases(times: npt.NDArray[np.float64]) -> bool:
     return bool(np.isfinite(times).all() and (np.diff(times) > 0).all())
 
 
-def _equal(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    return one is other or (one.shape == other.shape and bool(np.all(one == other)))
+def _begins(longest: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Is it the first of these labels? Times of one sum by another step differ by roundings."""
+    if longest is other:
+        return True
+    first = longest[: len(other)]
+    if longest.dtype.kind == "f" and other.dtype.kind == "f":
+        scale = float(np.max(np.abs(longest), initial=0.0, where=np.isfinite(longest)))
+        return bool(np.allclose(first, other, rtol=0, atol=_TOLERANCE * scale, equal_nan=True))
+    return bool(np.all(first == other))
 
 
 def time_of(dim: str, names: Iterable[str]) -> str | None:

@@ -182,11 +182,14 @@ class Group:
                 continue
             places = tuple(self.dims[dim].places[i] for dim in dims)
             whole &= all(
-                place is None and size == self.dims[dim].size
+                size == self.dims[dim].size if place is None else bool((place >= 0).all())
                 for dim, place, size in zip(dims, places, metadata["shape"], strict=True)
             )
             parts[i] = reader.part(member, array, places)
-        alike = is_coordinate and whole and len({having[i].signatures[array] for i in parts}) == 1
+        lie_alike = len({tuple(map(id, part.places)) for part in parts.values()}) == 1
+        alike = (
+            is_coordinate and whole and lie_alike and len({having[i].signatures[array] for i in parts}) == 1
+        )
         inner = tuple(self.dims[dim].size for dim in dims)
         names = tuple(self._renamed(self.dims[dim].name) for dim in dims)
         dtype = np.result_type(*{reader.dtype(reader.metadata(having[i], array)) for i in parts})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,12 @@ from xarray.core import indexing
 from zarr.core.array import AsyncArray
 from zarr.storage import StorePath
 
-from nm_ode.results.folders import Folder
+from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import StoreError
 from nm_ode.results.root import REMEDY
 from nm_ode.results.verified import VerifiedStore
 
+_AT_ONCE = 16
 Places = npt.NDArray[np.int64]
 
 
@@ -63,10 +65,16 @@ class Part:
         """The member's array as it is."""
         return np.asarray(self._array()[...])
 
-    def _array(self) -> zarr.Array[Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes what is read there."""
+        return Part, (self.folder, self.path, self._own_files(), self.metadata, self.places)
+
+    def _own_files(self) -> dict[str, str]:
         start = f"{self.path}/"
-        files = {file: digest for file, digest in self.files.items() if file.startswith(start)}
-        store = VerifiedStore(self.folder, files, REMEDY)
+        return {file: digest for file, digest in self.files.items() if file.startswith(start)}
+
+    def _array(self) -> zarr.Array[Any]:
+        store = VerifiedStore(self.folder, self._own_files(), REMEDY)
         try:
             return zarr.Array(AsyncArray.from_dict(StorePath(store, self.path), dict(self.metadata)))
         except Exception as error:
@@ -111,13 +119,25 @@ class Stack(BackendArray):
         )
         grid, inner = wanted[: self._axes], wanted[self._axes :]
         found = np.full(tuple(len(entries) for entries in wanted), self._fill, dtype=self.dtype)
+        parts = []
         for at in np.ndindex(*(len(entries) for entries in grid)):
             member = tuple(int(entries[i]) for entries, i in zip(grid, at, strict=True))
-            flat = int(np.ravel_multi_index(member, self.shape[: self._axes])) if member else 0
-            part = self._parts[flat]
+            part = self._parts[int(np.ravel_multi_index(member, self.shape[: self._axes])) if member else 0]
             if part is not None:
-                part.read(inner, found[(*at, ...)])
+                parts.append((part, found[(*at, ...)]))
+        _read_all(parts, inner)
         squeezed = tuple(
             i for i, part in enumerate(key) if not isinstance(part, slice) and np.ndim(part) == 0
         )
         return found.squeeze(squeezed) if squeezed else found
+
+
+def _read_all(parts: list[tuple[Part, npt.NDArray[Any]]], wanted: tuple[Places, ...]) -> None:
+    """Several at a time where each file is a request."""
+    if len(parts) < 2 or all(isinstance(part.folder, LocalFolder) for part, _ in parts):
+        for part, into in parts:
+            part.read(wanted, into)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(lambda pair: pair[0].read(wanted, pair[1]), parts):
+            pass  # errors are raised here

@@ -64,11 +64,19 @@ class Lease:
     def require(self) -> None:
         """Raises StoreError unless it is held still; OSError if that cannot be known."""
         numbers = _numbers(self.folder, self.member)
-        if self.number not in numbers or max(numbers) > self.number:
+        if self.number not in numbers or max(numbers) > self.number or not self._is_mine():
             raise StoreError(
                 f"{self.member} was taken over by another process, as this one did not renew its lease for "
                 f"{self.seconds:g} s: nothing was written"
             )
+
+    def _is_mine(self) -> bool:
+        """Where a file system cannot create a file only if there is none, two may have created it."""
+        try:
+            found = json.loads(self.folder.read(_key(self.member, self.number)))
+            return bool(found["token"] == self.said["token"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
 
     def renew(self) -> None:
         self.require()

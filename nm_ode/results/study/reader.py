@@ -225,7 +225,7 @@ def _reduction(store: VerifiedStore, record: StudyRecord) -> xr.Dataset:
         wanted = axes_coordinates(record)[axis.name].values
         there = dataset.indexes.get(axis.name)
         if there is not None and set(there) == set(wanted.tolist()):
-            dataset = dataset.sel({axis.name: wanted})
+            dataset = dataset.sel({axis.name: wanted}).drop_vars(axis.name)  # it is the root's
         elif there is not None or dataset.sizes[axis.name] != len(wanted):
             dataset = dataset.rename({axis.name: f"{axis.name}_of_reduction"})
     return dataset

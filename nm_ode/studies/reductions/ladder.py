@@ -152,7 +152,10 @@ def _seen(info: SolveInfo, run: RunInfo, compared: xr.DataTree | None) -> FlowSe
 def _rounding(tree: xr.DataTree, run: RunInfo) -> float:
     """A random walk of so many roundings of theta."""
     found = tree["discrete"].dataset
-    size = float(np.linalg.norm(found["theta"][-1].values) if "theta" in found else found["theta_norm"][-1])
+    if "theta" not in found and "theta_norm" in found:
+        size = float(found["theta_norm"][-1])
+    else:  # of a sketch it is an estimate, to a few percent
+        size = float(np.linalg.norm(found["theta" if "theta" in found else "theta_sketch"][-1].values))
     return _ROUNDINGS * float(np.finfo(study_info(tree).dtype).eps) * size * math.sqrt(run.grid.steps)
 
 

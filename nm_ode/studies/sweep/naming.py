@@ -28,10 +28,11 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     keys = list(dict.fromkeys(keys))
     endings = {key: _endings(key) for key in keys}
     taken = Counter(ending.lower() for found in endings.values() for ending in found)
+    whole = Counter(found[-1].lower() for found in endings.values())
     names = {}
     for key, found in endings.items():
         alone = (name for name in found if taken[name.lower()] == 1 and name not in _DIMENSIONS)
-        name = next(alone, None)
+        name = next(alone, found[-1] if whole[found[-1].lower()] == 1 else None)
         if name is None or len(name) > _LONGEST_PART:
             name = f"{found[-1][: _LONGEST_PART - _DIGITS - 1]}_{_hash(key)}"
         names[key] = name

@@ -1,0 +1,130 @@
+"""A study of many members for its reader: its page, those of its members, its tables, other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from nm_ode.cli.console import complain, out, print_dim, print_line, print_table, progress_bars
+from nm_ode.cli.results import REPORT, print_orders
+from nm_ode.cli.stopping import heed
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nm_ode.results.folders import Folder
+
+MANY = 100
+"""Members above which their pages are drawn if they are asked for."""
+_ROWS = 60
+
+
+def present_study(
+    tree: xr.DataTree,
+    folder: Folder,
+    csv: Path | None = None,
+    netcdf: Path | None = None,
+    pages: bool | None = None,
+) -> bool:
+    """Write the page of a study and what else is asked for, and print its tables; what stands in the way is a sentence.
+
+    Args:
+        tree: of `open_study`.
+        folder: of the study, where `study.zarr` is.
+        pages: draw those of the members that have none, or an old one? If None, unless they are MANY.
+
+    Returns:
+        Did all of it work? The store is as it was in any case.
+    """
+    from nm_ode.comparison.study.numbers import with_numbers
+    from nm_ode.errors import NmOdeError
+
+    heed()
+    try:
+        kept = with_numbers(tree)
+        _print(kept)
+        worked = _export(kept, csv, netcdf)
+        return _write(kept, folder, pages) and worked
+    except NmOdeError as error:
+        complain(f"{folder.name}: {error}")
+        return False
+
+
+def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
+    """The study's page first: those of many members take their time."""
+    from nm_ode.comparison.study import study_numbers
+    from nm_ode.comparison.study.numbers import FAILED, MISSING
+    from nm_ode.reporting.study.members import draw_pages, pages_of, stale
+    from nm_ode.reporting.study.page import study_html
+
+    def page() -> None:
+        html = study_html(tree, pages_of(folder))
+        folder.write(REPORT, html.encode("utf-8", "backslashreplace"))
+
+    try:
+        page()
+        print_line("report", folder.place(REPORT))
+        numbers = study_numbers(tree)
+        states = zip(numbers["member"].values.reshape(-1), numbers["state"].values.reshape(-1), strict=True)
+        there = [str(member) for member, state in states if state not in (FAILED, MISSING)]
+        if not (len(there) <= MANY if pages is None else pages):
+            if pages is None and len(there) > len(pages_of(folder)):
+                print_dim(
+                    f"Pages of {len(there)} members are drawn with `nm-ode report {folder.name} --pages`."
+                )
+            return True
+        wanted = stale(folder, there)
+        with progress_bars() as progress:
+            report = progress("pages of members", len(wanted))
+            for done, _ in enumerate(draw_pages(folder, wanted), 1):
+                report(done)
+        if wanted:
+            page()
+    except OSError as error:
+        where = error.filename or folder.place(REPORT)
+        complain(
+            f"{where} cannot be written ({error.strerror or error}); the results in {folder.name} are kept"
+        )
+        return False
+    return True
+
+
+def _export(tree: xr.DataTree, csv: Path | None, netcdf: Path | None) -> bool:
+    from nm_ode.comparison.study import write_csv, write_netcdf
+
+    worked = True
+    for label, path, write in (("csv   ", csv, write_csv), ("netcdf", netcdf, write_netcdf)):
+        if path is None:
+            continue
+        try:
+            print_line(label, str(write(tree, path)))
+        except OSError as error:
+            complain(f"{path} cannot be written ({error.strerror or error}): choose another file")
+            worked = False
+    return worked
+
+
+def _print(tree: xr.DataTree) -> None:
+    """The study in brief: how many members, what is not whole, orders or the spread, and all members of a small one."""
+    from nm_ode.comparison.study import study_numbers
+    from nm_ode.comparison.study.numbers import about, quantities
+    from nm_ode.reporting.study.tables import member_table, spread_table, study_order_table
+    from nm_ode.reporting.study.words import size_sentence, state_sentence, troubles
+
+    numbers = study_numbers(tree)
+    said = about(numbers)
+    out.print(Text(f"\n{said.title or said.name}", style="bold"))
+    print_dim(f"{size_sentence(numbers)}; {state_sentence(numbers)}")
+    if numbers["state"].size <= _ROWS:
+        print_table(member_table(numbers))
+    elif quantities(numbers):
+        print_table(spread_table(numbers))
+    convergence = tree["convergence"].dataset if "convergence" in tree.children else None
+    if convergence is not None and convergence["error"].dims == ("lr", "flow"):
+        print_orders(convergence)
+    elif (orders := study_order_table(numbers)) is not None:
+        print_table(orders)
+    for one in troubles(numbers)[:_ROWS]:
+        out.print(Text.assemble((f"{one.state}:", "yellow"), f" {one.member}: {one.reason}"), soft_wrap=True)
