@@ -117,6 +117,20 @@ class Context:
         return Passes(self.layout)
 
 
+class Held(Protocol):
+    """A gradient that is held after its step without a copy.
+
+    Attributes:
+        tensors: one for each parameter.
+    """
+
+    tensors: list[Tensor]
+
+    def is_as_left(self) -> bool:
+        """Has nobody written to them since?"""
+        ...
+
+
 class View:
     """A state of a run or of a flow. Its vectors are the loop's own: copy what must outlive the call.
 
@@ -145,7 +159,9 @@ class View:
         state: Callable[[], Tensor] | None = None,
         memory: Callable[[str], Vector] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
+        hold: Callable[[Parts, bool], Held | None] | None = None,
     ) -> None:
+        self._hold = hold
         self.step, self.time, self.theta_parts, self.lr = step, time, theta, lr
         self.hyperparameters: Mapping[str, Any] = {} if hyperparameters is None else hyperparameters
         self._update: Vector | None = None
@@ -202,6 +218,15 @@ class View:
     def gradient_parts(self) -> Vector:
         """The gradient where it lies."""
         return self._evaluated[1]
+
+    def hold_gradient(self, *, left: bool = False) -> Held | None:
+        """The gradient's tensors, where a loop lets go of them after the step; None if it must be copied to be kept.
+
+        Args:
+            left: did the same loop so before it was broken off?
+        """
+        gradient = self.gradient_parts
+        return self._hold(gradient, left) if self._hold is not None and isinstance(gradient, Parts) else None
 
     @cached_property
     def full_loss(self) -> Tensor:
@@ -281,6 +306,8 @@ class Observer:
             always "time".
         variables: name → what `observe` returns under it; dims are those beyond `dim`.
         update_variables: the same of `observe_update`; along a run alone.
+        sums_update: does it take of the update only sums that it asked of `context.passes`, and read it nowhere else?
+            Then they may be made before the step.
         costly: does an observation take as long as many steps? Then a case has it along the run alone, unless it says
             otherwise, for along a flow it is taken at every sample.
     """
@@ -289,6 +316,7 @@ class Observer:
     dim: str = STEP
     variables: Mapping[str, Variable] = {}
     update_variables: Mapping[str, Variable] = {}
+    sums_update: bool = False
 
     def begin(self, context: Context) -> Sequence[Observer]:
         """The observers that record this run or flow: itself, or others that it makes."""

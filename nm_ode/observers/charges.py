@@ -215,6 +215,7 @@ class _ChargesWithLaws(_ChargesOfSomeSteps):
         classes: Classes | None,
     ) -> None:
         super().__init__(meter, context.passes, steps, classes)
+        self.sums_update = meter.sums_brackets
         for pair in [_DRIVER, *([_CROSS] if hyperparameters.get("nesterov") else [])]:
             context.passes.ask(meter.wanted_bracket(pair), range(context.steps), after=True)
         self._responses = responses
@@ -279,6 +280,7 @@ class _ChargesOfSteps(_StatesOfCharges):
         classes: Classes | None,
     ) -> None:
         super().__init__(meter, context.passes, range(context.steps), classes)
+        self.sums_update = meter.sums_brackets
         self._nesterov = nesterov
         drivers = {"charge_driver": _DRIVER} | ({"charge_cross_driver": _CROSS} if nesterov else {})
         self.update_variables = {name: variable(name, CHARGES) for name in drivers}

@@ -43,6 +43,7 @@ class _LayerNorms(Observer):
         "update_norm": variable("update_norm"),
         "layer_update_norm": variable("layer_update_norm", "layer"),
     }
+    sums_update = True
 
     def __init__(self, layout: Layout, passes: Passes, steps: range) -> None:
         self._layout, self._passes = layout, passes

@@ -74,6 +74,15 @@ class Recording:
         """Does an observer with steps of its own observe this one? That may cost more than a step."""
         return any(step in track.steps for track in self._tracks if track.dim != STEP)
 
+    @property
+    def sums_update(self) -> bool:
+        """Is of the updates nothing needed but sums that the passes make?"""
+        return all(
+            track.observer.sums_update
+            for track in self._tracks
+            if track.observer.update_variables or track.follows
+        )
+
     def observe(self, view: View) -> None:
         """Hand a state to whoever wants its step."""
         for track in self._tracks:

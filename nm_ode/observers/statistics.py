@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from nm_ode.arguments import as_count
-from nm_ode.observers.base import OPEN_END, STEP, Context, Coordinates, Observer, View
+from nm_ode.observers.base import OPEN_END, STEP, Context, Coordinates, Held, Observer, View
 from nm_ode.observers.norms import layer_coordinates
 from nm_ode.parameters import Layout, Parts, Vector
 from nm_ode.passes import Pair, Passes, Wanted, totals
 from nm_ode.results import Variable, variable
 
-_KEPT = "kept_gradient"
+_KEPT, _COPY = "kept_gradient", "copy of the gradient"
 _THETA, _ALONG, _SQUARE, _SUCCESSIVE = (
     ("theta", "theta"),
     ("gradient", "theta"),
@@ -43,8 +43,9 @@ class Statistics(Observer):
         momentum: the name of v in the optimiser's memory. "auto": SGD's velocity or Adam's first moment, and nothing
             for an optimiser that nm_ode does not know; then it is the name in that one's own state, `momentum_buffer`
             say. None: not recorded.
-        keep_gradient: whether to keep a copy of the gradient, P numbers, from record to record, which the cosine and
-            `gradient_update` need.
+        keep_gradient: whether to keep the gradient, P numbers, from record to record, which the cosine and
+            `gradient_update` need. In a loop of one's own whose `zero_grad` sets gradients to None, its own tensors are
+            held; elsewhere they are copied.
 
     Raises:
         ArgumentError: `every` is no whole number above 0.
@@ -102,19 +103,27 @@ class _OfState(Observer):
 class _OfSteps(_OfState):
     """What a step has beside."""
 
+    sums_update = True
+
     def __init__(
         self, layout: Layout, passes: Passes, steps: range, momentum: str | None, keep_gradient: bool
     ) -> None:
         super().__init__(layout, passes, steps)
         self._square: Pair | None = None if momentum is None else (momentum, momentum)
         self._kept: Tensor | list[Tensor] | None = None
+        self._held: Held | None = None  # then `_kept` is the loop's, and nobody writes to it
+        self._next: Held | None = None
+        self._left = False  # did the loop leave gradients as they were, before it was gone on with?
+        self._copy: Vector | None = None
+        self._asked: View | None = None
         self._kept_squares: Tensor | None = None
         self._keep = keep_gradient
         if keep_gradient:
             self.variables = {**self.variables, **_with_layers("gradient_cosine")}
-            passes.know(_KEPT, self._kept_gradient)
-            wanted = Wanted(frozenset({_SQUARE, _SUCCESSIVE}), copies=frozenset({("gradient", _KEPT)}))
-            passes.ask(wanted, steps)
+            passes.know(_KEPT, self._kept_gradient, after="gradient")
+            passes.know(_COPY, self._room_for_copy)
+            passes.ask(totals(_SQUARE, _SUCCESSIVE), steps)
+            passes.ask(Wanted(copies=frozenset({("gradient", _COPY)})), steps, when=self._copies)
         after = [_UPDATE, _MOVED]
         names = ["theta_update"]
         if keep_gradient:
@@ -131,12 +140,14 @@ class _OfSteps(_OfState):
         if self._keep:
             sums = self._passes.of(view).totals
             squares, name = sums[_SQUARE], "gradient_cosine"
-            # Of no gradient before there is no angle.
-            before = squares * math.nan if self._kept_squares is None else self._kept_squares
+            # Of no gradient before there is no angle; nor where a loop has come to write to what it left so far.
+            known = self._kept_squares is not None and (self._held is None or self._held.is_as_left())
+            before = self._kept_squares if known and self._kept_squares is not None else squares * math.nan
             here, there = self._norm(name, squares), self._norm(name, before)
             products = self._sum(name, sums[_SUCCESSIVE])
             found |= {key: product / (here[key] * there[key]) for key, product in products.items()}
             self._kept_squares = squares
+            self._keep_this(view)
         return found
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
@@ -150,23 +161,47 @@ class _OfSteps(_OfState):
         return found
 
     def memory(self) -> Mapping[str, Any]:
-        return {"gradient": self._kept, "squares": self._kept_squares}
+        return {"gradient": self._kept, "squares": self._kept_squares, "left": self._held is not None}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        self._kept, self._kept_squares = memory["gradient"], memory["squares"]
+        self._kept, self._kept_squares, self._held = memory["gradient"], memory["squares"], None
+        self._left = bool(memory["left"])
+
+    def _copies(self, view: View) -> bool:
+        """Must the gradient of this step be copied to be kept?"""
+        if self._asked is not view:
+            self._asked, self._next = view, view.hold_gradient(left=self._left)
+        return self._next is None
 
     def _kept_gradient(self, view: View) -> Vector:
-        """The copy, in the form that the gradient has."""
-        gradient = view.gradient_parts
-        if isinstance(gradient, Tensor):
-            if self._kept is None:
-                self._kept = torch.zeros_like(gradient)
-            assert isinstance(self._kept, Tensor)
-            return self._kept
+        """Of the record before; before the first, zeros."""
         if self._kept is None:
-            self._kept = [torch.zeros_like(one) for one in gradient.tensors]
-        assert isinstance(self._kept, list)
-        return Parts(self._layout.slots, self._kept, self._kept[0])
+            gradient = view.gradient_parts
+            self._kept = torch.zeros_like(gradient) if isinstance(gradient, Tensor) else _zeros(gradient)
+        return self._as_vector(self._kept)
+
+    def _room_for_copy(self, view: View) -> Vector:
+        """Where this one goes: over that of before, unless it is the loop's."""
+        if self._held is None:
+            self._copy = self._kept_gradient(view)
+        else:
+            self._copy = self._as_vector(_zeros(view.gradient_parts))
+        return self._copy
+
+    def _keep_this(self, view: View) -> None:
+        self._held = None if self._copies(view) else self._next
+        if self._held is not None:
+            self._kept = self._held.tensors
+        elif isinstance(self._copy, Parts):
+            self._kept = self._copy.tensors
+
+    def _as_vector(self, kept: Tensor | list[Tensor]) -> Vector:
+        return kept if isinstance(kept, Tensor) else Parts(self._layout.slots, kept, kept[0])
+
+
+def _zeros(gradient: Vector) -> list[Tensor]:
+    assert isinstance(gradient, Parts)
+    return [torch.zeros_like(one) for one in gradient.tensors]
 
 
 def _with_layers(*names: str) -> dict[str, Variable]:

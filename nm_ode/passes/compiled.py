@@ -1,175 +1,250 @@
-"""A region's sums by a kernel in C (kernel.c), which reads each vector once: where there is a compiler, on the CPU.
-
-It is compiled anew in each process, in half a second, for the processor that it runs on, and left nowhere.
-"""
+"""Sums of regions by kernels in C, which read each vector once: where there is a compiler, on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nm_ode.passes.regions import Read, Reduced, Region
-
-SWITCH = "NM_ODE_COMPILE"
-"""Environment variable: "0" lets torch's operations make all sums."""
+from nm_ode.passes.compiler import Compiler
+from nm_ode.passes.regions import Read, Region
+from nm_ode.passes.source import Kernel, StepOf
+from nm_ode.passes.wanted import Found, Pair, Sum
 
 WORTH_IT = 1_000_000
-"""Parameters from which on a kernel is compiled."""
+"""Parameters from which on kernels are compiled."""
 
-_NAMES = {torch.float32: "float", torch.float64: "double"}
-_BLOCK = 512  # entries of a vector that are read at a time
-_MOST = 32  # vectors that the kernel reads at once
+_REALS: dict[torch.dtype, tuple[str, Any]] = {
+    torch.float32: ("float", ctypes.c_float),
+    torch.float64: ("double", ctypes.c_double),
+}
+_MOST = 32  # vectors that a kernel reads at once
 _SHARED = 1 << 17  # entries from which on threads share a region
 
-# Sums may be made in any order, which is what vector instructions need. Not -ffast-math: with it a library, when it is
-# loaded, lets the whole process flush small numbers to zero.
-_FLAGS = ("-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math")
 
-_log = logging.getLogger("nm_ode")
+def takes(region: Region, read: Read) -> bool:
+    """Is the region such as a kernel reads?"""
+    tensors = read.tensors
+    dtype = tensors[0].dtype
+    if dtype not in _REALS or len(tensors) > _MOST or not region.matrix[1]:
+        return False
+    return not any(product.others for product in region.products) and all(
+        one.dtype == dtype and one.device.type == "cpu" and (one.stride(1) == 1 or one.shape[1] == 1)
+        for one in tensors
+    )
 
 
 class Compiled:
-    """Sums by the kernel.
+    """All sums of some regions by kernels.
 
     Args:
-        library: of `library()`.
+        compiler: makes them.
+        regions: that are read.
+        reads: such as there will be: the same names, in tensors of the same dtype.
+        totals: pairs of which the regions' totals are wanted.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        number, pointer = ctypes.c_int64, ctypes.c_void_p
-        self._kernels = {dtype: getattr(library, f"nm_pass_{name}") for dtype, name in _NAMES.items()}
-        for kernel in self._kernels.values():
-            kernel.restype = None
-            kernel.argtypes = [
-                *(number, number, number),
-                *(number, pointer, pointer),
-                *(number, pointer, number, pointer, pointer, number, pointer),
-                *(number, pointer, pointer, pointer, pointer),
-            ]
-        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
+    def __init__(
+        self, compiler: Compiler, regions: Sequence[Region], reads: Sequence[Read], totals: Sequence[Pair]
+    ) -> None:
+        self._compiler, self._regions = compiler, regions
+        self._tasks = [_Task.of(*pair) for pair in zip(regions, reads, strict=True)]
+        self.works = compiler.prepare([task.kernel for task in self._tasks])
+        self._sizes: list[int] = []
+        self._places: dict[Pair, list[int]] = {pair: [] for pair in totals}
+        at = 0
+        for region, task in zip(regions, self._tasks, strict=True):
+            for k, product in enumerate(region.products):
+                if product.pair in region.totals:
+                    self._places[product.pair].append(at + k)
+            at += len(region.products)
+            self._sizes += task.sizes(region)
+        self._at = {pair: torch.tensor(places, device="cpu") for pair, places in self._places.items()}
+        self._n_totals, self._room = at, torch.empty(0, device="cpu")
 
-    @staticmethod
-    def takes(region: Region, read: Read) -> bool:
-        """Is the region such as the kernel reads?"""
-        first = read.tensors[0]
-        return (
-            first.dtype in _NAMES
-            and len(read.tensors) <= _MOST
-            and region.matrix[1] > 0
-            and not any(product.others for product in region.products)
-            and all(
-                one.device.type == "cpu"
-                and one.dtype == first.dtype
-                and (one.stride(1) == 1 or one.shape[1] == 1)
-                for one in read.tensors
-            )
-        )
+    def __call__(self, reads: Sequence[Read]) -> Found:
+        """Read the regions, in their order."""
+        # All in one: totals of every region, then of each its rows and its columns.
+        made = torch.zeros(self._n_totals + sum(self._sizes), dtype=torch.float64, device="cpu")
+        totals, *parts = made.split([self._n_totals, *self._sizes])
+        sums: dict[Sum, Tensor] = {}
+        digests: dict[tuple[str, str], int] = {}
+        at = 0
+        for i, (region, task, read) in enumerate(zip(self._regions, self._tasks, reads, strict=True)):
+            mine = totals[at : at + len(region.products)]
+            rows, columns = parts[2 * i], parts[2 * i + 1]
+            for name, digest in self._read(region, task, read, (mine, rows, columns)).items():
+                digests[region.name, name] = digest
+            for one in task.asked:
+                sums[one.sum] = one.of(mine, rows, columns)
+            at += len(region.products)
+        found = {pair: totals[places] for pair, places in self._at.items()}
+        self._scale(reads, found, sums)
+        return Found(found, sums, digests)
 
-    def __call__(self, region: Region, read: Read) -> list[Reduced]:
-        """One for each of the region's products."""
-        key = (region, *read.whole, None, *read.differences)
-        if key not in self._prepared:
-            self._prepared[key] = _Prepared(region, read)
-        prepared, (n, m) = self._prepared[key], region.matrix
+    def _read(self, region: Region, task: _Task, read: Read, made: tuple[Tensor, ...]) -> Mapping[str, int]:
+        n, m = region.matrix
         streams = [*read.whole.values(), *(one for pair in read.differences.values() for one in pair)]
         copies = [copy for _, copy in read.copies]
-        if prepared.may_be_flat and all(one.is_contiguous() for one in [*streams, *copies]):
+        if task.may_be_flat and all(one.is_contiguous() for one in [*streams, *copies]):
             n, m = 1, n * m
             streams, copies = [one.view(n, m) for one in streams], [one.view(n, m) for one in copies]
-
-        def part(where: tuple[slice, slice] | None) -> tuple[Tensor, Tensor]:
-            mine = (
-                [streams, copies]
-                if where is None
-                else [[o[where] for o in some] for some in (streams, copies)]
-            )
-            return self._sums(prepared, *mine)
-
         parts = _parts(n, m)
-        results = [part(None)] if len(parts) == 1 else list(_threads().map(part, parts))
-        rows, columns = results[0]
-        if len(parts) > 1:
-            by_row = [some for some, _ in results]
-            rows = torch.stack(by_row).sum(0) if n == 1 else torch.cat(by_row, 1)
-            # Only in parts of rows are there columns.
-            columns = torch.stack([some for _, some in results]).sum(0) if prepared.columns else columns
-        return [
-            Reduced(total, rows[k] if product.rows else None, columns[row] if row >= 0 else None)
-            for k, (product, row, total) in enumerate(
-                zip(region.products, prepared.rows_of_columns, rows.sum(1).unbind(), strict=True)
-            )
-        ]
+        if len(parts) == 1:
+            numbers = self._call(task, read, streams, copies, made, (0, m))
+        else:
 
-    def _sums(
-        self, prepared: _Prepared, streams: list[Tensor], copies: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """By row, (products, n), and by column, (columns, m)."""
+            def part(where: tuple[slice, slice]) -> tuple[list[Tensor], list[int]]:
+                mine = [[one[where] for one in some] for some in (streams, copies)]
+                # Parts of rows have rows of their own, and columns to be added up.
+                own = made[1].view(-1, n)[:, where[0]]
+                into = [torch.zeros_like(made[0]), torch.zeros_like(own).view(-1), torch.zeros_like(made[2])]
+                origin = (where[0].start or 0) * m + (where[1].start or 0)
+                digests = self._call(task, read, mine[0], mine[1], into, (origin, m))
+                own += into[1].view(own.shape)
+                return into, digests
+
+            results = list(_threads().map(part, parts))
+            for into, _ in results:
+                made[0].add_(into[0])
+                made[2].add_(into[2])
+            numbers = [sum(each) for each in zip(*(digests for _, digests in results), strict=True)]
+        return {name: number & task.mask for name, number in zip(region.digests, numbers, strict=True)}
+
+    def _call(
+        self,
+        task: _Task,
+        read: Read,
+        streams: list[Tensor],
+        copies: list[Tensor],
+        made: Sequence[Tensor],
+        place: tuple[int, int],
+    ) -> list[int]:
+        """Of a part of a region: totals, rows and columns are added to, digests are returned.
+
+        Args:
+            place: of the part's first entry, and how many a row of the whole has.
+        """
         n, m = streams[0].shape
-        dtype = streams[0].dtype
-        rows = torch.zeros(prepared.products, n, dtype=torch.float64, device="cpu")
-        columns = torch.zeros(prepared.columns, m, dtype=torch.float64, device="cpu")
-        room = torch.empty(prepared.differences * _BLOCK + prepared.columns * m, dtype=dtype, device="cpu")
-        self._kernels[dtype](
+        dtype, kernel = streams[0].dtype, task.kernel
+        digests = (ctypes.c_uint64 * len(kernel.digests))()
+        room = torch.empty(kernel.columns * m, dtype=dtype, device="cpu")
+        self._compiler[kernel](
             n,
             m,
-            n,
-            len(streams),
             _pointers(streams),
             _numbers([one.stride(0) for one in streams]),
-            prepared.differences,
-            prepared.of_differences,
-            prepared.products,
-            prepared.of_products,
-            rows.data_ptr(),
-            prepared.columns,
-            columns.data_ptr(),
-            len(copies),
-            prepared.copied,
             _pointers(copies),
             _numbers([one.stride(0) for one in copies]),
+            *(one.data_ptr() for one in made),
             room.data_ptr(),
+            None if read.step is None else (_REALS[dtype][1] * 4)(*read.step.numbers),
+            digests,
+            *place,
         )
-        return rows, columns
+        return list(digests)
+
+    def _scale(self, reads: Sequence[Read], totals: dict[Pair, Tensor], sums: dict[Sum, Tensor]) -> None:
+        """Times the numbers by which vectors are to be multiplied."""
+        if not any(read.factors for read in reads):
+            return
+        for pair in totals:
+            mine = [
+                read.factor(pair)
+                for region, read in zip(self._regions, reads, strict=True)
+                if pair in region.totals
+            ]
+            totals[pair] = totals[pair] * torch.tensor(mine, dtype=torch.float64, device="cpu")
+        for task, read in zip(self._tasks, reads, strict=True):
+            for one in task.asked:
+                sums[one.sum] = sums[one.sum] * read.factor(one.sum.pair)
 
 
-class _Prepared:
-    """What the kernel is told of a region, whichever tensors it reads."""
+@dataclass(frozen=True)
+class _Asked:
+    """A sum, and where it is found: the number of its product's total, rows or columns.
 
-    def __init__(self, region: Region, read: Read) -> None:
+    Attributes:
+        shape, dims: of columns, and what is summed over.
+    """
+
+    sum: Sum
+    of_what: int
+    number: int
+    length: int
+    shape: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+
+    def of(self, *made: Tensor) -> Tensor:
+        found = made[self.of_what].narrow(0, self.number * self.length, self.length)
+        return found.view(self.shape).sum(self.dims).view(-1) if self.dims else found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a kernel is told of a region, whichever tensors it reads.
+
+    Attributes:
+        asked: what is made of what it makes.
+        may_be_flat: are there no sums by row or column?
+        mask: of a digest.
+    """
+
+    kernel: Kernel
+    asked: list[_Asked]
+    may_be_flat: bool
+    mask: int
+
+    def sizes(self, region: Region) -> tuple[int, int]:
+        """Of its rows and its columns."""
+        n, m = region.matrix
+        return self.kernel.rows * n, self.kernel.columns * m
+
+    @classmethod
+    def of(cls, region: Region, read: Read) -> _Task:
+        real = _REALS[read.tensors[0].dtype][0]
         first, streams = len(read.whole), len(read.whole) + 2 * len(read.differences)
         numbers = {name: i for i, name in enumerate(read.whole)}
         numbers |= {name: streams + k for k, name in enumerate(read.differences)}
-        with_columns = [product for product in region.products if product.columns]
-        self.may_be_flat = not any(product.rows or product.columns for product in region.products)
-        self.rows_of_columns = [
-            with_columns.index(product) if product.columns else -1 for product in region.products
-        ]
-        self.differences, self.products, self.columns = (
-            len(read.differences),
-            len(region.products),
-            len(with_columns),
+        step = None
+        if read.step is not None:
+            theta, gradient, *velocity = (numbers[name] for name in read.step.reads)
+            decays, nesterov = bool(read.step.weight_decay), read.step.nesterov
+            step = StepOf(theta, gradient, velocity[0] if velocity else None, decays, nesterov)
+            numbers |= {name: streams + len(read.differences) + i for i, name in enumerate(read.step.gives)}
+        products, rows, columns = [], 0, 0
+        asked: list[_Asked] = []
+        (n, m), shape = region.matrix, region.shape
+        for k, product in enumerate(region.products):
+            u, v = (numbers[name] for name in product.pair)
+            row, column = rows if product.rows else -1, columns if product.columns else -1
+            products.append((u, v, row, column))
+            rows, columns = rows + product.rows, columns + product.columns
+            for one in product.sums:
+                if not one.axes:
+                    asked.append(_Asked(one, 0, k, 1))
+                elif one.axes == (0,):
+                    asked.append(_Asked(one, 1, row, n))
+                else:
+                    dims = tuple(dim - 1 for dim in range(1, len(shape)) if dim not in one.axes)
+                    asked.append(_Asked(one, 2, column, m, shape[1:], dims))
+        kernel = Kernel(
+            real,
+            streams,
+            tuple((first + 2 * k, first + 2 * k + 1) for k in range(len(read.differences))),
+            step,
+            tuple(products),
+            tuple(numbers[name] for name, _ in read.copies),
+            tuple(numbers[name] for name in region.digests),
         )
-        self.of_differences = _numbers([first + k for k in range(2 * self.differences)])
-        self.of_products = _numbers(
-            [
-                number
-                for product, row in zip(region.products, self.rows_of_columns, strict=True)
-                for number in (*(numbers[name] for name in product.pair), row)
-            ]
-        )
-        self.copied = _numbers([numbers[name] for name, _ in read.copies])
+        return cls(kernel, asked, not (rows or columns), (1 << 32) - 1 if real == "float" else (1 << 64) - 1)
 
 
 def _parts(n: int, m: int) -> list[tuple[slice, slice]]:
@@ -194,46 +269,3 @@ def _pointers(tensors: Sequence[Tensor]) -> Any:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, "nm_ode_pass")
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel; None where there is no compiler that can make it, or none is wanted."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or os.environ.get(SWITCH) == "0" or os.name != "posix":
-        return None
-    source = Path(__file__).with_name("kernel.c").read_text()
-    both = [
-        source.replace("NAME", f"nm_pass_{real}").replace("REAL", real)
-        for real in dict.fromkeys(_NAMES.values())
-    ]
-    with tempfile.TemporaryDirectory(prefix="nm_ode") as folder:
-        made = Path(folder, "kernel.so")
-        try:
-            subprocess.run(
-                [
-                    *compiler.split(),
-                    *_FLAGS,
-                    f"-DBLOCK={_BLOCK}",
-                    "-x",
-                    "c",
-                    "-",
-                    "-shared",
-                    "-fPIC",
-                    "-o",
-                    str(made),
-                ],
-                input="\n".join(both),
-                text=True,
-                check=True,
-                capture_output=True,
-                timeout=60,
-            )
-            return ctypes.CDLL(str(made))
-        except (OSError, subprocess.SubprocessError) as error:
-            _log.info(
-                "sums over parameters are made by torch's operations: %s cannot make a kernel (%s)",
-                compiler,
-                error,
-            )
-            return None

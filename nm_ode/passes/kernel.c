@@ -1,68 +1,71 @@
-/* A region's sums in one read of each of its vectors.
+/* A region's sums in one read of each of its vectors: a template, filled in for what is asked of a region (source.py).
 
-   The region is a matrix of n rows and m columns; a row is taken BLOCK entries at a time, which lie in the processor's
-   first cache for all products; the next are fetched meanwhile. Sums are of REAL within a block (rows) or SOME_ROWS
-   rows (columns), and of double beyond. BLOCK is given when this is compiled; NAME and REAL are replaced before.
+   The region is a matrix of n rows and m columns. Where columns are summed it is read BLOCK of them at a time, whose sums stay
+   in the processor's first cache, and of each row PIECE entries at a time, while the next row's are fetched. Sums are of REAL within a block
+   (rows) or SOME_ROWS rows (columns), and of double beyond.
 
    streams     of each vector, its first entry; within a row entries follow one another
    strides     from one row of it to the next
-   differences minuend and subtrahend, numbers of streams: the k-th is vector n_streams + k
-   products    two vectors, and the number of the row of `columns` that takes its columns, or -1
-   rows        (products, all_rows), from this part's first row on
-   columns     (n_columns, m), added to
-   copies      which vector; targets, target_strides: where to
-   room        REAL: differences * BLOCK + n_columns * m */
+   targets     where copies go, in the same way
+   totals      of each product, added to
+   rows        (rows, n), added to
+   columns     (columns, m), added to
+   sums        room for as many REAL
+   numbers     of an optimiser's step
+   digests     of vectors' bits, each entry with its place's own odd number, added to
+   origin      place of the first entry, of which a row has `row` */
 
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __clang__
+#define FREELY _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define FREELY _Pragma("GCC ivdep")
+#endif
+#define REAL $real
+#define BITS $bits
+#define FMA $fma
+#define BLOCK 2048
+#define PIECE 64
+#define SOME_ROWS $some_rows
 #define LINE 64
-#define SOME_ROWS 64
+#define AHEAD 512
 
-void NAME(int64_t n, int64_t m, int64_t all_rows, int64_t n_streams, const REAL **streams, const int64_t *strides,
-          int64_t n_differences, const int64_t *differences, int64_t n_products, const int64_t *products, double *rows,
-          int64_t n_columns, double *columns, int64_t n_copies, const int64_t *copies, REAL **targets, const int64_t *target_strides,
-          REAL *room)
+void $name(int64_t n, int64_t m, const REAL *const *streams, const int64_t *strides, REAL *const *targets,
+           const int64_t *target_strides, double *totals, double *rows, double *columns, REAL *sums, const REAL *numbers, uint64_t *digests,
+           int64_t origin, int64_t row)
 {
-    REAL *sums = room + n_differences * BLOCK;
-    const REAL *here[32];
+    $constants
     for (int64_t first = 0; first < n; first += SOME_ROWS) {
         int64_t last = first + SOME_ROWS < n ? first + SOME_ROWS : n;
-        memset(sums, 0, n_columns * m * sizeof(REAL));
-        for (int64_t i = first; i < last; i++)
-            for (int64_t at = 0; at < m; at += BLOCK) {
-                int64_t width = m - at < BLOCK ? m - at : BLOCK;
-                for (int64_t k = 0; k < n_streams; k++) {
-                    here[k] = streams[k] + i * strides[k] + at;
-                    for (int64_t j = 0; j < width * (int64_t)sizeof(REAL); j += LINE)
-                        __builtin_prefetch((const char *)(here[k] + BLOCK) + j);
+        memset(sums, 0, $n_columns * m * sizeof(REAL));
+        for (int64_t at = 0; at < m; at += BLOCK) {
+            int64_t width = m - at < BLOCK ? m - at : BLOCK;
+            $column_pointers
+            for (int64_t i = first; i < last; i++) {
+                $pointers
+                $accumulators
+                const BITS place = (BITS)(origin + i * row + at);
+                int64_t j = 0;
+                for (; j + PIECE <= width; j += PIECE) {
+                    for (int64_t l = 0; l < PIECE; l += LINE / (int64_t)sizeof(REAL)) {
+                        $prefetches
+                    }
+                    FREELY
+                    for (int64_t l = 0; l < PIECE; l++) {
+                        const int64_t k = j + l;
+                        $body
+                    }
                 }
-                for (int64_t k = 0; k < n_differences; k++) {
-                    const REAL *after = here[differences[2 * k]], *before = here[differences[2 * k + 1]];
-                    REAL *restrict made = room + k * BLOCK;
-                    for (int64_t j = 0; j < width; j++)
-                        made[j] = after[j] - before[j];
-                    here[n_streams + k] = made;
+                FREELY
+                for (int64_t k = j; k < width; k++) {
+                    $body
                 }
-                for (int64_t k = 0; k < n_products; k++) {
-                    const REAL *u = here[products[3 * k]], *v = here[products[3 * k + 1]];
-                    REAL sum = 0;
-                    if (products[3 * k + 2] >= 0) {
-                        REAL *restrict by_column = sums + products[3 * k + 2] * m + at;
-                        for (int64_t j = 0; j < width; j++) {
-                            REAL product = u[j] * v[j];
-                            sum += product;
-                            by_column[j] += product;
-                        }
-                    } else
-                        for (int64_t j = 0; j < width; j++)
-                            sum += u[j] * v[j];
-                    rows[k * all_rows + i] += sum;
-                }
-                for (int64_t k = 0; k < n_copies; k++)
-                    memcpy(targets[k] + i * target_strides[k] + at, here[copies[k]], width * sizeof(REAL));
+                $results
             }
-        for (int64_t j = 0; j < n_columns * m; j++)
+        }
+        for (int64_t j = 0; j < $n_columns * m; j++)
             columns[j] += sums[j];
     }
 }

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nm_ode.parameters import Difference, Layout, Parts, Scaled, Slot, Vector
+from nm_ode.passes.stepping import Settings
 from nm_ode.passes.wanted import Pair, Strided, Sum, Wanted
 
 
@@ -93,6 +95,7 @@ class Region:
         products: what is summed; for each of `totals` there is one.
         totals: pairs of which this region gives the parameter's total.
         copies: names of what is copied, and of the copy.
+        digests: names of vectors.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Region:
     products: list[Product] = field(default_factory=list)
     totals: list[Pair] = field(default_factory=list)
     copies: list[Pair] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
 
     @cached_property
     def matrix(self) -> tuple[int, int]:
@@ -112,7 +116,7 @@ class Region:
     def names(self) -> list[str]:
         """Of the vectors that are read."""
         read = [name for product in self.products for name in product.pair] + [a for a, _ in self.copies]
-        return list(dict.fromkeys(read))
+        return list(dict.fromkeys([*read, *self.digests]))
 
     def product(self, pair: Pair) -> Product:
         """Of this pair; made if there is none yet."""
@@ -142,19 +146,24 @@ class Read:
         differences: name → minuend and subtrahend of what lies nowhere yet.
         copies: name → where a copy goes.
         factors: name → by what it is to be multiplied, if by anything.
+        step: how the parameter will be moved, where vectors ahead of the step are read.
     """
 
     whole: dict[str, Tensor]
     differences: dict[str, tuple[Tensor, Tensor]]
     copies: list[tuple[str, Tensor]]
     factors: dict[str, float]
+    step: Settings | None = None
 
     @classmethod
-    def of(cls, region: Region, vectors: Mapping[str, Vector]) -> Read:
+    def of(cls, region: Region, vectors: Mapping[str, Vector], step: Settings | None = None) -> Read:
         """From these vectors."""
-        read = cls({}, {}, [(name, region.of(vectors[copy])) for name, copy in region.copies], {})
+        read = cls({}, {}, [(name, region.of(vectors[copy])) for name, copy in region.copies], {}, step)
         copied = {name for name, _ in region.copies}
-        for name in region.names:
+        names = region.names if step is None else dict.fromkeys([*region.names, *step.reads])
+        for name in names:
+            if step is not None and name in step.gives:
+                continue
             vector = vectors[name]
             if isinstance(vector, Difference) and not vector.is_made:
                 read.differences[name] = (region.of(vector.after), region.of(vector.before))
@@ -164,6 +173,16 @@ class Read:
             else:
                 read.whole[name] = region.of(vector)
         return read
+
+    def factor(self, pair: Pair) -> float:
+        """Of products of these two."""
+        return self.factors.get(pair[0], 1.0) * self.factors.get(pair[1], 1.0)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What kernels are made for: reads of one kind are in other tensors."""
+        step = None if self.step is None else (self.step.weight_decay != 0, self.step.nesterov)
+        return self.tensors[0].dtype, step, *self.whole, None, *self.differences
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -182,11 +201,12 @@ def regions_of(layout: Layout, wanted: Wanted) -> list[Region]:
             region = mine.setdefault(view, Region(slot.name, slot.start, view, view.shape or (1,)))
             region.product(one.pair).sums.append(one)
         whole = next((region for view, region in mine.items() if _is_whole(view, slot)), None)
-        if whole is None and (wanted.totals or wanted.copies):
+        if whole is None and (wanted.totals or wanted.copies or wanted.digests):
             whole = Region(slot.name, slot.start, None, (slot.size,))
             regions.append(whole)
         if whole is not None:
             whole.totals, whole.copies = sorted(wanted.totals), sorted(wanted.copies)
+            whole.digests = sorted(wanted.digests)
             for pair in whole.totals:
                 whole.product(pair)
         regions.extend(mine.values())

@@ -207,6 +207,10 @@ class Conditions:
             )
         self._present.add(name)
 
+    def note(self, why: str) -> None:
+        """A reason why no law describes the run; the first counts."""
+        self._everything = self._everything or why
+
     def _note_of(self, name: str, why: str) -> None:
         if name in self._of_parameters:
             return

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from nm_ode.errors import ArgumentError
 from nm_ode.modes import own_modes
 from nm_ode.observers import OPEN_END
+from nm_ode.optimizers import Optimizer
 from nm_ode.parameters import Difference, Layout, Parts, Scaled
 from nm_ode.passes import Passes, Wanted
+from nm_ode.recorder.foreseen import ForeseenUpdate, SGDForesight
 from nm_ode.recorder.velocity import VelocityRule
 
 _OWN: set[int] = set()
@@ -74,6 +76,8 @@ class StepHooks:
         # Half precision is followed in float32.
         self._like = max((p.detach() for p in parameters), key=lambda p: torch.finfo(p.dtype).bits)
         self._rule = rule
+        self._foresight: SGDForesight | None = None
+        self._passes: Passes | None = None
         self._before: list[Tensor] = []
         self._room: list[Tensor] = []
         self._theta: Parts | None = None
@@ -191,11 +195,20 @@ class StepHooks:
             elif copy:
                 gradients = [None if g is None else g.clone() for g in gradients]
             self._told, self._is_kept = True, False
+            if self._foresight is not None:
+                self._foresight.before_step(gradients if scale is None else None)
             self._listener.before_step(gradients, of_closure)
             if self._rule is not None:
                 self._rule.before_step(gradients)
-            if not self._is_kept and (self._rule is None or self._rule.is_checked):
+            if not self._is_kept and self._needs_theta:
                 self._keep_theta()
+
+    @property
+    def _needs_theta(self) -> bool:
+        """Is a copy of theta needed during the step?"""
+        if self._rule is not None:
+            return self._rule.is_checked
+        return self._foresight is None or not self._foresight.foreseen or self._foresight.compared
 
     def _require_eager(self) -> None:
         if self._like.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -230,7 +243,35 @@ class StepHooks:
     def keep_theta_in(self, passes: Passes) -> None:
         """The pass that makes sums over theta keeps it for the update as well."""
         passes.know("kept_theta", lambda view: self.room_for_theta())
-        passes.ask(Wanted(copies=frozenset({("theta", "kept_theta")})), range(OPEN_END))
+        copied = Wanted(copies=frozenset({("theta", "kept_theta")}))
+        passes.ask(copied, range(OPEN_END), when=self._is_measured)
+
+    def _is_measured(self, view: Any) -> bool:
+        """Is the update of this step the difference to a copy of theta, as far as is known?"""
+        return self._foresight is None or self._foresight.stepping(view) is None
+
+    def foresee_in(self, passes: Passes, known: Optimizer | None, note: Callable[[str], None]) -> None:
+        """The pass before a step makes sums over its update as well, where it is known how it will be.
+
+        Args:
+            known: the optimiser as one of nm_ode's, if it is one.
+            note: see `SGDForesight`.
+        """
+
+        def vectors() -> dict[str, Parts]:
+            velocity = {"velocity": self.state("momentum_buffer")} if foresight.momentum else {}
+            return {"theta": self.theta(), **velocity}
+
+        self._passes = passes
+        self._foresight = foresight = SGDForesight(
+            self._optimizer, known, self._layout, self._parameters, vectors, note
+        )
+        passes.foresee(foresight)
+
+    def settle(self) -> None:
+        """No step will follow the last one: was it as it was seen?"""
+        if self._foresight is not None and not self.within_step:
+            self._foresight.settle()
 
     def _keep_theta(self) -> None:
         torch._foreach_copy_(self.room_for_theta().tensors, self.theta().tensors)
@@ -251,11 +292,23 @@ class StepHooks:
             )
         self._told = False
         with torch.no_grad(), own_modes():
-            if self._rule is None:
+            if self._rule is not None:
+                self._listener.after_step(self._by_rule(self._rule))
+            elif self._is_as_foreseen():
+                self._before = []
+                self._listener.after_step(ForeseenUpdate(self.theta()))
+            else:
                 before = self.parts(self._before)
                 self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
-            else:
-                self._listener.after_step(self._by_rule(self._rule))
+
+    def _is_as_foreseen(self) -> bool:
+        """Is the step what its sums were made of before it, without a copy to see it by?"""
+        if self._foresight is None:
+            return False
+        as_foreseen = self._foresight.after_step()
+        if self._foresight.foreseen and not as_foreseen and self._passes is not None:
+            self._passes.retract()  # they are made anew, of the copy
+        return as_foreseen and not self._foresight.compared
 
     def _by_rule(self, rule: VelocityRule) -> Scaled:
         checked = rule.is_checked
@@ -273,6 +326,8 @@ class StepHooks:
     def _broken_off(self) -> None:
         told, self._depth, self._told, self._frame = self._told, 0, False, None
         if told:
+            if self._foresight is not None:
+                self._foresight.forget()
             self._listener.step_broken_off()
 
 

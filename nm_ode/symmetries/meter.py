@@ -111,6 +111,11 @@ class ChargeMeter:
         return charge, squares.sqrt(), constraint
 
     @property
+    def sums_brackets(self) -> bool:
+        """Does a shared pass make all that `bracket` needs?"""
+        return not any(form.reads_brackets for form in self._forms)
+
+    @property
     def wanted_state(self) -> Wanted:
         """What a shared pass over "theta" and "gradient" is to make for `state`."""
         return self._wanted(*STATE_PAIRS)

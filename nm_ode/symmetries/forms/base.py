@@ -50,6 +50,11 @@ class Form(ABC):
     def count(parts: Sequence[Part]) -> int:
         """Number of charges of a symmetry that is made of these parts."""
 
+    @property
+    def reads_brackets(self) -> bool:
+        """Does `add_bracket` read u and v, whatever a shared pass has made?"""
+        return False
+
     def wanted(self, *pairs: Pair) -> Wanted:
         """What a shared pass is to make of these pairs for this form; nothing for forms that read by themselves."""
         return Wanted()

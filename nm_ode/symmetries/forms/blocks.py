@@ -59,6 +59,11 @@ class Blocks(Form):
         blocks, d, _ = parts[0].view.shape
         return blocks * d * (d + 1) // 2
 
+    @property
+    def reads_brackets(self) -> bool:
+        """Products of matrices are none of a pass."""
+        return bool(self._blocks)
+
     def add_bracket(
         self, u: Vector, v: Vector, result: Tensor, found: Found | None = None, pair: Pair = ("u", "v")
     ) -> None:
