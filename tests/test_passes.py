@@ -183,7 +183,47 @@ def test_threads_share_a_parameter(two_threads: None, with_rows: bool) -> None:
     assert torch.equal(vectors["copy"], vectors["u"])
 
 
-@pytest.mark.parametrize("variable", [("CC", "no_such_compiler"), (SWITCH, "0")])
+@pytest.mark.parametrize("shape", [(1, 4, 150_001), (300_001, 2)])
+def test_threads_share_long_rows_and_long_columns(two_threads: None, shape: tuple[int, ...]) -> None:
+    layout = Layout.of_parameters({"a": torch.empty(shape)})
+    draw = torch.Generator().manual_seed(0)
+    vectors = {name: torch.randn(layout.size, generator=draw) for name in "uv"}
+    view, pair = View("a", shape, torch.empty(shape, device="meta").stride()), ("u", "v")
+    sums = [Sum(pair, view, (dim,)) for dim in range(len(shape))]
+    made = Pass(layout, Wanted(frozenset({pair}), frozenset(sums)), compiled=True)(vectors)
+    for one in sums:
+        expected = direct(vectors["u"], vectors["v"], view, one.axes)
+        torch.testing.assert_close(made.sums[one], expected, rtol=0, atol=1e-2)
+
+
+def test_a_view_that_no_kernel_reads_is_beside_one_that_kernels_read() -> None:
+    layout = Layout.of_parameters({"a": torch.empty(3, 4, 5)})
+    vectors = {"u": torch.randn(60, generator=torch.Generator().manual_seed(0))}
+    pair, half = ("u", "u"), View("a", (3, 2, 5), (20, 5, 1))
+    sums = [Sum(pair, View("a", (3, 4, 5), (20, 5, 1)), (0, 2)), Sum(pair, half, (0,))]
+    made = Pass(layout, Wanted(frozenset({pair}), frozenset(sums)), compiled=True)(vectors)
+    for one in sums:
+        expected = direct(vectors["u"], vectors["u"], one.view, one.axes)
+        torch.testing.assert_close(made.sums[one], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(compiler() is None, reason="there is no C compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_digest_shows_what_is_done_to_all_entries(two_threads: None, dtype: torch.dtype) -> None:
+    """In a size that is a power of 2, where sums of signs and of exponents are zero."""
+    layout = Layout.of_parameters({"a": torch.empty(1024, 1024)})
+    made = Pass(layout, Wanted(digests=frozenset("u")), compiled=True)
+    u = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    one = torch.zeros_like(u)
+    one[3, 5] = -0.0
+    changes = [u, -u, 2 * u, u / 2, u.flip(0), u.roll(512, 1), u.t(), 0 * u, u.sign(), one]
+    changes = [change.reshape(-1) for change in changes]
+    digests = [made({"u": change}).digests["a", "u"] for change in changes]
+    assert len(set(digests)) == len(digests)
+    assert digests == [made({"u": change.clone()}).digests["a", "u"] for change in changes]
+
+
+@pytest.mark.parametrize("variable", [("CC", "no_such_compiler"), ("CC", "true"), (SWITCH, "0")])
 def test_without_a_compiler_torch_makes_the_sums(
     monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str]
 ) -> None:

@@ -130,6 +130,10 @@ class Held(Protocol):
         """Has nobody written to them since?"""
         ...
 
+    def give_up(self) -> None:
+        """Somebody has: gradients are copied from now on."""
+        ...
+
 
 class View:
     """A state of a run or of a flow. Its vectors are the loop's own: copy what must outlive the call.

@@ -24,7 +24,10 @@ _THETA, _ALONG, _SQUARE, _SUCCESSIVE = (
     ("gradient", "gradient"),
     ("gradient", _KEPT),
 )
+_KEPT_SQUARE = (_KEPT, _KEPT)
 _UPDATE, _MOVED, _DESCENT = ("update", "update"), ("theta", "update"), (_KEPT, "update")
+
+_ROUNDING, _TINY = 1e-4, 1e-30  # by which sums of the same squares may differ
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Statistics(Observer):
             say. None: not recorded.
         keep_gradient: whether to keep the gradient, P numbers, from record to record, which the cosine and
             `gradient_update` need. In a loop of one's own whose `zero_grad` sets gradients to None, its own tensors are
-            held; elsewhere they are copied.
+            held, and where their norms change the two are NaN; elsewhere they are copied.
 
     Raises:
         ArgumentError: `every` is no whole number above 0.
@@ -124,16 +127,18 @@ class _OfSteps(_OfState):
             passes.know(_COPY, self._room_for_copy)
             passes.ask(totals(_SQUARE, _SUCCESSIVE), steps)
             passes.ask(Wanted(copies=frozenset({("gradient", _COPY)})), steps, when=self._copies)
-        after = [_UPDATE, _MOVED]
+            for after in (False, True):
+                passes.ask(totals(_KEPT_SQUARE), steps, after=after, when=_in_a_loop)
+        moved = [_UPDATE, _MOVED]
         names = ["theta_update"]
         if keep_gradient:
-            after.append(_DESCENT)
+            moved.append(_DESCENT)
             names.append("gradient_update")
         if self._square is not None:
-            after.append(self._square)
+            moved.append(self._square)
             names.append("momentum_norm")
         self.update_variables = _with_layers(*names)
-        passes.ask(totals(*after), steps, after=True)
+        passes.ask(totals(*moved), steps, after=True)
 
     def observe(self, view: View) -> Mapping[str, Any]:
         found = dict(super().observe(view))
@@ -144,8 +149,10 @@ class _OfSteps(_OfState):
             known = self._kept_squares is not None and (self._held is None or self._held.is_as_left())
             before = self._kept_squares if known and self._kept_squares is not None else squares * math.nan
             here, there = self._norm(name, squares), self._norm(name, before)
-            products = self._sum(name, sums[_SUCCESSIVE])
-            found |= {key: product / (here[key] * there[key]) for key, product in products.items()}
+            products = self._sum(name, sums[_SUCCESSIVE] + self._doubt(sums))
+            for key, product in products.items():
+                norms = here[key] * there[key]
+                found[key] = product / norms + 0 * norms  # of norms too large for a number no angle is known
             self._kept_squares = squares
             self._keep_this(view)
         return found
@@ -155,7 +162,7 @@ class _OfSteps(_OfState):
         # θ is after the step: ⟨θ, Δθ⟩ before it is less by ‖Δθ‖².
         found = self._sum("theta_update", sums[_MOVED] - sums[_UPDATE])
         if self._keep:
-            found |= self._sum("gradient_update", sums[_DESCENT])
+            found |= self._sum("gradient_update", sums[_DESCENT] + self._doubt(sums))
         if self._square is not None:
             found |= self._norm("momentum_norm", sums[self._square])
         return found
@@ -195,8 +202,23 @@ class _OfSteps(_OfState):
         elif isinstance(self._copy, Parts):
             self._kept = self._copy.tensors
 
+    def _doubt(self, sums: Mapping[Pair, Tensor]) -> Tensor | float:
+        """0, and NaN where what is kept has other norms than the gradient had: somebody has written to it."""
+        now, before = sums.get(_KEPT_SQUARE), self._kept_squares
+        if now is None or before is None:
+            return 0.0
+        differs = ((now - before).abs() > _ROUNDING * before + _TINY).any()
+        if self._held is not None and now.device.type == "cpu" and bool(differs):
+            self._held.give_up()
+        return torch.where(differs, math.nan, 0.0)
+
     def _as_vector(self, kept: Tensor | list[Tensor]) -> Vector:
         return kept if isinstance(kept, Tensor) else Parts(self._layout.slots, kept, kept[0])
+
+
+def _in_a_loop(view: View) -> bool:
+    """Is the gradient one of a user's own tensors?"""
+    return isinstance(view.gradient_parts, Parts)
 
 
 def _zeros(gradient: Vector) -> list[Tensor]:

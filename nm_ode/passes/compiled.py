@@ -66,7 +66,10 @@ class Compiled:
                     self._places[product.pair].append(at + k)
             at += len(region.products)
             self._sizes += task.sizes(region)
-        self._at = {pair: torch.tensor(places, device="cpu") for pair, places in self._places.items()}
+        self._at = {
+            pair: torch.tensor(places, dtype=torch.long, device="cpu")
+            for pair, places in self._places.items()
+        }
         self._n_totals, self._room = at, torch.empty(0, device="cpu")
 
     def __call__(self, reads: Sequence[Read]) -> Found:
@@ -103,18 +106,17 @@ class Compiled:
 
             def part(where: tuple[slice, slice]) -> tuple[list[Tensor], list[int]]:
                 mine = [[one[where] for one in some] for some in (streams, copies)]
-                # Parts of rows have rows of their own, and columns to be added up.
-                own = made[1].view(-1, n)[:, where[0]]
-                into = [torch.zeros_like(made[0]), torch.zeros_like(own).view(-1), torch.zeros_like(made[2])]
+                into = [
+                    torch.zeros(one.shape, dtype=one.dtype, device="cpu")
+                    for one in _of_part(made, (n, m), where)
+                ]
                 origin = (where[0].start or 0) * m + (where[1].start or 0)
-                digests = self._call(task, read, mine[0], mine[1], into, (origin, m))
-                own += into[1].view(own.shape)
-                return into, digests
+                return into, self._call(task, read, mine[0], mine[1], into, (origin, m))
 
-            results = list(_threads().map(part, parts))
-            for into, _ in results:
-                made[0].add_(into[0])
-                made[2].add_(into[2])
+            results = list(_threads(os.getpid()).map(part, parts))
+            for where, (into, _) in zip(parts, results, strict=True):
+                for whole, piece in zip(_of_part(made, (n, m), where), into, strict=True):
+                    whole.add_(piece)
             numbers = [sum(each) for each in zip(*(digests for _, digests in results), strict=True)]
         return {name: number & task.mask for name, number in zip(region.digests, numbers, strict=True)}
 
@@ -258,6 +260,15 @@ def _parts(n: int, m: int) -> list[tuple[slice, slice]]:
     return [(slice(None), piece) if n == 1 else (piece, slice(None)) for piece in pieces]
 
 
+def _of_part(
+    made: Sequence[Tensor], shape: tuple[int, int], where: tuple[slice, slice]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the totals, rows and columns of a part of the matrix are added up: several parts may share them."""
+    totals, rows, columns = made
+    n, m = shape
+    return totals, rows.view(-1, n)[:, where[0]], columns.view(-1, m)[:, where[1]]
+
+
 def _numbers(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
@@ -267,5 +278,6 @@ def _pointers(tensors: Sequence[Tensor]) -> Any:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Of this process: one that was forked has none of its parent's."""
     return ThreadPoolExecutor(os.cpu_count() or 1, "nm_ode_pass")

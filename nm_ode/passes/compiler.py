@@ -62,7 +62,11 @@ class Compiler:
         with tempfile.TemporaryDirectory(prefix="nm_ode") as folder:
             made = str(Path(folder, "kernel.so"))
             subprocess.run(
-                [*self._command, made], input=source, text=True, check=True, capture_output=True, timeout=60
+                [*self._command, made],
+                input=source.encode(),
+                check=True,
+                capture_output=True,
+                timeout=60,
             )
             return ctypes.CDLL(made)
 
@@ -78,7 +82,9 @@ def _function(library: ctypes.CDLL, kernel: Kernel) -> Any:
 @cache
 def compiler() -> Compiler | None:
     """That of this machine; None where there is none, or none is wanted."""
-    command = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    command = (
+        os.environ.get("CC", "").strip() or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    )
     if command is None or os.environ.get(SWITCH) == "0" or os.name != "posix":
         return None
     return Compiler(command.split())

@@ -226,7 +226,7 @@ class Passes:
         return made({name: self._vector(name, view) for name in names})
 
     def _made_ahead(self, view: Viewed, foresight: Foresight) -> bool:
-        """Sums of before the step and after it; False where they are not to be had, or not to be relied on."""
+        """Sums of before the step, and those of after it that can be relied on; False where none are to be had."""
         stepping = foresight.stepping(view)
         if stepping is None:
             return False
@@ -244,10 +244,12 @@ class Passes:
             self._ahead[active] = None
             foresight.decline()
             return False
-        if not foresight.takes(found):
-            return False
-        self._last[False] = view, found
-        self._last[True] = view, _of_after(found, self._wanted(after), made[2])
+        self._last[False] = (
+            view,
+            found,
+        )  # whatever comes of the step, this was read, and copied over what was read
+        if foresight.takes(found):
+            self._last[True] = view, _of_after(found, self._wanted(after), made[2])
         return True
 
     def _active(self, view: Viewed, after: bool) -> tuple[int, ...]:

@@ -121,9 +121,14 @@ class Kernel:
             if column >= 0:
                 found.append(f"c{column}[k] += p{k};")
         if self.digests:
-            found.append(f"const BITS odd = (place + (BITS)k) * {_ODD}u | 1;")
+            # Upper bits on lower ones: else a change of all signs, or of all exponents, gives sums that are zero where
+            # a size is a power of 2.
+            found.append("const int half = 4 * sizeof(BITS);")
+            found.append(f"const BITS spread = (place + (BITS)k) * {_ODD}u;")
+            found.append("const BITS odd = (spread ^ spread >> half) | 1;")
         for k, vector in enumerate(self.digests):
-            found.append(f"BITS b{k}; memcpy(&b{k}, &x{vector}, sizeof(REAL)); h{k} += b{k} * odd;")
+            found.append(f"BITS b{k}; memcpy(&b{k}, &x{vector}, sizeof(REAL));")
+            found.append(f"h{k} += (b{k} ^ b{k} >> half) * odd;")
         return [*found, *(f"t{i}[k] = x{vector};" for i, vector in enumerate(self.copies))]
 
 

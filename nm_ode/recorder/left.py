@@ -86,6 +86,10 @@ class HeldGradient:
         self._of.spoil()
         return False
 
+    def give_up(self) -> None:
+        """Somebody has written to them: none is held from now on."""
+        self._of.spoil()
+
 
 def _storages(tensors: Sequence[Tensor]) -> list[int]:
     return [one.untyped_storage().data_ptr() for one in tensors if one.numel()]

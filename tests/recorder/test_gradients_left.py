@@ -98,3 +98,50 @@ def test_nobody_writes_to_the_loops_own_tensors(clear: Clear) -> None:
     _, gradients, tensors = recorded(clear)
     for gradient, mine in list(zip(gradients, tensors, strict=True))[:4]:
         assert torch.equal(gradient, torch.cat([one.reshape(-1) for one in mine]))
+
+
+def by_hook(optimizer: torch.optim.Optimizer, spoil: Callable[[Tensor], object], step: int) -> None:
+    taken = [0]
+
+    def hook(*_: object) -> None:
+        taken[0] += 1
+        for group in optimizer.param_groups if taken[0] > step else ():
+            for parameter in group["params"]:
+                spoil(parameter.grad)
+
+    optimizer.register_step_post_hook(hook)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda g: g.zero_(), lambda g: g.data.mul_(2), lambda g: g.numpy().fill(1)]
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_whoever_writes_to_a_gradient_late_makes_no_wrong_number(
+    spoil: Callable[[Tensor], object], within: bool
+) -> None:
+    """After the step, or in a hook of the optimiser that is called before the recorder's."""
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if within:
+        by_hook(optimizer, spoil, 5)
+    gradients: list[Tensor] = []
+    with Recorder(model, optimizer, observe=[Statistics()]) as recorder:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(6, 5, dtype=torch.float64)).square().mean().backward()
+            mine = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            gradients.append(torch.cat([one.reshape(-1) for one in mine]))
+            optimizer.step()
+            if step >= 5 and not within:
+                for one in mine:
+                    spoil(one)
+    found = recorder.run["gradient_cosine"].values[1:]
+    descent = recorder.run["gradient_update"].values
+    known, told = ~np.isnan(found), ~np.isnan(descent)
+    assert known[:5].all()
+    assert known.sum() < len(known)
+    np.testing.assert_allclose(found[known], np.array(cosines(gradients))[known], rtol=1e-12)
+    expected = np.array([-0.1 * float(gradient @ gradient) for gradient in gradients])
+    np.testing.assert_allclose(descent[told], expected[told], rtol=1e-10)
+    assert told.sum() == STEPS - within
