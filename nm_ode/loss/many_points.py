@@ -14,7 +14,7 @@ from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
-from nm_ode.loss.vectorised import Vectorised
+from nm_ode.loss.vectorised import MEMBERS, OWN_BATCHES, Vectorised
 from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout
 
@@ -80,10 +80,13 @@ class ManyPoints(ABC):
         """Is one gradient over so many samples so little work that several at once can be faster?"""
         return self._vectorised.gains(self._at.theta, samples)
 
-    @property
-    def not_vectorised(self) -> str:
-        """Why `ensemble_loss_and_grad` takes the gradients one at a time; empty if it does not, or was not called."""
-        return self._vectorised.reasons.get("members", "")
+    def not_vectorised(self, *, own_batches: bool) -> str:
+        """Why `ensemble_loss_and_grad` takes the gradients one at a time; empty if it does not, or was not called.
+
+        Args:
+            own_batches: with samples for each point.
+        """
+        return self._vectorised.reasons.get(OWN_BATCHES if own_batches else MEMBERS, "")
 
     @in_own_modes
     def ensemble_hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:

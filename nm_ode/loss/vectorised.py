@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from nm_ode.arguments import first_line
 from nm_ode.data.sources import Samples
@@ -20,6 +22,7 @@ from nm_ode.loss.objective import Objective
 from nm_ode.parameters import Layout
 
 T = TypeVar("T")
+MEMBERS, OWN_BATCHES = "members", "members with batches of their own"
 _NUMBERS = 2**21  # of gradients that are in the making at once on a CPU: they stay in its caches
 _WORK = (
     2**19
@@ -60,15 +63,15 @@ class HessianProduct(Protocol):
 class Vectorised:
     """One objective's gradients, vectorised over samples or over parameters.
 
-    What `vmap` gives is held against a gradient of the ordinary kind once; where it fails or differs, the ordinary
-    ones are taken from then on, after a warning with the reason.
+    What `vmap` gives is held against gradients of the ordinary kind once, for the first row and the last that is taken
+    with it; where it fails or differs, the ordinary ones are taken from then on, after a warning with the reason.
     """
 
     def __init__(self, model: nn.Module, objective: Objective, layout: Layout) -> None:
         self._evaluation = _AsModule(model, objective)
         self._layout = layout
         self._names = [f"model.{name}" for name in layout.names]
-        self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, for members, for products?
+        self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, for members, for products …?
         self.reasons: dict[str, str] = {}  # why it is not
 
     def sample_grads(
@@ -92,7 +95,7 @@ class Vectorised:
             return rows
 
         def agrees() -> bool:
-            return _same(rows, one(theta, next(batches.pieces(samples, 1)))[1])
+            return _same(rows, 0, one(theta, next(batches.pieces(samples, 1)))[1])
 
         if not self.gains(theta, 1):
             return loop()
@@ -103,11 +106,12 @@ class Vectorised:
     ) -> tuple[Tensor, Tensor]:
         """Shapes (M,) and (M, P): at each point over its own row of `samples`, or over all."""
         losses, gradients = thetas.new_empty(len(thetas)), torch.empty_like(thetas)
-        width = len(batches) if samples is None else samples.shape[1]
+        width, over = (len(batches), MEMBERS) if samples is None else (samples.shape[1], OWN_BATCHES)
         members, chunk_size = self._at_once(thetas), batches.chunk_size
         if chunk_size is not None:  # the samples of all members together are those of a forward pass
             width = min(width, chunk_size)
             members = max(1, min(members, chunk_size // width))
+        members = min(members, len(thetas))
 
         def together() -> tuple[Tensor, Tensor]:
             for start in range(0, len(thetas), members):
@@ -122,17 +126,21 @@ class Vectorised:
             return losses, gradients
 
         def agrees() -> bool:
-            return _same(gradients, one(thetas[0], None if samples is None else samples[0])[1])
+            return all(
+                _same(gradients, i, one(thetas[i], None if samples is None else samples[i])[1])
+                for i in (0, members - 1)
+            )
 
-        if not self.gains(thetas, width):
+        if members == 1 or not self.gains(thetas, width):
             return loop()
-        return self._vectorised_or_not("members", together, loop, agrees)
+        return self._vectorised_or_not(over, together, loop, agrees)
 
     def losses(self, thetas: Tensor, batches: DeviceBatches, one: Loss) -> Tensor:
         """Shape (M,): at each point, over all samples."""
         found = thetas.new_empty(len(thetas))
         width = min(len(batches), batches.chunk_size or len(batches))
         members = max(1, min(self._at_once(thetas), (batches.chunk_size or len(thetas) * width) // width))
+        members = min(members, len(thetas))
 
         def together() -> Tensor:
             for start in range(0, len(thetas), members):
@@ -151,9 +159,9 @@ class Vectorised:
             return torch.stack([one(theta) for theta in thetas], out=found)
 
         def agrees() -> bool:
-            return _same(found[:, None], one(thetas[0])[None])
+            return all(_same(found[:, None], i, one(thetas[i])[None]) for i in (0, members - 1))
 
-        if not self.gains(thetas, width):
+        if members == 1 or not self.gains(thetas, width):
             return loop()
         with torch.no_grad():
             return self._vectorised_or_not("losses", together, loop, agrees)
@@ -161,7 +169,7 @@ class Vectorised:
     def hvp(self, thetas: Tensor, vectors: Tensor, batches: DeviceBatches, one: HessianProduct) -> Tensor:
         """H v at each point with its own v, over all samples; shape (M, P)."""
         products = torch.empty_like(thetas)
-        members = self._at_once(thetas)
+        members = min(self._at_once(thetas), len(thetas))
         width = min(len(batches), batches.chunk_size or len(batches))
 
         def together() -> Tensor:
@@ -176,9 +184,9 @@ class Vectorised:
             return products
 
         def agrees() -> bool:
-            return _same(products, one(thetas[0], vectors[0]))
+            return all(_same(products, i, one(thetas[i], vectors[i])) for i in (0, members - 1))
 
-        if not self.gains(thetas, width):
+        if members == 1 or not self.gains(thetas, width):
             return loop()
         return self._vectorised_or_not("products", together, loop, agrees)
 
@@ -249,7 +257,12 @@ class Vectorised:
         if self._known.get(over) is False:
             return loop()
         try:
-            with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            looked_at = over == OWN_BATCHES and over not in self._known
+            with (
+                warnings.catch_warnings(),
+                sdpa_kernel(SDPBackend.MATH),
+                _WithoutPadding() if looked_at else nullcontext(),
+            ):
                 warnings.filterwarnings("ignore", message=".*performance drop.*")
                 found = together()
         except Exception as error:  # of vmap, or of the model: then the loop raises it too
@@ -268,6 +281,17 @@ class Vectorised:
             stacklevel=4,
         )
         return found
+
+
+class _WithoutPadding(TorchFunctionMode):
+    """Refuses embeddings with a padding index: of many weights and many indices, torch's rule pads the first alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        padding = args[2] if len(args) > 2 else kwargs.get("padding_idx")
+        if func is nn.functional.embedding and padding is not None:
+            raise RuntimeError("an embedding with padding_idx, of which torch pads the first member's alone")
+        return func(*args, **kwargs)
 
 
 class _AsModule(nn.Module):
@@ -309,10 +333,10 @@ def _tensors(batch: Any) -> tuple[list[Tensor], Rebuild]:
     return leaves, rebuild
 
 
-def _same(found: Tensor, first: Tensor) -> bool:
-    """Is the first row as it should be, to rounding relative to the largest row?"""
+def _same(found: Tensor, i: int, own: Tensor) -> bool:
+    """Is row i as it should be, to rounding relative to the largest row?"""
     if not found.isfinite().all():
-        return bool(torch.allclose(found[0], first, equal_nan=True))
+        return bool(torch.allclose(found[i], own, equal_nan=True))
     scale = torch.linalg.vector_norm(found, dim=1).max()
     tolerance = torch.finfo(found.dtype).eps ** 0.5
-    return bool(torch.linalg.vector_norm(found[0] - first) <= tolerance * scale)
+    return bool(torch.linalg.vector_norm(found[i] - own) <= tolerance * scale)

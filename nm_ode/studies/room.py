@@ -47,7 +47,7 @@ def require_case_fits(case: Case, path: Path, problem: Problem) -> None:
     training, size, sketch = case.training, problem.layout.size, _sketch_of(case, problem)
     for place, steps, save_every in _runs(case):
         try:
-            # A ladder and a warm start keep theta itself.
+            # A warm start keeps theta itself.
             instead = sketch if place == "training.steps" else None
             require_room(problem, steps, steps // save_every + 1, sketch=instead)
         except ArgumentError as error:

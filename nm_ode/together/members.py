@@ -105,7 +105,7 @@ def _listed(name: str, given: Any) -> list[Any]:
             return list(found)
     elif (
         isinstance(given, Iterable)
-        and not isinstance(given, str | bytes | dict)
+        and not isinstance(given, str | bytes | dict | set | frozenset)
         and getattr(given, "ndim", 1) == 1
     ):
         return given.tolist() if isinstance(given, Tensor | np.ndarray) else list(given)

@@ -40,7 +40,7 @@ def why_not(plans: Sequence[PlannedRun]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VectorisedWarning)
         problem.ensemble_loss_and_grad(torch.stack([plan.theta for plan in plans[:2]]), samples)
-    why = problem.not_vectorised
+    why = problem.not_vectorised(own_batches=samples is not None)
     return why and f"torch.func.vmap is not possible for this loss ({why})"
 
 

@@ -233,8 +233,67 @@ def test_a_gradient_that_vmap_gets_wrong_is_noticed() -> None:
         rows = problem.sample_grads(theta)
     assert_close(rows, torch.stack([problem.grad(theta, torch.tensor([i])) for i in range(6)]))
     with pytest.warns(VectorisedWarning, match="other gradients"):
-        _, gradients = problem.ensemble_loss_and_grad(theta[None])
-    assert_close(gradients[0], problem.grad(theta))
+        _, gradients = problem.ensemble_loss_and_grad(torch.stack([theta, 2 * theta]))
+    assert_close(gradients, torch.stack([problem.grad(theta), problem.grad(2 * theta)]))
+
+
+def test_a_batching_rule_that_is_right_for_the_first_member_alone_is_noticed() -> None:
+    class RightOnce(torch.autograd.Function):
+        @staticmethod
+        def forward(x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad * 2
+
+        @staticmethod
+        def vmap(info: Any, dims: Any, x: Any) -> Any:
+            scale = torch.ones(info.batch_size, dtype=x.dtype)
+            scale[0] = 2
+            return x.movedim(dims[0], -1) * scale, x.ndim - 1
+
+    class Uses(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return RightOnce.apply(super().forward(x))
+
+    problem = Problem(Uses(3, 2), F.mse_loss, (torch.randn(6, 3), torch.randn(6, 2)))
+    thetas = problem.theta0 * torch.tensor([[1.0], [2.0], [3.0]])
+    with pytest.warns(VectorisedWarning, match="other gradients"):
+        _, gradients = problem.ensemble_loss_and_grad(thetas)
+    assert_close(gradients, torch.stack([problem.grad(theta) for theta in thetas]))
+
+
+class Padded(nn.Module):
+    """Of tokens, of which 0 is padding: its row of the embedding never moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(5, 3, padding_idx=0), nn.Linear(3, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.out(self.embedding(tokens).mean(dim=1)).tanh()
+
+
+def test_embeddings_with_padding() -> None:
+    """Torch pads the first member's weights alone; whether a batch has padding in it is no matter of luck."""
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 5, (6, 4))
+    tokens[4:, 2:] = 0
+    problem = Problem(Padded(), F.mse_loss, (tokens, torch.randn(6, 1)))
+    thetas = problem.theta0 * torch.tensor([[1.0], [2.0], [3.0]])
+    _, gradients = problem.ensemble_loss_and_grad(thetas)  # of the same tokens for all, which is another rule
+    assert_close(gradients, torch.stack([problem.grad(theta) for theta in thetas]))
+    without, with_padding = torch.tensor([[0, 1], [1, 2], [2, 3]]), torch.tensor([[0, 4], [5, 2], [4, 5]])
+    with pytest.warns(VectorisedWarning, match="padding_idx"):
+        problem.ensemble_loss_and_grad(thetas, without)
+    _, gradients = problem.ensemble_loss_and_grad(thetas, with_padding)
+    each = zip(thetas, with_padding, strict=True)
+    assert_close(gradients, torch.stack([problem.grad(theta, own) for theta, own in each]))
 
 
 def test_an_error_of_the_models_own_comes_out_as_itself() -> None:

@@ -28,6 +28,7 @@ def problem() -> Problem:
         ({"seed": range(3), "lr": [0.1, 0.2]}, "seed 3, lr 2"),
         ({"seed": 3}, "seed"),
         ({"lr": "0.1"}, "lr"),
+        ({"lr": {0.1, 0.2}}, "lr"),  # in which order?
         ({"theta0": torch.zeros(4)}, "row"),
         ({"seed": []}, "at least one"),
         ({"seed": [1], "vectorise": "yes"}, "vectorise"),
