@@ -64,6 +64,17 @@ def test_a_members_page_is_drawn_again_only_for_other_results(computed: Path, ca
     assert pages[1].read_text() == other
 
 
+def test_of_a_member_alone(computed: Path, call) -> None:
+    """Its page is the one that the study's links to, and nothing is written among the results."""
+    page = computed / "members" / "lr=0.05.html"
+    page.unlink(missing_ok=True)
+    result = call("report", computed / "study.zarr" / "lr=0.05")
+    assert result.exit_code == 0
+    assert "gradient" in result.stdout
+    assert "Distance between the flows" in page.read_text()
+    assert not list((computed / "study.zarr").rglob("*.html"))
+
+
 def test_without_pages_of_members(computed: Path, call) -> None:
     for page in (computed / "members").glob("*.html"):
         page.unlink()
