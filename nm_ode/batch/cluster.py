@@ -47,6 +47,8 @@ def local_client(workers: int, threads: int, memory: int | None, gpus: int = 0) 
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
+            # Its HTTP server is there all the same, and would first try the port that another command has.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             silence_logs=False,
         )
         try:

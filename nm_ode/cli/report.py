@@ -19,7 +19,8 @@ def report(
         str,
         typer.Argument(
             metavar="STORE",
-            help="A run.zarr, of a case or of a Recorder, the study.zarr of a sweep, or the folder that holds it.",
+            help="A run.zarr, of a case or of a Recorder, the study.zarr of a sweep, the folder that holds it, or a "
+            "member in study.zarr.",
         ),
     ],
     csv: Annotated[
@@ -57,7 +58,8 @@ def report(
     for option, given in (("--csv", csv), ("--netcdf", netcdf), ("--pages", pages)):
         if given is not None:
             stop(f"{store} is not the study of a sweep, and {option} is for one: leave it out", MISTAKE)
-    if path.is_dir() and path.suffix != ".zarr":
+    page = _page_of_member(path)
+    if page is None and path.is_dir() and path.suffix != ".zarr":
         path = path / _RUN
     if is_recorded(path):
         raise typer.Exit(DONE if present_run(path) else FAILED)
@@ -65,7 +67,7 @@ def report(
         tree = open_store(path)
     except StoreError as error:
         stop(str(error), MISTAKE)
-    raise typer.Exit(DONE if present(tree, path) else FAILED)
+    raise typer.Exit(DONE if present(tree, path, page) else FAILED)
 
 
 def _study(store: str) -> str | None:
@@ -77,6 +79,16 @@ def _study(store: str) -> str | None:
     if path.name == _STUDY:
         return given
     return str(path / _STUDY) if path.suffix != ".zarr" and (path / _STUDY).is_dir() else None
+
+
+def _page_of_member(store: Path) -> Path | None:
+    """Where the page of a member of a sweep is, if the store is one: its study links it."""
+    from nm_ode.reporting.study.page import MEMBERS
+
+    store = store.absolute()
+    if store.parent.name != _STUDY or not (store.is_dir() and "=" in store.name):
+        return None
+    return store.parent.parent / MEMBERS / f"{store.name}.html"
 
 
 def _of_study(study: str, csv: Path | None, netcdf: Path | None, pages: bool | None) -> int:

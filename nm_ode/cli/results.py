@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-def present(tree: xr.DataTree, store: Path) -> bool:
+def present(tree: xr.DataTree, store: Path, page: Path | None = None) -> bool:
     """Write the report beside a store and print the tables; what stands in the way is a sentence.
+
+    Args:
+        page: where else the report goes.
 
     Returns:
         Did both work? The store is as it was in any case.
@@ -27,11 +30,12 @@ def present(tree: xr.DataTree, store: Path) -> bool:
 
     heed()
     path, kept = (
-        store.parent / REPORT,
+        page or store.parent / REPORT,
         f"the results in {store} are kept, `nm-ode report {store}` tries again",
     )
     written = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         written = write_report(tree, path)
     except OSError as error:
         complain(f"{path} cannot be written ({error.strerror or error}); {kept}")

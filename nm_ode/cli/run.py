@@ -83,6 +83,13 @@ def run(
             "--workers are of this machine, and those of --scheduler are there already: give one of the two"
         )
         raise typer.Exit(MISTAKE)
+    if out.startswith("memory://"):
+        if workers or scheduler:
+            complain(
+                f"{out} is in the memory of this process, which no other writes to: run with --workers 0"
+            )
+            raise typer.Exit(MISTAKE)
+        workers = 0
     ready = _ready(cases, engine)
     where = Where(
         out, workers, threads, scheduler, None if scratch is None else str(scratch), tuple(member or ())
@@ -91,7 +98,8 @@ def run(
         from nm_ode.cli.estimate import tell_estimate
 
         raise typer.Exit(tell_estimate(ready, where))
-    if where.members or scheduler or workers or any(sweep is not None for _, _, sweep in ready):
+    of_many = where.members or scheduler or workers or any(sweep is not None for _, _, sweep in ready)
+    if of_many or "://" in out:
         raise typer.Exit(run_all(ready, where))
     worst = DONE
     for case, path, _ in ready:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import sys
 import time
 import tomllib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nm_ode.batch.attempts import Attempts
+from nm_ode.batch.cluster import local_client
 from nm_ode.batch.machine import workers_for
 from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.standing import Standing
@@ -182,3 +186,13 @@ def test_code_is_found_from_anywhere(tmp_path: Path) -> None:
     found = with_code_found(raw, tmp_path)
     assert found["model"] == {"python": f"{(tmp_path / 'own.py').as_posix()}:build", "widths": [1]}
     assert found["data"] == {"path": (tmp_path / "samples.npz").as_posix(), "name": "npz"}
+
+
+def test_a_cluster_beside_another_says_nothing_of_its_ports() -> None:
+    with socket.socket() as other, warnings.catch_warnings(record=True) as said:
+        with contextlib.suppress(OSError):  # somebody else has it already
+            other.bind(("", 8787))
+            other.listen()
+        with local_client(0, 1, None):
+            pass
+    assert not [str(warning.message) for warning in said if "Port" in str(warning.message)]

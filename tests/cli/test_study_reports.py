@@ -64,6 +64,17 @@ def test_a_members_page_is_drawn_again_only_for_other_results(computed: Path, ca
     assert pages[1].read_text() == other
 
 
+def test_of_a_member_alone(computed: Path, call) -> None:
+    """Its page is the one that the study's links to, and nothing is written among the results."""
+    page = computed / "members" / "lr=0.05.html"
+    page.unlink(missing_ok=True)
+    result = call("report", computed / "study.zarr" / "lr=0.05")
+    assert result.exit_code == 0
+    assert "gradient" in result.stdout
+    assert "Distance between the flows" in page.read_text()
+    assert not list((computed / "study.zarr").rglob("*.html"))
+
+
 def test_without_pages_of_members(computed: Path, call) -> None:
     for page in (computed / "members").glob("*.html"):
         page.unlink()
@@ -105,3 +116,18 @@ def test_what_is_no_study_is_a_mistake(call, tmp_path: Path) -> None:
     result = call("report", tmp_path)
     assert result.exit_code == 2
     assert "not a study" in result.stderr
+
+
+def test_the_memory_of_one_process_is_not_for_several(computed: Path, call) -> None:
+    result = call("run", computed.parents[1] / "tiny.toml", "--out", "memory://lost", "--workers", "2")
+    assert result.exit_code == 2
+    assert "--workers 0" in result.stderr
+
+
+def test_a_case_alone_goes_to_no_url(call, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alone.toml").write_text(TINY)
+    result = call("run", "alone.toml", "--out", "memory://lost")
+    assert result.exit_code == 2
+    assert "not to a URL" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["alone.toml"]

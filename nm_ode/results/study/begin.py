@@ -147,8 +147,10 @@ def _no_longer(study: Folder, members: list[str]) -> list[str]:
     if not members:
         return []
     named = ", ".join(members[:_NAMED]) + (", …" if len(members) > _NAMED else "")
-    what = "member is" if len(members) == 1 else "members are"
+    if len(members) == 1:
+        what, stay = "member is", "it stays, and is"
+    else:
+        what, stay = "members are", "they stay, and are"
     return [
-        f"{study.name}: {len(members)} {what} no longer part of the study ({named}); they stay, and are not "
-        "in its dataset"
+        f"{study.name}: {len(members)} {what} no longer part of the study ({named}); {stay} not in its dataset"
     ]

@@ -102,7 +102,10 @@ class StudyStore:
             if not there and (self.is_remote or not self.study.names(member)):
                 return False  # an upload's root comes last
         except OSError as error:
-            raise StoreError(f"{folder.name} cannot be read ({error.strerror or error})") from error
+            raise StoreError(
+                f"{folder.name} cannot be read ({error.strerror or error}): look at the access to it, or choose "
+                "another place with --out"
+            ) from error
         root, _ = read_root(folder)
         require_same(folder.name, root.identity, identity)
         return root.is_finished

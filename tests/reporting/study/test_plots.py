@@ -138,6 +138,7 @@ def test_a_line_for_each_run_as_far_as_it_went(plane) -> None:
         ([0.1, 0.2, 0.3, 0.4, 0.5], False),
         ([0.0, 1.0, 10.0], False),
         ([1.0, 100.0, 50.0], True),
+        ([0.02, 0.05, 1e200], True),
     ],
 )
 def test_where_ratios_are_even_the_axis_is_logarithmic(values: list[float], logarithmic: bool) -> None:

@@ -114,7 +114,7 @@ def _is_geometric(values: NDArray[np.float64]) -> bool:
     if low <= 0 or high < 3.9 * low:
         return False
     rising = np.unique(values)
-    gaps, ratios = np.diff(rising), np.diff(np.log(rising))
+    gaps, ratios = np.diff(rising / high), np.diff(np.log(rising))  # squares of gaps overflow else
     return bool(np.std(ratios) / ratios.mean() < np.std(gaps) / gaps.mean() or high >= 30 * low)
 
 
