@@ -6,6 +6,7 @@ import contextlib
 import queue
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 
 from distributed import Client, Future
 
@@ -86,6 +87,13 @@ class _Batch:
         future, task = self._sent.pop(key)
         try:
             return self._outcome(future, task)
+        except (
+            OSError,
+            CancelledError,
+        ):  # the result was under way from a scheduler or a worker that is gone
+            self._require_answer()
+            self._waiting.put_back(task)
+            return None
         finally:
             future.release()
 
@@ -142,9 +150,20 @@ class _Batch:
             self._require_scheduler()
             return self._standing.workers
 
+    def _require_answer(self) -> None:
+        """Of a scheduler that has just gone the client may not know yet: it is asked."""
+        self._require_scheduler()
+        try:
+            self._client.nthreads()
+        except Exception:
+            raise _lost() from None
+
     def _require_scheduler(self) -> None:
         if self._client.status != "running":
-            raise BatchError(
-                "the connection to the scheduler is lost; what is whole is kept, and the same command finishes what is "
-                "missing"
-            )
+            raise _lost()
+
+
+def _lost() -> BatchError:
+    return BatchError(
+        "the connection to the scheduler is lost; what is whole is kept, and the same command finishes what is missing"
+    )
