@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -108,7 +109,11 @@ def _listed(name: str, given: Any) -> list[Any]:
         and not isinstance(given, str | bytes | dict | set | frozenset)
         and getattr(given, "ndim", 1) == 1
     ):
-        return given.tolist() if isinstance(given, Tensor | np.ndarray) else list(given)
+        if not isinstance(given, Tensor | np.ndarray):
+            return list(given)
+        with suppress(RuntimeError):  # a tensor without values: sparse, or on the device "meta"
+            values: list[Any] = given.tolist()
+            return values
     raise ArgumentError(
         f"Members: {name} must have a {'row' if rows else 'value'} for each member; {said(given)} was given"
     )
