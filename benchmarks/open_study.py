@@ -23,15 +23,20 @@ from nm_ode.studies import find_case, load_case, run_case
 
 FACTORS = (1, 2, 4, 8)
 OPEN = """
-import json, resource, sys, time
+import json, sys, time
+from pathlib import Path
 import nm_ode.results
 import xarray as xr
 xr.open_dataset  # xarray's own imports are not the study's
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # in KiB; getrusage's would be that of the process that started this one, if that was larger
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0])
+
+before = peak()
 start, busy = time.perf_counter(), time.process_time()
 tree = nm_ode.results.open_study(sys.argv[1], **json.loads(sys.argv[2]))
 opened, busy = time.perf_counter() - start, time.process_time() - busy
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 start = time.perf_counter()
 loss = tree["discrete/loss"].isel({tree["discrete/loss"].dims[2]: -1}).load()
 series = time.perf_counter() - start

@@ -34,6 +34,7 @@ class PlannedRun:
         theta: shape (P,), where it starts.
         state: the optimiser's whole state of a warm start; None for one at rest.
         save_every: as `as_save_every` gives it.
+        foreign_gradient: why the gradient is not the loss's; empty where it is.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class PlannedRun:
     theta: Tensor
     state: Tensor | None
     save_every: int | tuple[int, ...]
+    foreign_gradient: str
 
     @classmethod
     def of(
@@ -71,6 +73,7 @@ class PlannedRun:
         steps, seed = as_count(steps, "steps"), as_seed(seed)
         kept_steps = as_save_every(save_every)
         batch_size = as_batch_size(batch_size, problem.n_samples)
+        foreign_gradient = problem.foreign_gradient  # measured before the run's own vectors are there
         theta, state = _start(problem, optimizer, theta0, state0)
         saved = steps // kept_steps + 1 if isinstance(kept_steps, int) else len(kept_steps) + 2
         require_room(problem, steps, saved, sketch=sketch)
@@ -82,7 +85,7 @@ class PlannedRun:
             seed=seed,
             n_samples=problem.n_samples,
         )
-        return cls(problem, optimizer, grid, theta, state, kept_steps)
+        return cls(problem, optimizer, grid, theta, state, kept_steps, foreign_gradient)
 
     @property
     def saved_steps(self) -> Collection[int]:
@@ -114,7 +117,7 @@ class PlannedRun:
             warm_start=self.state is not None,
             grid=self.grid.first(done),
             layout=self.problem.layout,
-            foreign_gradient=self.problem.foreign_gradient,
+            foreign_gradient=self.foreign_gradient,
             status="diverged" if diverged else "success",
             message=diverged,
         )
