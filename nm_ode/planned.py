@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nm_ode.arguments import as_count, as_tensor, as_vector
 from nm_ode.data.batches import as_batch_size
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
+from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.given import require_problem
 from nm_ode.observers import Context, Losses, Norms, Observer, Sketch, Trajectory, as_save_every, saved_steps
 from nm_ode.observers.room import require_room
@@ -121,6 +123,11 @@ class PlannedRun:
             status="diverged" if diverged else "success",
             message=diverged,
         )
+
+    def why_not_finite(self, step: int, loss: float) -> str:
+        """The sentence that says why the run ended at this step."""
+        samples = next(islice(self.grid.each_batch(), step, None)) if step < self.grid.steps else None
+        return why_not_finite(loss, step, self.optimizer.lr, self.problem.chunks(samples))
 
     def identity(self) -> dict[str, Any]:
         """What fixes it beside the problem, as JSON has it: for a checkpoint."""

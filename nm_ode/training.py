@@ -16,7 +16,6 @@ from torch import Tensor
 from nm_ode.data import BatchSize
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem, RandomProblem
-from nm_ode.loss.finite import why_not_finite
 from nm_ode.loss.random_problem import drawn
 from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
@@ -144,8 +143,7 @@ def train(
     def require_finite(losses: dict[int, Tensor]) -> None:
         for step, loss in zip(losses, _fetched(list(losses.values())), strict=True):
             if not math.isfinite(loss):
-                seen = next(islice(grid.each_batch(), step, None)) if step < grid.steps else None
-                message = why_not_finite(loss, step, optimizer.lr, problem.chunks(seen))
+                message = plan.why_not_finite(step, loss)
                 raise TrainingDiverged(message, step, finish(step, message))
         losses.clear()
 

@@ -103,10 +103,7 @@ def _jackknife(without: Tensor) -> Tensor:
 def _by_layer(layout: Layout, u: Tensor, v: Tensor) -> Tensor:
     """⟨u, v⟩ of each layer, shape (layers,), added up in float64."""
     pieces = zip(layout.split(u), layout.split(v), strict=True)
-    of_slots = torch.stack([inner(a, b) for a, b in pieces])
-    numbers = {name: i for i, name in enumerate(layout.layers)}
-    which = torch.tensor([numbers[slot.layer] for slot in layout.slots], device=of_slots.device)
-    return of_slots.new_zeros(len(numbers)).index_add_(0, which, of_slots)
+    return layout.sum_layers(torch.stack([inner(a, b) for a, b in pieces]))
 
 
 def _with_total(of_layers: Tensor) -> Tensor:

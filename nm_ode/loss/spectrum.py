@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from nm_ode.loss.operators import Hessian, Preconditioned, SymmetricOperator
@@ -48,18 +48,26 @@ def largest(
     operator: SymmetricOperator, v0: NDArray[np.float64] | None = None, tol: float = 1e-4
 ) -> Sharpness:
     """λ_max of a symmetric operator; arguments as of `sharpness`."""
-    matrix, n, products = operator.as_scipy(), operator.size, 0
+    matrix, n, products, vanishes = operator.as_scipy(), operator.size, 0, True
 
     def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal products
+        nonlocal products, vanishes
         products += 1
         found: NDArray[np.float64] = matrix.matvec(v)
+        vanishes = vanishes and not found.any()
         return found
 
     if n == 1:
         return Sharpness(float(product(np.ones(1))[0]), np.ones(1), products)
-    if v0 is None:
-        v0 = np.random.default_rng(0).standard_normal(n)
+    drawn = np.random.default_rng(0).standard_normal(n)
     counted = LinearOperator((n, n), matvec=product, dtype=np.float64)
-    values, vectors = eigsh(counted, k=1, which="LA", v0=v0, tol=tol, ncv=min(n, _BASIS))
-    return Sharpness(float(values[0]), vectors[:, 0], products)
+    for start in (drawn,) if v0 is None else (v0, drawn):
+        try:
+            values, vectors = eigsh(counted, k=1, which="LA", v0=start, tol=tol, ncv=min(n, _BASIS))
+        except ArpackError:
+            if not vanishes:
+                raise
+        else:
+            return Sharpness(float(values[0]), vectors[:, 0], products)
+    # A matrix that takes a drawn vector to nothing is nothing.
+    return Sharpness(0.0, drawn / np.linalg.norm(drawn), products)

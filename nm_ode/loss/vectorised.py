@@ -107,11 +107,7 @@ class Vectorised:
         """Shapes (M,) and (M, P): at each point over its own row of `samples`, or over all."""
         losses, gradients = thetas.new_empty(len(thetas)), torch.empty_like(thetas)
         width, over = (len(batches), MEMBERS) if samples is None else (samples.shape[1], OWN_BATCHES)
-        members, chunk_size = self._at_once(thetas), batches.chunk_size
-        if chunk_size is not None:  # the samples of all members together are those of a forward pass
-            width = min(width, chunk_size)
-            members = max(1, min(members, chunk_size // width))
-        members = min(members, len(thetas))
+        members, width = self._of_a_pass(thetas, batches, width)
 
         def together() -> tuple[Tensor, Tensor]:
             for start in range(0, len(thetas), members):
@@ -138,9 +134,7 @@ class Vectorised:
     def losses(self, thetas: Tensor, batches: DeviceBatches, one: Loss) -> Tensor:
         """Shape (M,): at each point, over all samples."""
         found = thetas.new_empty(len(thetas))
-        width = min(len(batches), batches.chunk_size or len(batches))
-        members = max(1, min(self._at_once(thetas), (batches.chunk_size or len(thetas) * width) // width))
-        members = min(members, len(thetas))
+        members, width = self._of_a_pass(thetas, batches, len(batches))
 
         def together() -> Tensor:
             for start in range(0, len(thetas), members):
@@ -193,6 +187,14 @@ class Vectorised:
     def _at_once(self, theta: Tensor) -> int:
         """Gradients in the making at once."""
         return max(1, _NUMBERS * _times(theta) // self._layout.size)
+
+    def _of_a_pass(self, thetas: Tensor, batches: DeviceBatches, width: int) -> tuple[int, int]:
+        """How many members a forward pass has, and how many samples of each, of `width`."""
+        members, chunk_size = min(self._at_once(thetas), len(thetas)), batches.chunk_size
+        if chunk_size is None:
+            return members, width
+        width = min(width, chunk_size)
+        return max(1, min(members, chunk_size // width)), width  # all members' samples are those of the pass
 
     def gains(self, theta: Tensor, samples: int) -> bool:
         """Is one gradient so little work that several at once are faster?"""

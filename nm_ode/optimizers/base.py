@@ -53,6 +53,10 @@ class StateLayout:
             )
         return torch.split(state, [size for _, size in self.parts], dim=-1)
 
+    def named(self, state: Tensor) -> dict[str, Tensor]:
+        """`split`, by name."""
+        return dict(zip(self.names, self.split(state), strict=True))
+
 
 @dataclass(frozen=True)
 class StabilityLimit:
@@ -137,8 +141,7 @@ class Optimizer(ABC):
 
     def to_torch(self, torch_optimizer: torch.optim.Optimizer, parameter: Tensor, state: Tensor) -> None:
         """Put all of `state` but theta into torch's optimiser of `parameter`."""
-        layout = self.state_layout(parameter.numel())
-        parts = dict(zip(layout.names, layout.split(state), strict=True))
+        parts = self.state_layout(parameter.numel()).named(state)
         for name, theirs in self.torch_memory.items():
             if name in parts:
                 torch_optimizer.state[parameter][theirs] = parts[name].clone()

@@ -93,8 +93,7 @@ class Rows:
         if group.state is None:
             raise KeyError(name)
         layout: StateLayout = group.optimizer.state_layout(self.theta.shape[1])
-        parts = dict(zip(layout.names, layout.split(group.state[row]), strict=True))
-        return parts[name]
+        return layout.named(group.state[row])[name]
 
     def snapshot(self) -> dict[str, Tensor]:
         """All that the next step depends on, bit for bit; views of what the next step writes to."""

@@ -125,8 +125,7 @@ class _MapStepper:
     def memory(self, name: str) -> Tensor:
         if self._state is None:
             raise KeyError(name)
-        layout = self._optimizer.state_layout(self._n)
-        return dict(zip(layout.names, layout.split(self._state), strict=True))[name]
+        return self._optimizer.state_layout(self._n).named(self._state)[name]
 
     def snapshot(self) -> dict[str, Tensor]:
         return {"theta": self.theta} if self._state is None else {"state": self._state}

@@ -58,19 +58,18 @@ class Compiled:
         self._tasks = [_Task.of(*pair) for pair in zip(regions, reads, strict=True)]
         self.works = compiler.prepare([task.kernel for task in self._tasks])
         self._sizes: list[int] = []
-        self._places: dict[Pair, list[int]] = {pair: [] for pair in totals}
+        places: dict[Pair, list[int]] = {pair: [] for pair in totals}
         at = 0
         for region, task in zip(regions, self._tasks, strict=True):
             for k, product in enumerate(region.products):
                 if product.pair in region.totals:
-                    self._places[product.pair].append(at + k)
+                    places[product.pair].append(at + k)
             at += len(region.products)
             self._sizes += task.sizes(region)
         self._at = {
-            pair: torch.tensor(places, dtype=torch.long, device="cpu")
-            for pair, places in self._places.items()
+            pair: torch.tensor(numbers, dtype=torch.long, device="cpu") for pair, numbers in places.items()
         }
-        self._n_totals, self._room = at, torch.empty(0, device="cpu")
+        self._n_totals = at
 
     def __call__(self, reads: Sequence[Read]) -> Found:
         """Read the regions, in their order."""

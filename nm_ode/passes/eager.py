@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nm_ode.passes.regions import Product, Read, Reduced, Region, float64
+from nm_ode.passes.regions import Product, Read, Reduced, Region, float64, summed
 
 _CHUNK = (
     1 << 18
@@ -92,9 +92,9 @@ def _reduced(product: Product, u: Tensor, v: Tensor, region: Region, room: Tenso
 
 
 def _kept(whole: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The sums over all but these axes, flattened; a copy."""
-    dims = [dim for dim in range(whole.ndim) if dim not in axes]
-    return (whole.sum(dims) if dims else whole.clone()).reshape(-1)
+    """`summed`; a copy."""
+    found = summed(whole, axes)
+    return found.clone() if len(axes) == whole.ndim else found
 
 
 class _Partial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -80,9 +80,7 @@ class Reduced:
         if 0 in axes:
             return self.others[axes]
         assert self.columns is not None
-        columns = self.columns.view(shape[1:])
-        dims = [dim for dim in range(columns.ndim) if dim + 1 not in axes]
-        return (columns.sum(dims) if dims else columns).reshape(-1)
+        return summed(self.columns.view(shape[1:]), [axis - 1 for axis in axes])
 
 
 @dataclass(eq=False)
@@ -221,6 +219,12 @@ def _is_whole(view: Strided, slot: Slot) -> bool:
             return False
         expected *= size
     return view.size == slot.size and view.offset == 0
+
+
+def summed(whole: Tensor, axes: Collection[int]) -> Tensor:
+    """Over all but these axes, flattened; a view where they are all there are."""
+    dims = [dim for dim in range(whole.ndim) if dim not in axes]
+    return (whole.sum(dims) if dims else whole).reshape(-1)
 
 
 def float64(total: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.parameters import Layout, Vector
+from nm_ode.passes.regions import summed
 from nm_ode.passes.wanted import Found, Pair, Sum, Wanted
 
 _SHORT = 1 << 15  # entries up to which what an operation costs is more than what it reads
@@ -51,6 +52,4 @@ class Short:
         return Found(totals, sums)
 
     def _of(self, product: Tensor, one: Sum) -> Tensor:
-        view = one.view.of(product, self._start_of[one.view.parameter])
-        dims = [dim for dim in range(view.ndim) if dim not in one.axes]
-        return (view.sum(dims) if dims else view).reshape(-1)
+        return summed(one.view.of(product, self._start_of[one.view.parameter]), one.axes)

@@ -22,8 +22,8 @@ class Fates:
     """
 
     def __init__(self, members: int, device: torch.device) -> None:
-        self._ended = torch.full((members,), _LIVING)
-        self._losses = torch.zeros(members, dtype=torch.float64)
+        self._ended = torch.full((members,), _LIVING, device="cpu")
+        self._losses = torch.zeros(members, dtype=torch.float64, device="cpu")
         self._together = steps_between_checks(device)
         self._waiting: dict[int, Tensor] = {}
         self._count()

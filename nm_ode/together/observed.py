@@ -20,10 +20,8 @@ from nm_ode.observers.track import remembered
 from nm_ode.parameters import Layout
 from nm_ode.planned import PlannedRun, always_recorded
 from nm_ode.results import Variable, variable
+from nm_ode.results.members import MEMBER
 from nm_ode.together.view import MembersView
-
-MEMBER = "member"
-"""The dimension along which members lie."""
 
 
 def observers_of(
@@ -156,7 +154,7 @@ class EachMember(_OfMembers):
 
     def _stacked(self, values: Mapping[int, Any]) -> Tensor:
         found = {
-            i: one if isinstance(one, Tensor) else torch.as_tensor(_number(one)) for i, one in values.items()
+            i: one if isinstance(one, Tensor) else torch.from_numpy(_number(one)) for i, one in values.items()
         }
         nothing = torch.zeros_like(next(iter(found.values())))
         return torch.stack([found.get(i, nothing) for i in range(self._members)])

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nm_ode.data.batches import member_batches
 from nm_ode.loss import RandomProblem, VectorisedWarning
-from nm_ode.loss.finite import why_not_finite
 from nm_ode.memory import require_memory
 from nm_ode.observers import Observer, Recording, sketch_in_place_of_theta
 from nm_ode.optimizers.rows import Rows
@@ -170,6 +169,4 @@ def _end(plan: PlannedRun, ended: tuple[int, float] | None) -> tuple[int, str]:
     """How many steps a member took, and why no more."""
     if ended is None:
         return plan.grid.steps, ""
-    step, loss = ended
-    samples = next(islice(plan.grid.each_batch(), step, None)) if step < plan.grid.steps else None
-    return step, why_not_finite(loss, step, plan.optimizer.lr, plan.problem.chunks(samples))
+    return ended[0], plan.why_not_finite(*ended)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nm_ode.loss.eigenpairs import largest_eigenpairs
 from nm_ode.loss.operators import SymmetricOperator
 from nm_ode.loss.spectral import quadratures, smoothed, trace
+from nm_ode.loss.spectrum import largest
 
 
 class Dense(SymmetricOperator):
@@ -47,6 +48,18 @@ def bulk(n: int, largest) -> torch.Tensor:
     """n eigenvalues: those given, and the rest between −0.5 and 1."""
     rest = torch.linspace(-0.5, 1, n - len(largest), dtype=torch.float64)
     return torch.cat([torch.as_tensor(largest, dtype=torch.float64), rest])
+
+
+def test_the_largest_where_there_is_no_curvature() -> None:
+    """Also where there is none along the vector to start from: ARPACK takes neither."""
+    nothing, start = Dense(torch.zeros(3, 3, dtype=torch.float64)), np.array([0.0, 1.0, 0.0])
+    for v0, products in ((None, 1), (start, 2)):
+        found = largest(nothing, v0)
+        assert (found.value, found.hvp_evaluations) == (0.0, products)
+        assert np.linalg.norm(found.vector) == pytest.approx(1)
+    found = largest(Dense(torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64).diag()), start)
+    assert found.value == pytest.approx(2)
+    assert abs(found.vector[0]) == pytest.approx(1)
 
 
 @given(

@@ -121,7 +121,10 @@ def test_another_default_device_changes_no_number() -> None:
         made = Problem(given, F.mse_loss, (X, Y), chunk_size=9)
         run = nm_ode.train(made, OPTIMIZER, steps=5, batch_size=7)
         flow = nm_ode.solve(nm_ode.GradientFlow(made), [0.0, 0.5])
-        arrays = [torch.from_numpy(dataset["theta"].values) for dataset in (run, flow)]
+        some = nm_ode.Members(seed=[0, 1], lr=[0.01, 0.02])
+        observers = [nm_ode.Statistics(), nm_ode.Curvature(2)]
+        of_members = nm_ode.train(made, OPTIMIZER, steps=5, batch_size=7, members=some, observe=observers)
+        arrays = [torch.from_numpy(dataset["theta"].values) for dataset in (run, flow, of_members)]
         return [
             made.loss(theta),
             made.hvp(theta, v),

@@ -203,21 +203,25 @@ def test_products_are_taken_one_at_a_time_too() -> None:
     assert_close(products, torch.stack([problem.hvp(theta, theta) for theta in thetas]))
 
 
+class Doubled(torch.autograd.Function):
+    """2x, without a rule for vmap."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return grad * 2
+
+
 def test_a_gradient_that_vmap_gets_wrong_is_noticed() -> None:
-    class Wrong(torch.autograd.Function):
+    class Wrong(Doubled):
         """Its rule for vmap forgets a factor."""
-
-        @staticmethod
-        def forward(x: Any) -> Any:
-            return x * 2
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            return grad * 2
 
         @staticmethod
         def vmap(info: Any, dims: Any, x: Any) -> Any:
@@ -238,19 +242,7 @@ def test_a_gradient_that_vmap_gets_wrong_is_noticed() -> None:
 
 
 def test_a_batching_rule_that_is_right_for_the_first_member_alone_is_noticed() -> None:
-    class RightOnce(torch.autograd.Function):
-        @staticmethod
-        def forward(x: Any) -> Any:
-            return x * 2
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            pass
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            return grad * 2
-
+    class RightOnce(Doubled):
         @staticmethod
         def vmap(info: Any, dims: Any, x: Any) -> Any:
             scale = torch.ones(info.batch_size, dtype=x.dtype)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 import nm_ode
 from nm_ode import Members, Optimizer, Problem
@@ -17,6 +17,21 @@ from nm_ode import Members, Optimizer, Problem
 RTOL = 1e-10
 ROUNDING = 1e-14
 """Of what is zero but for rounding, in problems whose numbers are of the size of 1."""
+
+
+class Travelled(nm_ode.Observer):
+    """Remembers what it saw of earlier steps."""
+
+    variables: ClassVar = {"travelled": nm_ode.Variable((), "length of the path")}
+
+    def __init__(self) -> None:
+        self.length = torch.zeros((), dtype=torch.float64)
+
+    def observe(self, view: nm_ode.View) -> dict[str, Tensor]:
+        return {"travelled": self.length.clone()}
+
+    def follow_update(self, view: nm_ode.View) -> None:
+        self.length = self.length + view.update.norm()
 
 
 def small_problem(chunk_size: int | None = None) -> Problem:

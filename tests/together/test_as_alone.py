@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import nm_ode
 from nm_ode import SGD, Adam, AdamW, Members, Problem
 from tests.additions.lion import Lion
-from tests.together.runs import alone, assert_as_alone, assert_same_run, each_alone, small_problem
+from tests.together.runs import Travelled, alone, assert_as_alone, assert_same_run, each_alone, small_problem
 
 SEEDS = {"seed": [3, 1, 4, 1]}
 
@@ -190,22 +190,14 @@ def test_one_after_another_is_the_same_dataset() -> None:
 
 
 def test_an_observer_that_remembers_sees_one_member() -> None:
-    class Travelled(nm_ode.Observer):
-        variables: ClassVar = {"travelled": nm_ode.Variable((), "length of the path")}
-
-        def __init__(self) -> None:
-            self.length = torch.zeros((), dtype=torch.float64)
-
-        def observe(self, view: nm_ode.View) -> dict[str, Tensor]:
-            return {"travelled": self.length.clone()}
-
+    class InPlace(Travelled):  # what members shared would be written to by each
         def follow_update(self, view: nm_ode.View) -> None:
             self.length += view.update.norm()
 
     problem, values = small_problem(), {"lr": [0.1, 0.4]}
-    made = nm_ode.train(problem, SGD(lr=0.1), 5, members=Members(**values), observe=[Travelled()])
+    made = nm_ode.train(problem, SGD(lr=0.1), 5, members=Members(**values), observe=[InPlace()])
     for i, lr in enumerate(values["lr"]):
-        expected = alone(problem, SGD(lr=lr), 5, observe=[Travelled()])
+        expected = alone(problem, SGD(lr=lr), 5, observe=[InPlace()])
         assert_same_run(nm_ode.member_run(made, i), expected)
 
 

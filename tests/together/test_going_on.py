@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import torch
 import xarray as xr
-from torch import Tensor
 
 import nm_ode
 from nm_ode import SGD, Adam, Checkpoint, Members, Problem, Statistics
-from tests.together.runs import small_problem
+from tests.together.runs import Travelled, small_problem
 
 
 class CutOff(Exception):  # noqa: N818
@@ -86,18 +84,6 @@ def test_one_after_another_go_on_too(problem: Problem, tmp_path: Path) -> None:
 
 
 def test_an_observer_that_remembers(problem: Problem, tmp_path: Path) -> None:
-    class Travelled(nm_ode.Observer):
-        variables: ClassVar = {"travelled": nm_ode.Variable((), "length of the path")}
-
-        def __init__(self) -> None:
-            self.length = torch.zeros((), dtype=torch.float64)
-
-        def observe(self, view: nm_ode.View) -> dict[str, Tensor]:
-            return {"travelled": self.length.clone()}
-
-        def follow_update(self, view: nm_ode.View) -> None:
-            self.length = self.length + view.update.norm()
-
     members, kept = Members(lr=[0.1, 0.3]), Checkpoint(tmp_path / "c", 0)
     with pytest.raises(CutOff):
         nm_ode.train(
