@@ -17,7 +17,7 @@ from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.remote import RemoteFolder, folder_at
 from nm_ode.results.root import ROOT_FILE, add_metadata, read_root
-from nm_ode.results.store import WriteError
+from nm_ode.results.store import writable
 from nm_ode.results.study.begin import RUN, begun
 from nm_ode.results.study.claims import Busy, clear, locked
 from nm_ode.results.study.failures import read_failures, remove_leftovers_of_failure, write_failure
@@ -251,15 +251,8 @@ class StudyStore:
             return False
         return True
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise WriteError(
-                f"{error.filename or self.folder.name}: {error.strerror or error}; what was complete is kept, run the "
-                f"same command again when there is {'a connection' if self.is_remote else 'room'} and access"
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return writable(self.folder.name, "a connection" if self.is_remote else "room")
 
 
 def _cache() -> Path:
