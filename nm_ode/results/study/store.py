@@ -18,7 +18,7 @@ from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.remote import RemoteFolder, folder_at
 from nm_ode.results.root import ROOT_FILE, add_metadata, read_root
 from nm_ode.results.store import writable
-from nm_ode.results.study.begin import RUN, begun
+from nm_ode.results.study.begin import RUN, begun, is_there
 from nm_ode.results.study.claims import Busy, clear, locked
 from nm_ode.results.study.failures import read_failures, remove_leftovers_of_failure, write_failure
 from nm_ode.results.study.leases import Lease, leased
@@ -98,7 +98,7 @@ class StudyStore:
         """
         folder = self.study.below(member)
         try:
-            there = self._is_there(member)
+            there = is_there(self.study, member)
             if not there and (self.is_remote or not self.study.names(member)):
                 return False  # an upload's root comes last
         except OSError as error:
@@ -178,7 +178,7 @@ class StudyStore:
         """
         try:
             found = read_failures(self._failed)
-            return {member: failure for member, failure in found.items() if not self._is_there(member)}
+            return {member: failure for member, failure in found.items() if not is_there(self.study, member)}
         except OSError as error:
             raise StoreError(f"{self._failed.name} cannot be read ({error.strerror or error})") from error
 
@@ -243,13 +243,6 @@ class StudyStore:
                         raise
                     time.sleep(1)
             yield
-
-    def _is_there(self, member: str) -> bool:
-        try:
-            self.study.require_file(f"{member}/{ROOT_FILE}")
-        except FileNotFoundError:
-            return False
-        return True
 
     def _explained(self) -> AbstractContextManager[None]:
         return writable(self.folder.name, "a connection" if self.is_remote else "room")
