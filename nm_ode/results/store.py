@@ -91,10 +91,7 @@ def _verified_tree(folder: Folder) -> xr.DataTree:
     root, digest = read_root(folder)
     if not root.is_finished:
         raise StoreError(f"{folder.name} is not finished: run the same case again and it goes on")
-    files = {
-        f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
-    }
-    store = VerifiedStore(folder, {ROOT_FILE: digest, **files}, REMEDY)
+    store = VerifiedStore(folder, {ROOT_FILE: digest, **root.files}, REMEDY)
     store.require_all()
     with readable(folder.name):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
@@ -279,7 +276,7 @@ class StoreWriter:
             remove_leftovers(folder / ROOT_FILE)
         for checkpoint in (self._partial / _CHECKPOINTS).glob(".*"):
             checkpoint.unlink(missing_ok=True)
-        files = {f"{group}/{name}" for group, found in self._root.digests.items() for name in found}
+        files = self._root.files
         for metadata in sorted(self._partial.glob("[!.]*/**/" + ROOT_FILE)):
             name = metadata.parent.relative_to(self._partial).as_posix()
             if not any(file.startswith(f"{name}/") for file in files):

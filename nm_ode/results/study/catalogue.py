@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import StoreError
-from nm_ode.results.root import REMEDY, ROOT_FILE, NoRootError, RootFile, read_root_file
+from nm_ode.results.root import ROOT_FILE, NoRootError, RootFile, metadata_of, read_root_file
 from nm_ode.results.study.record import Place, StudyRecord
-from nm_ode.results.verified import VerifiedStore
 
 _AT_ONCE = 16
 """Roots that are fetched at the same time, where each is a request."""
@@ -107,14 +106,10 @@ def _member(
     root = found.root
     if not root.is_finished:
         return None
-    files = {
-        sys.intern(f"{group}/{name}"): digest
-        for group, names in root.digests.items()
-        for name, digest in names.items()
-    }
+    files = {sys.intern(file): digest for file, digest in root.files.items()}
     arrays: dict[str, str] = {}
     groups: dict[str, Mapping[str, Any]] = {}
-    for path, described in (found.metadata or _metadata_of_files(folder, files)).items():
+    for path, described in (found.metadata or metadata_of(folder, files)).items():
         digest = files[f"{path}/{ROOT_FILE}"]
         if described["node_type"] == "array":
             metadata.setdefault(digest, described)
@@ -152,18 +147,6 @@ def _signatures(digests: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
             array = file.removesuffix("/c").rpartition("/c/")[0] or file.rpartition("/")[0]
         found[array] = (*found.get(array, ()), digest)
     return found
-
-
-def _metadata_of_files(folder: Folder, files: Mapping[str, str]) -> dict[str, Any]:
-    """Of a store whose root does not hold it."""
-    import json
-
-    store = VerifiedStore(folder, files, REMEDY)
-    return {
-        file.removesuffix(f"/{ROOT_FILE}"): json.loads(store.read(file))
-        for file in files
-        if file.endswith(f"/{ROOT_FILE}")
-    }
 
 
 def _shared(attributes: Mapping[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
