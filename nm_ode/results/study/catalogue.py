@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nm_ode.results.folders import Folder, LocalFolder
+from nm_ode.results.folders import Folder, each
 from nm_ode.results.identity import StoreError
 from nm_ode.results.root import ROOT_FILE, NoRootError, RootFile, metadata_of, read_root_file
 from nm_ode.results.study.record import Place, StudyRecord
-
-_AT_ONCE = 16
-"""Roots that are fetched at the same time, where each is a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ def read_catalogue(study: Folder, record: StudyRecord) -> Catalogue:
     shared: dict[Any, Any] = {}
     members: list[Member | None] = []
     folders = [study.below(place.name) for place in record.members]
-    for place, folder, found in zip(record.members, folders, _roots(folders), strict=True):
+    for place, folder, found in zip(record.members, folders, each(_root, folders, folders), strict=True):
         if isinstance(found, StoreError):
             if not isinstance(found, NoRootError):
                 trouble[place.name] = str(found)
@@ -79,14 +75,6 @@ def read_catalogue(study: Folder, record: StudyRecord) -> Catalogue:
             continue
         members.append(_member(place, folder, found, metadata, shared))
     return Catalogue(record, tuple(members), metadata, trouble)
-
-
-def _roots(folders: list[Folder]) -> Iterator[RootFile | StoreError]:
-    if all(isinstance(folder, LocalFolder) for folder in folders):
-        yield from map(_root, folders)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(_root, folders)
 
 
 def _root(folder: Folder) -> RootFile | StoreError:
