@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,11 @@ from nm_ode.charges import LawError, predict_charges
 from nm_ode.comparison import compare, law_infos, symmetry_summary
 from nm_ode.observers import CHARGES
 from nm_ode.reporting.formats import count
-from nm_ode.reporting.report import environment
+from nm_ode.reporting.report import environment, write_page
 from nm_ode.reporting.sections import Section, drawings
 from nm_ode.reporting.tables import law_table
 from nm_ode.reporting.words import Sentence, run_sentence
 from nm_ode.results import BeyondLaws, RunInfo, SymmetriesInfo, law_info, run_info, write
-from nm_ode.results.files import write_atomically
 
 _LAWS = ("exact", "second_order", "first_order")
 _NUMBERS = 2**24
@@ -82,10 +80,7 @@ def write_run_report(tree: xr.DataTree, said: list[Sentence], path: Path, title:
             sections=list(run_sections(tree, said)),
         )
     )
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
-    write_atomically(path, html.encode("utf-8", "backslashreplace"))
-    return path
+    return write_page(html, path)
 
 
 def what_was_recorded(info: RunInfo) -> str:

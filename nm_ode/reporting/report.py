@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -34,11 +36,7 @@ def write_report(tree: xr.DataTree, path: Path) -> Path:
         OSError: the folder cannot be written, or is full.
     """
     path = as_path(path, "path")
-    html = report_html(tree)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
-    write_atomically(path, html.encode("utf-8", "backslashreplace"))
-    return path
+    return write_page(report_html(tree), path)
 
 
 def report_html(tree: xr.DataTree) -> str:
@@ -53,14 +51,33 @@ def report_html(tree: xr.DataTree) -> str:
             f"a report is made of a study's tree, as open_store gives it; {said(tree)} was given"
         )
     study = study_info(tree)
-    try:
+    with reportable("tree"):
         return _rendered(tree, study)
+
+
+def write_page(html: str, path: Path) -> Path:
+    """Write a page, or replace it at once or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or is full.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
+    write_atomically(path, html.encode("utf-8", "backslashreplace"))
+    return path
+
+
+@contextlib.contextmanager
+def reportable(what: str) -> Iterator[None]:
+    """Whatever goes wrong with a tree that is not as nm_ode writes it is a ReportError."""
+    try:
+        yield
     except (NmOdeError, MemoryError, RecursionError):
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ReportError(
-            f"no report can be made of this tree ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
+            f"no report can be made of this {what} ({why}); if nm_ode wrote it, and nobody changed it since, this is a "
             "defect of nm_ode: please report it"
         ) from error
 

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike, NDArray
 
 from nm_ode.results import run_info
 
@@ -95,6 +96,24 @@ def few_decades(axes: Axes) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
+
+
+def ticks_at(axes: Axes, values: ArrayLike) -> None:
+    """Numbers below a logarithmic x axis at these values alone."""
+    axes.set_xticks(np.asarray(values))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def label_lowest(grid: NDArray[np.object_], panels: int, label: str) -> None:
+    """Of a grid of which so many panels are used: a label below the lowest of each column; the others are empty."""
+    for i, axes in enumerate(grid.reshape(-1)):
+        if i >= panels:
+            axes.set_axis_off()
+        elif i + grid.shape[1] >= panels:
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel(label)
 
 
 def colour(i: int) -> str:

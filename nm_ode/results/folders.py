@@ -10,14 +10,18 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from nm_ode.results.files import remove_leftovers, sync_folder, sync_tree, write_atomically
 
 INCOMING = ".incoming-"
 """How a folder is called while it is copied in from another disk."""
+_AT_ONCE = 16
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 class Folder(Protocol):
@@ -51,6 +55,17 @@ class Folder(Protocol):
 
     def take(self, source: Path, key: str, last: str) -> None:
         """Move a local folder in. Whoever looks for its file `last` finds it when all others are there."""
+
+
+def each(
+    work: Callable[[_Item], _Found], items: Sequence[_Item], folders: Iterable[Folder]
+) -> Iterator[_Found]:
+    """What `work` gives of each item, in order: several at a time where a file of one of these folders is a request."""
+    if len(items) < 2 or all(isinstance(folder, LocalFolder) for folder in folders):
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(work, items)
 
 
 class LocalFolder:

@@ -51,6 +51,15 @@ class Root:
     def is_finished(self) -> bool:
         return "status" in self.attributes
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Path in the store → SHA-256."""
+        return {
+            f"{group}/{name}": digest
+            for group, names in self.digests.items()
+            for name, digest in names.items()
+        }
+
 
 def write_root(folder: Path, root: Root, info: StudyInfo | None = None) -> None:
     """Write the root, or replace it.
@@ -104,15 +113,23 @@ def add_metadata(folder: Path) -> None:
     """
     remove_leftovers(folder / ROOT_FILE)
     root, _ = read_root(folder)
-    metadata = {}
-    for group, names in root.digests.items():
-        store = VerifiedStore(folder / group, names, REMEDY)
-        for name in names:
-            if name == ROOT_FILE or name.endswith(f"/{ROOT_FILE}"):
-                metadata[f"{group}/{name}".removesuffix(f"/{ROOT_FILE}")] = json.loads(store.read(name))
+    metadata = metadata_of(LocalFolder(folder), root.files)
     attributes = json.loads((folder / ROOT_FILE).read_bytes())["attributes"]
     del attributes["digest"]
     write_atomically(folder / ROOT_FILE, sealed(attributes, dict(sorted(metadata.items()))))
+
+
+def metadata_of(folder: Folder, files: Mapping[str, str]) -> dict[str, Any]:
+    """Path → metadata of each group and array of a store, from its files.
+
+    Args:
+        files: as `Root.files`.
+
+    Raises:
+        DamageError, StoreError: as `VerifiedStore.read`.
+    """
+    store, end = VerifiedStore(folder, files, REMEDY), f"/{ROOT_FILE}"
+    return {file.removesuffix(end): json.loads(store.read(file)) for file in files if file.endswith(end)}
 
 
 def read_root(folder: Path | Folder) -> tuple[Root, str]:

@@ -48,6 +48,23 @@ class WriteError(StoreError):
     """Results that could not be written: no room, or no access."""
 
 
+@contextlib.contextmanager
+def writable(place: Path | str, need: str = "room") -> Iterator[None]:
+    """An OSError is a WriteError, with what to do.
+
+    Args:
+        place: where something is written, if the error does not say.
+        need: what was missing, if it was not access.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{error.filename or place}: {error.strerror or error}; what was complete is kept, run the same command "
+            f"again when there is {need} and access"
+        ) from error
+
+
 def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
@@ -74,10 +91,7 @@ def _verified_tree(folder: Folder) -> xr.DataTree:
     root, digest = read_root(folder)
     if not root.is_finished:
         raise StoreError(f"{folder.name} is not finished: run the same case again and it goes on")
-    files = {
-        f"{group}/{name}": found for group, names in root.digests.items() for name, found in names.items()
-    }
-    store = VerifiedStore(folder, {ROOT_FILE: digest, **files}, REMEDY)
+    store = VerifiedStore(folder, {ROOT_FILE: digest, **root.files}, REMEDY)
     store.require_all()
     with readable(folder.name):
         tree = xr.open_datatree(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
@@ -161,7 +175,7 @@ class StoreWriter:
                 found = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
         except DamageError as error:
             self.discarded.append(f"{error}; it was thrown away and is computed again")
-            with self._explained():
+            with writable(self._partial):
                 self._remove(group)
             return None
         self._used.add(group)
@@ -175,7 +189,7 @@ class StoreWriter:
         """
         folder = self._partial / group
         writing = self._partial / f"{_WRITING}{quote(group, safe='')}-{os.getpid()}"
-        with self._explained():
+        with writable(self._partial):
             try:
                 digests = write_group(dataset, writing)
                 self._remove(group)
@@ -197,7 +211,7 @@ class StoreWriter:
         Raises:
             WriteError: no room, or no access.
         """
-        with self._explained():
+        with writable(self._partial):
             (self._partial / _CHECKPOINTS).mkdir(exist_ok=True)
         return self._checkpoint(group)
 
@@ -209,7 +223,7 @@ class StoreWriter:
         Raises:
             WriteError: no room, or no access.
         """
-        with self._explained():
+        with writable(self._partial):
             for group in self._root.digests:
                 if not any(used == group or used.startswith(f"{group}/") for used in self._used):
                     self._remove(group)
@@ -262,7 +276,7 @@ class StoreWriter:
             remove_leftovers(folder / ROOT_FILE)
         for checkpoint in (self._partial / _CHECKPOINTS).glob(".*"):
             checkpoint.unlink(missing_ok=True)
-        files = {f"{group}/{name}" for group, found in self._root.digests.items() for name in found}
+        files = self._root.files
         for metadata in sorted(self._partial.glob("[!.]*/**/" + ROOT_FILE)):
             name = metadata.parent.relative_to(self._partial).as_posix()
             if not any(file.startswith(f"{name}/") for file in files):
@@ -302,16 +316,6 @@ class StoreWriter:
                 write_atomically(self._partial / above / ROOT_FILE, EMPTY_GROUP)
                 made[above.as_posix()] = {ROOT_FILE: sha256(EMPTY_GROUP)}
         return made
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise WriteError(
-                f"{error.filename or self._partial}: {error.strerror or error}; what was complete is kept, run the "
-                "same command again when there is room and access"
-            ) from None
 
 
 def _require_folder(path: Path) -> None:

@@ -143,6 +143,18 @@ def test_a_reduction_is_beside_the_members_and_ends_with_the_members_that_it_is_
     assert not Path(store.place("convergence")).exists()
 
 
+def on_two_disks(monkeypatch: pytest.MonkeyPatch, one: Path, other: Path) -> None:
+    """Nothing can be renamed from one into the other."""
+    rename = Path.rename
+
+    def across(self: Path, target: Path) -> Path:
+        if self.is_relative_to(one) and Path(target).is_relative_to(other):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", across)
+
+
 def test_scratch_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = StudyStore.at(tmp_path / "out", "sweep_x", scratch=tmp_path / "scratch")
     store.begin(record())
@@ -150,14 +162,7 @@ def test_scratch_on_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     other = StudyStore.at(tmp_path / "elsewhere", "sweep_x", scratch=tmp_path / "scratch")
     assert store.working(PLACE.name) != other.working(PLACE.name)
     work(store, PLACE)
-    rename = Path.rename
-
-    def across(self: Path, target: Path) -> Path:
-        if self.is_relative_to(tmp_path / "scratch") and Path(target).is_relative_to(tmp_path / "out"):
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", across)
+    on_two_disks(monkeypatch, tmp_path / "scratch", tmp_path / "out")
     store.commit(PLACE.name)
     assert store.is_whole(PLACE.name, identity(PLACE))
     assert not any((tmp_path / "scratch").rglob("*.json"))
@@ -173,17 +178,11 @@ def test_a_full_disk_in_a_commit_is_told_and_costs_nothing(
     store = StudyStore.at(tmp_path / "out", "sweep_x", scratch=tmp_path / "scratch")
     store.begin(record())
     work(store, PLACE)
-    rename = Path.rename
-
-    def across(self: Path, target: Path) -> Path:
-        if self.is_relative_to(tmp_path / "scratch") and Path(target).is_relative_to(tmp_path / "out"):
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return rename(self, target)
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "where")
 
-    monkeypatch.setattr(Path, "rename", across)
+    on_two_disks(monkeypatch, tmp_path / "scratch", tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(f"nm_ode.results.{place}", full)
         with pytest.raises(

@@ -20,7 +20,6 @@ Place = Literal[
     "layers",
     "spectra",
     "study",
-    "members",
     "losses",
 ]
 

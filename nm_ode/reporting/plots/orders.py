@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from nm_ode.comparison import USED
 from nm_ode.reporting.formats import order_with_error
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, logarithmic, panel, plain, styled
+from nm_ode.reporting.style import DISCRETE, colour, logarithmic, panel, plain, styled, ticks_at
 
 _MARKERS = "os^DvpX*"
 
@@ -54,10 +53,7 @@ def order_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         axes.plot([], [], lw=0.8, alpha=0.45, color=DISCRETE, label="thin: the solver's own error")
         axes.set_xscale("log")
         logarithmic(axes, "y")
-        axes.set_xticks(lrs)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        ticks_at(axes, lrs)
         axes.set_xlabel("learning rate  lr")
         axes.set_ylabel(r"error  $\|\theta(T) - \theta_N\|$  (units of θ)")
         axes.legend(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -19,9 +18,8 @@ from nm_ode.comparison.study.numbers import (
     with_numbers,
 )
 from nm_ode.comparison.study.orders import LR
-from nm_ode.errors import NmOdeError
 from nm_ode.reporting.plots.base import Place
-from nm_ode.reporting.report import ReportError, environment
+from nm_ode.reporting.report import environment, reportable, write_page
 from nm_ode.reporting.sections import Drawing, Section, drawings
 from nm_ode.reporting.study.plots import STUDY_PLOTS
 from nm_ode.reporting.study.plots.plane import places
@@ -30,7 +28,6 @@ from nm_ode.reporting.study.words import MOST_TOLD, about_sentence, size_sentenc
 from nm_ode.reporting.style import svg
 from nm_ode.reporting.tables import layer_order_table, order_table
 from nm_ode.required import as_path
-from nm_ode.results.files import write_atomically
 
 MEMBERS = "members"
 """The folder of the members' pages, beside the study's."""
@@ -52,10 +49,7 @@ def write_study_report(tree: xr.DataTree, path: Path) -> Path:
     path = as_path(path, "path")
     pages = path.parent / MEMBERS
     html = study_html(tree, [page.stem for page in pages.glob("*.html")] if pages.is_dir() else [])
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "there is a folder of this name", str(path))
-    write_atomically(path, html.encode("utf-8", "backslashreplace"))
-    return path
+    return write_page(html, path)
 
 
 def study_html(tree: xr.DataTree, pages: Iterable[str] = ()) -> str:
@@ -68,16 +62,8 @@ def study_html(tree: xr.DataTree, pages: Iterable[str] = ()) -> str:
         ResultError: the tree is not of such a study.
         ReportError: it is, and what it holds is not what nm_ode writes.
     """
-    try:
+    with reportable("study"):
         return _rendered(with_numbers(tree), frozenset(pages))
-    except (NmOdeError, MemoryError, RecursionError):
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ReportError(
-            f"no report can be made of this study ({what}); if nm_ode wrote it, and nobody changed it since, this is a "
-            "defect of nm_ode: please report it"
-        ) from error
 
 
 def study_sections(tree: xr.DataTree) -> Iterator[Section]:

@@ -30,14 +30,14 @@ _ORDER_ROWS = 200
 
 def member_table(numbers: xr.Dataset, link: Link = lambda member: "") -> Table:
     """A row a member, in the order of the grid; at most MOST_ROWS of them."""
-    axes = axes_of(numbers)
+    axes, shown = axes_of(numbers), quantities(numbers)
     names = numbers["member"].values.reshape(-1).tolist()
     # A name says most values; those of long ones are hashed.
     told = [name for name in axes if not all(f",{name}=" in f",{member}" for member in names)]
     columns = [
         Column("member", "member", numeric=False),
         *(Column(name, None) for name in told),
-        *(_column(one, numbers) for one in quantities(numbers)),
+        *(_column(one, numbers) for one in shown),
         *([Column("seconds", "s")] if "wall_seconds" in numbers else []),
     ]
     labels = {name: places(numbers, name) for name in axes}
@@ -53,7 +53,7 @@ def member_table(numbers: xr.Dataset, link: Link = lambda member: "") -> Table:
                     href="" if state in (FAILED, MISSING) else link(name),
                 ),
                 *(Cell(labels[axis][k]) for axis, k in zip(axes, at, strict=True) if axis in told),
-                *(_value(one, float(one.values.values[at])) for one in quantities(numbers)),
+                *(_value(one, float(one.values.values[at])) for one in shown),
                 *(
                     [Cell(number(float(numbers["wall_seconds"].values[at])))]
                     if "wall_seconds" in numbers

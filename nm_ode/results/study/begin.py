@@ -127,17 +127,22 @@ def _tidy(study: Folder, failed: Folder, unfinished: Path, there: Iterable[str])
     if isinstance(study, LocalFolder):
         study.remove_leftovers(ROOT_FILE)
     for member in failed.names():
-        if member in there and _is_file(study, f"{member}/{ROOT_FILE}"):
+        if member in there and is_there(study, member):
             failed.remove(member)
     for folder in unfinished.glob("[!.]*/"):
-        if folder.name in there and _is_file(study, f"{folder.name}/{ROOT_FILE}"):
+        if folder.name in there and is_there(study, folder.name):
             with contextlib.suppress(Busy), locked(folder, folder.name):
                 clear(folder)
 
 
-def _is_file(folder: Folder, key: str) -> bool:
+def is_there(study: Folder, member: str) -> bool:
+    """Is the member's root there, which comes last?
+
+    Raises:
+        OSError: that cannot be known.
+    """
     try:
-        folder.require_file(key)
+        study.require_file(f"{member}/{ROOT_FILE}")
     except FileNotFoundError:
         return False
     return True

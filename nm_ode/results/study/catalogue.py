@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nm_ode.results.folders import Folder, LocalFolder
+from nm_ode.results.folders import Folder, each
 from nm_ode.results.identity import StoreError
-from nm_ode.results.root import REMEDY, ROOT_FILE, NoRootError, RootFile, read_root_file
+from nm_ode.results.root import ROOT_FILE, NoRootError, RootFile, metadata_of, read_root_file
 from nm_ode.results.study.record import Place, StudyRecord
-from nm_ode.results.verified import VerifiedStore
-
-_AT_ONCE = 16
-"""Roots that are fetched at the same time, where each is a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,7 @@ def read_catalogue(study: Folder, record: StudyRecord) -> Catalogue:
     shared: dict[Any, Any] = {}
     members: list[Member | None] = []
     folders = [study.below(place.name) for place in record.members]
-    for place, folder, found in zip(record.members, folders, _roots(folders), strict=True):
+    for place, folder, found in zip(record.members, folders, each(_root, folders, folders), strict=True):
         if isinstance(found, StoreError):
             if not isinstance(found, NoRootError):
                 trouble[place.name] = str(found)
@@ -80,14 +75,6 @@ def read_catalogue(study: Folder, record: StudyRecord) -> Catalogue:
             continue
         members.append(_member(place, folder, found, metadata, shared))
     return Catalogue(record, tuple(members), metadata, trouble)
-
-
-def _roots(folders: list[Folder]) -> Iterator[RootFile | StoreError]:
-    if all(isinstance(folder, LocalFolder) for folder in folders):
-        yield from map(_root, folders)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(_root, folders)
 
 
 def _root(folder: Folder) -> RootFile | StoreError:
@@ -107,14 +94,10 @@ def _member(
     root = found.root
     if not root.is_finished:
         return None
-    files = {
-        sys.intern(f"{group}/{name}"): digest
-        for group, names in root.digests.items()
-        for name, digest in names.items()
-    }
+    files = {sys.intern(file): digest for file, digest in root.files.items()}
     arrays: dict[str, str] = {}
     groups: dict[str, Mapping[str, Any]] = {}
-    for path, described in (found.metadata or _metadata_of_files(folder, files)).items():
+    for path, described in (found.metadata or metadata_of(folder, files)).items():
         digest = files[f"{path}/{ROOT_FILE}"]
         if described["node_type"] == "array":
             metadata.setdefault(digest, described)
@@ -152,18 +135,6 @@ def _signatures(digests: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
             array = file.removesuffix("/c").rpartition("/c/")[0] or file.rpartition("/")[0]
         found[array] = (*found.get(array, ()), digest)
     return found
-
-
-def _metadata_of_files(folder: Folder, files: Mapping[str, str]) -> dict[str, Any]:
-    """Of a store whose root does not hold it."""
-    import json
-
-    store = VerifiedStore(folder, files, REMEDY)
-    return {
-        file.removesuffix(f"/{ROOT_FILE}"): json.loads(store.read(file))
-        for file in files
-        if file.endswith(f"/{ROOT_FILE}")
-    }
 
 
 def _shared(attributes: Mapping[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:

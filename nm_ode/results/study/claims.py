@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nm_ode.results.files import write_atomically
+from nm_ode.results.files import remove_leftovers, write_atomically
 from nm_ode.results.identity import StoreError
 
 _TRIES = 100
@@ -89,8 +89,7 @@ def _tidy(folder: Path) -> None:
     """While the claim is held: whoever waits for the lock sees that its file is gone, and takes a new one."""
     with contextlib.suppress(OSError):
         (folder / _HOLDER).unlink(missing_ok=True)
-        for leftover in folder.glob(f".{_HOLDER}-*"):
-            leftover.unlink()
+        remove_leftovers(folder / _HOLDER)
         if os.listdir(folder) == [_LOCK]:
             (folder / _LOCK).unlink()
             folder.rmdir()

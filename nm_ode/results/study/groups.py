@@ -44,11 +44,7 @@ class Reader:
     @cached_property
     def flat(self) -> dict[int, Member]:
         """Members that are whole, by index along the axes, flat."""
-        shape = self.catalogue.record.shape
-        return {
-            int(np.ravel_multi_index(member.place.index, shape)) if shape else 0: member
-            for member in self.catalogue.whole
-        }
+        return {self.catalogue.record.flat(member.place): member for member in self.catalogue.whole}
 
     @cached_property
     def n_places(self) -> int:
@@ -193,9 +189,7 @@ class Group:
         inner = tuple(self.dims[dim].size for dim in dims)
         names = tuple(self._renamed(self.dims[dim].name) for dim in dims)
         dtype = np.result_type(*{reader.dtype(reader.metadata(having[i], array)) for i in parts})
-        attrs = {
-            name: found for name, found in described.get("attributes", {}).items() if name not in _XARRAYS_OWN
-        }
+        attrs = _attrs(described)
         chunks = dict(zip(names, _chunks(described), strict=True))
         if alike:
             stack = Stack(inner, 0, (next(iter(parts.values())),), dtype, _fill(dtype))
@@ -214,8 +208,7 @@ class Group:
         array = f"{self._name}/{name}"
         for member in self._members.values():
             if array in member.arrays:
-                found = self._reader.metadata(member, array).get("attributes", {})
-                return {key: value for key, value in found.items() if key not in _XARRAYS_OWN}
+                return _attrs(self._reader.metadata(member, array))
         return {}
 
     def _renamed(self, dim: str) -> str:
@@ -275,6 +268,12 @@ def _with_holes(dtype: np.dtype[Any], attrs: Mapping[str, Any]) -> tuple[np.dtyp
     if dtype.kind in "iub":
         return np.dtype(np.float64), {**attrs, "holes": HOLES}
     return dtype, dict(attrs)
+
+
+def _attrs(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an array, without those that xarray writes for itself."""
+    found = metadata.get("attributes", {})
+    return {name: value for name, value in found.items() if name not in _XARRAYS_OWN}
 
 
 def _fill(dtype: np.dtype[Any]) -> Any:

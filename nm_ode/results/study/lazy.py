@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,11 @@ from xarray.core import indexing
 from zarr.core.array import AsyncArray
 from zarr.storage import StorePath
 
-from nm_ode.results.folders import Folder, LocalFolder
+from nm_ode.results.folders import Folder, each
 from nm_ode.results.identity import StoreError
 from nm_ode.results.root import REMEDY
 from nm_ode.results.verified import VerifiedStore
 
-_AT_ONCE = 16
 Places = npt.NDArray[np.int64]
 
 
@@ -125,19 +123,9 @@ class Stack(BackendArray):
             part = self._parts[int(np.ravel_multi_index(member, self.shape[: self._axes])) if member else 0]
             if part is not None:
                 parts.append((part, found[(*at, ...)]))
-        _read_all(parts, inner)
+        for _ in each(lambda pair: pair[0].read(inner, pair[1]), parts, [part.folder for part, _ in parts]):
+            pass  # errors are raised here
         squeezed = tuple(
             i for i, part in enumerate(key) if not isinstance(part, slice) and np.ndim(part) == 0
         )
         return found.squeeze(squeezed) if squeezed else found
-
-
-def _read_all(parts: list[tuple[Part, npt.NDArray[Any]]], wanted: tuple[Places, ...]) -> None:
-    """Several at a time where each file is a request."""
-    if len(parts) < 2 or all(isinstance(part.folder, LocalFolder) for part, _ in parts):
-        for part, into in parts:
-            part.read(wanted, into)
-        return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(lambda pair: pair[0].read(wanted, pair[1]), parts):
-            pass  # errors are raised here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -56,16 +57,16 @@ def open_study(path: Path | str, align: Literal["time"] | None = None) -> xr.Dat
     study, beside, root = _found(path)
     reader = Reader(read_catalogue(study, root.record), align == "time")
     with readable(study.name):
+        coords = _axes_coordinates(root.record)
         groups: dict[str, Group] = {}
         tree: dict[str, xr.Dataset] = {}
         for name in group_names(reader.catalogue):
             groups[name] = Group(reader, name, _above(name, groups))
             tree[name] = groups[name].dataset()
         for name, digests in root.digests.items():
-            tree[name] = _reduction(
-                VerifiedStore(study.below(name), digests, "run the case again"), root.record
-            )
-        tree["/"] = _root_dataset(reader, beside)
+            store = VerifiedStore(study.below(name), digests, "run the case again")
+            tree[name] = _reduction(store, reader.axes, coords)
+        tree["/"] = _root_dataset(reader, coords, beside)
         return xr.DataTree.from_dict(tree, name=root.record.name)
 
 
@@ -101,14 +102,13 @@ def _above(name: str, groups: dict[str, Group]) -> dict[str, Shared]:
     return groups[parent].dims if parent in groups else {}
 
 
-def _root_dataset(reader: Reader, beside: Folder) -> xr.Dataset:
+def _root_dataset(reader: Reader, coords: Mapping[str, xr.Variable], beside: Folder) -> xr.Dataset:
     record = reader.catalogue.record
-    coords = axes_coordinates(record)
-    at = {place.name: i for i, place in zip(_flat(record), record.members, strict=True)}
     failures = _failures(beside)
-    status, failure = {}, {}
+    names, status, failure = {}, {}, {}
     for place, member in zip(record.members, reader.catalogue.members, strict=True):
-        i = at[place.name]
+        i = record.flat(place)
+        names[i] = place.name
         if member is not None:
             status[i] = member.info["status"]
             failure[i] = "; ".join(np.atleast_1d(member.info.get("failures", [])).tolist())
@@ -129,7 +129,7 @@ def _root_dataset(reader: Reader, beside: Folder) -> xr.Dataset:
         ),
         "status": per_member(reader, status, "how the member ended, or why it is not there"),
         "failure": per_member(reader, failure, "what did not go well"),
-        "member": per_member(reader, {i: name for name, i in at.items()}, "name of the member"),
+        "member": per_member(reader, names, "name of the member"),
         "member_title": per_member(
             reader, {i: found["title"] for i, found in info.items()}, "title of the member"
         ),
@@ -155,7 +155,7 @@ def _root_dataset(reader: Reader, beside: Folder) -> xr.Dataset:
     return xr.Dataset(variables, free, encode(info_of_all))
 
 
-def axes_coordinates(record: StudyRecord) -> dict[str, xr.Variable]:
+def _axes_coordinates(record: StudyRecord) -> dict[str, xr.Variable]:
     """The axes' values; those of keys that vary with the first; and what a constraint makes of them."""
     coords = {}
     axes = tuple(axis.name for axis in record.axes)
@@ -194,12 +194,6 @@ def _labels(axis: Axis, key: str, dim: str) -> xr.Variable:
     return xr.Variable((dim,), np.array(values), {"long_name": key, "units": ""})
 
 
-def _flat(record: StudyRecord) -> list[int]:
-    if not record.axes:
-        return [0] * len(record.members)
-    return [int(np.ravel_multi_index(place.index, record.shape)) for place in record.members]
-
-
 def _failures(beside: Folder) -> dict[str, Any]:
     try:
         return dict(read_failures(beside.below(FAILED)))
@@ -216,16 +210,16 @@ def _wall(info: Any) -> float | None:
         return None
 
 
-def _reduction(store: VerifiedStore, record: StudyRecord) -> xr.Dataset:
+def _reduction(store: VerifiedStore, axes: Sequence[str], coords: Mapping[str, xr.Variable]) -> xr.Dataset:
     """A group beside the members; along the axes as the members are."""
     dataset = xr.load_dataset(store, engine="zarr", zarr_format=3, consolidated=False)  # type: ignore[arg-type]
-    for axis in record.axes:
-        if axis.name not in dataset.dims:
+    for axis in axes:
+        if axis not in dataset.dims:
             continue
-        wanted = axes_coordinates(record)[axis.name].values
-        there = dataset.indexes.get(axis.name)
+        wanted = coords[axis].values
+        there = dataset.indexes.get(axis)
         if there is not None and set(there) == set(wanted.tolist()):
-            dataset = dataset.sel({axis.name: wanted}).drop_vars(axis.name)  # it is the root's
-        elif there is not None or dataset.sizes[axis.name] != len(wanted):
-            dataset = dataset.rename({axis.name: f"{axis.name}_of_reduction"})
+            dataset = dataset.sel({axis: wanted}).drop_vars(axis)  # it is the root's
+        elif there is not None or dataset.sizes[axis] != len(wanted):
+            dataset = dataset.rename({axis: f"{axis}_of_reduction"})
     return dataset

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -63,6 +65,10 @@ class StudyRecord:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.axes)
+
+    def flat(self, place: Place) -> int:
+        """The member's index where all axes are laid out as one, the last fastest."""
+        return int(np.ravel_multi_index(place.index, self.shape)) if self.axes else 0
 
 
 FailureKind = Literal["error", "time", "memory", "killed", "disk"]

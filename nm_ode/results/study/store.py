@@ -17,8 +17,8 @@ from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.identity import Identity, StoreError, require_same
 from nm_ode.results.remote import RemoteFolder, folder_at
 from nm_ode.results.root import ROOT_FILE, add_metadata, read_root
-from nm_ode.results.store import WriteError
-from nm_ode.results.study.begin import RUN, begun
+from nm_ode.results.store import writable
+from nm_ode.results.study.begin import RUN, begun, is_there
 from nm_ode.results.study.claims import Busy, clear, locked
 from nm_ode.results.study.failures import read_failures, remove_leftovers_of_failure, write_failure
 from nm_ode.results.study.leases import Lease, leased
@@ -98,7 +98,7 @@ class StudyStore:
         """
         folder = self.study.below(member)
         try:
-            there = self._is_there(member)
+            there = is_there(self.study, member)
             if not there and (self.is_remote or not self.study.names(member)):
                 return False  # an upload's root comes last
         except OSError as error:
@@ -178,7 +178,7 @@ class StudyStore:
         """
         try:
             found = read_failures(self._failed)
-            return {member: failure for member, failure in found.items() if not self._is_there(member)}
+            return {member: failure for member, failure in found.items() if not is_there(self.study, member)}
         except OSError as error:
             raise StoreError(f"{self._failed.name} cannot be read ({error.strerror or error})") from error
 
@@ -244,22 +244,8 @@ class StudyStore:
                     time.sleep(1)
             yield
 
-    def _is_there(self, member: str) -> bool:
-        try:
-            self.study.require_file(f"{member}/{ROOT_FILE}")
-        except FileNotFoundError:
-            return False
-        return True
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise WriteError(
-                f"{error.filename or self.folder.name}: {error.strerror or error}; what was complete is kept, run the "
-                f"same command again when there is {'a connection' if self.is_remote else 'room'} and access"
-            ) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return writable(self.folder.name, "a connection" if self.is_remote else "room")
 
 
 def _cache() -> Path:

@@ -6,13 +6,22 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from nm_ode.comparison.study.numbers import Quantity, axes_of, quantities, study_numbers
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import few, is_named, places, positions, repeats
-from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, colour, few_decades, plain, styled, typeset
+from nm_ode.reporting.style import (
+    COLOURS,
+    DISCRETE,
+    WIDTH,
+    colour,
+    few_decades,
+    plain,
+    styled,
+    ticks_at,
+    typeset,
+)
 
 _COLUMNS = 4
 _TICKS = 6
@@ -114,10 +123,7 @@ def _ticks(
     if logarithmic:
         panel.set_xscale("log")
         shown = few(labels, _TICKS)
-        panel.set_xticks([where[k] for k in shown])
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.xaxis.set_minor_formatter(NullFormatter())
+        ticks_at(panel, [where[k] for k in shown])
 
 
 def _scale(row: NDArray[np.object_], one: Quantity) -> None:

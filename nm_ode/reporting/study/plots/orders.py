@@ -6,14 +6,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from nm_ode.comparison.study.numbers import axes_of, flows_of, study_numbers
 from nm_ode.comparison.study.orders import LR, study_orders
 from nm_ode.reporting.formats import order_with_error
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import few, places, positions
-from nm_ode.reporting.style import WIDTH, colour, logarithmic, plain, styled
+from nm_ode.reporting.style import WIDTH, colour, label_lowest, logarithmic, plain, styled, ticks_at
 
 _PANELS = 9
 _COLUMNS = 3
@@ -45,12 +45,7 @@ def errors_over_lr(tree: xr.DataTree) -> Figure:
                 f"{plain(name)} = {places(numbers, name)[k]}" for name, k in zip(others, spot, strict=True)
             )
             axes.set_title(title or "Error at the final time, at each learning rate", fontsize=9)
-        for i, axes in enumerate(grid.reshape(-1)):
-            if i >= len(shown):
-                axes.set_axis_off()
-            elif i + columns >= len(shown):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel("learning rate  lr")
+        label_lowest(grid, len(shown), "learning rate  lr")
         figure.supylabel(r"error  $\|\theta(T) - \theta_N\|$  (units of θ)", fontsize=10)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8.5)
@@ -141,10 +136,7 @@ def _panel(axes: Axes, numbers: xr.Dataset, orders: xr.Dataset) -> None:
     axes.set_xscale("log")
     logarithmic(axes, "y")
     shown = few([str(lr) for lr in lrs], 6)
-    axes.set_xticks(lrs[shown])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"{lr:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks_at(axes, lrs[shown])
     axes.tick_params(labelsize=8)
 
 

@@ -31,7 +31,7 @@ from nm_ode.comparison.study.orders import study_orders
 from nm_ode.reporting.formats import order, power
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import Plane, few, places, plane_of
-from nm_ode.reporting.style import WIDTH, few_decades, plain, styled, typeset
+from nm_ode.reporting.style import WIDTH, few_decades, label_lowest, plain, styled, typeset
 
 _RAMP = LinearSegmentedColormap.from_list("ramp", ["#edf4f9", "#b3d4e8", "#5fa8d0", "#0072b2", "#07324f"])
 _AROUND = LinearSegmentedColormap.from_list("around", ["#0072b2", "#9cc9e3", "#f7f7f5", "#f2b48a", "#d55e00"])
@@ -77,14 +77,9 @@ def phase_diagram(
         states, lost = plane.state(numbers["state"]), plane.some_lost(numbers["state"])
         for axes, one in zip(grid.reshape(-1), shown, strict=False):
             _panel(axes, numbers, plane, one, states, lost)
-        for i, axes in enumerate(grid.reshape(-1)):
-            if i >= len(shown):
-                axes.set_axis_off()
-            elif i + columns >= len(shown):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel(plain(plane.x))
-            if i % columns == 0 and i < len(shown):
-                axes.set_ylabel(plain(plane.y))
+        label_lowest(grid, len(shown), plain(plane.x))
+        for axes in grid[:, 0]:
+            axes.set_ylabel(plain(plane.y))
         _legend(figure, states, bool(lost.any()))
         return figure
 
