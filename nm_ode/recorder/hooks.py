@@ -315,7 +315,7 @@ class StepHooks:
         try:
             velocity = self.state("momentum_buffer")
         except KeyError:  # no gradient yet
-            velocity = self.parts([None] * len(self._parameters))
+            velocity = self.zeros()
         update = rule.update(velocity)
         if checked:
             rule.check(update, self.theta(), self.parts(self._before))
