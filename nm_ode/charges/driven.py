@@ -107,12 +107,7 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
     Raises:
         LawError: no run of `train`, no charges or not those of every step, or no step.
     """
-    try:
-        info = run_info(run)
-    except ResultError as error:
-        raise LawError(f"charges are predicted from a run of `train`; {error}") from error
-    if "charge" not in run.variables:
-        raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
+    info = info_of_charges(run)
     some = not has_every_step(run)
     if some and not at_records:
         raise LawError(
@@ -148,11 +143,31 @@ def driven(run: xr.Dataset, *, with_residual: bool = False, at_records: bool = F
     )
 
 
+def info_of_charges(run: xr.Dataset) -> RunInfo:
+    """What a run that recorded charges says of itself.
+
+    Raises:
+        LawError: no run of `train`, no charges, or none that any law describes.
+    """
+    try:
+        info = run_info(run)
+    except ResultError as error:
+        raise LawError(f"charges are predicted from a run of `train`; {error}") from error
+    if "charge" not in run.variables:
+        raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
+    if info.beyond_laws.everything:
+        raise beyond_all_laws(info.beyond_laws.everything)
+    return info
+
+
+def beyond_all_laws(why: str) -> LawError:
+    """That no law describes charges."""
+    return LawError(f"{why}: the charges are recorded, but no law predicts them")
+
+
 def require_within_laws(run: xr.Dataset, info: RunInfo) -> None:
     """Raises LawError unless the run's laws are those of all of its charges."""
     beyond = info.beyond_laws
-    if beyond.everything:
-        raise LawError(f"{beyond.everything}: the charges are recorded, but no law predicts them")
     for name in dict.fromkeys(run["charge_symmetry"].values.tolist()):
         if beyond.of(name):
             raise LawError(f"{name}: {beyond.of(name)}: its charges are recorded, but no law predicts them")

@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from nm_ode.charges.driven import beyond_all_laws, info_of_charges
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.orthogonal import not_orthogonal
 from nm_ode.charges.settings import SETTINGS
-from nm_ode.results import BeyondLaws, ResultError, RunInfo, TimeGrid, run_info, write_run_info
+from nm_ode.results import BeyondLaws, RunInfo, TimeGrid, run_info, write_run_info
 
 _CHARGES, _CLASS = "charge_index", "charge_class"
 
@@ -45,21 +46,14 @@ def shares(run: xr.Dataset, *, with_residual: bool = False) -> tuple[list[Share]
     Raises:
         LawError: none does.
     """
-    try:
-        info = run_info(run)
-    except ResultError as error:
-        raise LawError(f"charges are predicted from a run of `train`; {error}") from error
-    if "charge" not in run.variables:
-        raise LawError("the run recorded no charges: train with observe=[Charges(symmetries)]")
-    if info.beyond_laws.everything:
-        raise beyond(info.beyond_laws.everything)
+    info = info_of_charges(run)
     names = run["charge_symmetry"].values if "charge_symmetry" in run else np.empty(0, dtype=object)
     why = {name: info.beyond_laws.of(name) for name in dict.fromkeys(names.tolist())}
     why = {name: reason for name, reason in why.items() if reason}
     found = list(_of_classes(run, info, _where(names, why, run["charge"].shape[1])))
     if not found and why:
         name, reason = next(iter(why.items()))
-        raise beyond(f"{name}: {reason}")
+        raise beyond_all_laws(f"{name}: {reason}")
     if not with_residual and not info.foreign_gradient:
         kept = []
         for share in found:
@@ -73,11 +67,6 @@ def shares(run: xr.Dataset, *, with_residual: bool = False) -> tuple[list[Share]
         if not found and why:
             raise LawError(next(reversed(why.values())))
     return found, why
-
-
-def beyond(why: str) -> LawError:
-    """That no law describes charges."""
-    return LawError(f"{why}: the charges are recorded, but no law predicts them")
 
 
 def _where(names: NDArray[np.object_], why: Mapping[str, str], count: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -91,17 +92,17 @@ def solve_charges(
     if engine == AUTO:
         choice = choose(kinks=(), stiffness=_STIFFNESS, rtol=rtol)
         engine, method = choice.engine, choice.method
-    solver = get_engine(engine)
+    found = get_engine(engine)
     if method in (None, AUTO) and asked.step is None:
-        method = solver.laws_method
-    method = resolve_method(solver, method, asked.step)
+        method = found.laws_method
+    method = resolve_method(found, method, asked.step)
     if atol is None:
         largest = max(float(np.abs(one.solved_in(one.start)).max()) for _, one in equations)
         atol = rtol * max(largest, _SMALLEST)
     charges, rhs, jvp = np.full(run["charge"].shape, np.nan), 0, 0
+    solver = _Solver(found, method, rtol, atol, asked.step, title)
     for where, equation in equations:
-        solved = _solved(equation, solver, method, rtol, atol, asked.step, title)
-        _require_answer(solved.charges, equation, f"{title}: {solver.name} {method}")
+        solved = solver.solved(equation)
         charges[:, where] = (solved.charges + equation.added)[: len(charges)]
         rhs, jvp = rhs + solved.rhs_evaluations, jvp + (solved.jvp_evaluations or 0)
     info = LawInfo(
@@ -119,42 +120,81 @@ def solve_charges(
     return as_prediction(run, charges, info)
 
 
-def _solved(
-    equation: ChargeEquation,
-    solver: Engine,
-    method: str,
-    rtol: float,
-    atol: float,
-    step: float | None,
-    title: str,
-) -> LawsSolution:
-    """Charges that one equation has."""
-    if not solver.capabilities.laws:
-        return _step_by_step(equation, solver, method, rtol, atol, step, title)
-    # All charges in one solve of the engine's own, which is given the drivers of every step.
-    return solver.solve_laws(
-        order=equation.order,
-        m=equation.m,
-        b=equation.b,
-        kappa=equation.kappa,
-        force=equation.force,
-        y0=equation.start,
-        times=equation.times,
-        method=method,
-        rtol=rtol,
-        atol=atol,
-        step=step,
-    )
+@dataclass(frozen=True, eq=False)
+class _Solver:
+    """An engine, and how it is asked.
 
+    Attributes:
+        title: of the law, for messages.
+    """
 
-def _require_answer(charges: Array, equation: ChargeEquation, who: str) -> None:
-    """Raises LawError if an engine's charges are not all there, or not finite."""
-    expected = (len(equation.times), equation.kappa.size)
-    if np.shape(charges) != expected:
-        raise LawError(f"{who} gave charges of shape {np.shape(charges)}; {expected} was asked for")
-    if not np.isfinite(charges).all():
-        step = int(np.flatnonzero(~np.isfinite(charges).all(axis=1))[0])
-        raise LawError(f"{who} gave charges that are not finite, from step {step} on: tighten rtol")
+    engine: Engine
+    method: str
+    rtol: float
+    atol: float
+    step: float | None
+    title: str
+
+    @property
+    def who(self) -> str:
+        """What a message begins with."""
+        return f"{self.title}: {self.engine.name} {self.method}"
+
+    def solved(self, equation: ChargeEquation) -> LawsSolution:
+        """Charges that one equation has.
+
+        Raises:
+            LawError: not all are there, or they are not finite.
+        """
+        found = self._at_once(equation) if self.engine.capabilities.laws else self._step_by_step(equation)
+        expected = (len(equation.times), equation.kappa.size)
+        if np.shape(found.charges) != expected:
+            raise LawError(
+                f"{self.who} gave charges of shape {np.shape(found.charges)}; {expected} was asked for"
+            )
+        if not np.isfinite(found.charges).all():
+            step = int(np.flatnonzero(~np.isfinite(found.charges).all(axis=1))[0])
+            raise LawError(f"{self.who} gave charges that are not finite, from step {step} on: tighten rtol")
+        return found
+
+    def _at_once(self, equation: ChargeEquation) -> LawsSolution:
+        """All in one solve of the engine's own, which is given the drivers of every step."""
+        return self.engine.solve_laws(
+            order=equation.order,
+            m=equation.m,
+            b=equation.b,
+            kappa=equation.kappa,
+            force=equation.force,
+            y0=equation.start,
+            times=equation.times,
+            method=self.method,
+            rtol=self.rtol,
+            atol=self.atol,
+            step=self.step,
+        )
+
+    def _step_by_step(self, equation: ChargeEquation) -> LawsSolution:
+        """With a solve for each step of the run."""
+        state = equation.start
+        charges, evaluations = [equation.solved_in(state)], 0
+        for k, ends in enumerate(pairwise(equation.times)):
+
+            def rhs(t: float, y: Array, dy: Array, k: int = k) -> None:
+                dy[:] = equation.rhs(k, y)
+
+            after = np.empty_like(state)
+
+            def keep(index: int, t: float, y: Array, after: Array = after) -> None:
+                after[:] = y
+
+            problem = OdeProblem(rhs, state, np.array(ends), self.rtol, self.atol, self.step)
+            solution = solve_with(self.engine, problem, self.method, keep)
+            if solution.status != "success":
+                raise LawError(f"{self.who} stopped in step {k}: {solution.message}")
+            evaluations += solution.statistics.rhs_evaluations
+            state = after
+            charges.append(equation.solved_in(state))
+        return LawsSolution(np.stack(charges), evaluations)
 
 
 def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
@@ -169,35 +209,3 @@ def _equation(run: xr.Dataset, law: str) -> ChargeEquation:
             "take predict_charges"
         )
     return found.equation(what)
-
-
-def _step_by_step(
-    equation: ChargeEquation,
-    solver: Engine,
-    method: str,
-    rtol: float,
-    atol: float,
-    step: float | None,
-    title: str,
-) -> LawsSolution:
-    """With a solve for each step of the run."""
-    state = equation.start
-    charges, evaluations = [equation.solved_in(state)], 0
-    for k, ends in enumerate(pairwise(equation.times)):
-
-        def rhs(t: float, y: Array, dy: Array, k: int = k) -> None:
-            dy[:] = equation.rhs(k, y)
-
-        after = np.empty_like(state)
-
-        def keep(index: int, t: float, y: Array, after: Array = after) -> None:
-            after[:] = y
-
-        problem = OdeProblem(rhs, state, np.array(ends), rtol, atol, step)
-        solution = solve_with(solver, problem, method, keep)
-        if solution.status != "success":
-            raise LawError(f"{title}: {solver.name} {method} stopped in step {k}: {solution.message}")
-        evaluations += solution.statistics.rhs_evaluations
-        state = after
-        charges.append(equation.solved_in(state))
-    return LawsSolution(np.stack(charges), evaluations)

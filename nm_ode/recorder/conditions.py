@@ -45,7 +45,7 @@ class Conditions:
         self._of_symmetries: dict[str, str] = {}
         self.groups = Groups(optimizer, followed)
         self._writes = Writes(optimizer, followed, "momentum_buffer" if known.is_sgd else None)
-        self._options = [options_of_steps(optimizer, group) for group in optimizer.param_groups]
+        self._options = self._options_now()
         self._unfollowed: dict[str, nn.Parameter] = {}
         self._spread: dict[tuple[int, ...], list[str]] = {}
         self._changes = 0
@@ -90,7 +90,8 @@ class Conditions:
             ArgumentError: the optimiser moves a parameter of the model that is not followed, or one that the model no
                 longer has.
         """
-        self._look_at_groups(step)
+        now = self._options_now()
+        self._look_at_groups(step, now)
         for name, parameter in self._unfollowed.items():
             if parameter.grad is not None:
                 raise ArgumentError(
@@ -105,7 +106,7 @@ class Conditions:
                 f"the velocity of {said(name)} was written to between steps {step - 1} and {step}, beside the "
                 "optimiser",
             )
-        self._look_at_options(step)
+        self._look_at_options(step, now)
         each = zip(self._followed.items(), self.groups.numbers, gradients, strict=True)
         for (name, parameter), group, gradient in each:
             if group is None or (
@@ -140,7 +141,11 @@ class Conditions:
         settings = self.groups.settings[group]
         return not self._is_sgd or bool(settings["momentum"]) or bool(settings["weight_decay"])
 
-    def _look_at_groups(self, step: int) -> None:
+    def _options_now(self) -> list[dict[str, Any]]:
+        """Of each group."""
+        return [options_of_steps(self._optimizer, group) for group in self._optimizer.param_groups]
+
+    def _look_at_groups(self, step: int, now: list[dict[str, Any]]) -> None:
         """Parameters may be added to the optimiser at any time."""
         for name in self.groups.look():
             self._note_of(
@@ -149,18 +154,16 @@ class Conditions:
         if self._changes != self.groups.changes:
             self._changes = self.groups.changes
             self._unfollowed, self._spread = self._others(), self._spread_symmetries()
-            for group in self._optimizer.param_groups[len(self._options) :]:
-                self._options.append(options_of_steps(self._optimizer, group))
+            self._options += now[len(self._options) :]
         for groups, symmetries in self._spread.items():
-            differ = self._differing(groups)
+            differ = self._differing(groups, now)
             if differ:
                 self._note_symmetries(symmetries, f"its parameters have different {differ} in step {step}")
 
-    def _look_at_options(self, step: int) -> None:
-        for i, group in enumerate(self._optimizer.param_groups):
+    def _look_at_options(self, step: int, each: list[dict[str, Any]]) -> None:
+        for i, (group, now) in enumerate(zip(self._optimizer.param_groups, each, strict=True)):
             if self._is_sgd and group.get("maximize"):
                 self._note_group(i, "nm_ode does not know the optimiser's option 'maximize'")
-            now = options_of_steps(self._optimizer, group)
             if now == self._options[i]:
                 continue
             # Charges record SGD's momentum and weight decay.
@@ -171,13 +174,12 @@ class Conditions:
             if changed:
                 self._note_group(i, f"{', '.join(changed)} of the optimiser changed before step {step}")
 
-    def _differing(self, groups: tuple[int, ...]) -> str:
+    def _differing(self, groups: tuple[int, ...], now: list[dict[str, Any]]) -> str:
         """What groups say differently of a step, for a sentence."""
-        chosen = [self._optimizer.param_groups[i] for i in groups]
-        rates = sorted({rate_of(group) for group in chosen})
+        rates = sorted({rate_of(self.groups.settings[i]) for i in groups})
         if len(rates) > 1:
             return f"learning rates ({', '.join(f'{rate:g}' for rate in rates)})"
-        options = [options_of_steps(self._optimizer, group) for group in chosen]
+        options = [now[i] for i in groups]
         return ", ".join(name for name in options[0] if any(one[name] != options[0][name] for one in options))
 
     def _spread_symmetries(self) -> dict[tuple[int, ...], list[str]]:

@@ -78,7 +78,7 @@ class StepHooks:
         self._rule = rule
         self._foresight: SGDForesight | None = None
         self._passes: Passes | None = None
-        self._before: list[Tensor] = []
+        self._before: Parts | None = None
         self._room: list[Tensor] = []
         self._theta: Parts | None = None
         self._told = self._is_kept = False
@@ -96,7 +96,7 @@ class StepHooks:
         for handle in self._handles:
             handle.remove()
         _OWN.difference_update(handle.id for handle in self._handles)
-        self._before, self._room, self._frame = [], [], None
+        self._before, self._room, self._frame = None, [], None
 
     @property
     def within_step(self) -> bool:
@@ -236,9 +236,9 @@ class StepHooks:
     def room_for_theta(self) -> Parts:
         """Where theta is kept during the step; who asks for it in `before_step` writes it there."""
         self._is_kept = True
-        if not self._before:
-            self._before = [torch.empty_like(one) for one in self.theta().tensors]
-        return self.parts(self._before)
+        if self._before is None:
+            self._before = self.parts([torch.empty_like(one) for one in self.theta().tensors])
+        return self._before
 
     def keep_theta_in(self, passes: Passes) -> None:
         """The pass that makes sums over theta keeps it for the update as well."""
@@ -295,11 +295,13 @@ class StepHooks:
             if self._rule is not None:
                 self._listener.after_step(self._by_rule(self._rule))
             elif self._is_as_foreseen():
-                self._before = []
+                self._before = None
                 self._listener.after_step(ForeseenUpdate(self.theta()))
             else:
-                before = self.parts(self._before)
-                self._listener.after_step(Difference(self._layout.slots, self.theta(), before, self._room))
+                assert self._before is not None
+                self._listener.after_step(
+                    Difference(self._layout.slots, self.theta(), self._before, self._room)
+                )
 
     def _is_as_foreseen(self) -> bool:
         """Is the step what its sums were made of before it, without a copy to see it by?"""
@@ -315,12 +317,13 @@ class StepHooks:
         try:
             velocity = self.state("momentum_buffer")
         except KeyError:  # no gradient yet
-            velocity = self.parts([None] * len(self._parameters))
+            velocity = self.zeros()
         update = rule.update(velocity)
         if checked:
-            rule.check(update, self.theta(), self.parts(self._before))
+            assert self._before is not None
+            rule.check(update, self.theta(), self._before)
         if not rule.is_checked:
-            self._before = []
+            self._before = None
         return update
 
     def _broken_off(self) -> None:

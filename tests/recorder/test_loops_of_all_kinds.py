@@ -85,10 +85,7 @@ def test_a_users_own_optimiser(kind: Any) -> None:
         for x, y in batches(STEPS):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     witness.agrees_with(recorder.run)
     assert nm_ode.run_info(recorder.run).optimizer == kind.__name__
@@ -303,10 +300,7 @@ def test_autocast_in_the_loop_reaches_no_number() -> None:
         for x, y in batches(STEPS, torch.float32):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     witness.agrees_with(recorder.run, 1e-7)
 

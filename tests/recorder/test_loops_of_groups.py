@@ -187,10 +187,7 @@ def test_parameters_that_change_their_group_have_its_rate() -> None:
                 one["params"], other["params"] = other["params"], one["params"]
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     witness.agrees_with(recorder.run)
     assert recorder.run.parameter_lr.values[2].tolist() == [0.1, 0.1, 0.01, 0.01]

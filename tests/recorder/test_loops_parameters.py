@@ -20,10 +20,7 @@ def test_half_precision_is_followed_in_float32() -> None:
         for x, y in batches(STEPS, torch.bfloat16):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     witness.agrees_with(recorder.run, 1e-7)
     assert recorder.run.seen_update.dtype == np.float32
@@ -40,10 +37,7 @@ def test_channels_last() -> None:
             x = torch.randn(5, 2, 4, 4, dtype=torch.float64).to(memory_format=torch.channels_last)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), torch.arange(5) % 3 * i % 3)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     assert not model[0].weight.is_contiguous()
     witness.agrees_with(recorder.run)
@@ -58,10 +52,7 @@ def test_tied_parameters_are_followed_once() -> None:
         for x, _ in batches(STEPS):
             optimizer.zero_grad()
             loss = model(x).square().mean()
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     assert recorder.run.sizes["param"] == 16
     witness.agrees_with(recorder.run)
@@ -76,10 +67,7 @@ def test_sparse_gradients_are_made_dense() -> None:
         for i in range(STEPS):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(torch.tensor([i % 5, 1, 1])), torch.tensor([0, 1, 2]))
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     witness.agrees_with(recorder.run)
 
@@ -95,10 +83,7 @@ def test_a_late_unfrozen_layer_is_followed_if_asked_for() -> None:
                 optimizer.add_param_group({"params": model[0].parameters(), "lr": 0.02})
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            recorder.loss(loss)
-            witness.before(model, optimizer, loss.item())
-            optimizer.step()
+            witness.step(model, optimizer, recorder, loss)
     witness.end(model)
     run = recorder.run
     witness.agrees_with(run)

@@ -52,6 +52,15 @@ class Witness:
         self.losses.append(loss)
         self.lrs.append(float(optimizer.param_groups[0]["lr"]))
 
+    def step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, recorder: nm_ode.Recorder, loss: Tensor
+    ) -> None:
+        """A step of a plain loop, once its loss is there."""
+        loss.backward()
+        recorder.loss(loss)
+        self.before(model, optimizer, loss.item())
+        optimizer.step()
+
     def end(self, model: nn.Module) -> None:
         self.thetas.append(flat(model.parameters()))
 
