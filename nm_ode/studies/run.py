@@ -25,6 +25,7 @@ from nm_ode.studies.own_code import identity_now
 from nm_ode.studies.progress import Progress, silent, unheard
 from nm_ode.studies.schema import Case
 from nm_ode.studies.versions import git_commit, versions
+from nm_ode.studies.written import file_name
 from nm_ode.symmetries import SymmetryError
 
 
@@ -190,7 +191,7 @@ def _info(study: Study, failures: list[str], started: str) -> StudyInfo:
     return StudyInfo(
         title=case.title or case.name,
         case=case.model_dump(mode="json"),
-        case_file=study.path.name.encode("utf-8", "backslashreplace").decode("utf-8"),
+        case_file=file_name(study.path),
         case_text=study.text,
         status="failed" if failures else "complete",
         versions=versions(),
