@@ -188,6 +188,11 @@ def test_what_is_no_constraint_is_refused(text: str) -> None:
         parse(text).solve({}, "lr")
 
 
+def test_a_root_of_a_number_beyond_all_others_is_refused() -> None:
+    with pytest.raises(SweepMistakeError, match="no steps fulfils it here"):
+        parse("lr * steps^2 = 1e300").solve({"lr": 1e-300}, "steps")
+
+
 @SETTINGS
 @given(text=st.text("lrsteps0123456789.*/^=+- e[]", max_size=20))
 def test_any_text_is_a_constraint_or_a_sentence(text: str) -> None:

@@ -72,11 +72,10 @@ class Constraint:
             if name != wanted:
                 rest /= self._raised(name, values[name], power)
         power = self.powers[wanted]
-        if power.numerator == power.denominator * int(power):  # ±1, ±2 …
-            exact = _exact_root(rest, int(power))
+        try:
+            exact = _exact_root(rest, int(power)) if power.denominator == 1 else None
             if exact is not None:
                 return _as_number(exact)
-        try:
             found = float(rest) ** float(1 / power)
             if isinstance(found, complex):
                 raise ValueError
