@@ -180,6 +180,9 @@ def test_constraints(text: str, given_values: dict[str, Any], wanted: str, value
         "a = b = c",
         "lr ** 1e9 = 2",
         "3 ** 1e9 = lr",
+        "lr = 1e300 ** 1.5",
+        "lr = 1e-300 ** 1.5",
+        "1e-400 ** 0.5 * lr = 1",
         "lr / lr = 1",
     ],
 )
