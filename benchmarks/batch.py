@@ -38,11 +38,9 @@ COMMAND = [sys.executable, "-c", "from nm_ode.cli import main; main()", "run"]
 OPENED = 1000
 
 
-def sweep(folder: Path, lrs: list[float], momenta: list[float], **changes: str) -> Path:
+def sweep(folder: Path, lrs: list[float], momenta: list[float]) -> Path:
     """The case with fewer members."""
     head = CASE.partition("[sweep]")[0]
-    for before, after in changes.items():
-        head = head.replace(before, after)
     path = folder / "small.toml"
     path.write_text(
         f'{head}[sweep]\n"optimizer.lr" = {lrs}\n"optimizer.momentum" = {momenta}\n'

@@ -16,11 +16,11 @@ from nm_ode.batch.said import end_of, said_to
 from nm_ode.batch.surroundings import same_surroundings
 from nm_ode.batch.tasks import ALLOWED, MemberOutcome, MemberTask
 from nm_ode.batch.watch import Cancelled, TimeUp, TooLarge, Watch, is_given_up
-from nm_ode.results import Identity, StoreError
+from nm_ode.results import StoreError
 from nm_ode.results.root import read_root
 from nm_ode.results.study import Busy, Failure, StudyStore
 from nm_ode.studies import Case, run_case, run_case_into
-from nm_ode.studies.own_code import hashes_now
+from nm_ode.studies.own_code import identity_now
 from nm_ode.studies.together import Companion, train_companions
 from nm_ode.studies.written import as_toml, with_code_found
 
@@ -68,8 +68,7 @@ def is_whole(store: StudyStore, member: str, case: Case, path: Path) -> bool:
     if case.code:  # what it imports is known to its results alone
         with contextlib.suppress(StoreError):
             known = list(read_root(store.study.below(member))[0].identity.code)
-    identity = Identity(case.model_dump(mode="json"), hashes_now(known, path.parent))
-    return store.is_whole(member, identity)
+    return store.is_whole(member, identity_now(case, known, path.parent))
 
 
 def text_of(task: MemberTask) -> str:
@@ -221,9 +220,7 @@ def _is_ready(store: StudyStore, member: str, case: Case, path: Path) -> bool:
     if not os.path.lexists(working):
         return False
     root, _ = read_root(working)
-    return store.is_ready(
-        member, Identity(case.model_dump(mode="json"), hashes_now(root.identity.code, path.parent))
-    )
+    return store.is_ready(member, identity_now(case, root.identity.code, path.parent))
 
 
 def _without_errors(action: Callable[[], object]) -> None:

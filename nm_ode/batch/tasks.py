@@ -56,11 +56,6 @@ class MemberTask:
         parts = 2 + len(self.companions) if self.companions else 1
         return None if self.max_seconds is None else parts * self.max_seconds
 
-    @property
-    def label(self) -> str:
-        """For a reader: "sweep_x: lr=0.1,seed=3"."""
-        return f"{self.study}: {self.member}" if self.member else self.study
-
 
 Status = Literal["done", "whole", "failed", "mistake", "busy", "stopped"]
 
@@ -93,5 +88,5 @@ class MemberOutcome:
 
     @property
     def label(self) -> str:
-        """As of `MemberTask`."""
+        """For a reader: "sweep_x: lr=0.1,seed=3"."""
         return f"{self.study}: {self.member}" if self.member else self.study

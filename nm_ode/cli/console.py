@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -71,6 +73,7 @@ class _Stream:
 
 
 _STDOUT, _STDERR = _Stream("stdout"), _Stream("stderr")
+_ANY_WIDTH = 1_000_000
 out, err = Console(file=cast(IO[str], _STDOUT)), Console(file=cast(IO[str], _STDERR))
 
 
@@ -86,24 +89,46 @@ def bare_table() -> RichTable:
 
 
 def print_table(table: Table) -> None:
-    """The table in brief, and what must be known to read it."""
-    shown = bare_table()
-    for column in table.columns:
-        if column.brief is not None:
-            # The names of symmetries may be long; numbers must not be broken.
-            folds = column.brief == "symmetry"
-            shown.add_column(
-                column.brief,
-                justify="right" if column.numeric else "left",
-                no_wrap=not folds,
-                overflow="fold" if folds else "ellipsis",
-            )
-    for row in table.rows:
-        cells = table.terminal_cells(row)
-        shown.add_row(*(Text.assemble(cell.terminal_text, *_flag(cell)) for cell in cells))
-    out.print(shown)
+    """The table in brief, and what must be known to read it; one that is too wide runs over, and is not cut."""
+    shown = _shown(table)
+    least = _width(shown).minimum
+    if least > out.width:
+        shown.width = least
+    out.print(shown, crop=False)
     if table.brief_caption:
         print_dim(table.brief_caption)
+
+
+def fits(table: Table) -> bool:
+    """Has the console room for the table in brief?"""
+    return _width(_shown(table)).maximum <= out.width
+
+
+def _width(shown: RichTable) -> Measurement:
+    """What it takes on a console of any width."""
+    return Measurement.get(out, out.options.update(max_width=_ANY_WIDTH), shown)
+
+
+def _shown(table: Table) -> RichTable:
+    shown = bare_table()
+    rows = [
+        [Text.assemble(cell.terminal_text, *_flag(cell)) for cell in table.terminal_cells(row)]
+        for row in table.rows
+    ]
+    titles = [(column.brief, column.numeric) for column in table.columns if column.brief is not None]
+    for i, (title, numeric) in enumerate(titles):
+        # The names of symmetries may be long; numbers and other names must not be broken.
+        folds = title == "symmetry"
+        shown.add_column(
+            title,
+            justify="right" if numeric else "left",
+            no_wrap=not folds,
+            overflow="fold",
+            min_width=None if folds else max([cell_len(title), *(row[i].cell_len for row in rows)]),
+        )
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def _flag(cell: Cell) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from nm_ode.cli.console import complain, out, print_dim, print_line, print_table, progress_bars
+from nm_ode.cli.console import complain, fits, out, print_dim, print_line, print_table, progress_bars
 from nm_ode.cli.results import REPORT, print_orders
 from nm_ode.cli.stopping import heed
 
@@ -107,7 +107,7 @@ def _export(tree: xr.DataTree, csv: Path | None, netcdf: Path | None) -> bool:
 
 
 def _print(tree: xr.DataTree) -> None:
-    """The study in brief: how many members, what is not whole, orders or the spread, and all members of a small one."""
+    """The study in brief: how many members, what is not whole, all members if there is room or the spread, orders."""
     from nm_ode.comparison.study import study_numbers
     from nm_ode.comparison.study.numbers import about, quantities
     from nm_ode.reporting.study.tables import member_table, spread_table, study_order_table
@@ -117,8 +117,9 @@ def _print(tree: xr.DataTree) -> None:
     said = about(numbers)
     out.print(Text(f"\n{said.title or said.name}", style="bold"))
     print_dim(f"{size_sentence(numbers)}; {state_sentence(numbers)}")
-    if numbers["state"].size <= _ROWS:
-        print_table(member_table(numbers))
+    members = member_table(numbers)
+    if len(members.rows) <= _ROWS and (fits(members) or not quantities(numbers)):
+        print_table(members)
     elif quantities(numbers):
         print_table(spread_table(numbers))
     convergence = tree["convergence"].dataset if "convergence" in tree.children else None

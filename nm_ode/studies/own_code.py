@@ -16,6 +16,7 @@ from typing import Any
 
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.registry import did_you_mean
+from nm_ode.results import Identity
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
@@ -31,13 +32,13 @@ def code_files(case: Case, path: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(files))
 
 
-def hashes_now(known: Iterable[str], folder: Path) -> dict[str, str]:
-    """SHA-256 of files as they are now; "" for one that cannot be read.
+def identity_now(case: Case, known: Iterable[str], folder: Path) -> Identity:
+    """Of results that the case would have with its code as it is now; the hash of a file that cannot be read is "".
 
     Args:
-        known: paths relative to the folder, as in `OwnCode.hashes`.
+        known: paths of the code's files relative to the folder, as in `OwnCode.hashes`.
     """
-    return {name: _sha256(folder / name) for name in known}
+    return Identity(case.model_dump(mode="json"), {name: _sha256(folder / name) for name in known})
 
 
 def _sha256(file: Path) -> str:

@@ -21,10 +21,11 @@ from nm_ode.results.store import StoreWriter, unfinished_identity
 from nm_ode.studies.build import Study, build_study
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.member import compute
-from nm_ode.studies.own_code import hashes_now
+from nm_ode.studies.own_code import identity_now
 from nm_ode.studies.progress import Progress, silent, unheard
 from nm_ode.studies.schema import Case
 from nm_ode.studies.versions import git_commit, versions
+from nm_ode.studies.written import file_name
 from nm_ode.symmetries import SymmetryError
 
 
@@ -91,8 +92,7 @@ def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
     info = None if tree is None else study_info(tree)
     there = unfinished_identity(store) if info is None else Identity(info.case, info.code)
     if there is not None:
-        here = Identity(case.model_dump(mode="json"), hashes_now(there.code, path.parent))
-        require_same(store, there, here)
+        require_same(store, there, identity_now(case, there.code, path.parent))
     if tree is None or info is None or info.status != "complete":
         return None
     return Outcome(store, tree, (), reused=True)
@@ -191,7 +191,7 @@ def _info(study: Study, failures: list[str], started: str) -> StudyInfo:
     return StudyInfo(
         title=case.title or case.name,
         case=case.model_dump(mode="json"),
-        case_file=study.path.name.encode("utf-8", "backslashreplace").decode("utf-8"),
+        case_file=file_name(study.path),
         case_text=study.text,
         status="failed" if failures else "complete",
         versions=versions(),

@@ -24,6 +24,11 @@ def as_toml(raw: Mapping[str, Any], above: str = "") -> str:
     return text.lstrip("\n")
 
 
+def file_name(path: Path) -> str:
+    """The name of a case file as a store can have it, in UTF-8 whatever the system allows."""
+    return path.name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def with_code_found(raw: Any, folder: Path) -> Any:
     """The case as it may stand in any folder: the user's own code and files, as they are found from here.
 

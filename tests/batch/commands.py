@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -27,12 +28,8 @@ ENVIRONMENT = {
 
 def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command, in a group of its own."""
-    return _started([*COMMAND, *arguments], folder)
-
-
-def _started(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        [*COMMAND, *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         text=True,
@@ -77,8 +74,6 @@ def dask_cluster(
 
 
 def _address(file: Path) -> str:
-    import json
-
     for _ in range(200):
         with contextlib.suppress(ValueError, KeyError):
             return str(json.loads(file.read_text())["address"])

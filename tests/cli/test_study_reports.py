@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from nm_ode.cli.console import out
 from nm_ode.results.study import Failure, StudyStore
 from nm_ode.studies import load_sweep, run_case
 from tests.reporting.pages import Outline
@@ -51,6 +52,18 @@ def test_the_page_links_the_members_pages(computed: Path, call) -> None:
     pages = sorted((computed / "members").iterdir())
     assert [page.name for page in pages] == ["lr=0.05.html", "lr=0.1.html"]
     assert "Distance between the flows" in pages[0].read_text()
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_members_that_do_not_fit_are_printed_as_their_spread(
+    computed: Path, call, monkeypatch, width: int
+) -> None:
+    monkeypatch.setattr(out, "width", width)
+    printed = call("report", computed, "--no-pages").stdout.splitlines()
+    starts = {line.split()[0] for line in printed if line}
+    assert ("member" in starts) == (width == 120)
+    assert ("smallest" in "".join(printed)) == (width == 40)
+    assert "…" not in "".join(printed)
 
 
 def test_a_members_page_is_drawn_again_only_for_other_results(computed: Path, call) -> None:

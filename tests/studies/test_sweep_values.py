@@ -180,12 +180,20 @@ def test_constraints(text: str, given_values: dict[str, Any], wanted: str, value
         "a = b = c",
         "lr ** 1e9 = 2",
         "3 ** 1e9 = lr",
+        "lr = 1e300 ** 1.5",
+        "lr = 1e-300 ** 1.5",
+        "1e-400 ** 0.5 * lr = 1",
         "lr / lr = 1",
     ],
 )
 def test_what_is_no_constraint_is_refused(text: str) -> None:
     with pytest.raises(SweepMistakeError, match="constraint"):
         parse(text).solve({}, "lr")
+
+
+def test_a_root_of_a_number_beyond_all_others_is_refused() -> None:
+    with pytest.raises(SweepMistakeError, match="no steps fulfils it here"):
+        parse("lr * steps^2 = 1e300").solve({"lr": 1e-300}, "steps")
 
 
 @SETTINGS

@@ -1,4 +1,4 @@
-"""Orders over a ladder of learning rates."""
+"""Orders over several learning rates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def order_table(convergence: xr.Dataset) -> Table:
             f"error is above the run's rounding.{_confounders(convergence)}"
         ),
         brief_caption=(
-            "order in lr of the error at the final time, by least squares over the ladder; fit: points that are in it"
+            "order in lr of the error at the final time, by least squares over the learning rates; "
+            "fit: points that are in it"
         ),
     )
 

@@ -72,11 +72,10 @@ class Constraint:
             if name != wanted:
                 rest /= self._raised(name, values[name], power)
         power = self.powers[wanted]
-        if power.numerator == power.denominator * int(power):  # ±1, ±2 …
-            exact = _exact_root(rest, int(power))
+        try:
+            exact = _exact_root(rest, int(power)) if power.denominator == 1 else None
             if exact is not None:
                 return _as_number(exact)
-        try:
             found = float(rest) ** float(1 / power)
             if isinstance(found, complex):
                 raise ValueError
@@ -91,14 +90,11 @@ class Constraint:
             raise SweepMistakeError(f"constraint {self.text!r}: {name} is {value!r} here, which is no number")
         exact = Fraction(str(value))
         try:
-            raised = exact ** int(power) if power.denominator == 1 else Fraction(float(exact) ** float(power))
-            if raised == 0:
-                raise ZeroDivisionError
+            return _power(exact, power)
         except (TypeError, ValueError, ZeroDivisionError, OverflowError):
             raise SweepMistakeError(
                 f"constraint {self.text!r}: {name} is {value!r} here, with which nothing fulfils it"
             ) from None
-        return raised
 
 
 def parse(text: str) -> Constraint:
@@ -119,7 +115,12 @@ def parse(text: str) -> Constraint:
             elif factor == 0:
                 raise SweepMistakeError(f"constraint {text!r}: 0 is no factor of a product: {_FORM}")
             else:
-                number *= _power(factor, -sign * power)
+                try:
+                    number *= _power(factor, -sign * power)
+                except (ZeroDivisionError, OverflowError):
+                    raise SweepMistakeError(
+                        f"constraint {text!r}: a number in it is too large or too small for its exponent"
+                    ) from None
     powers = {name: power for name, power in powers.items() if power}
     if not powers:
         raise SweepMistakeError(f"constraint {text!r} has no key: {_FORM}")
@@ -176,7 +177,11 @@ def _tokens(text: str, side: str) -> list[tuple[str, str]]:
 
 
 def _power(number: Fraction, power: Fraction) -> Fraction:
-    return number ** int(power) if power.denominator == 1 else Fraction(float(number) ** float(power))
+    """Raises ZeroDivisionError or OverflowError for what a float cannot hold, and for 0, which divides nothing."""
+    raised = number ** int(power) if power.denominator == 1 else Fraction(float(number) ** float(power))
+    if raised == 0:
+        raise ZeroDivisionError
+    return raised
 
 
 def _exact_root(number: Fraction, power: int) -> Fraction | None:

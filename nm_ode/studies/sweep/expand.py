@@ -21,6 +21,7 @@ from nm_ode.studies.sweep.constraint import Constraint, parse
 from nm_ode.studies.sweep.naming import member_name, short_names
 from nm_ode.studies.sweep.table import SweepTable
 from nm_ode.studies.tables import Table
+from nm_ode.studies.written import file_name
 
 _TOLD = 5  # different mistakes of members
 
@@ -100,7 +101,7 @@ def expand(raw: Mapping[str, Any], path: Path, text: str = "") -> Sweep:
         name=case.name,
         title=case.title or case.name,
         case=case.model_dump(mode="json"),
-        case_file=path.name.encode("utf-8", "backslashreplace").decode("utf-8"),
+        case_file=file_name(path),
         case_text=text,
         axes=axes,
         members=places,
