@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nm_ode.results import open_store, run_info, study_info
+from nm_ode.results import store as store_module
 from nm_ode.results.store import StoreWriter
 from nm_ode.results.study import StudyStore
 from nm_ode.studies import load_case, load_sweep, run_case
@@ -140,24 +141,23 @@ def test_a_member_past_its_time_is_given_up(call: Call, folder: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_ends_the_batch(call: Call, folder: Path, monkeypatch, number: int) -> None:
-    real = StoreWriter.write
+    real = store_module.write_group
     written = []
 
-    def full(self, group, dataset) -> None:
-        written.append(self.path.parent.name)
+    def full(dataset, folder: Path) -> dict[str, str]:
+        written.append(folder.parent.parent.name)
         if len(set(written)) > 1:
-            with self._explained():
-                raise OSError(number, "No space left on device", str(self.path))
-        real(self, group, dataset)
+            raise OSError(number, "No space left on device", str(folder))
+        return real(dataset, folder)
 
-    monkeypatch.setattr(StoreWriter, "write", full)
+    monkeypatch.setattr(store_module, "write_group", full)
     done = call(SWEEP, *ALONE)
     assert done.exit_code == 1
     assert done.output.count("No space left") == 1
     assert "not run 2" in done.output
     assert len(members(folder)) == 1
     assert [failure.kind for failure in store_of(folder).failures().values()] == ["disk"]
-    monkeypatch.setattr(StoreWriter, "write", real)
+    monkeypatch.setattr(store_module, "write_group", real)
     assert call(SWEEP, *ALONE).exit_code == 0
     assert len(members(folder)) == 4
 
