@@ -24,7 +24,7 @@ from nm_ode.planned import ALWAYS_RECORDED
 from nm_ode.results import Beside
 from nm_ode.studies.charges import require_laws_fit
 from nm_ode.studies.entries import CodeTable
-from nm_ode.studies.errors import CaseError
+from nm_ode.studies.errors import CaseError, NotHereError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
 from nm_ode.studies.load import case_text
 from nm_ode.studies.losses import LOSSES
@@ -266,10 +266,10 @@ def _device(case: Case, path: Path) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise CaseError(f"{given}, and torch sees no GPU here; use 'cpu'")
+        raise NotHereError(f"{given}, and torch sees no GPU here; use 'cpu'")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
-        raise CaseError(f"{given}; the GPUs here are cuda:0 … cuda:{count - 1}")
+        raise NotHereError(f"{given}; the GPUs here are cuda:0 … cuda:{count - 1}")
     return device
 
 
