@@ -22,7 +22,7 @@ from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
 from nm_ode.planned import ALWAYS_RECORDED
 from nm_ode.results import Beside
-from nm_ode.studies.charges import require_laws_fit
+from nm_ode.studies.charges import require_laws_fit, require_layers_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError, NotHereError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
@@ -105,6 +105,7 @@ def build_study(case: Case, path: Path, text: str | None = None) -> Study:
         )
     require_case_fits(case, path, problem)
     optimizer: Optimizer = case.optimizer.make(folder=path.parent)
+    require_layers_fit(case, path, problem)
     require_laws_fit(case, path, problem, optimizer)
     schedule = case.optimizer.schedule
     flows = flows_of(case, path, problem, optimizer)
@@ -233,6 +234,8 @@ def _problem(
         "device": device,
         "chunk_size": case.chunk_size,
     }
+    if case.autocast is not None:
+        options["autocast"] = case.autocast
     pair = (data.x, data.y) if isinstance(data, DataSet) else data
     try:
         with code.explained():

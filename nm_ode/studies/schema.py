@@ -108,9 +108,13 @@ class Solver(Table):
 
 
 class SymmetriesTable(Table):
-    """Symmetries to find and verify, whose charges are recorded and predicted."""
+    """Symmetries to find and verify, whose charges are recorded and predicted.
+
+    With `layers` these are the charges of the symmetries in which no other layer takes part.
+    """
 
     kinds: Annotated[list[Annotated[str, _known(KINDS)]], Field(min_length=1)] | None = None
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
     laws: list[Annotated[str, _known(LAWS)]] | None = None
     charges_every: Annotated[int, Field(ge=1)] = 1
 
@@ -163,6 +167,7 @@ class Case(Table):
     dtype: Literal["float64", "float32"] = "float64"
     device: str = "cpu"
     chunk_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    autocast: Literal["bfloat16", "float16"] | None = None
     loss: Annotated[str, _known(LOSSES)] | None = None
     objective: CodeTable | None = None
     model: Annotated[Annotated[ModelTable, Tag("<entry>")] | OwnCode, Discriminator(_which)]

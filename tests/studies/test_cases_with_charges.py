@@ -100,6 +100,21 @@ def test_symmetries_may_be_chosen_by_kind_and_laws_by_name(charges_case, tmp_pat
     assert np.isnan(missing.laws["first_order"].together)
 
 
+def test_symmetries_may_be_chosen_by_layer(charges_case, tmp_path: Path):
+    path = charges_case(("[symmetries]", '[symmetries]\nlayers = ["linear2"]'))
+    tree = run_case(load_case(path), path, tmp_path / "out").tree
+    assert set(tree["discrete"]["charge_symmetry"].values) == {"translation linear2"}
+    assert len(tree["symmetries"]["symmetry"]) > 1
+
+
+def test_layers_that_have_no_symmetry_by_themselves_are_told(charges_case, tmp_path: Path):
+    path = charges_case(
+        ("[symmetries]", '[symmetries]\nlayers = ["linear2"]\nkinds = ["scale"]'),
+    )
+    with pytest.raises(CaseError, match=r"symmetries: layers: linear2 were given, .* \(there are translation"):
+        run_case(load_case(path), path, tmp_path / "out")
+
+
 def test_charges_are_recorded_along_flows_too(charges_case, tmp_path: Path):
     path = charges_case(
         ("momentum = 0.9\n", ""),
@@ -231,6 +246,10 @@ def test_mistakes_are_named(edits, sentence, charges_case):
 
 
 MISFITS = [
+    (
+        [("[symmetries]", '[symmetries]\nlayers = ["linear3"]')],
+        r"symmetries.layers\[0\]: 'linear3' was given; did you mean 'linear",
+    ),
     ([(MODEL, 'name = "vgg"\nclasses = 10\ndepth = 16')], r"model: image = 8 is too small: 5 poolings"),
     ([(MODEL, 'name = "vit"\nclasses = 10\npatch = 3')], r"model: patch must divide image"),
     (
