@@ -111,7 +111,9 @@ def test_layers_that_have_no_symmetry_by_themselves_are_told(charges_case, tmp_p
     path = charges_case(
         ("[symmetries]", '[symmetries]\nlayers = ["linear2"]\nkinds = ["scale"]'),
     )
-    with pytest.raises(CaseError, match=r"symmetries: layers: linear2 were given, .* \(there are translation"):
+    with pytest.raises(
+        CaseError, match=r"symmetries: layers: linear2 were given, .* \(there are translation"
+    ):
         run_case(load_case(path), path, tmp_path / "out")
 
 
