@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from nm_ode.errors import NmOdeError
+
+if TYPE_CHECKING:
+    from nm_ode.data.preparation import Preparation
+    from nm_ode.data.sources import Source
 
 
 class DataError(NmOdeError, ValueError):
@@ -29,12 +35,34 @@ class Image:
 class DataSet:
     """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
 
-    Where flat inputs are images, `image` says of which shape.
+    Attributes:
+        x: in memory, or `np.memmap` of a file that is read a batch at a time.
+        image: where inputs are images, flat ones too, of which shape.
+        preparation: what makes numbers of images in bytes, uint8 (n, channels, side, side), batch by batch.
+        test: samples that nobody trains on; a function that reads them is called where they are asked for.
     """
 
-    x: Tensor
+    x: Any
     y: Tensor
     image: Image | None = None
+    preparation: Preparation | None = None
+    test: Callable[[], DataSet] | DataSet | None = None
+
+    def source(self) -> Source:
+        """Pairs (x, y), prepared where there is a preparation.
+
+        Raises:
+            DataError: images that the preparation is not for.
+        """
+        from nm_ode.data.preparation import PreparedSource
+        from nm_ode.data.sources import source_of
+
+        pairs = source_of((self.x, self.y))
+        return pairs if self.preparation is None else PreparedSource(pairs, self.preparation)
+
+    def held_out(self) -> DataSet | None:
+        """The samples that nobody trains on, read now; None where there are none."""
+        return self.test() if callable(self.test) else self.test
 
     def as_images(self) -> DataSet:
         """x of shape (n, channels, side, side), and `image`.

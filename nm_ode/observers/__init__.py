@@ -6,6 +6,7 @@ from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.density import spectral_density
+from nm_ode.observers.held_out import HeldOut
 from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.noise import Noise
@@ -21,6 +22,7 @@ OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
         "curvature": Curvature,
+        "held_out": HeldOut,
         "hessian": Hessian,
         "kink_crossings": KinkCrossings,
         "noise": Noise,
@@ -39,6 +41,7 @@ __all__ = [
     "Context",
     "Curvature",
     "Every",
+    "HeldOut",
     "Hessian",
     "KinkCrossings",
     "Loop",
