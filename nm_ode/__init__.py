@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
         Charges,
+        Constraints,
         Curvature,
         Every,
         HeldOut,
@@ -78,6 +79,7 @@ _HOMES = {
     "ArgumentError": "nm_ode.errors",
     "Charges": "nm_ode.observers",
     "Checkpoint": "nm_ode.results",
+    "Constraints": "nm_ode.observers",
     "Cosine": "nm_ode.optimizers.schedules",
     "Curvature": "nm_ode.observers",
     "Drop": "nm_ode.optimizers.schedules",
@@ -160,6 +162,7 @@ __all__ = [
     "ArgumentError",
     "Charges",
     "Checkpoint",
+    "Constraints",
     "Cosine",
     "Curvature",
     "Drop",

@@ -3,6 +3,7 @@
 from nm_ode.observers.base import OPEN_END, Context, Loop, Observer, View, spread_steps
 from nm_ode.observers.cadence import Every, as_save_every, saved_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
+from nm_ode.observers.constraints import Constraints
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.density import spectral_density
@@ -21,6 +22,7 @@ from nm_ode.registry import Registry
 OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
+        "constraints": Constraints,
         "curvature": Curvature,
         "held_out": HeldOut,
         "hessian": Hessian,
@@ -38,6 +40,7 @@ __all__ = [
     "OBSERVERS",
     "OPEN_END",
     "Charges",
+    "Constraints",
     "Context",
     "Curvature",
     "Every",
