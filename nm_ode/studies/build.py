@@ -236,7 +236,9 @@ def _problem(
     }
     if case.autocast is not None:
         options["autocast"] = case.autocast
-    pair = (data.x, data.y) if isinstance(data, DataSet) else data
+    pair = data
+    if isinstance(data, DataSet):
+        pair = (data.x, data.y) if data.preparation is None else data.source()
     try:
         with code.explained():
             if case.objective is None:
