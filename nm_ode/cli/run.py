@@ -186,10 +186,11 @@ def _ready(names: Sequence[str], asked: _Asked) -> list[tuple[Loaded, Path]]:
 
 
 def _remedy(loaded: Loaded, path: Path, asked: _Asked) -> str:
-    """What else a case can do whose data or device are not here."""
+    """What else can be done with a case whose data or device are not here."""
+    data = "" if asked.data is not None or not loaded.in_folder else "; --data DIR says where the data are"
     if asked.smoke or not loaded.has_smoke:
-        return ""
-    return f"; `nm-ode run {path} --smoke` runs some steps of it on generated data, without a GPU"
+        return data
+    return f"{data}; `nm-ode run {path} --smoke` runs some steps of it on generated data, without a GPU"
 
 
 def _require_buildable(case: Case, path: Path) -> None:
@@ -197,7 +198,8 @@ def _require_buildable(case: Case, path: Path) -> None:
     from nm_ode.studies import build_study, code_files
 
     if not code_files(case, path):
-        build_study(case, path)
+        with progress_bars() as progress:
+            build_study(case, path, progress=progress)
 
 
 def _run_one(loaded: Loaded, path: Path, out: Path, asked: _Asked) -> int:

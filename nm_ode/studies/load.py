@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from nm_ode.data import DATA
 from nm_ode.required import as_path
+from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.options import options_of
 from nm_ode.studies.schema import Case
@@ -37,6 +38,11 @@ class Loaded:
     sweep: Sweep | None
     text: str
     has_smoke: bool
+
+    @property
+    def in_folder(self) -> bool:
+        """Do the data lie in a folder?"""
+        return not isinstance(self.case.data, CodeTable) and "folder" in self.case.data.options
 
 
 def load(

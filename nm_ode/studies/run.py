@@ -140,7 +140,7 @@ def run_case_into(
     """
     if case.flows:
         _require_ready(case, path)
-    study = build_study(case, path, text)
+    study = build_study(case, path, text, progress)
     started = _now()
     writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
     try:

@@ -47,12 +47,16 @@ OwnCode = Annotated[CodeTable, Tag("<own code>")]
 
 
 class Training(Table):
-    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it."""
+    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it.
+
+    With `full_loss = false` the loss over all samples is not recorded.
+    """
 
     steps: Annotated[int, Field(ge=1, le=LARGEST)]
     batch_size: int | Literal["full"] = "full"
     warm_steps: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     save_every: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    full_loss: bool = True
 
     @field_validator("batch_size", mode="before")
     @classmethod

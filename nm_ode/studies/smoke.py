@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from nm_ode.data.images.generated import GENERATED
 from nm_ode.errors import NmOdeError
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
@@ -19,7 +22,6 @@ from nm_ode.studies.tables import combination
 
 TABLE = "smoke"
 ENDING = "_smoke"  # of its name
-GENERATED: dict[str, Any] = {}
 _DATA = "images"  # folder of what is generated, in that of the results
 
 
@@ -121,7 +123,7 @@ def _generated_folder(raw: Mapping[str, Any], out: Path) -> Path | None:
     data = raw.get("data")
     name = data.get("name") if isinstance(data, Mapping) else data
     case = raw.get("name")
-    if name not in GENERATED or not isinstance(case, str):
+    if not isinstance(name, str) or name not in GENERATED or not isinstance(case, str):
         return None
     return (out / case / _DATA).absolute()
 
@@ -141,7 +143,14 @@ def make_data(case: Case, out: Path) -> None:
     folder = _generated_folder(case.model_dump(mode="json"), out)
     if folder is None or table.options.get("folder") != folder:
         return
+    if folder.exists():
+        return
+    aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
     try:
-        GENERATED[table.name](folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        GENERATED[table.name](aside)
+        aside.rename(folder)
     except (NmOdeError, OSError) as error:
         raise CaseError(f"{folder}: data of a smoke run cannot be generated there: {error}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
