@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.reporting.plots.given import as_tree
     from nm_ode.reporting.plots.paper import charge_grid
+    from nm_ode.reporting.plots.phase import phase_portrait
     from nm_ode.reporting.plots.public import (
         batch_loss,
         charges_by_kind,
@@ -57,6 +58,7 @@ _HOMES = {
     "orders_in_lr": _PUBLIC,
     "over_axes": _PUBLIC,
     "phase_diagram": _PUBLIC,
+    "phase_portrait": "nm_ode.reporting.plots.phase",
     "spectral_densities": _PUBLIC,
     "stability": _PUBLIC,
 }
@@ -79,6 +81,7 @@ __all__ = [
     "orders_in_lr",
     "over_axes",
     "phase_diagram",
+    "phase_portrait",
     "spectral_densities",
     "stability",
 ]
