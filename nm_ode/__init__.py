@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nm_ode import plots
     from nm_ode.charges import LawError, predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
     from nm_ode.comparison.study import study_frame
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
         Charges,
+        Constraints,
         Curvature,
         Every,
+        HeldOut,
         Hessian,
         KinkCrossings,
         Observer,
@@ -77,6 +80,7 @@ _HOMES = {
     "ArgumentError": "nm_ode.errors",
     "Charges": "nm_ode.observers",
     "Checkpoint": "nm_ode.results",
+    "Constraints": "nm_ode.observers",
     "Cosine": "nm_ode.optimizers.schedules",
     "Curvature": "nm_ode.observers",
     "Drop": "nm_ode.optimizers.schedules",
@@ -84,6 +88,7 @@ _HOMES = {
     "Flow": "nm_ode.flows",
     "FlowError": "nm_ode.flows",
     "GradientFlow": "nm_ode.flows",
+    "HeldOut": "nm_ode.observers",
     "Hessian": "nm_ode.observers",
     "KinkCrossings": "nm_ode.observers",
     "LawError": "nm_ode.charges",
@@ -158,6 +163,7 @@ __all__ = [
     "ArgumentError",
     "Charges",
     "Checkpoint",
+    "Constraints",
     "Cosine",
     "Curvature",
     "Drop",
@@ -165,6 +171,7 @@ __all__ = [
     "Flow",
     "FlowError",
     "GradientFlow",
+    "HeldOut",
     "Hessian",
     "KinkCrossings",
     "LawError",
@@ -208,6 +215,7 @@ __all__ = [
     "open_run",
     "open_store",
     "open_study",
+    "plots",
     "predict_charges",
     "run_info",
     "scan_of",
@@ -226,6 +234,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("nm_ode.plots")
     if name in _RENAMED:
         raise AttributeError(f"nm_ode.{name} is now nm_ode.{_RENAMED[name]}")
     if name not in _HOMES:

@@ -9,6 +9,7 @@ from nm_ode.data.batches import BatchSize, sample_batches
 from nm_ode.data.diabetes import diabetes
 from nm_ode.data.digits import digits
 from nm_ode.data.npz import npz, npz_source
+from nm_ode.data.preparation import Augmentation, Preparation, PreparedSource
 from nm_ode.data.sources import ArraySource, DatasetSource, Samples, Source, TensorSource, source_of
 from nm_ode.registry import Registry
 
@@ -18,6 +19,8 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
         "digits": "nm_ode.data.digits:digits",
         "diabetes": "nm_ode.data.diabetes:diabetes",
         "npz": "nm_ode.data.npz:npz",
+        "tiny_imagenet": "nm_ode.data.images.tiny_imagenet:tiny_imagenet",
+        "image_folder": "nm_ode.data.images.image_folder:image_folder",
     },
 )
 """Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples."""
@@ -25,11 +28,14 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
 __all__ = [
     "DATA",
     "ArraySource",
+    "Augmentation",
     "BatchSize",
     "DataError",
     "DataSet",
     "DatasetSource",
     "Image",
+    "Preparation",
+    "PreparedSource",
     "Samples",
     "Source",
     "TensorSource",

@@ -3,9 +3,11 @@
 from nm_ode.observers.base import OPEN_END, Context, Loop, Observer, View, spread_steps
 from nm_ode.observers.cadence import Every, as_save_every, saved_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
+from nm_ode.observers.constraints import Constraints
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.density import spectral_density
+from nm_ode.observers.held_out import HeldOut
 from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.noise import Noise
@@ -20,7 +22,9 @@ from nm_ode.registry import Registry
 OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
+        "constraints": Constraints,
         "curvature": Curvature,
+        "held_out": HeldOut,
         "hessian": Hessian,
         "kink_crossings": KinkCrossings,
         "noise": Noise,
@@ -36,9 +40,11 @@ __all__ = [
     "OBSERVERS",
     "OPEN_END",
     "Charges",
+    "Constraints",
     "Context",
     "Curvature",
     "Every",
+    "HeldOut",
     "Hessian",
     "KinkCrossings",
     "Loop",

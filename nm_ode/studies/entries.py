@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from nm_ode.models import MODELS, Network
 from nm_ode.observers import OBSERVERS
 from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
 from nm_ode.registry import Registry
-from nm_ode.studies.options import Option, options_of, schema_of, takes, validated
+from nm_ode.studies.options import REQUIRED, Option, options_of, schema_of, takes, validated
 from nm_ode.studies.tables import Table, at_key, combination, require_known_keys, unknown_name
 
 
@@ -228,8 +229,10 @@ class ObserverTable(EntryTable):
         found = options_of(entry)
         if "functions" in found:
             found["functions"] = Option(dict[str, CodeTable])
-        elif takes(entry, "symmetries") and "symmetries" not in found:
-            found["symmetries"] = Option(bool, False)
+        elif takes(entry, "symmetries") and found.get("symmetries", Option(None)).hint is None:
+            # What looks at nothing else needs no word for it.
+            needed = inspect.signature(entry).parameters["symmetries"].default is REQUIRED
+            found["symmetries"] = Option(bool, needed)
         return found
 
     @property

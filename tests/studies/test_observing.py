@@ -49,6 +49,11 @@ by_layer = true
 name = "statistics"
 
 [[observe]]
+name = "constraints"
+every = 5
+samples = 20
+
+[[observe]]
 name = "scores"
 every = 5
 functions = { share_right = { python = "scores.py:accuracy", first = 100, last = 160 } }
@@ -107,6 +112,7 @@ def test_a_case_has_what_the_same_observers_give_in_python(tree: xr.DataTree, tm
         nm_ode.Noise(every=5, parts=8),
         nm_ode.Sketch(512, by_layer=True),
         nm_ode.Statistics(),
+        nm_ode.Constraints(nm_ode.symmetries_of(problem), every=5, samples=20),
         nm_ode.Scores({"share_right": lambda model: (model(x).argmax(-1) == y).double().mean()}, 5),
     ]
     run = nm_ode.train(problem, optimizer, 10, seed=1, save_every=5, observe=observe)
@@ -115,7 +121,7 @@ def test_a_case_has_what_the_same_observers_give_in_python(tree: xr.DataTree, tm
     for name in run.data_vars:
         np.testing.assert_allclose(found[name], run[name], rtol=1e-9, atol=1e-12, err_msg=str(name))
     flow = nm_ode.solve(
-        nm_ode.GradientFlow(problem), run, theta0=problem.theta0, rtol=1e-5, observe=[hessian, observe[4]]
+        nm_ode.GradientFlow(problem), run, theta0=problem.theta0, rtol=1e-5, observe=[hessian, observe[5]]
     )
     solution = tree["flows/gradient"].dataset
     for name in ("hessian_eigenvalue", "hessian_constraint", "share_right"):
@@ -147,7 +153,7 @@ def test_the_report_shows_it(tree: xr.DataTree, tmp_path: Path) -> None:
 def test_the_store_says_of_which_code_it_is(tree: xr.DataTree, tmp_path: Path) -> None:
     info = study_info(tree)
     assert list(info.code) == ["scores.py"]
-    written_again = info.case["observe"][4]["functions"]["share_right"]
+    written_again = info.case["observe"][5]["functions"]["share_right"]
     assert written_again == {"python": "scores.py:accuracy", "first": 100, "last": 160}
     path = written(tmp_path)
     assert [file.name for file in code_files(load_case(path), path)] == ["scores.py"]
@@ -164,6 +170,9 @@ def test_the_store_says_of_which_code_it_is(tree: xr.DataTree, tmp_path: Path) -
         ('name = "hessian"\nchunk_size = 3', "unknown key 'chunk_size'"),
         ('name = "hessian"\ntops = 3', "did you mean 'top'"),
         ('name = "hessian"\nsymmetries = true', "observe[0].symmetries: true stands for those of the case"),
+        ('name = "constraints"', "observe[0].symmetries: true stands for those of the case"),
+        ('name = "constraints"\nproducts = 0', "observe[0]: products"),
+        ('name = "constraints"\nbatch = [1]', "unknown key 'batch'"),
         ('name = "hessian"\nalong = "flow"', "observe[0].along"),
         ('name = "noise"\nparts = 2', "observe[0]: parts"),
         ('name = "noise"\nparts = 64', "observe: Noise takes the batch's"),
