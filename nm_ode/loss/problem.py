@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_device, as_dtype
+from nm_ode.data.preparation import Augmentation
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
@@ -180,6 +181,11 @@ class Problem(ManyPoints):
     def n_samples(self) -> int:
         """Number of samples in the data."""
         return len(self._batches)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """Of its images, in `train` on batches: sample i of N in its e-th augmentation has the index i + N·e."""
+        return self._batches.augmentation
 
     @property
     def source(self) -> Source:
