@@ -49,7 +49,7 @@ class Evaluation:
         # Scripted modules have no get_parameter.
         everything = dict(model.named_parameters(remove_duplicate=False))
         self.parameters = [everything[name] for name in self.layout.names]
-        self.theta = _flat([parameter.detach() for parameter in self.parameters])
+        self.theta = flat([parameter.detach() for parameter in self.parameters])
         self.roots = [("", model)]
         if isinstance(objective, nn.Module):
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
@@ -132,7 +132,7 @@ class Evaluation:
     def loss_and_grad(self, batch: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L and ∇L, the gradient into `out` if given."""
         loss = self.loss(batch)
-        return loss.detach(), _flat(self._derivatives(loss), out)
+        return loss.detach(), flat(self._derivatives(loss), out)
 
     def grad_and_hvp(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """∇L and Hv.
@@ -144,10 +144,10 @@ class Evaluation:
         with no_hessian.explained(self._model, partial(self.loss, batch)):
             gradients = self._derivatives(loss, create_graph=True)
             along = self._along(gradients, direction)
-            flat = _flat([g.detach() for g in gradients])
+            gradient = flat([g.detach() for g in gradients])
             if not along.requires_grad:  # the loss is linear in theta
-                return flat, torch.zeros_like(flat)
-            return flat, _flat(self._derivatives(along))
+                return gradient, torch.zeros_like(gradient)
+            return gradient, flat(self._derivatives(along))
 
     def loss_and_third_derivative(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """L and ∇³L[v, v].
@@ -162,7 +162,7 @@ class Evaluation:
                     quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
             if not quantity.requires_grad:  # the loss is quadratic in theta
                 return loss.detach(), torch.zeros_like(self.theta)
-            return loss.detach(), _flat(self._derivatives(quantity))
+            return loss.detach(), flat(self._derivatives(quantity))
 
     def _computed(self, batch: Any) -> Tensor:
         supervised = isinstance(self._objective, Supervised)
@@ -229,5 +229,6 @@ class Evaluation:
         )
 
 
-def _flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+def flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """One vector of all their numbers."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
