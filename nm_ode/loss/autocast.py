@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import all_finite, dtype_name, said
-from nm_ode.loss.evaluation import Evaluation, flat
+from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import Objective
 
@@ -51,6 +51,8 @@ class Lowered(nn.Module):
 
     def forward(self, model: Any, batch: Any) -> Tensor:
         """The loss, a scalar."""
+        if self._is_off:
+            return self.objective(model, batch)
         with self.context():
             loss = self.objective(model, batch)
         return loss.float() if isinstance(loss, Tensor) else loss
@@ -93,10 +95,16 @@ class ScaledEvaluation(Evaluation):
         scale = 1.0 if self._scale is None else self._scale
         while True:
             loss = self.loss(batch)
-            gradient = flat(self._derivatives(loss * scale), out)
+            gradient = self._gradient(loss * scale, out)
             if scale <= 1 or all_finite(gradient) or not bool(loss.isfinite()):
                 return loss.detach(), gradient.div_(scale)
             scale /= _SMALLER
+
+    def loss_and_add_grad(self, batch: Any, to: Tensor, factor: float) -> Tensor:
+        """L; factor · ∇L is added to a vector."""
+        loss, gradient = self.loss_and_grad(batch)
+        to.add_(gradient, alpha=factor)
+        return loss
 
     def _is_finite_at(self, batch: Any, scale: float) -> bool:
         return all(map(all_finite, self._derivatives(self.loss(batch) * scale)))

@@ -266,7 +266,14 @@ class Problem(ManyPoints):
         """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
         self._at.set(theta)
         self._at.require_out(out)
-        return self._accumulate(self._at.loss_and_grad, samples, out)
+        chunks = self._batches.chunks(samples)
+        batch, weight = next(chunks)
+        loss, gradient = self._at.loss_and_grad(batch, out)
+        if weight != 1.0:
+            loss, gradient = loss * weight, gradient.mul_(weight)
+        for batch, weight in chunks:
+            loss += weight * self._at.loss_and_add_grad(batch, gradient, weight)
+        return loss, gradient
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994).
@@ -287,8 +294,7 @@ class Problem(ManyPoints):
         self._consistency.require_hessian()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with self._in_own_precision():
-            return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
+        return self._accumulate(lambda batch: self._at.grad_and_hvp(batch, direction), samples)
 
     @in_own_modes
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
@@ -300,10 +306,8 @@ class Problem(ManyPoints):
         self._consistency.require_third()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        with self._in_own_precision():
-            return self._accumulate(
-                lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
-            )[1]
+        found = self._accumulate(lambda batch: self._at.loss_and_third_derivative(batch, direction), samples)
+        return found[1]
 
     @in_own_modes
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
@@ -337,6 +341,10 @@ class Problem(ManyPoints):
         view = copy.copy(self)
         view._batches = self._batches.scaled(factor)
         return view
+
+    def let_go(self) -> None:
+        """Let go of the theta that was evaluated last, and of all that lies in its memory: be at theta0 again."""
+        self._at.set(self.theta0)
 
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
         """The objective at theta of a batch on the device, with its autograd graph where gradients are on."""
@@ -376,20 +384,18 @@ class Problem(ManyPoints):
         return source.tree
 
     def _accumulate(
-        self,
-        of_batch: Callable[[Any, Any], tuple[Tensor, Tensor]],
-        samples: Samples,
-        out: Tensor | None = None,
+        self, of_batch: Callable[[Any], tuple[Tensor, Tensor]], samples: Samples
     ) -> tuple[Tensor, Tensor]:
         chunks = self._batches.chunks(samples)
         batch, weight = next(chunks)
-        first, second = of_batch(batch, out)
-        if weight != 1.0:
-            first, second = first * weight, second.mul_(weight)
-        for batch, weight in chunks:
-            more_first, more_second = of_batch(batch, None)
-            first += weight * more_first
-            second.add_(more_second, alpha=weight)
+        with self._in_own_precision():
+            first, second = of_batch(batch)
+            if weight != 1.0:
+                first, second = first * weight, second.mul_(weight)
+            for batch, weight in chunks:
+                more_first, more_second = of_batch(batch)
+                first += weight * more_first
+                second.add_(more_second, alpha=weight)
         return first, second
 
 
