@@ -314,6 +314,10 @@ class Problem(ManyPoints):
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
         return self.loss_on(self.theta0, self.batch(first_samples(A_FEW, self.chunk_size)))
 
+    def rest(self) -> None:
+        """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
+        self._at.set(self.theta0)
+
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""
         return (batch for batch, _ in self._batches.chunks(samples))
