@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_device, as_dtype
+from nm_ode.data.preparation import Augmentation
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
@@ -182,6 +183,11 @@ class Problem(ManyPoints):
         return len(self._batches)
 
     @property
+    def augmentation(self) -> Augmentation | None:
+        """Of its images, in `train` on batches: sample i of N in its e-th augmentation has the index i + N·e."""
+        return self._batches.augmentation
+
+    @property
     def source(self) -> Source:
         """The samples; on the problem's device already if they are in memory."""
         return self._batches.source
@@ -226,7 +232,14 @@ class Problem(ManyPoints):
         """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
         self._at.set(theta)
         self._at.require_out(out)
-        return self._accumulate(self._at.loss_and_grad, samples, out)
+        chunks = self._batches.chunks(samples)
+        batch, weight = next(chunks)
+        loss, gradient = self._at.loss_and_grad(batch, out)
+        if weight != 1.0:
+            loss, gradient = loss * weight, gradient.mul_(weight)
+        for batch, weight in chunks:
+            loss += weight * self._at.loss_and_add_grad(batch, gradient, weight)
+        return loss, gradient
 
     def hvp(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
         """H(theta) v, shape (P,), exact (double backward; Pearlmutter 1994).
@@ -247,7 +260,7 @@ class Problem(ManyPoints):
         self._consistency.require_hessian()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        return self._accumulate(lambda batch, _: self._at.grad_and_hvp(batch, direction), samples)
+        return self._accumulate(lambda batch: self._at.grad_and_hvp(batch, direction), samples)
 
     @in_own_modes
     def third_derivative(self, theta: Tensor, v: Tensor, samples: Samples = None) -> Tensor:
@@ -259,9 +272,9 @@ class Problem(ManyPoints):
         self._consistency.require_third()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        return self._accumulate(
-            lambda batch, _: self._at.loss_and_third_derivative(batch, direction), samples
-        )[1]
+        return self._accumulate(lambda batch: self._at.loss_and_third_derivative(batch, direction), samples)[
+            1
+        ]
 
     @in_own_modes
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
@@ -296,6 +309,10 @@ class Problem(ManyPoints):
         view._batches = self._batches.scaled(factor)
         return view
 
+    def let_go(self) -> None:
+        """Let go of the theta that was evaluated last, and of all that lies in its memory: be at theta0 again."""
+        self._at.set(self.theta0)
+
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
         """The objective at theta of a batch on the device, with its autograd graph where gradients are on."""
         self._at.set(theta)
@@ -325,18 +342,15 @@ class Problem(ManyPoints):
         return source.tree
 
     def _accumulate(
-        self,
-        of_batch: Callable[[Any, Any], tuple[Tensor, Tensor]],
-        samples: Samples,
-        out: Tensor | None = None,
+        self, of_batch: Callable[[Any], tuple[Tensor, Tensor]], samples: Samples
     ) -> tuple[Tensor, Tensor]:
         chunks = self._batches.chunks(samples)
         batch, weight = next(chunks)
-        first, second = of_batch(batch, out)
+        first, second = of_batch(batch)
         if weight != 1.0:
             first, second = first * weight, second.mul_(weight)
         for batch, weight in chunks:
-            more_first, more_second = of_batch(batch, None)
+            more_first, more_second = of_batch(batch)
             first += weight * more_first
             second.add_(more_second, alpha=weight)
         return first, second
