@@ -71,6 +71,35 @@ class Lowered(nn.Module):
             self._is_off = before
 
 
+class MayBeLowered:
+    """What a `Problem` is, under autocast or not.
+
+    Attributes:
+        autocast: the dtype of its forward passes; None where that is the parameters'.
+        device: where they are.
+    """
+
+    autocast: Autocast | None
+    device: torch.device
+    _lowered: Lowered
+
+    def lowered(self) -> AbstractContextManager[Any]:
+        """A context with the autocast of its forward passes, for an evaluation beside them."""
+        return nullcontext() if self.autocast is None else self._lowered.context()
+
+    def _lowered_to(self, autocast: Autocast | None, objective: Objective) -> Objective:
+        """The objective that is evaluated."""
+        self.autocast = autocast
+        if autocast is None:
+            return objective
+        self._lowered = Lowered(objective, self.device, autocast)
+        return self._lowered
+
+    def _in_own_precision(self) -> AbstractContextManager[None]:
+        """A context without autocast."""
+        return nullcontext() if self.autocast is None else self._lowered.off()
+
+
 class ScaledEvaluation(Evaluation):
     """Gradients of a loss in float16: numbers of the backward pass would else be too small for it and become 0.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from nm_ode.arguments import as_device, as_dtype
 from nm_ode.data.preparation import Augmentation
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
-from nm_ode.loss.autocast import Autocast, Lowered, ScaledEvaluation, as_autocast
+from nm_ode.loss.autocast import Autocast, MayBeLowered, ScaledEvaluation, as_autocast
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
 from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
@@ -33,7 +32,7 @@ from nm_ode.parameters import Layout
 _TESTED = 16  # samples on which derivatives are held against differences
 
 
-class Problem(ManyPoints):
+class Problem(ManyPoints, MayBeLowered):
     """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
@@ -86,8 +85,6 @@ class Problem(ManyPoints):
     theta0: Tensor
     dtype: torch.dtype
     device: torch.device
-    autocast: Autocast | None
-    _lowered: Lowered
 
     def __init__(
         self,
@@ -154,7 +151,7 @@ class Problem(ManyPoints):
     ) -> None:
         self.dtype = dtype = as_dtype(dtype, error=ProblemError)
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
-        self.autocast = as_autocast(autocast, dtype)
+        autocast = as_autocast(autocast, dtype)
         guards.require_initialised(model)
         guards.require_separate(model)
         require_no_second_names(model, loss)
@@ -169,8 +166,7 @@ class Problem(ManyPoints):
         self.model = copied(model, self.device, dtype)
         guards.make_forward_pure(self.model)
         evaluated = self._evaluated(objective)
-        if self.autocast is not None:
-            evaluated = self._lowered = Lowered(evaluated, self.device, self.autocast)
+        evaluated = self._lowered_to(autocast, evaluated)
         guards.refuse_renormalisation(self.model)
         kind = ScaledEvaluation if self.autocast == "float16" else Evaluation
         self._at = kind(self.model, evaluated)
@@ -365,13 +361,9 @@ class Problem(ManyPoints):
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
         return self.loss_on(self.theta0, self.batch(first_samples(A_FEW, self.chunk_size)))
 
-    def lowered(self) -> AbstractContextManager[Any]:
-        """A context with the autocast of its forward passes, for an evaluation beside them."""
-        return nullcontext() if self.autocast is None else self._lowered.context()
-
-    def _in_own_precision(self) -> AbstractContextManager[None]:
-        """A context without autocast."""
-        return nullcontext() if self.autocast is None else self._lowered.off()
+    def rest(self) -> None:
+        """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
+        self._at.set(self.theta0)
 
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""
