@@ -106,7 +106,7 @@ def test_a_solver_limited_row_is_marked_and_told(with_flows, tmp_path: Path) -> 
 def test_charges_have_their_pages(with_charges, tmp_path: Path) -> None:
     html = page(with_charges, tmp_path)
     assert Outline(html).open == []
-    _, panels, symmetries = map(texts, drawings(html))
+    _, panels, symmetries, beside, portraits = map(texts, drawings(html))
     assert [text for text in panels if text in ("translation", "scale", "rescale")] == [
         "translation",
         "scale",
@@ -115,6 +115,8 @@ def test_charges_have_their_pages(with_charges, tmp_path: Path) -> None:
     assert any("flow time" in text for text in panels)
     assert any("units of θ²" in text for text in panels)
     assert "second-order continuous law" in panels
+    assert "charges of their channels" in beside
+    assert any("overdamped" in text for text in portraits)
     for row in symmetry_summary(with_charges):
         assert row.name in html
         assert row.name in symmetries
