@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nm_ode import plots
     from nm_ode.charges import LawError, predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, observed_order
     from nm_ode.comparison.study import study_frame
@@ -211,6 +212,7 @@ __all__ = [
     "open_run",
     "open_store",
     "open_study",
+    "plots",
     "predict_charges",
     "run_info",
     "scan_of",
@@ -229,6 +231,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("nm_ode.plots")
     if name in _RENAMED:
         raise AttributeError(f"nm_ode.{name} is now nm_ode.{_RENAMED[name]}")
     if name not in _HOMES:

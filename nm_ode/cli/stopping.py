@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -136,7 +137,11 @@ class _Signals:
     @staticmethod
     def _raise_soon() -> None:
         time.sleep(0.01)
-        _thread.interrupt_main()
+        main = threading.main_thread().ident
+        if hasattr(signal, "pthread_kill") and main is not None:
+            signal.pthread_kill(main, signal.SIGINT)  # a sleep or a read that is under way ends too
+        else:
+            _thread.interrupt_main()
 
 
 _of_the_command: _Signals | None = None

@@ -18,6 +18,8 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
         "digits": "nm_ode.data.digits:digits",
         "diabetes": "nm_ode.data.diabetes:diabetes",
         "npz": "nm_ode.data.npz:npz",
+        "tiny_imagenet": "nm_ode.data.images.tiny_imagenet:tiny_imagenet",
+        "image_folder": "nm_ode.data.images.image_folder:image_folder",
     },
 )
 """Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples."""

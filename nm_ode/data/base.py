@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
+from nm_ode.data.preparation import Preparation
 from nm_ode.errors import NmOdeError
 
 
@@ -29,24 +32,43 @@ class Image:
 class DataSet:
     """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
 
-    Where flat inputs are images, `image` says of which shape.
+    Attributes:
+        image: where the inputs are images, of which shape; also of flat ones.
+        test: samples that are not for training, or a function that reads them.
+        preparation: what becomes of uint8 inputs before a model sees them; of the test samples too, which are never
+            augmented.
+        classes: names of the classes, by number.
     """
 
     x: Tensor
     y: Tensor
     image: Image | None = None
+    test: Callable[[], DataSet] | DataSet | None = None
+    preparation: Preparation | None = None
+    classes: tuple[str, ...] | None = None
+
+    def held_out(self) -> DataSet | None:
+        """The test samples, read now if they have not been; None if there are none.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        return self.test() if callable(self.test) else self.test
 
     def as_images(self) -> DataSet:
-        """x of shape (n, channels, side, side), and `image`.
+        """x of shape (n, channels, side, side), and `image`; of the test samples too.
 
         Raises:
             DataError: the inputs are no square images.
         """
+        test = self.test
+        if test is not None:
+            test = partial(_as_images, test)
         if self.image is not None:
             shape = (-1, self.image.channels, self.image.side, self.image.side)
-            return replace(self, x=self.x.reshape(shape))
+            return replace(self, x=self.x.reshape(shape), test=test)
         if self.x.ndim == 4 and self.x.shape[2] == self.x.shape[3]:
-            return replace(self, image=Image(self.x.shape[1], self.x.shape[2]))
+            return replace(self, image=Image(self.x.shape[1], self.x.shape[2]), test=test)
         raise DataError(
             f"inputs of shape {tuple(self.x.shape[1:])} are no square images (channels, side, side)"
         )
@@ -71,3 +93,7 @@ class DataSet:
     @property
     def is_classification(self) -> bool:
         return not self.y.is_floating_point()
+
+
+def _as_images(test: Callable[[], DataSet] | DataSet) -> DataSet:
+    return (test() if callable(test) else test).as_images()

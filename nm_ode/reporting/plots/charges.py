@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nm_ode.charges import LAWS
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.followed import law_groups
 from nm_ode.reporting.style import WIDTH, plain, styled, time_label
 from nm_ode.symmetries import KINDS
 
@@ -26,9 +26,7 @@ _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
 
 def plotted_law(tree: xr.DataTree) -> str | None:
     """The group of the law to draw with the recorded charges: a differential equation's, if one was predicted."""
-    infos = law_infos(tree)
-    continuous = [group for group, info in infos.items() if info.law in LAWS and LAWS[info.law].equation]
-    return next(iter([*reversed(continuous), *infos]), None)
+    return next(iter(law_groups(tree)), None)
 
 
 def charges_by_kind(tree: xr.DataTree) -> Figure:

@@ -10,6 +10,7 @@ STUDY_PLOTS: Registry[Plot] = Registry(
     "plot of a study of many members",
     {
         "phase": "nm_ode.reporting.study.plots.phase:PHASE",
+        "charge_grid": "nm_ode.reporting.plots.paper:CHARGE_GRID",
         "over_axes": "nm_ode.reporting.study.plots.multiples:OVER_AXES",
         "errors_over_lr": "nm_ode.reporting.study.plots.orders:ERRORS",
         "orders_over_axis": "nm_ode.reporting.study.plots.orders:ORDERS",

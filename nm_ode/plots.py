@@ -1,0 +1,94 @@
+"""Plots for a notebook or a paper: functions of a study's tree or a run that draw in your axes, or in new ones.
+
+    tree = nm_ode.open_store("results/digits_vgg/run.zarr")
+    ax = nm_ode.plots.loss(tree)
+    grid = nm_ode.plots.charge_grid({"momentum": tree, "plain": another_run})
+    ax.figure.savefig("loss.pdf")
+
+A function of one panel takes `ax` and returns the Axes; one of several returns an array of them, and takes `axes`
+where their number is known beforehand. A run that is not in a study's tree is put into one, with what was solved beside
+it, by `as_tree(run, solution)`. Nothing of matplotlib's own state is used or changed; it is imported at the first plot.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nm_ode.reporting.plots.given import as_tree
+    from nm_ode.reporting.plots.paper import charge_grid
+    from nm_ode.reporting.plots.public import (
+        batch_loss,
+        charges_by_kind,
+        charges_by_symmetry,
+        eigenvalues,
+        error,
+        errors_over_lr,
+        layer_errors,
+        layer_numbers,
+        loss,
+        member_losses,
+        numbers,
+        observed_numbers,
+        orders_in_lr,
+        over_axes,
+        phase_diagram,
+        spectral_densities,
+        stability,
+    )
+
+_PUBLIC = "nm_ode.reporting.plots.public"
+_HOMES = {
+    "as_tree": "nm_ode.reporting.plots.given",
+    "batch_loss": _PUBLIC,
+    "charge_grid": "nm_ode.reporting.plots.paper",
+    "charges_by_kind": _PUBLIC,
+    "charges_by_symmetry": _PUBLIC,
+    "eigenvalues": _PUBLIC,
+    "error": _PUBLIC,
+    "errors_over_lr": _PUBLIC,
+    "layer_errors": _PUBLIC,
+    "layer_numbers": _PUBLIC,
+    "loss": _PUBLIC,
+    "member_losses": _PUBLIC,
+    "numbers": _PUBLIC,
+    "observed_numbers": _PUBLIC,
+    "orders_in_lr": _PUBLIC,
+    "over_axes": _PUBLIC,
+    "phase_diagram": _PUBLIC,
+    "spectral_densities": _PUBLIC,
+    "stability": _PUBLIC,
+}
+
+__all__ = [
+    "as_tree",
+    "batch_loss",
+    "charge_grid",
+    "charges_by_kind",
+    "charges_by_symmetry",
+    "eigenvalues",
+    "error",
+    "errors_over_lr",
+    "layer_errors",
+    "layer_numbers",
+    "loss",
+    "member_losses",
+    "numbers",
+    "observed_numbers",
+    "orders_in_lr",
+    "over_axes",
+    "phase_diagram",
+    "spectral_densities",
+    "stability",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nm_ode.plots' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,159 @@
+"""Recorded charges and what their law predicts, as arrays: of a run, of a study's tree, or of each of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from nm_ode.charges import LAWS
+from nm_ode.comparison import law_infos
+from nm_ode.errors import ArgumentError
+from nm_ode.reporting.plots.given import as_tree, study_axes, with_law
+from nm_ode.results import ResultError, run_info
+
+Array = NDArray[np.float64]
+Names = NDArray[np.object_]
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """Charges of one run beside a law's.
+
+    Attributes:
+        about: what tells the run from others: hyperparameters and samples, or its place in a study.
+        times: shape (T,), flow time.
+        recorded, predicted: shape (T, C); predictions are NaN where the law does not describe a charge.
+        symmetry, kind: shape (C,), names.
+        motion: shape (C,), max |Q(t) − Q(0)|; 0 where nothing moves but by rounding.
+        errors: symmetry → the law's largest error over the run, relative to the motion of its charges together; NaN
+            where they do not move.
+        law, title: name of the law's group, and the law for a reader.
+    """
+
+    about: Mapping[str, Any]
+    times: Array
+    recorded: Array
+    predicted: Array
+    symmetry: Names
+    kind: Names
+    motion: Array
+    errors: Mapping[str, float]
+    law: str
+    title: str
+
+    @property
+    def symmetries(self) -> dict[str, str]:
+        """Symmetry → its kind, in the run's order."""
+        return dict(zip(self.symmetry.tolist(), self.kind.tolist(), strict=True))
+
+    def channels(self, symmetry: str) -> NDArray[np.int_]:
+        """Which charges are a symmetry's; shape (channels,)."""
+        return np.flatnonzero(self.symmetry == symmetry)
+
+
+def law_groups(tree: xr.DataTree) -> list[str]:
+    """Groups of predictions in the order of preference: differential equations, the last first, before recursions."""
+    infos = law_infos(tree)
+    continuous = [group for group, info in infos.items() if info.law in LAWS and LAWS[info.law].equation]
+    return list(dict.fromkeys([*reversed(continuous), *infos]))
+
+
+def followed(given: xr.DataTree | xr.Dataset, law: str | None = None, name: str = "run") -> list[Followed]:
+    """Of a run or a study's tree one, of a study of many members one for each that is whole and has charges.
+
+    Args:
+        given: from `train`, `open_store` or `open_study`.
+        law: name of a law or of its group; a differential equation's, where one was predicted, if None. Of a run alone
+            the law is predicted here.
+        name: of the argument, for messages.
+
+    Raises:
+        LawError: no charges were recorded, or no law describes them.
+        ArgumentError: there is no such law.
+        ResultError: there are no charges, or no run.
+    """
+    tree = as_tree(given, name=name)
+    axes = study_axes(tree)
+    if axes is None:
+        tree = with_law(tree)
+        run = tree["discrete"].to_dataset()
+        info = run_info(run)
+        about = {**info.hyperparameters, "batch size": info.grid.batch_size, "seed": info.grid.seed}
+        if info.optimizer != "SGD":
+            about = {"optimizer": info.optimizer, **about}
+        return [_of(tree, {}, about, _groups(tree, law, name))]
+    groups = _groups(tree, law, name)
+    found = list(_of_members(tree, axes, groups)) if groups and "charge" in tree["discrete"] else []
+    if not found:
+        raise ResultError(f"no member of the study in {name} has recorded charges beside a law's")
+    return found
+
+
+def _groups(tree: xr.DataTree, law: str | None, name: str) -> list[str]:
+    infos = law_infos(tree)
+    if law is None:
+        return law_groups(tree)
+    chosen = [group for group, info in infos.items() if group == law] or [
+        group for group, info in infos.items() if info.law == law
+    ]
+    if not chosen:
+        there = ", ".join(infos) or "none"
+        raise ArgumentError(f"{name} has no charges predicted by the law {law!r}; it has those by {there}")
+    return chosen
+
+
+def _of_members(tree: xr.DataTree, axes: tuple[str, ...], groups: list[str]) -> Iterator[Followed]:
+    root = tree.to_dataset(inherit=False)
+    for place in np.argwhere(np.asarray(root["whole"].values)).tolist():
+        where = dict(zip(axes, place, strict=True))
+        about = {axis: root[axis].values[i] if axis in root.coords else i for axis, i in where.items()}
+        if np.isfinite(_chosen(tree["discrete"].dataset["charge"], where)).any():
+            one = _of(tree, where, about, groups)
+            if np.isfinite(one.predicted).any():
+                yield one
+
+
+def _of(tree: xr.DataTree, where: Mapping[str, int], about: Mapping[str, Any], groups: list[str]) -> Followed:
+    run = tree["discrete"].dataset
+    along = str(next(dim for dim in run["charge"].dims if str(dim) in ("step", "charge_step")))
+    names = _chosen(run["charge_symmetry"], where).astype(object)
+    recorded = _chosen(run["charge"], where).astype(float)
+    times = _chosen(run["time" if along == "step" else "charge_time"], where).astype(float)
+    # Of a study, members that have fewer steps or charges than others are filled up.
+    steps = np.isfinite(times) & np.isfinite(recorded).any(axis=1)
+    there = (names != "") & np.isfinite(recorded[steps]).any(axis=0)
+    group, predicted = groups[-1], np.full_like(recorded, np.nan)
+    for candidate in groups:
+        values = _chosen(tree[f"laws/{candidate}"].dataset["charge"], where).astype(float)
+        if np.isfinite(values).any():
+            group, predicted = candidate, values
+            break
+    compared = tree[f"comparison/{group}"].dataset
+    relative = _chosen(compared["symmetry_relative_error"], where).astype(float)
+    symmetries = np.asarray(compared["symmetry"].values, dtype=object)
+    return Followed(
+        about,
+        times[steps],
+        recorded[np.ix_(steps, there)],
+        predicted[np.ix_(steps, there)],
+        names[there],
+        _chosen(run["kind"], where).astype(object)[there],
+        _chosen(compared["charge_motion"], where).astype(float)[there],
+        {str(one): _largest(relative[:, i]) for i, one in enumerate(symmetries)},
+        group,
+        law_infos(tree)[group].title,
+    )
+
+
+def _chosen(values: xr.DataArray, where: Mapping[str, int]) -> NDArray[Any]:
+    return np.asarray(values.isel({axis: i for axis, i in where.items() if axis in values.dims}).values)
+
+
+def _largest(values: Array) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else float("nan")

@@ -1,0 +1,162 @@
+"""What a plot is given: a study's tree, or a run alone; and the axes that it is to draw in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nm_ode.arguments import said
+from nm_ode.charges import LawError, predict_charges
+from nm_ode.comparison import compare
+from nm_ode.errors import ArgumentError
+from nm_ode.reporting.style import WIDTH
+from nm_ode.results import ResultError, law_info, run_info, solve_info
+
+_CURVATURE = "curvature_step"
+_LIMITS = ("series_limit", "stability_limit")
+_LAWS = ("first_order", "second_order", "exact")
+"""In the order in which one is looked for that describes a run."""
+
+
+def as_tree(run: xr.Dataset | xr.DataTree, *solutions: xr.Dataset, name: str = "run") -> xr.DataTree:
+    """The tree that a study would have of a run and of what was solved or predicted beside it.
+
+    Args:
+        run: of `train` or a Recorder; a tree is given back as it is.
+        solutions: of `solve`, `predict_charges` or `solve_charges`; each is compared with the run.
+        name: of the argument, for messages.
+
+    Raises:
+        ArgumentError: neither a tree nor a dataset, or two solutions of one flow.
+        ResultError: a tree without a run, or a dataset that is no run.
+        AlignmentError: a solution of another run.
+    """
+    if isinstance(run, xr.DataTree):
+        if solutions:
+            raise ArgumentError(
+                f"{name} is a tree, which has its solutions in it: give a run beside solutions"
+            )
+        if "discrete" not in run.children:
+            raise ResultError(f"{name} has no group 'discrete', so it is not the tree of a study")
+        return run
+    if not isinstance(run, xr.Dataset):
+        raise ArgumentError(
+            f"{name} must be a study's tree (nm_ode.open_store) or a run (nm_ode.train); {said(run)} was given"
+        )
+    run_info(run)
+    seen = [found for found, values in run.variables.items() if _CURVATURE in values.dims]
+    limits = [limit for limit in _LIMITS if limit in run]
+    groups = {"/discrete": run.drop_vars([*seen, *limits])}
+    if seen:
+        groups["/discrete/curvature"] = run[[*seen, *limits]].drop_attrs(deep=False)
+    for solution in solutions:
+        group, found = _group(solution)
+        if f"/{group}/{found}" in groups:
+            raise ArgumentError(f"two of the solutions are of {found!r}: give one of each flow or law")
+        groups |= {f"/{group}/{found}": solution, f"/comparison/{found}": compare(run, solution)}
+    return xr.DataTree.from_dict(groups)
+
+
+def study_axes(tree: xr.DataTree) -> tuple[str, ...] | None:
+    """Axes of a study of many members, none of one that was selected; None of any other tree."""
+    root = tree.to_dataset(inherit=False)
+    if not {"whole", "status"} <= set(root.data_vars):
+        return None
+    return tuple(str(dim) for dim in root["whole"].dims)
+
+
+def alone(data: xr.DataTree | xr.Dataset) -> xr.DataTree:
+    """The tree of one run.
+
+    Raises:
+        ArgumentError, ResultError: as `as_tree`, or the tree is of many members.
+    """
+    tree = as_tree(data, name="data")
+    if study_axes(tree) is not None:
+        raise ResultError(
+            "data is the tree of a study of many members, and this plot is of one: open that one's store, as in "
+            "nm_ode.open_store('results/<study>/study.zarr/<member>')"
+        )
+    return tree
+
+
+def _group(solution: Any) -> tuple[str, str]:
+    """Where a solution lies in the tree."""
+    if isinstance(solution, xr.Dataset) and "time" in solution.dims:
+        return "flows", solve_info(solution).flow
+    info = law_info(solution)
+    return "laws", f"{info.law}_epsilon" if info.with_residual else info.law
+
+
+def with_law(tree: xr.DataTree) -> xr.DataTree:
+    """The tree with a prediction of its charges, where it has none: by the law that describes the run.
+
+    Raises:
+        LawError: the run recorded no charges, or no law describes them.
+    """
+    if "laws" in tree.children and tree["laws"].children:
+        return tree
+    run = tree["discrete"].to_dataset()
+    refused: LawError | None = None
+    for law in _LAWS:
+        try:
+            predicted = predict_charges(run, law)
+        except LawError as error:
+            refused = error
+        else:
+            made = {f"laws/{law}": predicted, f"comparison/{law}": compare(run, predicted)}
+            return tree.assign(
+                {
+                    group: xr.DataTree.from_dict(
+                        {
+                            **{node: child.to_dataset() for node, child in _children(tree, group).items()},
+                            law: made[f"{group}/{law}"],
+                        }
+                    )
+                    for group in ("laws", "comparison")
+                }
+            )
+    assert refused is not None
+    raise refused
+
+
+def _children(tree: xr.DataTree, group: str) -> dict[str, xr.DataTree]:
+    return dict(tree[group].children) if group in tree.children else {}
+
+
+def panels(
+    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    shape: tuple[int, int],
+    height: float,
+    *,
+    of: str,
+    **options: Any,
+) -> NDArray[np.object_]:
+    """Axes in rows and columns: those given, or of a figure of its own.
+
+    Args:
+        axes: as many as there are panels, in any shape; None for new ones.
+        shape: rows and columns.
+        height: of a new figure, in inches.
+        of: name of the plot, for messages.
+        options: of `Figure.subplots`.
+
+    Raises:
+        ArgumentError: too few axes, or something else.
+    """
+    if axes is None:
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        return np.asarray(figure.subplots(*shape, squeeze=False, **options))
+    given = np.asarray(axes, dtype=object).reshape(-1)
+    if not all(isinstance(one, Axes) for one in given):
+        raise ArgumentError(f"axes must be matplotlib's Axes; {said(axes)} was given")
+    count = shape[0] * shape[1]
+    if len(given) < count:
+        raise ArgumentError(f"{of} has {count} panels here: axes must be as many; {len(given)} were given")
+    return given[:count].reshape(shape)

@@ -1,0 +1,302 @@
+"""The paper's grid: charges and their law, kinds of symmetry in columns, runs in rows (Kunin et al. 2021)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from nm_ode.arguments import as_count, said
+from nm_ode.errors import ArgumentError, NmOdeError
+from nm_ode.reporting.formats import exponent
+from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.followed import Followed, followed
+from nm_ode.reporting.plots.given import panels, study_axes
+from nm_ode.reporting.style import plain, styled
+from nm_ode.symmetries import KINDS
+
+Given: TypeAlias = xr.DataTree | xr.Dataset
+Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given | Sequence[Given]]
+
+_ROWS = 8
+_POINTS = 300
+_FEW = 8  # charges, with fewer of which another symmetry makes a better panel
+LAW_STYLE: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (4, 3))}
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row of the grid: a run, or several of which each kind is taken from the first that has it."""
+
+    label: str
+    runs: list[Followed]
+
+
+def charge_grid(
+    runs: Runs,
+    *,
+    law: str | None = None,
+    symmetries: Sequence[str] | None = None,
+    channels: int = 12,
+    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
+) -> NDArray[np.object_]:
+    """Recorded charges and what their law predicts: a column for each kind of symmetry, a row for each run.
+
+    Args:
+        runs: a study's tree or a run; several of them; or a dict of them by the label of their row. A row may itself be
+            a list of runs, as of a network with BatchNorm and one without: each kind of symmetry is then taken from the
+            first that has it. Of a study of many members each is a row. Without labels a row says what sets it apart.
+        law: whose predictions are drawn; a differential equation's, where one was predicted, if None.
+        symmetries: names of those to draw, a column each. If None of each kind the one that most rows have, with
+            the most charges that move.
+        channels: at most so many charges a panel, spread evenly over the symmetry's.
+        axes: as many as panels, to draw in.
+
+    Returns:
+        Axes, shape (rows, columns).
+
+    Raises:
+        ArgumentError: no runs or more than 8 rows of them, or a symmetry or a law that none of them has.
+        LawError: a run without charges, or one that no law describes.
+        ResultError: a tree that is of no study.
+    """
+    channels = as_count(channels, "channels", least=1)
+    rows = _rows(runs, law)
+    columns = _columns(rows, symmetries)
+    shape = len(rows), len(columns)
+    with styled():
+        grid = panels(axes, shape, 2.05 * len(rows) + 1.0, of="charge_grid")
+        for i, (line, row) in enumerate(zip(grid, rows, strict=True)):
+            for panel, column in zip(line, columns, strict=True):
+                _panel(panel, row, column, channels, above=i == 0)
+            titles = list(dict.fromkeys(run.title for run in row.runs))
+            line[0].set_ylabel(plain("\n".join([*_label(row.label), *_label(", ".join(titles))])), fontsize=8)
+        for line in grid.T:
+            lowest = [panel for panel in line if panel.axison][-1]
+            lowest.set_xlabel("flow time t", fontsize=9)
+        _legend(grid, own=axes is None)
+        return grid
+
+
+def _label(text: str) -> list[str]:
+    """Lines for the height of a panel, broken at commas before anywhere else."""
+    lines: list[str] = []
+    for part in text.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines else part
+        if lines and len(joined) <= 28:
+            lines[-1] = joined
+        else:
+            lines += textwrap.wrap(part, 34) or [""]
+    return [line for line in lines if line]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A kind of symmetry, and its symmetries in the order in which they are looked for in a run."""
+
+    kind: str
+    names: list[str]
+
+    def of(self, row: _Row) -> tuple[Followed, str] | None:
+        """Where the row has it."""
+        for run in row.runs:
+            for name in self.names:
+                if name in run.symmetries:
+                    return run, name
+        return None
+
+
+def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -> None:
+    if above:
+        kind = KINDS[column.kind]
+        panel.set_title(f"{column.kind},  {kind.formula}\n" if kind.formula else f"{column.kind}\n", pad=4)
+    found = column.of(row)
+    if found is None:
+        panel.set_axis_off()
+        panel.text(
+            0.5,
+            0.5,
+            f"no {column.kind} symmetry",
+            transform=panel.transAxes,
+            ha="center",
+            fontsize=8,
+            color="#667",
+        )
+        return
+    run, name = found
+    there = run.channels(name)
+    shown = there[np.linspace(0, len(there) - 1, min(most, len(there))).round().astype(int)]
+    draw_charges(panel, run, shown)
+    said_of = name.removeprefix(f"{column.kind} ")
+    moves = run.motion[there].max() > 0
+    error = run.errors.get(name, np.nan)
+    note = "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
+    above_panel(panel, textwrap.shorten(said_of, 32, placeholder=" …"), note)
+    panel.tick_params(labelsize=7.5)
+
+
+def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_], points: int = _POINTS) -> None:
+    """Charges over flow time, a colour each, and their law in dashes."""
+    every = slice(None, None, max(1, len(run.times) // points))
+    colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
+    for shade, channel in zip(colours, shown, strict=True):
+        panel.plot(run.times[every], run.recorded[every, channel], color=shade, lw=2.4, alpha=0.7)
+        panel.plot(run.times[every], run.predicted[every, channel], **LAW_STYLE)
+    if not run.motion[shown].any():  # else rounding would fill the panel
+        low, high = run.recorded[:, shown].min(), run.recorded[:, shown].max()
+        room = max(0.1 * (high - low), 0.05 * max(abs(low), abs(high))) or 1.0
+        panel.set_ylim(low - room, high + room)
+
+
+def above_panel(panel: Axes, left: str, right: str = "") -> None:
+    """Small notes above a panel, where no line is."""
+    for place, side, note in ((0, "left", left), (1, "right", right)):
+        panel.text(place, 1.02, plain(note), transform=panel.transAxes, fontsize=7.5, va="bottom", ha=side)
+
+
+def law_legend(label: str = "its law's prediction") -> tuple[list[Line2D], list[str]]:
+    """What the lines of `draw_charges` are."""
+    lines = [Line2D([], [], color=colormaps["viridis"](0.4), lw=2.4, alpha=0.7), Line2D([], [], **LAW_STYLE)]
+    return lines, ["recorded, a colour each channel", label]
+
+
+def _legend(grid: NDArray[np.object_], *, own: bool) -> None:
+    lines, labels = law_legend()
+    if own:
+        grid[0, 0].figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
+    else:
+        grid[0, -1].legend(lines, labels, fontsize=7)
+
+
+def _rows(runs: Runs, law: str | None) -> list[_Row]:
+    rows = list(_given(runs, law))
+    if not rows:
+        raise ArgumentError("charge_grid has no runs to draw: give a tree, a run, or several of them")
+    if len(rows) > _ROWS:
+        raise ArgumentError(
+            f"charge_grid draws a row for each run, at most {_ROWS}, and {len(rows)} were given: select some, as in "
+            "study.sel(momentum=0.9)"
+        )
+    if len(rows) == 1 or any(row.label for row in rows):
+        return rows
+    varies = _what_varies([row.runs[0] for row in rows])
+    return [
+        _Row(label or f"run {i + 1}", row.runs)
+        for i, (row, label) in enumerate(zip(rows, varies, strict=True))
+    ]
+
+
+def _given(runs: Any, law: str | None) -> Iterator[_Row]:
+    if isinstance(runs, xr.DataTree | xr.Dataset):
+        for one in followed(runs, law, "runs"):
+            yield _Row("", [one])
+    elif isinstance(runs, Mapping):
+        for label, given in runs.items():
+            yield _Row(str(label), _of_row(given, law, f"runs[{label!r}]"))
+    elif isinstance(runs, Sequence) and not isinstance(runs, str):
+        for i, given in enumerate(runs):
+            yield _Row("", _of_row(given, law, f"runs[{i}]"))
+    else:
+        raise ArgumentError(
+            f"runs must be a study's tree, a run, or several in a list or a dict; {said(runs)} was given"
+        )
+
+
+def _of_row(given: Any, law: str | None, name: str) -> list[Followed]:
+    """One run, or several, each of one row."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return [one for i, run in enumerate(given) for one in _of_row(run, law, f"{name}[{i}]")]
+    found = followed(given, law, name)
+    if len(found) > 1:
+        raise ArgumentError(f"{name} is a study of {len(found)} members: give it alone, or one member of it")
+    return found
+
+
+def _what_varies(runs: Sequence[Followed]) -> list[str]:
+    """Of each run, that in which it differs from others: "momentum = 0.9, weight decay = 0.01"."""
+    keys = dict.fromkeys(key for run in runs for key in run.about)
+    differ = [
+        key
+        for key in keys
+        if any(_text(one.about.get(key)) != _text(other.about.get(key)) for one, other in pairwise(runs))
+    ]
+    return [
+        ", ".join(f"{key.replace('_', ' ')} = {_text(run.about[key])}" for key in differ if key in run.about)
+        for run in runs
+    ]
+
+
+def _text(value: Any) -> str:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return f"{value:g}" if number else str(value)
+
+
+def _columns(rows: Sequence[_Row], symmetries: Sequence[str] | None) -> list[_Column]:
+    runs = [run for row in rows for run in row.runs]
+    kinds = {name: kind for run in runs for name, kind in run.symmetries.items()}
+    if symmetries is not None:
+        names = [symmetries] if isinstance(symmetries, str) else list(symmetries)
+        unknown = [name for name in names if name not in kinds]
+        if unknown or not names:
+            which = f"has a symmetry {unknown[0]!r}" if unknown else "has none of no symmetries"
+            raise ArgumentError(f"no run {which}; there are {', '.join(map(repr, kinds))}")
+        return [_Column(kinds[name], [name]) for name in names]
+    columns: list[_Column] = []
+    for kind in [*(known for known in KINDS if known in kinds.values()), *kinds.values()]:
+        if kind in (column.kind for column in columns):
+            continue
+        names = sorted(
+            (name for name in kinds if kinds[name] == kind), key=lambda name: _merit(name, runs), reverse=True
+        )
+        columns.append(_Column(kind, names))
+    return columns
+
+
+def _merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
+    """How good a panel a symmetry makes: in many runs, with many charges that move, and far for their size."""
+    having = [run for run in runs if name in run.symmetries]
+    moving = [run.motion[run.channels(name)] for run in having]
+    sizes = [np.abs(run.recorded[:, run.channels(name)]).max(axis=0) for run in having]
+    far = [
+        float(np.median(moved[moved > 0] / size[moved > 0]))
+        for moved, size in zip(moving, sizes, strict=True)
+        if (moved > 0).any()
+    ]
+    return len(having), min(max(int((moved > 0).sum()) for moved in moving), _FEW), max(far, default=0.0)
+
+
+def _grid_of(tree: xr.DataTree) -> Figure:
+    figure = charge_grid(tree)[0, 0].figure
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _has_a_few_members(tree: xr.DataTree) -> bool:
+    """Is it a study of few members whose charges were recorded and predicted?"""
+    if not study_axes(tree) or not {"discrete", "laws", "comparison"} <= set(tree.children):
+        return False
+    whole = int(tree.to_dataset(inherit=False)["whole"].values.sum())
+    try:
+        return 1 < whole <= _ROWS and bool(followed(tree))
+    except NmOdeError:
+        return False
+
+
+CHARGE_GRID = Plot(
+    "Charges of one symmetry of each kind, and what their law of motion predicts from the recorded driver (as Kunin et "
+    "al. 2021 draw them): a row for each member. Above each panel: the law's largest error over the run, relative to "
+    "the motion.",
+    _grid_of,
+    _has_a_few_members,
+    "study",
+)
