@@ -16,7 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nm_ode.reporting.plots.accuracy import accuracy
+    from nm_ode.reporting.plots.constraints import constraint_residuals
     from nm_ode.reporting.plots.given import as_tree
+    from nm_ode.reporting.plots.modified_loss import modified_loss
     from nm_ode.reporting.plots.paper import charge_grid
     from nm_ode.reporting.plots.public import (
         batch_loss,
@@ -37,14 +40,17 @@ if TYPE_CHECKING:
         spectral_densities,
         stability,
     )
+    from nm_ode.reporting.plots.two_parameters import two_parameters
 
 _PUBLIC = "nm_ode.reporting.plots.public"
 _HOMES = {
+    "accuracy": "nm_ode.reporting.plots.accuracy",
     "as_tree": "nm_ode.reporting.plots.given",
     "batch_loss": _PUBLIC,
     "charge_grid": "nm_ode.reporting.plots.paper",
     "charges_by_kind": _PUBLIC,
     "charges_by_symmetry": _PUBLIC,
+    "constraint_residuals": "nm_ode.reporting.plots.constraints",
     "eigenvalues": _PUBLIC,
     "error": _PUBLIC,
     "errors_over_lr": _PUBLIC,
@@ -52,6 +58,7 @@ _HOMES = {
     "layer_numbers": _PUBLIC,
     "loss": _PUBLIC,
     "member_losses": _PUBLIC,
+    "modified_loss": "nm_ode.reporting.plots.modified_loss",
     "numbers": _PUBLIC,
     "observed_numbers": _PUBLIC,
     "orders_in_lr": _PUBLIC,
@@ -59,14 +66,17 @@ _HOMES = {
     "phase_diagram": _PUBLIC,
     "spectral_densities": _PUBLIC,
     "stability": _PUBLIC,
+    "two_parameters": "nm_ode.reporting.plots.two_parameters",
 }
 
 __all__ = [
+    "accuracy",
     "as_tree",
     "batch_loss",
     "charge_grid",
     "charges_by_kind",
     "charges_by_symmetry",
+    "constraint_residuals",
     "eigenvalues",
     "error",
     "errors_over_lr",
@@ -74,6 +84,7 @@ __all__ = [
     "layer_numbers",
     "loss",
     "member_losses",
+    "modified_loss",
     "numbers",
     "observed_numbers",
     "orders_in_lr",
@@ -81,6 +92,7 @@ __all__ = [
     "phase_diagram",
     "spectral_densities",
     "stability",
+    "two_parameters",
 ]
 
 

@@ -66,7 +66,10 @@ _SCHEMA = {
     "full_loss": ("loss over all samples", "1"),
     "generator_norm": ("norm of the symmetry's generator ‖ξ(θ)‖", "1"),
     "grad_norm": ("gradient norm ‖∇L‖", "1"),
-    "gradient_constraint": ("gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), largest of the charges", "1"),
+    "gradient_constraint": (
+        "gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖), largest of the charges",
+        "1",
+    ),
     "gradient_constraint_floor": ("change of that residual where all is rounded anew", "1"),
     "gradient_cosine": ("cosine of the angle to the gradient of the record before", "1"),
     "gradient_residual": ("gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖)", "1"),

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.given import alone
 from nm_ode.reporting.plots.recorded import draw_series
 from nm_ode.reporting.style import COLOURS, DASHES, DISCRETE, colour, panel, plain, styled, time_label
-from nm_ode.results import ResultError, solve_info
+from nm_ode.results import ResultError, run_info, solve_info
 
 LOSS, ACCURACY = "test_loss", "test_accuracy"
 """What `HeldOut` records."""
@@ -21,14 +22,23 @@ _TEST, _RIGHT = COLOURS[1], COLOURS[2]
 _DECADES = 20.0
 
 
-def accuracy_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
+def accuracy(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Loss of the run and over held-out samples, and on an axis at the right the share of these classified rightly.
 
     Over the run's steps; over flow time where flows have such numbers, too.
 
+    Args:
+        data: a study's tree, or a run alone, with what `HeldOut` observed.
+        ax: to draw in; of a figure of its own if None.
+
     Raises:
         ResultError: no number over held-out samples was recorded.
     """
+    return accuracy_plot(alone(data), ax)
+
+
+def accuracy_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
+    """As `accuracy`, of a tree."""
     if not has_held_out(tree):
         raise ResultError(
             "no loss or accuracy over held-out samples was recorded: observe=[nm_ode.HeldOut(data)]"
@@ -64,16 +74,11 @@ def has_held_out(tree: xr.DataTree) -> bool:
 
 
 def _losses(axes: Axes, run: xr.Dataset, flows: list[tuple[str, xr.Dataset]]) -> None:
+    whole = run_info(run).grid.is_full_batch
     if "loss" in run and run["loss"].size:
-        draw_series(
-            axes,
-            run["loss"],
-            COLOURS[0],
-            at=_at(run, "step", flows),
-            label="loss of each step's batch",
-            logarithmic=False,
-        )
-    if "full_loss" in run and run.sizes.get("saved_step", 0) > 1:
+        label = "loss over all samples" if whole else "loss of each step's batch"
+        draw_series(axes, run["loss"], COLOURS[0], at=_at(run, "step", flows), label=label, logarithmic=False)
+    if not whole and "full_loss" in run and run.sizes.get("saved_step", 0) > 1:
         at = _at(run, "saved_step", flows)
         axes.plot(at, run["full_loss"], color=DISCRETE, lw=1.1, ls=DASHES[2], label="loss over all samples")
     if LOSS in run and run[LOSS].size:

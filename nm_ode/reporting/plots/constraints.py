@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from nm_ode.arguments import said
+from nm_ode.errors import ArgumentError
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import positive
+from nm_ode.reporting.plots.given import alone
 from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, logarithmic, panel, plain, styled, time_label
 from nm_ode.results import ResultError
 from nm_ode.symmetries import KINDS
@@ -30,14 +33,29 @@ _LABELS = {
 _NAMED = 4
 
 
-def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = None) -> Axes:
-    """Each symmetry's residual over flow time, in the colour of its kind, and below it the largest floor of the kind.
+def constraint_residuals(
+    data: xr.DataTree | xr.Dataset, *, of: Of = "gradient", ax: Axes | None = None
+) -> Axes:
+    """Residuals of each symmetry's constraint of the gradient, or of the Hessian ("curvature"), over flow time.
 
-    Symmetries whose residual is once above `FAR` times its own floor are named.
+    In the colour of its kind; dotted: the largest that rounding makes of a residual of the kind. Symmetries whose
+    residual is once above `FAR` times its own floor are named.
+
+    Args:
+        data: a study's tree, or a run alone, with what `Constraints` observed.
+        ax: to draw in; of a figure of its own if None.
 
     Raises:
+        ArgumentError: another `of`.
         ResultError: they were not measured, and why.
     """
+    if of not in _TITLES:
+        raise ArgumentError(f"of must be 'gradient' or 'curvature'; {said(of)} was given")
+    return constraint_plot(alone(data), of, ax)
+
+
+def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = None) -> Axes:
+    """As `constraint_residuals`, of a tree."""
     run = tree["discrete"].dataset
     name = f"{of}_constraint"
     if not has_constraint(run, of):

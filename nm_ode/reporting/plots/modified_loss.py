@@ -9,16 +9,29 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nm_ode.optimizers import SGD
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.style import DISCRETE, colour, dash, panel, plain, styled, time_label
+from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.style import (
+    DISCRETE,
+    WIDTH,
+    colour,
+    dash,
+    logarithmic,
+    panel,
+    plain,
+    styled,
+    time_label,
+)
 from nm_ode.results import ResultError, RunInfo, run_info, solve_info
 
 Array = NDArray[np.float64]
 
-_DECADES = 20.0
+_RUN = "run"
+_DECADES = 20.0  # spanned by positive losses, from which on their axis is logarithmic
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +39,7 @@ class Along:
     """Both losses along one path.
 
     Attributes:
-        name: "run", or the flow's.
+        name: _RUN, or the flow's.
         title: for a reader.
         times: flow times.
         loss: L, with weight decay L + (λ/2)‖θ‖², at these.
@@ -38,6 +51,11 @@ class Along:
     times: Array
     loss: Array
     modified: Array
+
+    @property
+    def added(self) -> Array:
+        """What it has beyond the loss."""
+        return self.modified - self.loss
 
 
 def penalty(hyperparameters: Mapping[str, Any], lr: Any) -> Any:
@@ -82,72 +100,128 @@ def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
     return found, missing
 
 
-def modified_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
-    """L + (η/4)‖∇L‖², solid, and L, thin, along the run and each flow, against flow time.
+def modified_loss(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """L + (η/4)‖∇L‖² along the run and each flow, and L itself as a thin line, against flow time.
+
+    With momentum it is that of its slow manifold, with weight decay that of L + (λ/2)‖θ‖² (`penalty`).
+
+    Args:
+        data: a study's tree, or a run alone.
+        ax: to draw in; of a figure of its own if None.
 
     Raises:
         ResultError: as `modified_losses`, or the recorded numbers give it along no path.
     """
-    paths, missing = modified_losses(tree)
-    if not paths:
-        raise ResultError(f"no modified loss can be drawn: {'; '.join(missing)}")
+    return modified_loss_plot(alone(data), ax)
+
+
+def modified_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
+    """As `modified_loss`, of a tree."""
+    paths, missing = _drawable(tree)
     info = run_info(tree["discrete"].dataset)
     with styled():
         axes = panel("Loss and modified loss", 4.4) if axes is None else axes
-        for i, path in enumerate(paths):
-            # A flow has the colour that it has in other plots.
-            line: dict[str, Any] = {"color": DISCRETE, "marker": "o", "ms": 3.2, "ls": "", "zorder": 5}
-            if path.name != "run":
-                place = list(tree["flows"].children).index(path.name)
-                line = {"color": colour(place), "ls": dash(place)}
-            else:
-                line["markevery"] = max(1, len(path.times) // 60)
-            axes.plot(path.times, path.modified, label=plain(f"{path.title}: {_share(path)}"), **line)
-            axes.plot(path.times, path.loss, color=line["color"], lw=0.8, alpha=0.8)
-            axes.fill_between(
-                path.times, path.loss, path.modified, color=line["color"], alpha=0.12, lw=0, zorder=1 - i
-            )
-        drawn = np.concatenate([np.concatenate([path.loss, path.modified]) for path in paths])
-        if drawn.min() > 0 and drawn.max() > _DECADES * drawn.min():
-            axes.set_yscale("log")
-        axes.plot(
-            [],
-            [],
-            color=DISCRETE,
-            lw=0.8,
-            label=f"the loss {_loss_formula(info)} itself (thin, same colours)",
-        )
+        _draw_losses(axes, tree, paths)
+        axes.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
         axes.set_xlabel(time_label(tree))
-        axes.set_ylabel(f"modified loss {formula(info)}")
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.14),
-            title=plain("\n".join(missing)) or None,
-            title_fontsize=8,
-            fontsize=8.5,
-        )
+        axes.set_ylabel(f"modified loss  {formula(info)}")
+        _legend(axes, missing)
         return axes
 
 
+def modified_loss_figure(tree: xr.DataTree) -> Figure:
+    """The same, and below it what is added to the loss, which may be too little to be seen beside it."""
+    paths, missing = _drawable(tree)
+    info = run_info(tree["discrete"].dataset)
+    with styled():
+        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        above.set_title("Loss and modified loss")
+        _draw_losses(above, tree, paths)
+        above.set_ylabel(formula(info))
+        for path in paths:
+            below.plot(path.times, np.where(path.added > 0, path.added, np.nan), **_style(tree, path))
+        logarithmic(below, "y")
+        below.set_ylabel(f"added:  {added(info)}")
+        below.set_xlabel(time_label(tree))
+        above.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
+        lines, labels = above.get_legend_handles_labels()
+        figure.legend(
+            lines,
+            labels,
+            loc="outside lower center",
+            fontsize=8.5,
+            title=plain("\n".join(missing)) or None,
+            title_fontsize=8,
+        )
+        return figure
+
+
 def formula(info: RunInfo) -> str:
-    """Of the modified loss of a run."""
+    """Of the modified loss of a run, as mathematical text."""
+    return f"{_of(info)} + {added(info)}"
+
+
+def added(info: RunInfo) -> str:
+    """Of what it adds to the loss."""
     given = info.hyperparameters
-    step = "a" if given["momentum"] and given["dampening"] else "η"
-    factor = f"{step}/4"
+    step = "a" if given["momentum"] and given["dampening"] else r"\eta"
+    factor = rf"\dfrac{{{step}}}{{4}}"
     if given["momentum"]:
-        factor = f"{step}({'1−β+2β²' if given['nesterov'] else '1+β'})/(4(1−β)²)"
-    loss = _loss_formula(info)
-    return f"{loss} + ({factor})‖∇{loss if len(loss) == 1 else 'L_λ'}‖²"
+        share = r"1-\beta+2\beta^2" if given["nesterov"] else r"1+\beta"
+        factor = rf"\dfrac{{{step}\,({share})}}{{4\,(1-\beta)^2}}"
+    return rf"${factor}\|\nabla {_of(info).strip('$')}\|^2$"
 
 
-def _loss_formula(info: RunInfo) -> str:
-    return "L_λ" if info.hyperparameters["weight_decay"] else "L"
+def _of(info: RunInfo) -> str:
+    return r"$L_\lambda$" if info.hyperparameters["weight_decay"] else "$L$"
+
+
+def _drawable(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
+    paths, missing = modified_losses(tree)
+    if not paths:
+        raise ResultError(f"no modified loss can be drawn: {'; '.join(missing)}")
+    return paths, missing
+
+
+def _style(tree: xr.DataTree, path: Along) -> dict[str, Any]:
+    """Points of the run; a flow has the colour that it has in other plots."""
+    if path.name == _RUN:
+        every = max(1, len(path.times) // 60)
+        return {"color": DISCRETE, "marker": "o", "ms": 3.2, "ls": "", "zorder": 5, "markevery": every}
+    place = list(tree["flows"].children).index(path.name)
+    return {"color": colour(place), "ls": dash(place)}
+
+
+def _draw_losses(axes: Axes, tree: xr.DataTree, paths: list[Along]) -> None:
+    for path in paths:
+        style = _style(tree, path)
+        axes.plot(path.times, path.modified, label=plain(f"{path.title}: {_share(path)}"), **style)
+        axes.plot(path.times, path.loss, color=style["color"], lw=0.8, alpha=0.8)
+        axes.fill_between(
+            path.times, path.loss, path.modified, color=style["color"], alpha=0.12, lw=0, zorder=1
+        )
+    drawn = np.concatenate([np.concatenate([path.loss, path.modified]) for path in paths])
+    drawn = drawn[np.isfinite(drawn)]
+    if drawn.size and drawn.min() > 0 and drawn.max() > _DECADES * drawn.min():
+        axes.set_yscale("log")
+
+
+def _legend(axes: Axes, missing: list[str]) -> None:
+    # Below the axes: inside, there is no place without lines.
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        title=plain("\n".join(missing)) or None,
+        title_fontsize=8,
+        fontsize=8.5,
+    )
 
 
 def _share(path: Along) -> str:
     """How much is added, at most."""
     size = np.abs(path.loss)
-    share = float(np.max((path.modified - path.loss)[size > 0] / size[size > 0], initial=0.0))
+    share = float(np.nanmax(path.added[size > 0] / size[size > 0], initial=0.0))
     return f"adds up to {share:.2g} of the loss"
 
 
@@ -174,7 +248,7 @@ def _of_run(run: xr.Dataset, info: RunInfo) -> Along | str:
         loss, squares = _decayed(decay, loss, squares, product, size)
     if not len(steps):
         return "the run: no step has both its loss over all samples and its gradient"
-    return Along("run", "discrete run", times, loss, loss + penalty(info.hyperparameters, lr) * squares)
+    return Along(_RUN, "discrete run", times, loss, loss + penalty(info.hyperparameters, lr) * squares)
 
 
 _NEEDED = "with weight decay ⟨θ, ∇L⟩ and ‖θ‖ are needed, which Statistics records"
@@ -222,6 +296,6 @@ def _applies(tree: xr.DataTree) -> bool:
 MODIFIED_LOSS = Plot(
     "The modified loss, of which a step of descent is gradient flow to second order, along the run and the flows; thin "
     "lines: the loss itself.",
-    modified_loss_plot,
+    modified_loss_figure,
     _applies,
 )
