@@ -1,4 +1,4 @@
-"""ODE engines behind one interface. Knows arrays and callables; knows nothing of torch, models or xarray.
+"""ODE engines behind one interface. Knows arrays and callables; knows nothing of models or xarray.
 
     engines.py         the registry: names → engines
     engine.py          what an engine is, and what it can do
@@ -14,7 +14,10 @@
     stepping.py        the loop over the steps of an embedded method
     trials.py          does an engine work here?
     noise_trials.py    are its stochastic paths right? By a diffusion whose law is known
+    vectors.py         what a solve asks of its vectors, which may be tensors of torch
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
+    torch_engine.py, torch_rk.py    the engine whose vectors are tensors; rk_tables.py, rk_adaptive.py, rk_fixed.py: its
+                                    methods, which do not import torch
 
 A new engine is one file with a subclass of `Engine` (or `SteppedEngine`) and `ENGINES.register(name, "module:Class")`.
 """
@@ -37,6 +40,7 @@ from bridges.options import (
 from bridges.problem import Kept, OdeProblem, OdeSolution, Rhs, Statistics
 from bridges.registry import Registry, did_you_mean
 from bridges.solving import solve_with
+from bridges.vectors import Vector
 
 __all__ = [
     "AUTO",
@@ -60,6 +64,7 @@ __all__ = [
     "Statistics",
     "UnknownEngineError",
     "UnknownMethodError",
+    "Vector",
     "choose",
     "choose_for_jumps",
     "default_rtol",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
 
 from bridges.differences import DifferenceProduct
-from bridges.problem import Array, Jvp, OdeProblem, SolveStopped, Statistics
+from bridges.problem import Jvp, OdeProblem, SolveStopped, Statistics
+from bridges.vectors import Vector, is_far, is_finite
 
 
 class CountedField:
     """Right-hand side, Jacobian product and sharpness of a problem, with counters and a clock.
 
     The limits of the problem hold for all evaluations together, of whichever of the three, and what is not finite stops
-    the solve.
+    the solve: at once, or after the step (`require_finite`) where the state lies on a device that would have to be
+    waited for at each evaluation.
 
     Attributes:
         rhs_evaluations: right-hand sides, those of difference quotients among them.
@@ -33,6 +36,7 @@ class CountedField:
         self.probe_evaluations = before.probe_evaluations
         self._rhs_seconds, self._jvp_seconds = before.rhs_seconds, before.jvp_seconds
         self.last_t = float(problem.times[0] if kept is None else kept.t)
+        self._unseen: Vector | None = None
 
     def start_clock(self) -> None:
         """The solve begins now: for engines that prepare something before."""
@@ -56,7 +60,7 @@ class CountedField:
             jvp_seconds=self._jvp_seconds,
         )
 
-    def rhs(self, t: float, y: Array, dy: Array) -> None:
+    def rhs(self, t: float, y: Vector, dy: Vector) -> None:
         """See `OdeProblem.rhs`.
 
         Raises:
@@ -66,13 +70,24 @@ class CountedField:
         self.rhs_evaluations += 1
         self._rhs_seconds += self._evaluate(t, y, dy)
 
+    def require_finite(self) -> None:
+        """After a step: were all its right-hand sides finite? One number comes from the device, if there is one.
+
+        Raises:
+            SolveStopped: see above.
+        """
+        if self._unseen is not None:
+            unseen, self._unseen = self._unseen, None
+            if not math.isfinite(float(unseen)):
+                raise _not_finite()
+
     def jvp(self) -> Jvp:
         """A product with the Jacobian: the problem's own, or where it has none difference quotients."""
         if self._problem.jvp is not None:
             return self._own_jvp
         return DifferenceProduct(self.rhs, self._problem.noise, self._problem.scales)
 
-    def sharpness(self, t: float, y: Array) -> float:
+    def sharpness(self, t: float, y: Vector) -> float:
         """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""
         assert self._problem.sharpness is not None
         radius = self._problem.sharpness(t, y, self._probe)
@@ -80,7 +95,7 @@ class CountedField:
             raise SolveStopped("non_finite", "the spectral radius of the Jacobian is not finite")
         return radius
 
-    def _own_jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
+    def _own_jvp(self, t: float, y: Vector, v: Vector, out: Vector) -> None:
         assert self._problem.jvp is not None
         self._require_room()
         self.jvp_evaluations += 1
@@ -88,22 +103,26 @@ class CountedField:
         before = time.perf_counter()
         self._problem.jvp(t, y, v, out)
         self._jvp_seconds += time.perf_counter() - before
-        if not np.isfinite(out).all():
+        if not is_finite(out):
             raise SolveStopped("non_finite", "the Jacobian product has entries that are not finite")
 
-    def _probe(self, t: float, y: Array, dy: Array) -> None:
+    def _probe(self, t: float, y: Vector, dy: Vector) -> None:
         self._require_room()
         self.probe_evaluations += 1
         self._evaluate(t, y, dy)
 
-    def _evaluate(self, t: float, y: Array, dy: Array) -> float:
+    def _evaluate(self, t: float, y: Vector, dy: Vector) -> float:
         """Seconds that it took."""
         self.last_t = t
         before = time.perf_counter()
         self._problem.rhs(t, y, dy)
         took = time.perf_counter() - before
-        if not np.isfinite(dy).all():
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+        if is_far(dy):
+            # What is not finite stays so in a sum, and the sum stays on the device; in float64 no float32 overflows it.
+            total = dy.sum(dtype=self._problem.y0.dtype)
+            self._unseen = total if self._unseen is None else self._unseen + total
+        elif not is_finite(dy):
+            raise _not_finite()
         return took
 
     def _require_room(self) -> None:
@@ -117,3 +136,7 @@ class CountedField:
             raise SolveStopped(
                 "max_seconds", f"the limit of {problem.max_seconds:g} s of wall time was reached"
             )
+
+
+def _not_finite() -> SolveStopped:
+    return SolveStopped("non_finite", "the right-hand side has entries that are not finite")

@@ -23,12 +23,14 @@ class Capabilities:
         recommends: `Engine.recommend` chooses a method by smoothness, stiffness and tolerance.
         laws: it has `Engine.solve_laws`.
         noise: it has `Engine.solve_noisy`, with `Engine.noise_methods`.
+        tensors: it takes a tensor of torch as the state, and leaves it on its device.
     """
 
     embedded: bool = False
     recommends: bool = False
     laws: bool = False
     noise: bool = False
+    tensors: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from bridges.engine import Engine
 from bridges.errors import UnknownEngineError
 from bridges.registry import Registry, did_you_mean
 
-Capability: TypeAlias = Literal["embedded", "recommends", "laws", "noise"]
+Capability: TypeAlias = Literal["embedded", "recommends", "laws", "noise", "tensors"]
 
 ENGINES: Registry[Callable[[], Engine]] = Registry(
     "engine",
@@ -17,6 +17,7 @@ ENGINES: Registry[Callable[[], Engine]] = Registry(
         "diffeq": "bridges.julia.engine:DiffeqEngine",
         "scipy": "bridges.scipy_ivp:ScipyEngine",
         "sundials": "bridges.sundials:SundialsEngine",
+        "torch": "bridges.torch_engine:TorchEngine",
     },
 )
 """name → class, or "module:Class", which is imported at first use. A new engine is `ENGINES.register(name, entry)`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.integrate import DOP853
 
 from bridges.problem import Array, OdeProblem, Rhs
+from bridges.vectors import Vector, copied, distance, like, on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,22 +28,21 @@ RK8 = Tableau(DOP853.A, DOP853.B, DOP853.C)
 """The eighth-order method of Dormand and Prince that DOP853 controls; twelve stages (Hairer, Nørsett, Wanner, II.5)."""
 
 
-class FixedStep:
-    """Steps of h and of h/2 side by side from the same start; the finer one is the solution.
+class FixedSteps(ABC):
+    """Steps of h and of h/2 side by side from the same start; the finer one is the solution. A subclass takes a step.
 
     Their difference is the error estimate. Samples and restarts are ends of steps, so that nothing is interpolated and
     no step crosses a jump.
     """
 
-    def __init__(self, tableau: Tableau, problem: OdeProblem, rhs: Rhs) -> None:
+    def __init__(self, problem: OdeProblem) -> None:
         assert problem.step is not None
-        self._tableau, self._rhs, self._step, self._problem = tableau, rhs, problem.step, problem
+        self._step, self._problem = problem.step, problem
         self._grid = np.union1d(problem.times, _inside(problem.restarts, problem.times))
-        self._coarse, self._fine = problem.y0.copy(), problem.y0.copy()
-        self._slopes = np.empty((len(tableau.b), problem.y0.size))
+        self._coarse, self._fine = copied(problem.y0), copied(problem.y0)
         self._interval, self._done, self._in_interval, self._entered = 0, 0, 0, False
         if problem.memory:  # in the middle of an interval: its steps are those that it was divided into
-            self._coarse = problem.memory["coarse"].copy()
+            self._coarse = copied(like(problem.y0, problem.memory["coarse"]))
             self._grid[0], done, parts = problem.memory["interval"]
             self._done, self._in_interval = int(done), int(parts)
         self.t = float(problem.times[0])
@@ -71,7 +72,7 @@ class FixedStep:
     def memory(self) -> dict[str, Array]:
         """The coarser solution, and how far the interval between two samples or restarts is done."""
         interval = np.array([self._grid[self._interval], self._done, self._in_interval])
-        return {"coarse": self._coarse, "interval": interval}
+        return {"coarse": on_host(self._coarse), "interval": interval}
 
     def _restart_at(self, start: float) -> None:
         restarts, on_restart = self._problem.restarts, self._problem.on_restart
@@ -81,19 +82,32 @@ class FixedStep:
         if which >= 0:
             on_restart(which)
 
+    @abstractmethod
+    def _take(self, t: float, h: float, y: Vector) -> None:
+        """A step of h from (t, y), in y."""
+
+    def at(self, t: float) -> Vector:
+        assert t == self.t
+        return self._fine
+
+    def error_at_sample(self) -> float | None:
+        return distance(self._coarse, self._fine)
+
+
+class FixedStep(FixedSteps):
+    """By a tableau, on arrays."""
+
+    def __init__(self, tableau: Tableau, problem: OdeProblem, rhs: Rhs) -> None:
+        super().__init__(problem)
+        self._tableau, self._rhs = tableau, rhs
+        self._slopes = np.empty((len(tableau.b), problem.y0.size))
+
     def _take(self, t: float, h: float, y: Array) -> None:
         a, b, c = self._tableau.a, self._tableau.b, self._tableau.c
         for i, slope in enumerate(self._slopes):
             stage = y + h * (a[i, :i] @ self._slopes[:i]) if i else y
             self._rhs(t + c[i] * h, stage, slope)
         y += h * (b @ self._slopes)
-
-    def at(self, t: float) -> Array:
-        assert t == self.t
-        return self._fine
-
-    def error_at_sample(self) -> float | None:
-        return float(np.linalg.norm(self._coarse - self._fine))
 
 
 def _inside(restarts: Array | None, times: Array) -> NDArray[np.float64]:

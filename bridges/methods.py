@@ -22,6 +22,8 @@ class Method:
         jumps: may the field jump at `OdeProblem.restarts`? No step of such a method crosses one.
         jvp: does it use `OdeProblem.jvp`, the product with the Jacobian, where one is given?
         sharpness: does it use `OdeProblem.sharpness`, the spectral radius of the Jacobian, where one is given?
+        vectors: how many vectors of the state's size it holds: of float64, and in the dtype of the field. The problem's
+            own `y0` is not among them; samples inside a step may take one of float64 more. None: not known.
     """
 
     kind: Kind
@@ -30,6 +32,7 @@ class Method:
     jumps: bool = False
     jvp: bool = False
     sharpness: bool = False
+    vectors: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from bridges.errors import EngineError, UnknownEngineError, UnknownMethodError
 from bridges.methods import Kind, Method
 from bridges.problem import OdeProblem
 from bridges.registry import did_you_mean
+from bridges.vectors import is_tensor
 
 AUTO = "auto"
 """The name that leaves the choice of an engine, or of an engine's method, to the package."""
@@ -86,6 +87,11 @@ def require_fit(engine: Engine, problem: OdeProblem, method: str) -> Method:
     """
     require_method(engine, method)
     require_step_fits(engine, method, problem.step)
+    if is_tensor(problem.y0) and not engine.capabilities.tensors:
+        others = " or ".join(map(repr, engines_with("tensors")))
+        raise EngineError(
+            f"engine {engine.name!r} takes the state as a NumPy array on the host, and no tensor: take engine {others}"
+        )
     if problem.restarts is not None:
         _require_stops_at_jumps(engine, method)
     return engine.methods[method]

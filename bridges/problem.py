@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 
 from bridges.errors import EngineError
 from bridges.limits import require_limits, require_times
+from bridges.vectors import Vector, copied, is_finite, is_tensor, like
 
 Array: TypeAlias = NDArray[np.float64]
-Rhs: TypeAlias = Callable[[float, Array, Array], None]
+Rhs: TypeAlias = Callable[[float, Vector, Vector], None]
 """`rhs(t, y, dy)` writes the derivative at (t, y) into `dy`; `y` is not to be written to."""
 
-Jvp: TypeAlias = Callable[[float, Array, Array, Array], None]
+Jvp: TypeAlias = Callable[[float, Vector, Vector, Vector], None]
 """`jvp(t, y, v, out)` writes the product of the Jacobian at (t, y) with v into `out`."""
 
-Sharpness: TypeAlias = Callable[[float, Array, Rhs], float]
+Sharpness: TypeAlias = Callable[[float, Vector, Rhs], float]
 """`sharpness(t, y, rhs)` → spectral radius of the Jacobian at (t, y), by right-hand sides of `rhs`, which counts."""
 
-OnSample: TypeAlias = Callable[[int, float, Array], None]
+OnSample: TypeAlias = Callable[[int, float, Vector], None]
 """`on_sample(index, t, y)`; `y` belongs to the engine: copy what must outlive the call."""
+
+FieldDtype: TypeAlias = Literal["float64", "float32"]
 
 Status: TypeAlias = Literal["success", "non_finite", "max_steps", "max_rhs", "max_seconds", "step_failure"]
 
@@ -56,7 +59,7 @@ class Kept:
     """A place from which a solve can go on: the end of a step.
 
     Attributes:
-        t, y: time and state.
+        t, y: time and state, on the host whatever the state is.
         samples: how many were given to the callback up to there.
         statistics: of the solve up to there; those of a solve that goes on begin with them, and so do its limits.
         memory: what the method needs beside y to go on as if it had never stopped; without it a multistep method starts
@@ -78,8 +81,12 @@ class OdeProblem:
 
     Args:
         rhs: the vector field, in place.
-        y0: shape (n,), float64.
+        y0: shape (n,), float64: an array, or a tensor of torch on any device for an engine that takes one
+            (`Capabilities.tensors`). All vectors of such a solve are tensors, on its device; of a tensor no copy is
+            made here, and it is never written to.
         times: shape (m,), m ≥ 1, strictly increasing; the first is the start.
+        field_dtype: what `rhs`, `jvp` and `sharpness` are given and give back, if the state is a tensor. The state
+            itself, and what `on_sample` is given, is in float64 always.
         rtol, atol: tolerances on the local error, WRMS norm with weights rtol·|y| + atol; atol a number, or one for
             each entry of y.
         step: the step of a fixed-step method; adaptive methods take none.
@@ -107,10 +114,10 @@ class OdeProblem:
     """
 
     rhs: Rhs
-    y0: Array
+    y0: Vector
     times: Array
     rtol: float = 1e-6
-    atol: float | Array = 1e-9
+    atol: float | Vector = 1e-9
     step: float | None = None
     restarts: Array | None = None
     on_restart: Callable[[int], None] | None = None
@@ -118,29 +125,35 @@ class OdeProblem:
     jvp: Jvp | None = None
     sharpness: Sharpness | None = None
     noise: float = float(np.finfo(np.float64).eps)
-    scales: Array | None = None
+    scales: Vector | None = None
     max_steps: int | None = None
     max_rhs: int | None = None
     max_seconds: float | None = None
     on_step: Callable[[Callable[[], Kept]], None] | None = None
     kept: Kept | None = None
     origin: float = 0.0
+    field_dtype: FieldDtype = "float64"
 
     def __post_init__(self) -> None:
         times = require_times(self.times)
-        y0 = np.array(self.y0, dtype=np.float64)
+        y0 = self.y0.detach() if is_tensor(self.y0) else copied(self.y0)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "y0", y0)
-        if y0.ndim != 1 or y0.size == 0:
-            raise EngineError(f"the state must be a vector; its shape is {y0.shape}")
-        if not np.isfinite(y0).all():
+        _require_dtypes(y0, self.field_dtype)
+        if y0.ndim != 1 or y0.shape[0] == 0:
+            raise EngineError(f"the state must be a vector; its shape is {tuple(y0.shape)}")
+        if not is_finite(y0):
             raise EngineError("the state at the start has entries that are not finite")
         if self.restarts is not None and (np.diff(self.restarts) <= 0).any():
             raise EngineError("restarts must increase strictly")
         if np.ndim(self.atol):
             if np.shape(self.atol) != y0.shape:
-                raise EngineError(f"atol has shape {np.shape(self.atol)}; the state has {y0.shape}")
-            if not (np.isfinite(self.atol) & (np.asarray(self.atol) > 0)).all():
+                raise EngineError(
+                    f"atol has shape {tuple(np.shape(self.atol))}; the state has {tuple(y0.shape)}"
+                )
+            atol: Vector = self.atol if is_tensor(self.atol) else np.asarray(self.atol, dtype=np.float64)
+            object.__setattr__(self, "atol", atol)
+            if not (is_finite(atol) and float(atol.min()) > 0):
                 raise EngineError("atol must be positive numbers")
         require_limits(
             span=float(times[-1] - times[0]),
@@ -165,7 +178,7 @@ class OdeProblem:
         if self.kept is None:
             return self
         times = np.append(self.kept.t, self.times[self.kept.samples :])
-        return replace(self, y0=self.kept.y, times=times)
+        return replace(self, y0=like(self.y0, self.kept.y), times=times)
 
     @property
     def memory(self) -> Mapping[str, Array]:
@@ -193,6 +206,19 @@ class OdeSolution:
     samples: int
     statistics: Statistics
     error_estimates: Array | None = None
+
+
+def _require_dtypes(y0: Vector, field_dtype: str) -> None:
+    if field_dtype not in ("float64", "float32"):
+        raise EngineError(f"field_dtype must be 'float64' or 'float32'; {field_dtype!r} was given")
+    if is_tensor(y0):
+        if str(y0.dtype) != "torch.float64":
+            raise EngineError(
+                f"the state must be a tensor of float64, whatever the field computes in (field_dtype); "
+                f"it is one of {str(y0.dtype).removeprefix('torch.')}"
+            )
+    elif field_dtype != "float64":
+        raise EngineError("a field in float32 goes with a state that is a tensor; this one is an array")
 
 
 class SolveStopped(Exception):  # noqa: N818 (an outcome of the solve, not a defect)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from bridges.engine import Engine
-from bridges.problem import Array, OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.problem import OdeProblem, OdeSolution, OnSample, Rhs, Statistics, Status
+from bridges.vectors import Vector, is_finite
 
 
 def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
@@ -28,7 +29,7 @@ def solve_with(engine: Engine, problem: OdeProblem, method: str, on_sample: OnSa
     heard = _Samples(problem, on_sample)
     evaluated = problem.kept is not None  # it goes on with what was evaluated before
 
-    def rhs(t: float, y: Array, dy: Array) -> None:
+    def rhs(t: float, y: Vector, dy: Vector) -> None:
         nonlocal evaluated
         evaluated = True
         problem.rhs(t + origin, y, dy)
@@ -74,11 +75,11 @@ class _Samples:
         asked: the problem as the engine has it.
     """
 
-    def __init__(self, problem: OdeProblem, on_sample: Callable[[int, float, Array], None]) -> None:
+    def __init__(self, problem: OdeProblem, on_sample: Callable[[int, float, Vector], None]) -> None:
         self._problem, self._on_sample = problem, on_sample
         self.count, self.asked = 0 if problem.kept is None else problem.kept.samples, problem
 
-    def __call__(self, index: int, t: float, y: Array) -> None:
+    def __call__(self, index: int, t: float, y: Vector) -> None:
         times, clock = self.asked.times, self.asked.clock
         if index != self.count or index >= times.size:
             raise _UnusableSample("step_failure", f"sample {index} came where {self.count} was due")
@@ -88,7 +89,7 @@ class _Samples:
                 "step_failure",
                 f"sample {index} is of t = {clock(t)}, not of its own time",
             )
-        if np.shape(y) != self._problem.y0.shape or not np.isfinite(y).all():
+        if np.shape(y) != self._problem.y0.shape or not is_finite(y):
             raise _UnusableSample(
                 "non_finite",
                 f"the state has entries that are not finite at t = {clock(t)}",

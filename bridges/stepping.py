@@ -15,7 +15,6 @@ from bridges.counted import CountedField
 from bridges.engine import Engine
 from bridges.options import require_fit
 from bridges.problem import (
-    Array,
     Kept,
     OdeProblem,
     OdeSolution,
@@ -25,6 +24,7 @@ from bridges.problem import (
     Statistics,
     Status,
 )
+from bridges.vectors import Vector, on_host
 
 
 class Stepper(Protocol):
@@ -50,7 +50,7 @@ class Stepper(Protocol):
         """Take one step. Raises StepFailure if the method cannot."""
         ...
 
-    def at(self, t: float) -> Array:
+    def at(self, t: float) -> Vector:
         """The state at `t` inside the last step, to the method's own accuracy."""
         ...
 
@@ -110,7 +110,7 @@ def integrate(
     def place() -> Kept:
         assert stepper is not None
         memory = stepper.memory() if hasattr(stepper, "memory") else {}
-        y, found = stepper.at(stepper.t), np.array(errors) if errors else None
+        y, found = on_host(stepper.at(stepper.t)), np.array(errors) if errors else None
         return Kept(stepper.t, y, samples, statistics(), memory, found)
 
     def solution(status: Status, message: str) -> OdeSolution:
@@ -126,7 +126,7 @@ def integrate(
             error_estimates=np.array(errors) if errors else None,
         )
 
-    def emit_sample(t: float, y: Array) -> None:
+    def emit_sample(t: float, y: Vector) -> None:
         nonlocal samples
         on_sample(samples, t, y)
         samples += 1
@@ -145,6 +145,7 @@ def integrate(
                 if problem.max_steps is not None and statistics().steps >= problem.max_steps:
                     raise SolveStopped("max_steps", f"the limit of {problem.max_steps} steps was reached")
                 stepper.advance()
+                counted.require_finite()
                 while samples < times.size and times[samples] <= stepper.t:
                     emit_sample(float(times[samples]), stepper.at(float(times[samples])))
                 if problem.on_step is not None:

@@ -94,7 +94,7 @@ class _Cvode:
 
     def at(self, t: float) -> Array:
         if t == self.t:
-            return self._y
+            return np.asarray(self._y)
         result = self._solver.step(t, method="normal")
         if not result.success:
             raise StepFailure(f"CVODE: {result.message.rstrip('.')}")

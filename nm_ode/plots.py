@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nm_ode.reporting.plots.given import as_tree
     from nm_ode.reporting.plots.modified_loss import modified_loss
     from nm_ode.reporting.plots.paper import charge_grid
+    from nm_ode.reporting.plots.phase import phase_portrait
     from nm_ode.reporting.plots.public import (
         batch_loss,
         charges_by_kind,
@@ -64,6 +65,7 @@ _HOMES = {
     "orders_in_lr": _PUBLIC,
     "over_axes": _PUBLIC,
     "phase_diagram": _PUBLIC,
+    "phase_portrait": "nm_ode.reporting.plots.phase",
     "spectral_densities": _PUBLIC,
     "stability": _PUBLIC,
     "two_parameters": "nm_ode.reporting.plots.two_parameters",
@@ -90,6 +92,7 @@ __all__ = [
     "orders_in_lr",
     "over_axes",
     "phase_diagram",
+    "phase_portrait",
     "spectral_densities",
     "stability",
     "two_parameters",

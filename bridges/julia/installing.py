@@ -28,6 +28,8 @@ NO_DIFFEQPY = "diffeqpy is not installed: pip install diffeqpy"
 STOCHASTIC = "StochasticDiffEq"
 
 
+_HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A job in the background has SIGINT ignored, and so has what it starts; `_interrupt` must reach it."""
 _ONLINE = """
 import sys
 import juliapkg
@@ -260,7 +262,7 @@ def install(*, offline: bool = False, on_line: Callable[[str], None] = print) ->
     environment = _environment_of_juliapkg(chosen(), offline)
     process = subprocess.Popen(
         # -P: what is installed does not depend on the working directory, whose packages juliapkg would read first.
-        [sys.executable, "-P", "-c", _OFFLINE if offline else _ONLINE],
+        [sys.executable, "-P", "-c", _HEARS + (_OFFLINE if offline else _ONLINE)],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -9,6 +9,7 @@ from nm_ode.charges.errors import LawError
 from nm_ode.charges.law import Law
 from nm_ode.charges.laws import LAWS, laws_for, require_described
 from nm_ode.charges.predict import predict_charges
+from nm_ode.charges.regimes import Regime, regimes
 
 if TYPE_CHECKING:
     from nm_ode.charges.solve import solve_charges
@@ -18,9 +19,11 @@ __all__ = [
     "Driven",
     "Law",
     "LawError",
+    "Regime",
     "driven",
     "laws_for",
     "predict_charges",
+    "regimes",
     "require_described",
     "solve_charges",
 ]

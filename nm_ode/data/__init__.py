@@ -9,6 +9,7 @@ from nm_ode.data.batches import BatchSize, sample_batches
 from nm_ode.data.diabetes import diabetes
 from nm_ode.data.digits import digits
 from nm_ode.data.npz import npz, npz_source
+from nm_ode.data.preparation import Augmentation, Preparation, PreparedSource
 from nm_ode.data.sources import ArraySource, DatasetSource, Samples, Source, TensorSource, source_of
 from nm_ode.registry import Registry
 
@@ -27,11 +28,14 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
 __all__ = [
     "DATA",
     "ArraySource",
+    "Augmentation",
     "BatchSize",
     "DataError",
     "DataSet",
     "DatasetSource",
     "Image",
+    "Preparation",
+    "PreparedSource",
     "Samples",
     "Source",
     "TensorSource",

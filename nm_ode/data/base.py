@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from nm_ode.data.preparation import Preparation
 from nm_ode.errors import NmOdeError
+
+if TYPE_CHECKING:
+    from nm_ode.data.preparation import Preparation
+    from nm_ode.data.sources import Source
 
 
 class DataError(NmOdeError, ValueError):
@@ -33,6 +37,7 @@ class DataSet:
     """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
 
     Attributes:
+        x: in memory, or an `np.memmap` of a file that is read a batch at a time.
         image: where the inputs are images, of which shape; also of flat ones.
         test: samples that are not for training, or a function that reads them.
         preparation: what becomes of uint8 inputs before a model sees them; of the test samples too, which are never
@@ -40,12 +45,24 @@ class DataSet:
         classes: names of the classes, by number.
     """
 
-    x: Tensor
+    x: Any
     y: Tensor
     image: Image | None = None
     test: Callable[[], DataSet] | DataSet | None = None
     preparation: Preparation | None = None
     classes: tuple[str, ...] | None = None
+
+    def source(self) -> Source:
+        """Pairs (x, y), prepared where there is a preparation.
+
+        Raises:
+            DataError: images that the preparation is not for.
+        """
+        from nm_ode.data.preparation import PreparedSource
+        from nm_ode.data.sources import source_of
+
+        pairs = source_of((self.x, self.y))
+        return pairs if self.preparation is None else PreparedSource(pairs, self.preparation)
 
     def held_out(self) -> DataSet | None:
         """The test samples, read now if they have not been; None if there are none.

@@ -82,6 +82,11 @@ class ArraySource:
     def __len__(self) -> int:
         return len(flatten(self._tree)[0][0])
 
+    @property
+    def nbytes(self) -> int:
+        """That all of it would take in memory."""
+        return sum(int(leaf.nbytes) for leaf in flatten(self._tree)[0])
+
     def take(self, indices: Samples) -> Any:
         """These samples, copied into memory."""
         part = slice(None) if indices is None else indices if isinstance(indices, slice) else indices.numpy()

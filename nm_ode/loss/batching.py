@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from nm_ode.data.base import NoSuchSampleError
+from nm_ode.data.preparation import Augmentation, PreparedSource
 from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, place, samples_of
 from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
@@ -34,6 +36,7 @@ class DeviceBatches:
     """Batches of a source on a device, floating-point leaves in one dtype.
 
     What is in memory is placed once and for all; any other source is read and placed a batch or a chunk at a time.
+    Images that are to be prepared are placed in bytes, and a batch of them is prepared on the device.
 
     Args:
         chunk_size: the most samples in a chunk; None for whole batches.
@@ -47,8 +50,9 @@ class DeviceBatches:
     def __init__(
         self, source: Source, device: torch.device, dtype: torch.dtype, chunk_size: int | None
     ) -> None:
-        self.in_memory = isinstance(source, TensorSource)
-        self.source = source.placed(device, dtype) if isinstance(source, TensorSource) else source
+        self.source: Source = (
+            source.placed(device, dtype) if isinstance(source, TensorSource | PreparedSource) else source
+        )
         self.chunk_size = chunk_size
         self.reduction: Reduction = "mean"
         self.scale = 1.0
@@ -56,6 +60,17 @@ class DeviceBatches:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def in_memory(self) -> bool:
+        """Are the samples on the device already?"""
+        source = self.source
+        return source.in_memory if isinstance(source, PreparedSource) else isinstance(source, TensorSource)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """By which index i + N·e is sample i in its e-th augmentation; None where there is none."""
+        return self.source.augmentation if isinstance(self.source, PreparedSource) else None
 
     def count(self, samples: Samples) -> int:
         """How many samples are asked for.
@@ -72,12 +87,14 @@ class DeviceBatches:
     def batch(self, samples: Samples) -> Any:
         """These samples as one batch on the device."""
         samples = self._wanted(samples)
-        try:
-            taken = self.source.take(samples)
-        except IndexError:
-            samples_of(samples, len(self))  # says which sample there is not
-            raise
-        return taken if self.in_memory else place(taken, self._device, self._dtype)
+        placed = self._placed(samples)
+        if isinstance(self.source, PreparedSource):
+            return self.source.prepare(placed, samples, self._dtype)
+        return placed
+
+    def unprepared(self, samples: Samples) -> Any:
+        """The same with images in bytes: for who looks at labels, or at values that are not finite."""
+        return self._placed(self._wanted(samples))
 
     def chunks(self, samples: Samples) -> Iterator[tuple[Any, float]]:
         """Batches with their weights; the weighted sum of their losses is the loss over the samples.
@@ -114,10 +131,24 @@ class DeviceBatches:
             some = everywhere[start : start + size]
             yield slice(some.start, some.stop, some.step)
 
+    def _placed(self, samples: Samples) -> Any:
+        source = self.source
+        try:
+            taken = source.raw(samples) if isinstance(source, PreparedSource) else source.take(samples)
+        except IndexError:
+            samples_of(samples, len(self))  # says which sample there is not
+            raise
+        return taken if self.in_memory else place(taken, self._device, self._dtype)
+
     def _wanted(self, samples: Samples) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
         plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
-        if samples is None or (plain and self.in_memory and self._device.type == "cpu"):
+        if samples is None:
+            return None
+        if isinstance(samples, Tensor) and plain and self.augmentation is not None:
+            _require_from(samples, len(self))
+            return samples
+        if plain and self.in_memory and self._device.type == "cpu":
             return samples
         return samples_of(samples, len(self))
 
@@ -130,14 +161,24 @@ class DeviceBatches:
         wanted = self._wanted(samples)
         assert wanted is not None
         samples, n = wanted, self.count(wanted)
-        made = copy.copy(self)
-        if self.in_memory or n <= (self.chunk_size or n):
+        made, prepared = copy.copy(self), isinstance(self.source, PreparedSource)
+        if (self.in_memory and not prepared) or n <= (self.chunk_size or n):
             batch = self.batch(samples)
             if self.in_memory or all(_has_samples(leaf, n) for leaf in flatten(batch)[0]):
-                made.source, made.in_memory = TensorSource(batch), True
+                made.source = TensorSource(batch)
                 return made
-        made.source = Part(self.source, samples)
+        source = self.source
+        made.source = source.part(samples) if isinstance(source, PreparedSource) else Part(source, samples)
         return made
+
+
+def _require_from(samples: Tensor, total: int) -> None:
+    """Virtual indices have no end, but they begin at −N."""
+    if len(samples) and int(samples.min()) < -total:
+        raise NoSuchSampleError(
+            f"samples: there is no sample {int(samples.min())}; there are {total}, from 0 to {total - 1}, and their "
+            f"augmentations from {total} on"
+        )
 
 
 def _has_samples(leaf: Any, n: int) -> bool:

@@ -60,7 +60,10 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
         at.watch(unread)
         if batches.in_memory:
             require_finite_data(
-                batches.batch(None), len(batches), lambda some: _sum_of_all(at, batches.batch(some)), few.stop
+                batches.unprepared(None),
+                len(batches),
+                lambda some: _sum_of_all(at, batches.batch(some)),
+                few.stop,
             )
 
 
@@ -93,9 +96,8 @@ def _look_at_labels(
             output = model(batch[0])
         except Exception:  # is explained where the loss is computed
             return
-    require_labels(
-        objective.loss_fn, output, (batches.batch(None) if batches.in_memory else batch)[1], "data[1]"
-    )
+    targets = (batches.unprepared(None) if batches.in_memory else batch)[1]
+    require_labels(objective.loss_fn, output, targets, "data[1]")
 
 
 def _loss_without_draws(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nm_ode.data.sources import TensorSource
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
 from nm_ode.loss.directions import normal, scales
 from nm_ode.loss.evaluation import Evaluation
@@ -28,10 +29,10 @@ def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) 
     """Is the loss over samples the mean or the sum of theirs? None if it is neither.
 
     Sets of samples are cut in two unequal parts, whose losses and gradients must give the set's. Losses, over chunks of
-    all the data, or eight from the first to the last where they must be read, at a theta away from theta0: there losses
-    that agree by accident (all those of a network whose last layer is zero, say) differ. Gradients, too, and in another
-    order of the samples, over a few samples from all over the data, for sorted data may have other weights in each
-    chunk and equal ones within.
+    all the data, or eight from the first to the last where they must be read or prepared, at a theta away from theta0:
+    there losses that agree by accident (all those of a network whose last layer is zero, say) differ. Gradients, too,
+    and in another order of the samples, over a few samples from all over the data, for sorted data may have other
+    weights in each chunk and equal ones within.
     """
     n = len(batches)
     if n == 1:
@@ -42,7 +43,7 @@ def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) 
         for samples in few:
             for theta in (at.theta, measurement.away):
                 measurement.look_closely(theta, samples)
-        for samples in _chunks(n, chunk_size, all_of_them=batches.in_memory):
+        for samples in _chunks(n, chunk_size, all_of_them=isinstance(batches.source, TensorSource)):
             measurement.look(samples)
     except _Apart:
         return None

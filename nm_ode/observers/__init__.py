@@ -7,6 +7,7 @@ from nm_ode.observers.constraints import Constraints
 from nm_ode.observers.crossings import KinkCrossings
 from nm_ode.observers.curvature import Curvature
 from nm_ode.observers.density import spectral_density
+from nm_ode.observers.held_out import HeldOut
 from nm_ode.observers.hessian import Hessian
 from nm_ode.observers.losses import Losses
 from nm_ode.observers.noise import Noise
@@ -23,6 +24,7 @@ OBSERVERS: Registry[type[Observer]] = Registry(
     {
         "constraints": Constraints,
         "curvature": Curvature,
+        "held_out": HeldOut,
         "hessian": Hessian,
         "kink_crossings": KinkCrossings,
         "noise": Noise,
@@ -42,6 +44,7 @@ __all__ = [
     "Context",
     "Curvature",
     "Every",
+    "HeldOut",
     "Hessian",
     "KinkCrossings",
     "Loop",

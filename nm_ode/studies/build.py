@@ -233,7 +233,9 @@ def _problem(
         "device": device,
         "chunk_size": case.chunk_size,
     }
-    pair = (data.x, data.y) if isinstance(data, DataSet) else data
+    pair = data
+    if isinstance(data, DataSet):
+        pair = (data.x, data.y) if data.preparation is None else data.source()
     try:
         with code.explained():
             if case.objective is None:

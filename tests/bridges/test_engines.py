@@ -90,7 +90,7 @@ def test_the_engine_that_recommends() -> None:
         choice = diffeq.recommend(kinks=kinks, stiffness=stiffness, rtol=rtol)
         assert isinstance(choice, Choice)
         assert (choice.engine, choice.method, choice.rtol) == ("diffeq", method, used)
-    for name in ("scipy", "sundials", "toy"):
+    for name in ("scipy", "sundials", "torch", "toy"):
         assert engine_called(name).recommend(kinks=(), stiffness=1.0, rtol=None) is None
 
 
@@ -142,7 +142,7 @@ def test_every_engine_is_tried_the_new_one_too() -> None:
     with toy_registered():
         found = {trial.name: trial for trial in try_engines()}
     assert set(found) == {*engine_names(), "toy"}
-    for name in ("scipy", "sundials", "toy"):
+    for name in ("scipy", "sundials", "torch", "toy"):
         assert found[name].works, found[name]
         assert all(method in found[name].detail for method in engine_called(name).methods)
     assert found["diffeq"].works == (not NO_JULIA)
@@ -194,7 +194,7 @@ def test_an_engine_that_is_not_installed_is_told_with_its_remedy(entry, detail: 
         assert detail in trial.detail
         assert remedy in trial.remedy
         # Neither a list of alternatives nor the other engines are touched.
-        assert engines_with("embedded") == ("scipy", "sundials")
+        assert engines_with("embedded") == ("scipy", "sundials", "torch")
     finally:
         ENGINES.unregister("unready")
     with pytest.raises(EngineError, match="engine 'unready' cannot start: its library is not installed; pip"):

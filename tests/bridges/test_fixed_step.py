@@ -7,7 +7,13 @@ import pytest
 
 from tests.bridges.equations import METHODS, RATES, Y0, decay, oscillator, properties, solve
 
-WITH_JUMPS = [("scipy", "Midpoint"), ("scipy", "RK8"), ("toy", "RK4")]
+WITH_JUMPS = [
+    ("scipy", "Midpoint"),
+    ("scipy", "RK8"),
+    ("torch", "Midpoint"),
+    ("torch", "RK8"),
+    ("toy", "RK4"),
+]
 
 
 def observed_order(steps, errors) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -151,7 +152,12 @@ def test_a_failure_leaves_the_project_as_it_was(tmp_path: Path, folder: Path, pr
     assert installation().ready == project_is_there
 
 
-def test_an_interrupt_ends_julia_and_leaves_the_project_as_it_was(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("in_background", [False, True])
+def test_an_interrupt_ends_julia_and_leaves_the_project_as_it_was(
+    tmp_path: Path, folder: Path, python_sigint: None, in_background: bool
+) -> None:
+    if in_background:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     julia = FakeJulia(tmp_path, says="Precompiling", seconds=600)
     write_project(folder)
     before = (folder / "Manifest.toml").read_bytes()

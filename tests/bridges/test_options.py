@@ -139,7 +139,8 @@ def test_an_explicit_method_of_julia_takes_a_step() -> None:
 
 @pytest.mark.parametrize(("engine", "method"), ADAPTIVE)
 def test_adaptive_methods_refuse_a_field_that_jumps(engine: str, method: str) -> None:
-    remedy = "engine 'scipy' and method 'Midpoint' or 'RK8' with a step, or 'auto'"
+    fixed = "and method 'Midpoint' or 'RK8' with a step, or"
+    remedy = f"engine 'scipy' {fixed} engine 'torch' {fixed} 'auto'"
     with pytest.raises(EngineError, match=f"steps across the times at which this field jumps: take {remedy}"):
         solve(engine, method, decay, Y0, [0.0, 1.0], restarts=np.array([0.5]))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from nm_ode.arguments import as_count, first_line
 from nm_ode.data.base import DataError
 from nm_ode.data.images.listing import Listing
+from nm_ode.memory import require_memory
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images that are decoded, and of all."""
@@ -26,7 +29,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 CHANNELS = 3
-_PIECE = 2**22  # bytes of pixels that a thread makes at once
+_PIECE = 2**20  # bytes of pixels that a thread makes at once
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG, which its pixels never contain
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -120,7 +123,7 @@ def rows_of_a_piece(side: int) -> int:
 
 def decoded(
     listing: Listing, size: Size, *, workers: int | None = None, progress: Progress | None = None
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """All images of a listing in its order, a piece at a time.
 
     Args:
@@ -132,30 +135,29 @@ def decoded(
     pillow()
     _refuse_cut_off_images()
     rows, total = rows_of_a_piece(size.side), len(listing)
-    threads = workers or _cores()
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    most = threads(workers)
+    with ThreadPoolExecutor(most, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Piece]] = deque()
-        done = 0
+        starts, done = iter(range(0, total, rows)), 0
         try:
-            for start in range(0, total, rows):
-                waiting.append(pool.submit(_piece, listing, range(start, min(start + rows, total)), size))
-                if len(waiting) > 2 * threads:
-                    piece = waiting.popleft().result()
-                    done += len(piece.pixels)
-                    yield piece
-                    _tell(progress, done, total)
-            while waiting:
+            while done < total:
+                for start in islice(starts, 2 * most - len(waiting)):
+                    which = range(start, min(start + rows, total))
+                    waiting.append(pool.submit(_piece, listing, which, size))
                 piece = waiting.popleft().result()
                 done += len(piece.pixels)
                 yield piece
-                _tell(progress, done, total)
+                if progress is not None:
+                    progress(done, total)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def in_memory(listing: Listing, size: Size, pieces: Iterable[Piece]) -> Decoded:
     """All pieces in one array."""
-    pixels = np.empty((len(listing), CHANNELS, size.side, size.side), np.uint8)
+    shape = (len(listing), CHANNELS, size.side, size.side)
+    require_memory(math.prod(shape), f"the images of {listing.folder}", "give a folder for them with `cache`")
+    pixels = np.empty(shape, np.uint8)
     found = Decoded(pixels, np.zeros(CHANNELS, np.int64), np.zeros(CHANNELS, np.int64))
     done = 0
     for piece in pieces:
@@ -165,16 +167,19 @@ def in_memory(listing: Listing, size: Size, pieces: Iterable[Piece]) -> Decoded:
     return found
 
 
-def decode(path: Path, size: Size) -> Pixels:
+def decode(path: Path, size: Size, length: int | None = None) -> Pixels:
     """One file: (3, side, side), grey levels as three equal channels.
 
     As torchvision's ImageFolder with `Resize(side)` and `CenterCrop(side)` reads it: no rotation by EXIF, no
     colour profile, transparency dropped.
 
+    Args:
+        length: of the file, if it was listed with one.
+
     Raises:
         DataError: it cannot be decoded as a whole, has more than 8 bits a channel, or has another size.
     """
-    with _opened(path) as image:
+    with _opened(path, length) as image:
         if image.mode not in _EIGHT_BITS:
             raise DataError(
                 f"{path} has pixels of the kind {image.mode!r}, which do not fit into 8 bits: convert it to RGB"
@@ -197,7 +202,7 @@ def decode(path: Path, size: Size) -> Pixels:
 def _piece(listing: Listing, which: range, size: Size) -> Piece:
     pixels = np.empty((len(which), CHANNELS, size.side, size.side), np.uint8)
     for row, index in enumerate(which):
-        pixels[row] = decode(listing.path(index), size)
+        pixels[row] = decode(listing.path(index), size, listing.files[index].size)
     wide = pixels.astype(np.uint16)
     return Piece(
         pixels,
@@ -217,13 +222,19 @@ def _scaled(image: Any, side: int) -> Any:
     return scaled.crop((left, top, left + side, top + side))
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, length: int | None = None) -> Any:
     library = pillow()
     try:
         content = path.read_bytes()
+        if length not in (None, len(content)):
+            raise DataError(f"{path} has changed while the images were read: read them again")
         image = library.open(io.BytesIO(content))
     except FileNotFoundError:
         raise DataError(f"{path} was there when the folder was listed, and is not now") from None
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except DataError:
+        raise
     except Exception as error:  # Pillow raises whatever its plugins raise
         raise _unreadable(path, first_line(error)) from None
     if image.format in ("JPEG", "MPO") and content.rfind(_END) < content.rfind(_SCAN):
@@ -248,12 +259,14 @@ def _refuse_cut_off_images() -> None:
         )
 
 
-def _tell(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None:
-        progress(done, total)
+def threads(workers: int | None) -> int:
+    """As many as asked for, or as there are cores.
 
-
-def _cores() -> int:
+    Raises:
+        DataError: no number of threads.
+    """
+    if workers is not None:
+        return as_count(workers, "workers", error=DataError)
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from nm_ode.data.base import DataSet, Image
-from nm_ode.data.images.decode import Decoded, Pixels, Progress, decoded, in_memory, size_of
+from nm_ode.data.images.cache import cached
+from nm_ode.data.images.decode import Decoded, Pixels, Progress, size_of
 from nm_ode.data.images.listing import Listing
 from nm_ode.data.preparation import Augmentation, Preparation
 
@@ -75,7 +76,7 @@ class Reading:
         size = size_of(listing, self.side)
         if like is not None and like.image is not None:
             size = replace(size, side=like.image.side)
-        return in_memory(listing, size, decoded(listing, size, workers=self.workers, progress=self.progress))
+        return cached(listing, size, split, self.cache, workers=self.workers, progress=self.progress)
 
 
 def labelled(pixels: Pixels, labels: NDArray[np.int64], classes: tuple[str, ...]) -> DataSet:

@@ -256,13 +256,13 @@ def _columns(rows: Sequence[_Row], symmetries: Sequence[str] | None) -> list[_Co
         if kind in (column.kind for column in columns):
             continue
         names = sorted(
-            (name for name in kinds if kinds[name] == kind), key=lambda name: _merit(name, runs), reverse=True
+            (name for name in kinds if kinds[name] == kind), key=lambda name: merit(name, runs), reverse=True
         )
         columns.append(_Column(kind, names))
     return columns
 
 
-def _merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
+def merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
     """How good a panel a symmetry makes: in many runs, with many charges that move, and far for their size."""
     having = [run for run in runs if name in run.symmetries]
     moving = [run.motion[run.channels(name)] for run in having]

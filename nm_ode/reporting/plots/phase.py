@@ -1,0 +1,218 @@
+"""Phase portraits of charges: (Q, Q̇), and the oscillator's regime that the second-order law gives them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from nm_ode.arguments import as_count
+from nm_ode.charges import LawError, Regime, regimes
+from nm_ode.comparison import law_infos
+from nm_ode.errors import ArgumentError
+from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.followed import Followed, followed
+from nm_ode.reporting.plots.given import alone, study_axes
+from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
+from nm_ode.reporting.style import WIDTH, panel, plain, styled
+from nm_ode.symmetries import KINDS
+
+Array = NDArray[np.float64]
+Given: TypeAlias = xr.DataTree | xr.Dataset
+
+_POINTS = 200
+_OF_A_PERIOD = 40  # points, at the least
+_QUIET = "#9aa1b1"
+
+
+def phase_portrait(
+    data: Given,
+    *,
+    symmetry: str | None = None,
+    law: str | None = None,
+    channels: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """Charges and their rates, (Q, Q̇): recorded, and as their law has them, with the law's regime in words.
+
+    A rate is that between two records, at their mean charge; so is the law's. Without a force (translations) the arrows
+    are the law's field, and the dotted line is the direction along which what is overdamped comes to rest.
+
+    Args:
+        data: a study's tree or a run.
+        symmetry: name of the one whose charges are drawn; one that moves if None, a translation if there is one.
+        law: whose predictions are drawn; a differential equation's if None.
+        channels: at most so many charges, those that move farthest.
+
+    Raises:
+        ArgumentError: there is no such symmetry or law.
+        LawError: no charges were recorded, none of them moves, or no law describes them.
+        ResultError: neither a tree nor a run.
+    """
+    channels = as_count(channels, "channels", least=1)
+    tree = alone(data)
+    (run,) = followed(tree, law, "data")
+    name = _chosen(run, symmetry)
+    stretches = regimes(tree["discrete"].to_dataset(), name)
+    there = run.channels(name)
+    shown = there[np.argsort(-run.motion[there], kind="stable")][:channels]
+    with styled():
+        ax = panel("", 4.0) if ax is None else ax
+        block = _block(run, stretches)
+        colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
+        for shade, channel in zip(colours, shown, strict=True):
+            charge, rate = in_phase(run.times, run.recorded[:, channel], block)
+            ax.plot(charge, rate, color=shade, lw=2.4, alpha=0.7)
+            ax.plot(charge[:1], rate[:1], color=shade, marker="o", ms=5, lw=0)
+            ax.plot(*in_phase(run.times, run.predicted[:, channel], block), **LAW_STYLE)
+        kind = KINDS[run.symmetries[name]]
+        if kind.form.degree == 1 and len(stretches) == 1:
+            _field(ax, stretches[0])
+        units = "θ" if kind.form.degree == 1 else "θ²"
+        _title(ax, textwrap.shorten(name, 46, placeholder=" …"), regime_words(stretches))
+        ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
+        ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
+        return ax
+
+
+def in_phase(times: Array, charge: Array, block: int) -> tuple[Array, Array]:
+    """Mean charge and rate between records that are `block` apart, each of second order in the time between."""
+    at = np.arange(0, len(times), block)
+    values, span = charge[at], np.diff(times[at])
+    moved = span > 0
+    return (values[1:] + values[:-1])[moved] / 2, np.diff(values)[moved] / span[moved]
+
+
+def regime_words(stretches: list[Regime]) -> str:
+    """The regime and its numbers: of one stretch of steps all, of several how they begin and end."""
+    first = stretches[0]
+    if len(stretches) == 1:
+        return f"{_numbers(first)}: {_answer(first)}"
+    last = stretches[-1]
+    names = list(dict.fromkeys(one.damping for one in stretches))
+    how = f"{names[0]} throughout" if len(names) == 1 else ", then ".join(names)
+    return f"{_numbers(first)} at first: {how}, ζ = {_short(first.damping_ratio)} to {_short(last.damping_ratio)}"
+
+
+def _numbers(one: Regime) -> str:
+    return f"η = {one.lr:g}, β = {one.momentum:g}, λ = {one.weight_decay:g}"
+
+
+def _answer(one: Regime) -> str:
+    slow, fast = one.rates
+    if one.damping == "free":
+        return f"nothing pulls Q back; its velocity decays at the rate {fast:.2g}"
+    critical = one.critical_weight_decay
+    beside = f"; critical at λ = {critical:.2g}" if math.isfinite(critical) else ""
+    ratio = f"ζ = {_short(one.damping_ratio)}"
+    if one.damping == "underdamped":
+        return f"underdamped, {ratio}, period {one.period:.3g}, decay rate {slow:.2g}{beside}"
+    if one.damping == "critically damped":
+        return f"critically damped, {ratio}, decay rate {slow:.2g}"
+    return f"overdamped, {ratio}, decay rates {slow:.2g} and {fast:.2g}{beside}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "∞"
+
+
+def _title(ax: Axes, name: str, words: str) -> None:
+    """The name, and below it the regime in as many lines as it takes."""
+    assert isinstance(ax.figure, Figure)
+    inches = ax.get_position().width * ax.figure.get_figwidth()
+    lines = textwrap.wrap(words.replace(" = ", "\u00a0=\u00a0"), max(28, int(17 * inches)))
+    ax.set_title(plain(name), fontsize=9.5, pad=6 + 9.5 * len(lines))
+    ax.text(0, 1.02, "\n".join(lines), transform=ax.transAxes, fontsize=7.5, va="bottom")
+
+
+def _chosen(run: Followed, symmetry: str | None) -> str:
+    there = run.symmetries
+    if symmetry is not None:
+        if symmetry not in there:
+            raise ArgumentError(f"the run has no charges of {symmetry!r}; it has those of {', '.join(there)}")
+        if not run.motion[run.channels(symmetry)].any():
+            raise LawError(
+                f"the charges of {symmetry} do not move but by rounding: there is no portrait of them"
+            )
+        return symmetry
+    moving = [name for name in there if run.motion[run.channels(name)].any()]
+    if not moving:
+        raise LawError("no charge of the run moves but by rounding: there is no portrait of them")
+    return max(moving, key=lambda name: (KINDS[there[name]].form.degree == 1, *merit(name, [run])))
+
+
+def _block(run: Followed, stretches: list[Regime]) -> int:
+    """Records from one point to the next: few enough points, and many of a period."""
+    most = -(-len(run.times) // _POINTS)
+    period = min(one.period for one in stretches)
+    if not math.isfinite(period) or len(run.times) < 2:
+        return most
+    step = float(run.times[-1] - run.times[0]) / (len(run.times) - 1)
+    return max(1, min(most, int(period / step / _OF_A_PERIOD)))
+
+
+def _field(ax: Axes, one: Regime) -> None:
+    """The law's field, (Q, Q̇) → (Q̇, −(bQ̇ + κQ)/m), over what the axes show."""
+    low, high = (np.array(limits) for limits in zip(ax.get_xlim(), ax.get_ylim(), strict=True))
+    charge, rate = np.meshgrid(*(np.linspace(a, b, 24) for a, b in zip(low, high, strict=True)))
+    along, across = rate, -(one.b * rate + one.kappa * charge) / one.m
+    ax.streamplot(
+        charge, rate, along, across, color=_QUIET, linewidth=0.5, arrowsize=0.7, density=0.7, zorder=0
+    )
+    if one.damping == "overdamped":
+        slow, _ = one.rates
+        ends = np.array([low[0], high[0]])
+        ax.plot(ends, -slow * ends, color=_QUIET, lw=1.2, ls=(0, (1, 2)), zorder=1)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+
+
+def _portraits(tree: xr.DataTree) -> Figure:
+    """A panel for each kind of symmetry that moves."""
+    chosen = _of_each_kind(tree)
+    with styled():
+        columns = min(len(chosen), 3)
+        lines = -(-len(chosen) // columns)
+        figure = Figure(figsize=(WIDTH, 3.3 * lines + 0.4), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+        for ax, name in zip(grid, chosen, strict=False):
+            phase_portrait(tree, symmetry=name, ax=ax)
+            ax.tick_params(labelsize=7.5)
+        for ax in grid[len(chosen) :]:
+            ax.set_axis_off()
+        handles, labels = law_legend()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8.5)
+        return figure
+
+
+def _of_each_kind(tree: xr.DataTree) -> list[str]:
+    """A symmetry of each kind that moves, and whose charges the second-order law predicts."""
+    groups = [group for group, info in law_infos(tree).items() if info.law == "second_order"]
+    if not groups or study_axes(tree) is not None:
+        return []
+    (run,) = followed(tree, groups[-1])
+    found: dict[str, str] = {}
+    for name in sorted(run.symmetries, key=lambda one: merit(one, [run]), reverse=True):
+        if run.motion[run.channels(name)].any() and run.symmetries[name] not in found:
+            try:
+                regimes(tree["discrete"].to_dataset(), name)
+            except LawError:
+                continue
+            found[run.symmetries[name]] = name
+    return [found[kind] for kind in dict.fromkeys([*KINDS, *found]) if kind in found]
+
+
+PHASE = Plot(
+    "Charge and rate of the channels that move farthest, of one symmetry of each kind; dots: where they start. In the "
+    "title the regime of the second-order law's oscillator: ζ, its damping over the critical damping, is above 1 where "
+    "a charge comes to rest without swinging. Arrows: the law's field where nothing drives the charge.",
+    _portraits,
+    lambda tree: bool(_of_each_kind(tree)),
+    "symmetries",
+)

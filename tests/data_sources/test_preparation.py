@@ -1,0 +1,127 @@
+"""Images from bytes to what a network takes: normalised, flipped and cropped, against NumPy by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nm_ode
+from nm_ode import Problem
+from nm_ode.data import Augmentation, DataError, DataSet, Preparation, PreparedSource, TensorSource
+
+N, SIDE = 10, 6
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def bytes_of(n: int = N, side: int = SIDE, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, 3, side, side), dtype=np.uint8))
+
+
+def classes(n: int = N) -> Tensor:
+    return torch.arange(n, device="cpu") % 2
+
+
+def beside(problem: Problem, run: xr.Dataset) -> nm_ode.MinibatchFlow:
+    return nm_ode.MinibatchFlow.beside(nm_ode.GradientFlow(problem), run)
+
+
+def by_hash(seed: int, index: int, stream: int) -> int:
+    """The documented function, in Python's integers."""
+
+    def mixed(h: int) -> int:
+        h = (h ^ h >> 16) * 0x21F0AAAD % 2**32
+        h = (h ^ h >> 15) * 0x735A2D97 % 2**32
+        return h ^ h >> 15
+
+    h = mixed(index % 2**32 ^ mixed(seed % 2**32))
+    h = mixed(h ^ index >> 32 ^ mixed(seed >> 32))
+    return mixed(h ^ mixed(stream + 1))
+
+
+def by_hand(pixels: np.ndarray, index: int, augment: Augmentation | None) -> np.ndarray:
+    """One image, shape (channels, side, side)."""
+    sample, side = pixels[index % N], pixels.shape[-1]
+    if augment is not None and index >= N:
+        pad = augment.pad
+        down, right = (by_hash(augment.seed, index, i) % (2 * pad + 1) for i in (1, 2))
+        black = np.pad(sample, [(0, 0), (pad, pad), (pad, pad)])
+        sample = black[:, down : down + side, right : right + side]
+        if augment.flip and by_hash(augment.seed, index, 0) % 2:
+            sample = sample[:, :, ::-1]
+    mean, std = (np.array(one)[:, None, None] for one in (MEAN, STD))
+    return (sample / 255 - mean) / std
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [None, Augmentation(), Augmentation(flip=False, pad=2, seed=2**40 + 3), Augmentation(pad=0, seed=1)],
+    ids=str,
+)
+def test_a_batch_is_what_numpy_makes_of_it_by_hand(augment: Augmentation | None) -> None:
+    pixels = bytes_of()
+    source = PreparedSource(TensorSource((pixels, classes())), Preparation(MEAN, STD, augment))
+    wanted = [3, 0, 9, 3] if augment is None else [3, 13, 23, 7 + N * 2**33, 0, 19, 12, 4 + N * 10**6]
+    x, y = source.take(torch.tensor(wanted))
+    assert x.dtype == torch.float64
+    np.testing.assert_allclose(x.numpy(), [by_hand(pixels.numpy(), i, augment) for i in wanted], rtol=1e-14)
+    assert y.tolist() == [i % N % 2 for i in wanted]
+    assert len(source) == N
+
+
+def test_flips_and_crops_come_as_often_as_they_should() -> None:
+    column = torch.arange(9, dtype=torch.uint8).expand(1, 3, 9, 9).clone()
+    source = PreparedSource(TensorSource((column, classes(1))), Preparation(MEAN, STD, Augmentation(pad=1)))
+    x, _ = source.take(torch.arange(1, 4001))
+    value = torch.round((x[:, 0] * STD[0] + MEAN[0]) * 255)
+    flipped = (value[:, 4, 5] < value[:, 4, 3]).double()
+    assert abs(float(flipped.mean()) - 0.5) < 0.03
+    shift = torch.where(flipped.bool(), value[:, 4, 4] - 4, 4 - value[:, 4, 4])
+    counts = torch.stack([(shift == s).double().mean() for s in (-1, 0, 1)])
+    assert (counts - 1 / 3).abs().max() < 0.03
+    assert abs(float(torch.corrcoef(torch.stack([flipped, shift]))[0, 1])) < 0.05
+
+
+def test_a_problem_keeps_bytes_and_trains_as_on_the_numbers_themselves(tmp_path: Path) -> None:
+    pixels, y = bytes_of(), classes()
+    np.save(tmp_path / "x.npy", pixels.numpy())
+    numbers = torch.from_numpy(np.stack([by_hand(pixels.numpy(), i, None) for i in range(N)]))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).double()
+    data = DataSet(pixels, y, preparation=Preparation(MEAN, STD))
+    on_disk = DataSet(np.load(tmp_path / "x.npy", mmap_mode="r"), y, preparation=Preparation(MEAN, STD))
+    problems = [
+        Problem(model, F.cross_entropy, (numbers, y)),
+        Problem(model, F.cross_entropy, data.source()),
+        Problem(model, F.cross_entropy, on_disk.source(), chunk_size=4),
+    ]
+    assert problems[1].source.raw(None)[0].dtype == torch.uint8
+    assert problems[1].n_samples == N
+    runs = [nm_ode.train(one, nm_ode.SGD(lr=0.001), 4, batch_size=4) for one in problems]
+    for run in runs[1:]:
+        np.testing.assert_allclose(run.theta, runs[0].theta, rtol=1e-12)
+        np.testing.assert_allclose(run.full_loss, runs[0].full_loss, rtol=1e-12)
+    flows = [nm_ode.solve(beside(one, runs[0]), runs[0]) for one in problems[::2]]
+    np.testing.assert_allclose(flows[1].theta, flows[0].theta, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: Preparation((0.5,), (0.2, 0.2)), "for each channel"),
+        (lambda: Preparation((0.5,), (0.0,)), "above 0"),
+        (lambda: Preparation(augment=4), "Augmentation or None"),  # type: ignore[arg-type]
+        (lambda: Augmentation(flip=False, pad=0), "changes nothing"),
+        (lambda: Augmentation(pad=-1), "at least 0"),
+        (lambda: DataSet(bytes_of(), classes(), preparation=Preparation()).source(), "3 channels"),
+        (lambda: DataSet(bytes_of().double(), classes(), preparation=Preparation()).source(), "uint8"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused(wrong: object, said: str) -> None:
+    assert callable(wrong)
+    with pytest.raises(DataError, match=said):
+        wrong()
