@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from nm_ode.arguments import as_count, as_vector, said
+from nm_ode.data.batches import drawn_samples
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_one_loss
@@ -57,11 +58,17 @@ def sgd_ensemble(
     start = start_of_members(problem, theta0, members)
     members = as_count(members, "members")
 
+    augmented = problem.augmentation is not None
+
+    def draw(stream: torch.Generator) -> Tensor:
+        return drawn_samples(problem.n_samples, batch_size, stream, augmented=augmented)
+
     def draw_all(stream: torch.Generator) -> None:
-        torch.randint(problem.n_samples, (steps, batch_size), generator=stream, device="cpu")
+        for _ in range(steps):
+            draw(stream)
 
     groups = groups_of_members(members, len(start), seed, draw_all)
-    ends = [_ends(problem, optimizer, start, steps, batch_size, group) for group in groups]
+    ends = [_ends(problem, optimizer, start, steps, draw, group) for group in groups]
     info = EnsembleInfo(
         title=describe(optimizer),
         members=members,
@@ -105,16 +112,14 @@ def _ends(
     optimizer: Optimizer,
     start: Tensor,
     steps: int,
-    batch_size: int,
-    draws: Sequence[torch.Generator],
+    draw: Callable[[torch.Generator], Tensor],
+    streams: Sequence[torch.Generator],
 ) -> Tensor:
     """Where members end that step together, shape (M, P)."""
-    count = len(draws)
+    count = len(streams)
     moving, rates = Rows([optimizer] * count, start.expand(count, -1)), np.full(count, optimizer.lr)
     for _ in range(steps):
-        batches = torch.stack(
-            [torch.randint(problem.n_samples, (batch_size,), generator=draw, device="cpu") for draw in draws]
-        )
+        batches = torch.stack([draw(stream) for stream in streams])
         _, gradients = problem.ensemble_loss_and_grad(moving.theta, batches)
         moving.step(gradients, rates)
     return moving.theta

@@ -86,6 +86,7 @@ class PlannedRun:
             batch_size=batch_size,
             seed=seed,
             n_samples=problem.n_samples,
+            augmentation="" if problem.augmentation is None else str(problem.augmentation),
         )
         return cls(problem, optimizer, grid, theta, state, kept_steps, foreign_gradient)
 
@@ -137,7 +138,7 @@ class PlannedRun:
             "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
             "hyperparameters": {name: repr(value) for name, value in hyperparameters(optimizer).items()},
             "learning rates": digest(grid.lr, grid.times),
-            "batches": [grid.batch_size, grid.seed],
+            "batches": [grid.batch_size, grid.seed, *filter(None, [grid.augmentation])],
             "saved steps": self.save_every if isinstance(self.save_every, int) else list(self.save_every),
             "start": digest(_array(self.theta), np.empty(0) if self.state is None else _array(self.state)),
         }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode.reporting.plots.accuracy import accuracy
     from nm_ode.reporting.plots.constraints import constraint_residuals
+    from nm_ode.reporting.plots.dynamics import parameters_and_channels
     from nm_ode.reporting.plots.given import as_tree
     from nm_ode.reporting.plots.modified_loss import modified_loss
     from nm_ode.reporting.plots.paper import charge_grid
@@ -64,6 +65,7 @@ _HOMES = {
     "observed_numbers": _PUBLIC,
     "orders_in_lr": _PUBLIC,
     "over_axes": _PUBLIC,
+    "parameters_and_channels": "nm_ode.reporting.plots.dynamics",
     "phase_diagram": _PUBLIC,
     "phase_portrait": "nm_ode.reporting.plots.phase",
     "spectral_densities": _PUBLIC,
@@ -91,6 +93,7 @@ __all__ = [
     "observed_numbers",
     "orders_in_lr",
     "over_axes",
+    "parameters_and_channels",
     "phase_diagram",
     "phase_portrait",
     "spectral_densities",

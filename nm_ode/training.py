@@ -21,6 +21,7 @@ from nm_ode.memory import require_memory
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import Observer, Recording, View, require_observers, sketch_in_place_of_theta
 from nm_ode.optimizers import Optimizer, Schedule
+from nm_ode.optimizers.steppers import kept as kept_state
 from nm_ode.optimizers.steppers import start
 from nm_ode.planned import PlannedRun, always_recorded, steps_between_checks
 from nm_ode.required import require_callable, require_dataset
@@ -127,7 +128,7 @@ def train(
         "record less: Charges(symmetries, every=…), a larger save_every, fewer steps",
     )
     states: dict[str, Tensor] = {}
-    gradient = torch.empty_like(plan.theta)
+    gradient, update = torch.empty_like(plan.theta), torch.empty_like(plan.theta)
 
     def probe() -> tuple[Tensor, Tensor]:
         with drawn(problem, grid.seed, 0):
@@ -136,6 +137,7 @@ def train(
     kept = KeptTraining(kept_in, "training", problem, plan.identity, probe, steps, stepper, recording, states)
 
     def finish(done: int, diverged: str = "") -> xr.Dataset:
+        problem.let_go()  # of a theta in the optimiser's memory
         made = recording.dataset(before=done if diverged else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in states.items()}
         return annotate(write_run_info(made.assign(whole), plan.info(done, diverged)))
@@ -175,11 +177,11 @@ def train(
             )
             kept.leave()
             if step == 0 and optimizer.stateful:
-                states["initial_state"] = view.state()
+                states["initial_state"] = kept_state(stepper.state_itself(gradient))
             recording.observe(view)
-            before = stepper.theta.clone()
+            update.copy_(stepper.theta)  # of before it
             stepper.step(gradient, view.lr)
-            view.take_update(torch.sub(stepper.theta, before, out=before))
+            view.take_update(torch.sub(stepper.theta, update, out=update))
             recording.observe_update(view)
             kept.at(step + 1, settle)
             if on_step is not None:
@@ -189,7 +191,7 @@ def train(
     require_finite({**unchecked, steps: last.full_loss})
     recording.observe(last)
     if optimizer.stateful:
-        states["final_state"] = last.state()
+        states["final_state"] = stepper.state_itself(gradient)
     return finish(steps)
 
 

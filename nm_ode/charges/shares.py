@@ -13,7 +13,7 @@ from nm_ode.charges.driven import beyond_all_laws, info_of_charges
 from nm_ode.charges.errors import LawError
 from nm_ode.charges.orthogonal import not_orthogonal
 from nm_ode.charges.settings import SETTINGS
-from nm_ode.results import BeyondLaws, RunInfo, TimeGrid, run_info, write_run_info
+from nm_ode.results import BeyondLaws, RunInfo, run_info, write_run_info
 
 _CHARGES, _CLASS = "charge_index", "charge_class"
 
@@ -102,7 +102,7 @@ def _of_class(run: xr.Dataset, info: RunInfo, where: NDArray[np.bool_], number: 
     share = 1 - first["dampening"] if first["momentum"] else 1.0
     times = np.append(0.0, np.cumsum(lr * share))
     grid = info.grid
-    own = TimeGrid(lr, times, grid.batch_size, grid.seed, grid.n_samples)
+    own = replace(grid, lr=lr, times=times)
     known = replace(
         info,
         optimizer="SGD",

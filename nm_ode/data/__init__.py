@@ -21,6 +21,9 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
         "npz": "nm_ode.data.npz:npz",
         "tiny_imagenet": "nm_ode.data.images.tiny_imagenet:tiny_imagenet",
         "image_folder": "nm_ode.data.images.image_folder:image_folder",
+        "cifar10": "nm_ode.data.images.cifar:cifar10",
+        "cifar100": "nm_ode.data.images.cifar:cifar100",
+        "mnist": "nm_ode.data.images.mnist:mnist",
     },
 )
 """Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples."""

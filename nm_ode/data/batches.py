@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +14,8 @@ from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 
 BatchSize: TypeAlias = int | Literal["full"]
+
+_AUGMENTATIONS = 2**31  # to draw from: so many that hardly two are the same
 
 
 def as_batch_size(given: Any, n_samples: int) -> BatchSize:
@@ -31,20 +34,46 @@ def as_batch_size(given: Any, n_samples: int) -> BatchSize:
         ) from None
 
 
-def sample_batches(n_samples: int, batch_size: BatchSize, seed: int) -> Iterator[Tensor | None]:
-    """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data."""
-    for rows in member_batches(n_samples, batch_size, [seed]):
+def sample_batches(
+    n_samples: int, batch_size: BatchSize, seed: int, *, augmented: bool = False
+) -> Iterator[Tensor | None]:
+    """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data.
+
+    Args:
+        augmented: virtual indices: in the e-th epoch, counted from 1, i + N·e for sample i of N, in its e-th
+            augmentation.
+    """
+    for rows in member_batches(n_samples, batch_size, [seed], augmented=augmented):
         yield None if rows is None else rows[0]
 
 
-def member_batches(n_samples: int, batch_size: BatchSize, seeds: Sequence[int]) -> Iterator[Tensor | None]:
+def drawn_samples(
+    n_samples: int, size: int | tuple[int, int], generator: torch.Generator, *, augmented: bool = False
+) -> Tensor:
+    """Independent samples, drawn with replacement: indices of this size.
+
+    Args:
+        augmented: each in an augmentation of its own, also drawn.
+    """
+    shape = (size,) if isinstance(size, int) else size
+    samples = torch.randint(n_samples, shape, generator=generator, device="cpu")
+    if augmented:
+        samples += n_samples * torch.randint(1, _AUGMENTATIONS, shape, generator=generator, device="cpu")
+    return samples
+
+
+def member_batches(
+    n_samples: int, batch_size: BatchSize, seeds: Sequence[int], *, augmented: bool = False
+) -> Iterator[Tensor | None]:
     """`sample_batches` of each seed, as rows: shape (members, samples of a batch)."""
     if batch_size == "full":
         while True:
             yield None
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     orders = [RandomSampler(range(n_samples), generator=generator) for generator in generators]
-    while True:
+    for number in itertools.count(1):
         with torch.device("cpu"):  # the sampler's permutations are made on the default device
             epoch = torch.stack([torch.tensor(list(order)) for order in orders])
+        if augmented:
+            epoch += number * n_samples
         yield from epoch.split(batch_size, dim=1)

@@ -57,6 +57,13 @@ class MinibatchFlow(Flow):
                 "a same-batch flow needs the run's own problem"
             )
 
+        here = self.problem.augmentation
+        if self.grid.augmentation and str(here or "") != self.grid.augmentation:
+            raise FlowError(
+                f"the run's samples were augmented ({self.grid.augmentation}), and those of the flow's problem are "
+                f"{f'otherwise ({here})' if here else 'not'}: a same-batch flow needs the run's own problem"
+            )
+
     @classmethod
     def beside(cls, flow: Flow, run: xr.Dataset) -> MinibatchFlow:
         """For a run of `train`."""

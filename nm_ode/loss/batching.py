@@ -11,7 +11,16 @@ from torch import Tensor
 
 from nm_ode.data.base import NoSuchSampleError
 from nm_ode.data.preparation import Augmentation, PreparedSource
-from nm_ode.data.sources import Part, Samples, Source, TensorSource, count, place, samples_of
+from nm_ode.data.sources import (
+    Part,
+    Samples,
+    Source,
+    TensorSource,
+    count,
+    indices_of,
+    place,
+    samples_of,
+)
 from nm_ode.data.trees import flatten
 from nm_ode.loss.guards import ProblemError
 
@@ -45,6 +54,8 @@ class DeviceBatches:
         source: the samples; on the device already if they are in memory.
         reduction: what the weights of chunks go by.
         scale: factor of the loss, which is in the weights.
+        ghosts: are the chunks of more samples than one has batches of their own: of nearly equal size, and of all
+            samples in a fixed order by chance?
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class DeviceBatches:
         self.chunk_size = chunk_size
         self.reduction: Reduction = "mean"
         self.scale = 1.0
+        self.ghosts = False
         self._device, self._dtype = device, dtype
 
     def __len__(self) -> int:
@@ -107,6 +119,11 @@ class DeviceBatches:
         if self.chunk_size is None or self.chunk_size >= n:
             yield self.batch(samples), self.scale
             return
+        if self.ghosts and not isinstance(samples, Tensor):
+            samples = indices_of(samples, len(self))
+            # Data may be sorted by class.
+            order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+            samples = samples[order]
         for part in self.pieces(samples, self.chunk_size):
             yield self.batch(part), self.weight(self.count(part), n)
 
@@ -124,12 +141,20 @@ class DeviceBatches:
         """The samples in order, no more than `size` at a time."""
         samples = self._wanted(samples)
         if isinstance(samples, Tensor):
-            yield from samples.split(size)
+            yield from self.cut(samples, size)
             return
         everywhere = range(len(self)) if samples is None else range(len(self))[samples]
         for start in range(0, len(everywhere), size):
             some = everywhere[start : start + size]
             yield slice(some.start, some.stop, some.step)
+
+    def cut(self, samples: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """Indices in parts of no more than `size`."""
+        if self.ghosts:
+            found: tuple[Tensor, ...] = samples.tensor_split(-(-samples.shape[dim] // size), dim=dim)
+        else:
+            found = samples.split(size, dim=dim)
+        return found
 
     def _placed(self, samples: Samples) -> Any:
         source = self.source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from nm_ode.loss.derivatives import nodes
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.no_hessian import WITHOUT, NoSecondDerivative
 from nm_ode.loss.objective import Objective
-from nm_ode.loss.self_test import Verdict, compare, line, steps
+from nm_ode.loss.self_test import Line, Verdict, compare, line, steps
+from nm_ode.loss.sums import inner
 from nm_ode.loss.suspects import handmade, suspects
 
 _ROUNDING = 10  # units in the last place: of a loss, a gradient, a product
@@ -35,12 +37,19 @@ class Consistency:
         evaluation: of the problem. What was `set` is another theta afterwards.
         model, objective: what it evaluates.
         batch: gives the samples to look at.
+        in_own_precision: a context in which the loss is not evaluated in a coarser dtype than its parameters'.
     """
 
     def __init__(
-        self, evaluation: Evaluation, model: nn.Module, objective: Objective, batch: Callable[[], Any]
+        self,
+        evaluation: Evaluation,
+        model: nn.Module,
+        objective: Objective,
+        batch: Callable[[], Any],
+        in_own_precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._at, self._model, self._objective, self._batch = evaluation, model, objective, batch
+        self._in_own_precision = in_own_precision
 
     @cached_property
     def foreign_gradient(self) -> str:
@@ -121,19 +130,20 @@ class Consistency:
             at.set(theta)
             return at.loss_and_grad(batch)[1]
 
-        with torch.enable_grad():
-            along = line(at.theta, at.layout, gradient)[2]
+        with torch.enable_grad(), self._in_own_precision():
+            along = line(at.theta, at.layout, gradient).gradient
         names = [slot.name for slot in at.layout.slots if not bool(along[slot.slice].any())]
         return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
     def _suspects(self) -> tuple[str, ...]:
         self._at.set(self._at.theta)
         # The objective itself: what an evaluation does besides is no part of the loss.
-        return suspects(self._model, partial(self._objective, self._model, self._batch()))
+        with self._in_own_precision():
+            return suspects(self._model, partial(self._objective, self._model, self._batch()))
 
     def _verdict(self, order: int) -> Verdict:
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), self._in_own_precision():
                 at, batch = self._at, self._batch()
                 if at.theta.dtype != torch.float64 and at.layout.size <= _COPIED:
                     return self._compared_in_float64(order, batch)
@@ -159,11 +169,13 @@ class Consistency:
         rounding = self._rounding(at, batch)
         if order == 1:
             verdicts = (
-                self._slope(at, batch, *line(at.theta, at.layout, gradient, seed), rounding)
+                self._slope(at, batch, line(at.theta, at.layout, gradient, seed), rounding)
                 for seed in range(_LINES)
             )
             return next((verdict for verdict in verdicts if verdict.differs), Verdict(False, 0.0))
-        point, direction, _ = line(at.theta, at.layout, gradient)
+        along = line(at.theta, at.layout, gradient)
+        del along.gradient
+        point, direction = along.point, along.direction
         parts = at.split(direction, "direction")
 
         def product(theta: Tensor) -> Tensor:
@@ -176,7 +188,7 @@ class Consistency:
         else:
             at.set(point)
             derivative = at.loss_and_third_derivative(batch, parts)[1]
-        verdict = compare(derivative, lambda s: below(point + s * direction), steps(rounding), rounding)
+        verdict = compare(derivative, lambda s: below(along.at(s)), steps(rounding), rounding)
         if (
             verdict.differs
             and is_coarse(rounding)
@@ -185,20 +197,22 @@ class Consistency:
             return Verdict(False, float("nan"))
         return verdict
 
-    def _slope(
-        self, at: Evaluation, batch: Any, point: Tensor, direction: Tensor, gradient: Tensor, rounding: float
-    ) -> Verdict:
+    def _slope(self, at: Evaluation, batch: Any, along: Line, rounding: float) -> Verdict:
         """Of the gradient along one line."""
 
         def value(s: float) -> Tensor:
             with torch.no_grad():
-                return self._loss(at, batch, point + s * direction).double()
+                # A copy, for it may be a parameter itself, which is moved.
+                return self._loss(at, batch, along.at(s)).to(torch.float64, copy=True)
 
-        slope = gradient.double() @ direction.double()
+        slope = inner(along.gradient, along.direction)
+        del along.gradient
         loss, change = float(value(0.0).abs()), float(slope.abs())
         # The loss may change much faster than theta.
         most = min(1.0, loss / change) if loss and change else 1.0
-        return compare(slope, value, [most * h for h in steps(rounding)], rounding)
+        verdict = compare(slope, value, [most * h for h in steps(rounding)], rounding)
+        at.set(at.theta)  # and let go of the line
+        return verdict
 
     def _loss(self, at: Evaluation, batch: Any, theta: Tensor | None = None) -> Tensor:
         at.set(at.theta if theta is None else theta)
@@ -208,6 +222,7 @@ class Consistency:
         return rounding_of(self._loss(at, batch), at.theta.dtype)
 
     def _in_float64(self, batch: Any) -> tuple[Evaluation, Any]:
+        self._at.set(self._at.theta)
         model = copy.deepcopy(self._model).double()
         objective = self._objective
         if isinstance(objective, nn.Module):
@@ -217,9 +232,7 @@ class Consistency:
             leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
             for leaf in leaves
         ]
-        at = Evaluation(model, objective)
-        at.theta = self._at.theta.double()
-        return at, rebuild(finer)
+        return Evaluation(model, objective), rebuild(finer)
 
 
 def rounding_of(loss: Tensor, dtype: torch.dtype) -> float:

@@ -17,6 +17,7 @@ from nm_ode.loss.explain import failed, passes_through
 from nm_ode.loss.finite import close
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import Objective, Supervised
+from nm_ode.loss.piecewise import IN_PLACE, add_derivatives, write_derivatives
 from nm_ode.loss.purity import Cell, Watch, cells_of, reads_what_it_writes
 from nm_ode.loss.reachable import code_names
 from nm_ode.parameters import Layout
@@ -49,7 +50,7 @@ class Evaluation:
         # Scripted modules have no get_parameter.
         everything = dict(model.named_parameters(remove_duplicate=False))
         self.parameters = [everything[name] for name in self.layout.names]
-        self.theta = _flat([parameter.detach() for parameter in self.parameters])
+        self.theta = self._gather()
         self.roots = [("", model)]
         if isinstance(objective, nn.Module):
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
@@ -132,7 +133,16 @@ class Evaluation:
     def loss_and_grad(self, batch: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L and ∇L, the gradient into `out` if given."""
         loss = self.loss(batch)
-        return loss.detach(), _flat(self._derivatives(loss), out)
+        return loss.detach(), self._gradient(loss, out)
+
+    def loss_and_add_grad(self, batch: Any, to: Tensor, factor: float) -> Tensor:
+        """L; factor · ∇L is added to a vector."""
+        loss = self.loss(batch)
+        if self._is_long(to):
+            add_derivatives(loss, self.parameters, self.layout.split(to), factor)
+        else:
+            to.add_(_flat(self._derivatives(loss)), alpha=factor)
+        return loss.detach()
 
     def grad_and_hvp(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """∇L and Hv.
@@ -145,9 +155,10 @@ class Evaluation:
             gradients = self._derivatives(loss, create_graph=True)
             along = self._along(gradients, direction)
             flat = _flat([g.detach() for g in gradients])
+            del gradients
             if not along.requires_grad:  # the loss is linear in theta
                 return flat, torch.zeros_like(flat)
-            return flat, _flat(self._derivatives(along))
+            return flat, self._gradient(along)
 
     def loss_and_third_derivative(self, batch: Any, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """L and ∇³L[v, v].
@@ -162,7 +173,7 @@ class Evaluation:
                     quantity = self._along(self._derivatives(quantity, create_graph=True), direction)
             if not quantity.requires_grad:  # the loss is quadratic in theta
                 return loss.detach(), torch.zeros_like(self.theta)
-            return loss.detach(), _flat(self._derivatives(quantity))
+            return loss.detach(), self._gradient(quantity)
 
     def _computed(self, batch: Any) -> Tensor:
         supervised = isinstance(self._objective, Supervised)
@@ -213,6 +224,29 @@ class Evaluation:
             start=self.theta.new_zeros(()),
         )
 
+    def _gather(self) -> Tensor:
+        """The model's own theta, which its parameters view from now on: one after the other, each let go of."""
+        first = self.parameters[0]
+        theta = torch.empty(self.layout.size, dtype=first.dtype, device=first.device)
+        for parameter, piece in zip(self.parameters, self.layout.split(theta), strict=True):
+            piece.copy_(parameter.detach())
+            parameter.data = piece
+        return theta
+
+    def _gradient(self, of: Tensor, out: Tensor | None = None) -> Tensor:
+        """By theta, shape (P,)."""
+        if not self._is_long(out):
+            return _flat(self._derivatives(of), out)
+        gradient = torch.empty_like(self.theta) if out is None else out
+        write_derivatives(of, self.parameters, self.layout.split(gradient))
+        return gradient
+
+    def _is_long(self, out: Tensor | None) -> bool:
+        """Are parts of a gradient worth being written where they belong as soon as they are there?"""
+        if self.layout.size < IN_PLACE:
+            return False
+        return out is None or (out.is_contiguous() and not any(_overlap(out, one) for one in self.parameters))
+
     def _derivatives(self, of: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
         """By each parameter; zero for those that `of` does not depend on."""
         return torch.autograd.grad(
@@ -227,6 +261,12 @@ class Evaluation:
             and theta.is_contiguous()
             and not theta.is_inference()
         )
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Of contiguous tensors: do they share memory?"""
+    (a, n), (b, m) = ((x.data_ptr(), x.numel() * x.element_size()) for x in (one, other))
+    return a < b + m and b < a + n
 
 
 def _flat(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:

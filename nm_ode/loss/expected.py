@@ -41,7 +41,7 @@ class ExpectedLoss:
     Attributes:
         problem: of the share.
         share: 1 for a mean; for a sum, the part of the samples that a step of the run takes.
-        bias: of a loss that is neither.
+        bias: of a loss that is neither, or over augmented samples.
     """
 
     problem: Problem
@@ -51,6 +51,9 @@ class ExpectedLoss:
 
 def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLoss:
     """Of a run's batches (docs/theory.md §4.8).
+
+    Over augmented samples a loss is another one: its batches' mean gradient is measured, as that of a loss which is
+    neither mean nor sum.
 
     A sum over a batch of B of N samples is on average B/N of the sum over all: of a run, the mean over its steps, each
     weighed with its time, for the last batch of an epoch may be smaller.
@@ -69,9 +72,12 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
             f"the loss is {what}, and which samples the steps of this recorded loop took is not known: take a loss "
             "that is a mean, or Recorder(full_batch=True) if each step saw all samples"
         )
-    if isinstance(grid.batch_size, int) and problem.reduction is None:
-        return ExpectedLoss(problem, bias=batch_bias(problem, theta, grid.batch_size, grid.seed))
-    return ExpectedLoss(*share_of_batches(problem, grid))
+    of_batches, share = share_of_batches(problem, grid)
+    if not isinstance(grid.batch_size, int) or not (problem.reduction is None or grid.augmentation):
+        return ExpectedLoss(of_batches, share)
+    augmented = bool(grid.augmentation)
+    bias = batch_bias(problem, theta, grid.batch_size, grid.seed, share=share, augmented=augmented)
+    return ExpectedLoss(of_batches, share, bias)
 
 
 def share_of_batches(problem: Problem, grid: TimeGrid) -> tuple[Problem, float]:
@@ -91,18 +97,30 @@ def share_of_batches(problem: Problem, grid: TimeGrid) -> tuple[Problem, float]:
     return (problem, share) if share == 1 else (problem.scaled(share), share)
 
 
-def batch_bias(problem: Problem, theta: Tensor, batch_size: int, seed: int) -> BatchBias:
+def batch_bias(
+    problem: Problem,
+    theta: Tensor,
+    batch_size: int,
+    seed: int,
+    *,
+    share: float = 1.0,
+    augmented: bool = False,
+) -> BatchBias:
     """Measured at theta over the first epochs of a run with this seed; each costs about as much as a full gradient.
 
     As many epochs as make the standard error a tenth of the distance, or a hundredth of the gradient; from 4 to 64, and
     beyond 4 no more than take some 16,000 samples.
+
+    Args:
+        share: of the gradient over all samples, which a batch of a sum has on average.
+        augmented: are the samples of the run?
     """
-    full = problem.grad(theta)
+    full = problem.grad(theta).mul_(share)
     size = float(full.norm())
     if not size:
         return BatchBias(math.nan, math.nan)
     per_epoch = -(-problem.n_samples // batch_size)
-    batches = sample_batches(problem.n_samples, batch_size, seed)
+    batches = sample_batches(problem.n_samples, batch_size, seed, augmented=augmented)
     gradient, epoch = torch.empty_like(full), torch.empty_like(full)
     mean, spread = torch.zeros_like(full), 0.0  # Welford's recurrence: one epoch in memory at a time
     k, distance, error = 0, 0.0, math.inf

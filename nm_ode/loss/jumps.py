@@ -9,6 +9,8 @@ from functools import cached_property
 
 from torch import Tensor
 
+from nm_ode.loss.sums import bend, distance
+
 _POINTS = 33  # on the segment, at first
 _TRIED = 6  # intervals that are gone in on
 _CONTRAST = 20.0  # times what changes beside it
@@ -57,7 +59,7 @@ class Segment:
         changes, scale = [], float(last.norm())
         for s in points[1:]:
             here = self.gradient(s)
-            changes.append(float((here - last).norm()))
+            changes.append(float(distance(here, last)))
             scale, last = max(scale, float(here.norm())), here
         return changes, scale
 
@@ -72,9 +74,8 @@ class Segment:
         while right - left > self.narrowest:
             middle = (left + right) / 2
             here = self.gradient(middle)
-            before, after = here - at_left, at_right - here
-            goes_left = before.norm() >= after.norm()
-            alike = alike + 1 if float(after.sub_(before).norm()) < small else 0
+            goes_left = bool(distance(here, at_left) >= distance(at_right, here))
+            alike = alike + 1 if float(bend(at_left, here, at_right)) < small else 0
             if alike == 2:
                 return None
             if goes_left:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nm_ode.data.batches import drawn_samples
 from nm_ode.errors import ArgumentError
 from nm_ode.loss.given import require_one_loss
 from nm_ode.loss.guards import ProblemError
@@ -96,8 +97,8 @@ def gradient_noise(
 
     Raises:
         ArgumentError: a kind, batch size, rank or number of draws that does not exist.
-        ProblemError: without draws, the loss over a batch is neither the mean nor the sum of its samples' losses; or
-            the gradient is not finite.
+        ProblemError: without draws, the loss over a batch is neither the mean nor the sum of its samples' losses, or
+            the samples are augmented, of which there is no end; or the gradient is not finite.
     """
     require_one_loss(problem)
     if kind not in ("diagonal", "low_rank"):
@@ -140,10 +141,16 @@ def gradient_noise(
 
 def _of_samples(problem: Problem, theta: Tensor, batch_size: int) -> Tensor:
     """A factor, shape (N, P), of the covariance of the mean or sum over a batch."""
+    remedy = "give draws, the number of batches to estimate it from"
+    if problem.augmentation is not None:
+        raise ProblemError(
+            f"the noise of a batch's gradient is not that of {problem.n_samples} samples: they are augmented "
+            f"({problem.augmentation}), which adds to it; {remedy}"
+        )
     reduction = require_mean_or_sum(
         problem.reduction,
         "the noise of a batch's gradient is not that of its samples",
-        "give draws, the number of batches to estimate it from",
+        remedy,
     )
     scale = 1 / batch_size if reduction == "mean" else batch_size
     return GradientCovariance.at(problem, theta).deviations.mul_((scale / problem.n_samples) ** 0.5)
@@ -154,7 +161,8 @@ def _drawn(problem: Problem, theta: Tensor, batch_size: int, draws: int, seed: i
     generator = torch.Generator().manual_seed(seed)
     rows = problem.theta0.new_empty(draws, problem.layout.size)
     for row in rows:
-        problem.grad(
-            theta, torch.randint(problem.n_samples, (batch_size,), generator=generator, device="cpu"), out=row
+        samples = drawn_samples(
+            problem.n_samples, batch_size, generator, augmented=problem.augmentation is not None
         )
+        problem.grad(theta, samples, out=row)
     return rows.sub_(rows.mean(dim=0)).div_(math.sqrt(draws - 1))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nm_ode.data.sources import Samples
 from nm_ode.loss.batching import spread_samples
-from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.directions import normal, scale
 from nm_ode.loss.jumps import Segment, crossing
 from nm_ode.loss.kinked_operations import COMPARISON, GUARD, Operations, Unit
 from nm_ode.loss.once import once_per_problem
@@ -69,7 +69,7 @@ def sides(problem: Problem, theta: Tensor, names: Collection[str] | None = None)
     for batch in problem.chunks():
         found += [
             unit.side
-            for unit in _units(problem, theta, batch)
+            for unit in _units(problem, theta.detach().to(problem.theta0).clone(), batch)
             if unit.side is not None and (names is None or unit.name in names)
         ]
     return found
@@ -83,7 +83,7 @@ def changed_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 
 def _units(problem: Problem, theta: Tensor, batch: object) -> list[Unit]:
-    theta = theta.detach().to(problem.theta0).clone()
+    """At a theta of the problem's dtype and device, in memory of its own."""
     operations = Operations(theta)
     with torch.no_grad(), operations:  # what reading the batch does is no part of the loss
         problem.loss_on(theta, batch)
@@ -97,7 +97,7 @@ def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
     some = spread_samples(problem.n_samples, min(count, problem.chunk_size or count))
 
     def names(samples: Samples) -> list[str]:
-        return sorted({unit.name for unit in _units(problem, problem.theta0, problem.batch(samples))})
+        return sorted({unit.name for unit in _units(problem, problem.theta0.clone(), problem.batch(samples))})
 
     try:
         return some, names(some)
@@ -110,7 +110,9 @@ class _Segment:
 
     def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
         self._problem, self._batch = problem, problem.batch(samples)
-        self._direction = _LENGTH * normal(problem.theta0, seed).mul_(scales(problem.theta0, problem.layout))
+        direction = normal(problem.theta0, seed)
+        self._direction = scale(direction, problem.theta0, problem.layout).mul_(_LENGTH)
+        self._point = torch.empty_like(direction)
         eps = torch.finfo(problem.dtype).eps
         self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
 
@@ -137,7 +139,8 @@ class _Segment:
         return self.gradient.jumps_within(*narrow)
 
     def _theta(self, s: float) -> Tensor:
-        return self._problem.theta0.add(self._direction, alpha=s - 0.5)
+        """In the same memory each time."""
+        return torch.add(self._problem.theta0, self._direction, alpha=s - 0.5, out=self._point)
 
     def _units_at(self, s: float) -> list[Unit]:
         return _units(self._problem, self._theta(s), self._batch)

@@ -19,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nm_ode.arguments import dtype_name
 from nm_ode.loss.batching import A_FEW, first_samples
-from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.directions import normal, scale
 from nm_ode.loss.forward_passes import around_modules
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.once import once_per_problem
 from nm_ode.loss.problem import Problem
+from nm_ode.loss.sums import PIECE
 
 _ORDERS = range(2, 5)  # of the differences
 _STEP = 1e-9  # relative to theta: so short that no kink is likely to lie in a segment, and eps/step a good derivative
@@ -86,18 +87,21 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
     """Along a segment of random direction, in steps of `step` times theta; 0 where nothing can be measured."""
     points = orders.stop + 2
     samples = first_samples(A_FEW)
-    theta = problem.theta0.double()
-    direction = normal(theta, seed).mul_(scales(theta, problem.layout))
-    at = (theta.add(direction, alpha=step * (1 + i)) for i in range(points))
-    every = 1 + len(theta) // _ENTRIES
-    # Copies: views would hold every gradient whole.
-    gradients = torch.stack(
-        [problem.grad(point.to(problem.theta0), samples)[::every].clone().double() for point in at]
-    )
-    scale = max(
+    theta = problem.theta0
+    direction = normal(theta.new_empty(len(theta), dtype=torch.float64), seed)
+    scale(direction, theta, problem.layout)
+    every, point = 1 + len(theta) // _ENTRIES, torch.empty_like(theta)
+    kept = []
+    for i in range(points):
+        for at, start, along in zip(*(one.split(PIECE) for one in (point, theta, direction)), strict=True):
+            at.copy_(torch.add(start.double(), along, alpha=step * (1 + i)))
+        # A copy: a view would hold the whole gradient.
+        kept.append(problem.grad(point, samples)[::every].clone().double())
+    gradients = torch.stack(kept)
+    size = max(
         float(gradients[0].norm()), float((gradients[-1] - gradients[0]).norm()) / ((points - 1) * step)
     )
-    if not 0 < scale < math.inf:
+    if not 0 < size < math.inf:
         return 0.0
     found, differences = [], gradients
     for order in range(1, orders.stop):
@@ -105,7 +109,7 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
         if order in orders:
             # The median along the segment: a kink is in few differences.
             share = math.factorial(order) / math.sqrt(math.factorial(2 * order))
-            found.append(share * float(differences.norm(dim=1).median()) / scale)
+            found.append(share * float(differences.norm(dim=1).median()) / size)
     return min(found)
 
 

@@ -12,7 +12,7 @@ from nm_ode.loss import randomness
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.bindings import require_own_parameters
 from nm_ode.loss.broadcasting import no_broadcast_targets
-from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.directions import normal, scale
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.loss.finite import close, require_finite_data
@@ -51,8 +51,9 @@ def first_look(at: Evaluation, objective: Objective, batches: DeviceBatches, few
                 with passes.one(), torch.no_grad():
                     _loss_without_draws(at, objective, batch, watched)
             except EvaluationError:  # a theta at which it is not defined
-                continue
-        at.set(at.theta)
+                pass
+            at.set(at.theta)
+            del theta  # before the next, which is as large
         with torch.no_grad():
             losses.append(_loss_without_draws(at, objective, batches.batch(few), watched))
         unread = passes.unread(lambda: list(at.loss_and_grad(batch)))
@@ -125,7 +126,7 @@ def _loss_without_draws(
 def _others(at: Evaluation) -> Iterator[Tensor]:
     """Places where a model may do what it does not do at its start: a larger theta, and one of another direction."""
     yield 3 * at.theta
-    yield at.theta + normal(at.theta, 0) * scales(at.theta, at.layout).clamp(min=0.1)
+    yield scale(normal(at.theta, 0), at.theta, at.layout, least=0.1).add_(at.theta)
 
 
 def _refuse_differences(losses: list[Tensor]) -> None:

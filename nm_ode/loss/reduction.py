@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nm_ode.data.sources import TensorSource
+from nm_ode.loss import guards
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
-from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.directions import around
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.sums import combination_error, distance
 
 _LOOKED_AT = 8  # chunks of data that are not in memory
 _AWAY = (0.1, 0.01, 0.001)  # of an entry and its scale: how far to look, as long as the loss is finite
@@ -52,6 +54,23 @@ def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) 
     return measurement.found()
 
 
+def chunked_reduction(
+    model: nn.Module, batches: DeviceBatches, at: Evaluation, chunk_size: int
+) -> Reduction | None:
+    """What the loss is of those over chunks, that it may be evaluated by them; None of ghost batches' alone.
+
+    Raises:
+        ProblemError: chunks would change it.
+    """
+    consequence = "chunk_size would change the loss"
+    remedy = "leave chunk_size out" if batches.in_memory else "take all samples in one chunk"
+    remedy += ", or take the loss over ghost_batches"
+    if not batches.ghosts:
+        guards.refuse_batch_statistics(model, consequence, f"{remedy}, or put the module in eval mode")
+    reduction = measured_reduction(batches, at, chunk_size)
+    return reduction if batches.ghosts else require_mean_or_sum(reduction, consequence, remedy)
+
+
 def require_mean_or_sum(reduction: Reduction | None, consequence: str, remedy: str) -> Reduction:
     """The reduction.
 
@@ -79,19 +98,23 @@ class _Cut:
         at = (len(samples) + 2) // 3
         return cls(samples, samples[:at], samples[at:])
 
-    def together(self, left: Tensor, right: Tensor) -> dict[Reduction, Tensor]:
-        """What the parts' values make of the whole's."""
+    @property
+    def weights(self) -> dict[Reduction, tuple[float, float]]:
+        """By which the parts' values would make the whole's."""
         share = len(self.left) / len(self.whole)
-        return {"mean": share * left + (1 - share) * right, "sum": left + right}
+        return {"mean": (share, 1 - share), "sum": (1.0, 1.0)}
 
 
 class _Measurement:
     def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
         self._batches, self._at = batches, at
-        theta = at.theta
-        self._direction = normal(theta, 0) * (theta.abs() + scales(theta, at.layout))
-        far = (theta + share * self._direction for share in _AWAY)
-        self.away = next((point for point in far if self._loss(point, few).isfinite()), theta)
+        self.away = at.theta
+        direction = around(at.theta, at.layout, 0)
+        for share in _AWAY:
+            point = (direction * share).add_(at.theta)
+            if self._loss(point, few).isfinite():
+                self.away = point
+                break
         self._possible: list[Reduction] = ["mean", "sum"]
         self._loose = 0.0  # of a loss, relative: its rounding, where that is coarser than its dtype's
 
@@ -99,7 +122,7 @@ class _Measurement:
         """At the losses."""
         cut = _Cut.of(samples)
         whole, left, right = (self._loss(self.away, part) for part in (cut.whole, cut.left, cut.right))
-        self._keep(cut.together(left, right), whole, max(map(_size, (whole, left, right))), self._tolerance)
+        self._keep(cut.weights, whole, left, right, max(map(_size, (whole, left, right))), self._tolerance)
 
     def look_closely(self, theta: Tensor, samples: Tensor) -> None:
         """At losses and gradients, and at those of the samples in another order."""
@@ -107,15 +130,19 @@ class _Measurement:
         mixed = samples[
             torch.randperm(len(samples), generator=torch.Generator("cpu").manual_seed(1), device="cpu")
         ]
-        whole, left, right, again = (
-            self._loss_and_grad(theta, part) for part in (cut.whole, cut.left, cut.right, mixed)
-        )
+        whole = self._loss_and_grad(theta, cut.whole)
         self._loose = max(self._loose, self._rounding(theta, samples, *whole))
+        # Before the parts: each gradient is as large as theta.
+        mixings = [
+            float(distance(one, other))
+            for one, other in zip(self._loss_and_grad(theta, mixed), whole, strict=True)
+        ]
+        left, right = (self._loss_and_grad(theta, part) for part in (cut.left, cut.right))
         bounds = (self._tolerance, _GRADIENT[theta.dtype])
-        for a, b, c, d, bound in zip(whole, left, right, again, bounds, strict=True):
+        for a, b, c, moved, bound in zip(whole, left, right, mixings, bounds, strict=True):
             size = max(map(_size, (a, b, c)))
-            self._keep(cut.together(b, c), a, size, bound)
-            if not _size(d - a) <= bound * size:
+            self._keep(cut.weights, a, b, c, size, bound)
+            if not moved <= bound * size:
                 raise _Apart
 
     def found(self) -> Reduction | None:
@@ -142,16 +169,30 @@ class _Measurement:
         What small steps do to it beyond the gradient's share: the larger ones move numbers that float32 rounds, and
         curvature adds nothing yet.
         """
-        found = 0.0
+        found, direction = 0.0, around(self._at.theta, self._at.layout, 0)  # as large as theta: made anew
+        point = torch.empty_like(direction)
         for share in _STEPS:
-            step = self._direction * share
-            beyond = self._loss(theta + step, samples) - loss - gradient @ step
+            step = torch.mul(direction, share, out=point)
+            change = gradient @ step
+            beyond = self._loss(step.add_(theta), samples) - loss - change
             if float(loss) and beyond.isfinite():
                 found = max(found, float(beyond.abs() / loss.abs()))
         return min(30 * found, 1e-5)
 
-    def _keep(self, together: dict[Reduction, Tensor], whole: Tensor, size: float, bound: float) -> None:
-        self._possible = [name for name in self._possible if _size(together[name] - whole) <= bound * size]
+    def _keep(
+        self,
+        weights: dict[Reduction, tuple[float, float]],
+        whole: Tensor,
+        left: Tensor,
+        right: Tensor,
+        size: float,
+        bound: float,
+    ) -> None:
+        self._possible = [
+            name
+            for name in self._possible
+            if float(combination_error(weights[name], (left, right), whole)) <= bound * size
+        ]
         if not self._possible:
             raise _Apart
 

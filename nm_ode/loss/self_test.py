@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from nm_ode.loss.directions import normal, scales
+from nm_ode.loss.directions import normal, pieces_of, scale
+from nm_ode.loss.sums import distance, norm
 from nm_ode.parameters import Layout
 
 _AGREES = 1e-5  # relative
@@ -44,37 +45,84 @@ def compare(
         at: h, from the largest down.
         rounding: relative error of what `function` gives.
     """
-    seen: list[tuple[Tensor, float]] = []
+    seen: list[_Difference] = []
+    last: Tensor | None = None
+    exact = float(norm(derivative))
     for h in at:
-        after, before = function(h), function(-h)
-        difference = (after - before) / (2 * h)
-        noise = rounding * float(torch.maximum(_norm(after), _norm(before))) / h
+        difference, largest = _quotient(function, h)
+        noise = rounding * largest / h
         if not bool(difference.isfinite().all()):
             continue
-        scale = max(float(_norm(difference)), float(_norm(derivative)))
-        if scale == 0.0:
+        size = max(float(norm(difference)), exact)
+        if size == 0.0:
             return Verdict(False, 0.0)
-        if noise > _CONVERGED * scale:
+        if noise > _CONVERGED * size:
             continue
-        gap = float(_norm(difference - derivative))
-        if gap <= _AGREES * scale + noise:
-            return Verdict(False, gap / scale)
-        seen.append((difference, noise))
-    best, gap, scale = _CONVERGED, 0.0, 1.0
-    for window in zip(seen, seen[1:], seen[2:], strict=False):
-        (first, _), (middle, noise), (last, _) = window
-        size = max(float(_norm(middle)), float(_norm(derivative)))
-        spread = max(float(_norm(b - a)) for a, b in pairwise((first, middle, last))) + noise
-        if spread <= best * size:
-            best, gap, scale = spread / size, float(_norm(middle - derivative)), size
+        gap = float(distance(difference, derivative))
+        if gap <= _AGREES * size + noise:
+            return Verdict(False, gap / size)
+        moved = float("nan") if last is None else float(distance(difference, last))
+        seen.append(_Difference(size, gap, noise, moved))
+        last = difference
+    best, gap, size = _CONVERGED, 0.0, 1.0
+    for _, middle, after in zip(seen, seen[1:], seen[2:], strict=False):
+        spread = max(middle.moved, after.moved) + middle.noise
+        if spread <= best * middle.size:
+            best, gap, size = spread / middle.size, middle.gap, middle.size
     # So written for a derivative that is NaN; without differences that converge the gap is 0.
-    differs = not gap <= (10 * best + 1e-4) * scale
-    return Verdict(differs, gap / scale if differs else float("nan"))
+    differs = not gap <= (10 * best + 1e-4) * size
+    return Verdict(differs, gap / size if differs else float("nan"))
 
 
-def line(
-    theta: Tensor, layout: Layout, gradient: Callable[[Tensor], Tensor], seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Difference:
+    """What is kept of one: its own vector is as large as theta.
+
+    Attributes:
+        size: its norm or the derivative's, whichever is larger.
+        gap: how far it is from the derivative.
+        noise: of it.
+        moved: how far it is from the one before.
+    """
+
+    size: float
+    gap: float
+    noise: float
+    moved: float
+
+
+def _quotient(function: Callable[[float], Tensor], h: float) -> tuple[Tensor, float]:
+    """The difference over 2h, and the larger norm of the two values."""
+    after, before = function(h), function(-h)
+    largest = float(torch.maximum(norm(after), norm(before)))
+    difference = after - before
+    del after, before
+    return difference.div_(2 * h), largest
+
+
+@dataclass
+class Line:
+    """A line near theta.
+
+    Attributes:
+        point, direction: shape (P,).
+        gradient: at the point.
+    """
+
+    point: Tensor
+    direction: Tensor
+    gradient: Tensor
+
+    def at(self, s: float) -> Tensor:
+        """point + s · direction, in the same memory each time."""
+        return torch.mul(self.direction, s, out=self._room).add_(self.point)
+
+    @cached_property
+    def _room(self) -> Tensor:
+        return torch.empty_like(self.direction)
+
+
+def line(theta: Tensor, layout: Layout, gradient: Callable[[Tensor], Tensor], seed: int = 0) -> Line:
     """A point near theta and a direction of the point's size, both the same at every call with one seed.
 
     The point is off theta by a hundredth of each parameter's size, so that it is on no kink on which a start often is
@@ -86,26 +134,22 @@ def line(
     Args:
         theta: shape (P,).
         gradient: at a point.
-
-    Returns:
-        The point, the direction and the gradient at the point, shape (P,).
     """
     source = torch.Generator("cpu").manual_seed(seed)
-    factors = torch.rand(theta.shape, generator=source, dtype=torch.float64, device="cpu").to(theta)
-    sizes = scales(theta, layout)
-    # In place: each of these is as large as theta.
-    point = normal(theta, source).mul_(sizes).mul_(1e-2).add_(theta)
-    direction = normal(theta, source).mul_(sizes)
-    del sizes
+    for _ in _factors(theta, source):  # drawn anew where they are used: each of these is as large as theta
+        pass
+    point = scale(normal(theta, source), theta, layout).mul_(1e-2).add_(theta)
+    direction = scale(normal(theta, source), theta, layout)
     along = gradient(point)
     for part, own in zip(layout.split(along), layout.split(direction), strict=True):
         if bool(part.any()):
             own.masked_fill_(part == 0, 0.0)
-    size = float(_norm(along))
-    direction.div_(float(_norm(direction)) or 1.0)
+    size = float(norm(along))
+    direction.div_(float(norm(direction)) or 1.0)
     if size:
-        direction.add_(factors.add_(0.5).mul_(along).div_(size))
-    return point, direction.mul_(float(_norm(point)) / (float(_norm(direction)) or 1.0)), along
+        for piece, factors in _factors(theta, torch.Generator("cpu").manual_seed(seed)):
+            direction[piece].add_(factors.add_(0.5).mul_(along[piece]).div_(size))
+    return Line(point, direction.mul_(float(norm(point)) / (float(norm(direction)) or 1.0)), along)
 
 
 def steps(rounding: float) -> tuple[float, ...]:
@@ -118,6 +162,8 @@ def steps(rounding: float) -> tuple[float, ...]:
     return tuple(1e-2 * 4.0**-k for k in range(6))
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor.double())
-    return norm
+def _factors(theta: Tensor, source: torch.Generator) -> Iterator[tuple[slice, Tensor]]:
+    """Numbers in [0, 1) for each entry, some entries at a time."""
+    for piece in pieces_of(len(theta)):
+        size = piece.stop - piece.start
+        yield piece, torch.rand(size, generator=source, dtype=torch.float64, device="cpu").to(theta)

@@ -17,7 +17,8 @@ from nm_ode.loss.derivatives import nodes
 from nm_ode.loss.no_hessian import NoSecondDerivative
 from nm_ode.loss.objective import Objective
 from nm_ode.loss.probed import Matrix, Mode, Products, copy_of, leaves_in_place, products, require_scalar
-from nm_ode.loss.self_test import Verdict, compare, line, steps
+from nm_ode.loss.self_test import Line, Verdict, compare, line, steps
+from nm_ode.loss.sums import inner
 from nm_ode.loss.suspects import handmade, suspects
 from nm_ode.parameters import Layout, Vector
 
@@ -94,7 +95,7 @@ class _At:
         """A scalar, in float64."""
         self._move(theta)
         with torch.no_grad():
-            return require_scalar(self._evaluate(copy_of(self._batch))).double()
+            return require_scalar(self._evaluate(copy_of(self._batch))).to(torch.float64, copy=True)
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Shape (P,)."""
@@ -115,29 +116,29 @@ def _wrong(at: _At, matrix: Matrix) -> str:
     rounding, custom = rounding_of(graph, at.theta.dtype), any(map(handmade, nodes(graph)))
     del graph
     for seed in range(_LINES):
-        point, direction, along = line(at.theta, at.layout, at.gradient, seed)
-        if _slope(at, point, direction, along, rounding).differs:
+        if _slope(at, line(at.theta, at.layout, at.gradient, seed), rounding).differs:
             return "the gradient that training takes is not this loss's"
-    point, direction, _ = line(at.theta, at.layout, at.gradient)
-    here = at.products(point)
+    along = line(at.theta, at.layout, at.gradient)
+    del along.gradient
+    here = at.products(along.point)
     below: Callable[[float], Tensor]
     if matrix == "hessian":
-        what, derivative = "the second derivative of this loss is wrong", here.matvec(direction)
-        below = lambda s: at.gradient(point + s * direction)  # noqa: E731
+        what, derivative = "the second derivative of this loss is wrong", here.matvec(along.direction)
+        below = lambda s: at.gradient(along.at(s))  # noqa: E731
     else:
-        what, derivative = "the derivative of this model's outputs is wrong", here.moved(direction)
-        below = lambda s: at.products(point + s * direction).outputs  # noqa: E731
+        what, derivative = "the derivative of this model's outputs is wrong", here.moved(along.direction)
+        below = lambda s: at.products(along.at(s)).outputs  # noqa: E731
     del here
     verdict = compare(derivative, below, steps(rounding), rounding)
     return what if verdict.differs and (custom or not is_coarse(rounding)) else ""
 
 
-def _slope(at: _At, point: Tensor, direction: Tensor, gradient: Tensor, rounding: float) -> Verdict:
-    slope = gradient.double() @ direction.double()
-    loss, change = float(at.loss(point).abs()), float(slope.abs())
+def _slope(at: _At, along: Line, rounding: float) -> Verdict:
+    slope = inner(along.gradient, along.direction)
+    loss, change = float(at.loss(along.point).abs()), float(slope.abs())
     most = min(1.0, loss / change) if loss and change else 1.0  # the loss may change much faster than theta
     at_h = [most * h for h in steps(rounding)]
-    return compare(slope, lambda s: at.loss(point + s * direction), at_h, rounding)
+    return compare(slope, lambda s: at.loss(along.at(s)), at_h, rounding)
 
 
 def _few(batch: Any) -> Any:

@@ -73,7 +73,8 @@ class Noise(Observer):
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
         every: `Every(n)`, or n.
         parts: how many, at least 3; None for samples one by one. Their gradients are taken twice.
-        samples: without a batch, how many of the problem's, spread over all: at most, for parts are equal.
+        samples: without a batch, how many of the problem's, spread over all, in their first augmentation where they
+            have some: at most, for parts are equal.
         mode, dtype, seed: as of `Hessian`.
 
     Raises:
@@ -134,7 +135,10 @@ class _Measured(Observer):
         if batch is None:
             problem, parts = context.problem, asked.parts or 1
             most = min(problem.n_samples, asked.samples)
-            batch = problem.batch(spread_samples(problem.n_samples, max(most - most % parts, 1)))
+            chosen = spread_samples(problem.n_samples, max(most - most % parts, 1))
+            if problem.augmentation is not None:  # their first, which is noise of a step's gradient too
+                chosen = chosen + problem.n_samples
+            batch = problem.batch(chosen)
         self._batch = batch
         self._count = _samples_in(batch)
         self._parts = self._count if asked.parts is None else asked.parts

@@ -69,7 +69,8 @@ class Adam(Optimizer):
 
     def init(self, theta: Tensor, grad: Tensor) -> Tensor:
         """The empty state: m = v = 0, k = 0."""
-        return torch.cat([theta, theta.new_zeros(*theta.shape[:-1], 2 * theta.shape[-1] + 1)], dim=-1)
+        *rows, n = theta.shape
+        return torch.cat([theta, theta.new_zeros(*rows, 1).expand(*rows, 2 * n + 1)], dim=-1)
 
     def increment(self, state: Tensor, grad: Tensor) -> Tensor:
         """Φ(z) − z; nothing is written to."""

@@ -90,9 +90,9 @@ def _of_batches(row: Row) -> tuple[str, bool]:
     if row.batch_bias is not None:
         differs = _bias(row.batch_bias, math.nan if row.batch_bias_error is None else row.batch_bias_error)
         return (
-            "Over a batch the loss is neither the mean nor the sum of its samples' losses (batch-dependent layers, "
-            "class weights or ignored targets do this): the batches' mean gradient differs from the full one"
-            f"{differs}. A full-batch flow's error holds that difference too, which is not noise."
+            "Over a batch the loss is neither the mean nor the sum of its samples' losses (augmentation, "
+            "batch-dependent layers, class weights or ignored targets do this): the batches' mean gradient differs "
+            f"from the full one{differs}. A full-batch flow's error holds that difference too, which is not noise."
         ), True
     if row.batch_share is not None:
         return (

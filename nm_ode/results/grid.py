@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Literal
@@ -28,6 +28,8 @@ class TimeGrid:
         batch_size: "full", or the most samples in a step; "unknown" of a loop of the user's own.
         seed: of the order of the samples.
         n_samples: how many there are.
+        augmentation: of images, of which each epoch has the next: "flips, seed 0"; empty where steps take the samples
+            as they are. Indices of batches are virtual then (`nm_ode.data.Augmentation`).
     """
 
     lr: Array
@@ -35,6 +37,7 @@ class TimeGrid:
     batch_size: BatchSize | Literal["unknown"]
     seed: int
     n_samples: int
+    augmentation: str = ""
 
     @classmethod
     def planned(
@@ -46,12 +49,14 @@ class TimeGrid:
         batch_size: BatchSize,
         seed: int,
         n_samples: int,
+        augmentation: str = "",
     ) -> TimeGrid:
         """The grid of a run that is about to be taken.
 
         Args:
             lr, time_per_step: of the optimiser: a step of `lr` takes so much flow time.
             factors: shape (N,), of the schedule.
+            augmentation: of the samples; all of them together are not augmented.
 
         Raises:
             ArgumentError: a factor that is not positive and finite.
@@ -67,7 +72,9 @@ class TimeGrid:
             times = np.arange(len(lrs) + 1) * time_per_step
         else:
             times = np.append(0.0, np.cumsum(lrs)) * (time_per_step / lr)
-        return cls(lrs, np.asarray(times, dtype=np.float64), batch_size, seed, n_samples)
+        if batch_size == "full":
+            augmentation = ""
+        return cls(lrs, np.asarray(times, dtype=np.float64), batch_size, seed, n_samples, augmentation)
 
     @property
     def steps(self) -> int:
@@ -85,7 +92,7 @@ class TimeGrid:
 
     def first(self, steps: int) -> TimeGrid:
         """The grid of the first steps alone."""
-        return TimeGrid(self.lr[:steps], self.times[: steps + 1], self.batch_size, self.seed, self.n_samples)
+        return replace(self, lr=self.lr[:steps], times=self.times[: steps + 1])
 
     def each_batch(self) -> Iterator[Tensor | None]:
         """Which samples each step takes, one step after the other; None for all.
@@ -97,7 +104,10 @@ class TimeGrid:
             raise ArgumentError(
                 "which samples the steps of a recorded loop took is not known: a flow beside it is one of a whole loss"
             )
-        return islice(sample_batches(self.n_samples, self.batch_size, self.seed), self.steps)
+        batches = sample_batches(
+            self.n_samples, self.batch_size, self.seed, augmented=bool(self.augmentation)
+        )
+        return islice(batches, self.steps)
 
     @cached_property
     def batches(self) -> tuple[Tensor | None, ...]:

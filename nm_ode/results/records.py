@@ -69,6 +69,7 @@ class _RunAttributes:
     n_samples: int
     end_time: float
     layout: Layout
+    augmentation: str = ""
     foreign_gradient: str = ""
     beyond_laws: BeyondLaws = NOTHING_BEYOND
     remarks: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ def encode_run(info: RunInfo) -> dict[str, Any]:
             batch_size=grid.batch_size,
             seed=grid.seed,
             n_samples=grid.n_samples,
+            augmentation=grid.augmentation,
             end_time=float(grid.times[-1]),
             **{
                 name: getattr(info, name)
@@ -123,6 +125,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
         batch_size=named[found.batch_size] if found.batch_size in named else int(found.batch_size),
         seed=found.seed,
         n_samples=found.n_samples,
+        augmentation=found.augmentation,
     )
     _require_all_steps(grid)
     return RunInfo(

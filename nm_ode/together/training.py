@@ -162,7 +162,8 @@ class _Moving:
 def _batches(plans: Sequence[PlannedRun]) -> Iterator[Tensor | None]:
     grid = plans[0].grid
     assert grid.batch_size != "unknown"
-    return member_batches(grid.n_samples, grid.batch_size, [plan.grid.seed for plan in plans])
+    seeds = [plan.grid.seed for plan in plans]
+    return member_batches(grid.n_samples, grid.batch_size, seeds, augmented=bool(grid.augmentation))
 
 
 def _end(plan: PlannedRun, ended: tuple[int, float] | None) -> tuple[int, str]:

@@ -6,9 +6,11 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -66,6 +68,15 @@ def test_what_is_written_to_the_images_never_comes_to_the_cache(folder: Path) ->
     kept = x.clone()
     x.zero_()
     assert torch.equal(read(folder)[0], kept)
+
+
+def test_images_beyond_memory_stay_in_their_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = read(folder)
+    monkeypatch.setattr("nm_ode.data.images.reading.available", lambda: 1000)
+    data = DATA["image_folder"](folder)
+    assert isinstance(data.x, np.memmap)
+    some = torch.tensor([7, 3], device="cpu")
+    assert torch.equal(data.source().take(some)[0], replace(data, x=x).source().take(some)[0])
 
 
 def test_progress_is_told_as_it_goes(folder: Path) -> None:

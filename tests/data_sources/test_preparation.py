@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import nm_ode
 from nm_ode import Problem
 from nm_ode.data import Augmentation, DataError, DataSet, Preparation, PreparedSource, TensorSource
+from nm_ode.loss.expected import expected_loss
 
 N, SIDE = 10, 6
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -107,6 +108,91 @@ def test_a_problem_keeps_bytes_and_trains_as_on_the_numbers_themselves(tmp_path:
         np.testing.assert_allclose(run.full_loss, runs[0].full_loss, rtol=1e-12)
     flows = [nm_ode.solve(beside(one, runs[0]), runs[0]) for one in problems[::2]]
     np.testing.assert_allclose(flows[1].theta, flows[0].theta, rtol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def augmented() -> tuple[Problem, np.ndarray, Augmentation]:
+    augment, pixels = Augmentation(pad=2, seed=5), bytes_of()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).double()
+    data = DataSet(pixels, classes(), preparation=Preparation(MEAN, STD, augment))
+    return Problem(model, F.cross_entropy, data.source(), chunk_size=4), pixels.numpy(), augment
+
+
+@pytest.fixture(scope="module")
+def run(augmented: tuple[Problem, np.ndarray, Augmentation]) -> xr.Dataset:
+    return nm_ode.train(augmented[0], nm_ode.SGD(lr=0.0005), 6, batch_size=4, seed=3)
+
+
+def test_each_epoch_of_a_run_has_the_next_augmentation(
+    augmented: tuple[Problem, np.ndarray, Augmentation], run: xr.Dataset
+) -> None:
+    problem, pixels, augment = augmented
+    grid = nm_ode.run_info(run).grid
+    assert grid.augmentation == str(augment)
+    epochs = torch.cat(grid.batches).split(N)
+    assert [sorted((part % N).tolist()) for part in epochs] == [list(range(N))] * 2
+    assert [set((part // N).tolist()) for part in epochs] == [{1}, {2}]
+    plain = Problem(problem.model, F.cross_entropy, bytes_as_they_are(pixels))
+    for step, samples in enumerate(grid.batches):
+        theta = torch.from_numpy(run.theta.values[step])
+        images = torch.from_numpy(np.stack([by_hand(pixels, int(i), augment) for i in samples]))
+        by_itself = Problem(problem.model, F.cross_entropy, (images, samples % N % 2))
+        assert float(run.loss[step]) == pytest.approx(float(by_itself.loss(theta)), rel=1e-12)
+        assert float(run.full_loss[step]) == pytest.approx(float(plain.loss(theta)), rel=1e-12)
+        torch.testing.assert_close(
+            problem.subset(samples).grad(theta), by_itself.grad(theta), rtol=1e-12, atol=1e-14
+        )
+
+
+def test_a_part_keeps_the_augmentations_that_it_was_taken_in(
+    augmented: tuple[Problem, np.ndarray, Augmentation],
+) -> None:
+    problem, pixels, augment = augmented
+    wanted = torch.tensor([3, 17, 28, 9, 12, 41])
+    part = problem.subset(wanted)  # more than a chunk: none of it is read yet
+    assert part.augmentation is None
+    for some in (slice(1, 5), torch.tensor([5, 0]), None):
+        x, y = part.batch(some)
+        chosen = wanted if some is None else wanted[some]
+        np.testing.assert_allclose(x, [by_hand(pixels, int(i), augment) for i in chosen], rtol=1e-14)
+        assert y.tolist() == (chosen % N % 2).tolist()
+
+
+def test_members_and_a_same_batch_flow_see_the_samples_of_each_step(
+    augmented: tuple[Problem, np.ndarray, Augmentation], run: xr.Dataset
+) -> None:
+    problem, _, _ = augmented
+    runs = nm_ode.train(problem, nm_ode.SGD(lr=0.0005), 6, batch_size=4, members=nm_ode.Members(seed=[3, 4]))
+    np.testing.assert_allclose(nm_ode.member_run(runs, 0).theta, run.theta, rtol=1e-12)
+    errors = []
+    for order in (1, 2):
+        flow = nm_ode.modified_flow(problem, nm_ode.SGD(lr=0.0005), order)
+        solution = nm_ode.solve(nm_ode.MinibatchFlow.beside(flow, run), run)
+        errors.append(float(nm_ode.compare(run, solution).relative_error[-1]))
+    assert errors[1] < 0.1 * errors[0]
+    with pytest.raises(nm_ode.FlowError, match="those of the flow's problem are not"):
+        beside(Problem(problem.model, F.cross_entropy, bytes_as_they_are(augmented[1])), run)
+
+
+def test_what_is_expected_of_batches_counts_the_augmentation(
+    augmented: tuple[Problem, np.ndarray, Augmentation], run: xr.Dataset
+) -> None:
+    problem, _, _ = augmented
+    expected = expected_loss(problem, nm_ode.run_info(run).grid, problem.theta0)
+    assert expected.bias is not None
+    assert expected.bias.distance > 5 * expected.bias.standard_error
+    with pytest.raises(nm_ode.ProblemError, match=r"augmented \(flips, crops by up to 2 pixels"):
+        nm_ode.gradient_noise(problem, problem.theta0, 4)
+    plain = Problem(problem.model, F.cross_entropy, bytes_as_they_are(augmented[1]))
+    noise = [nm_ode.gradient_noise(one, problem.theta0, 10, draws=400).total for one in (problem, plain)]
+    assert noise[0] > 1.05 * noise[1]
+    ends = nm_ode.sgd_ensemble(problem, nm_ode.SGD(lr=0.0005), 2, batch_size=4, members=3)
+    others = nm_ode.sgd_ensemble(plain, nm_ode.SGD(lr=0.0005), 2, batch_size=4, members=3)
+    assert np.abs(ends.theta - others.theta).max() > 1e-6
+
+
+def bytes_as_they_are(pixels: np.ndarray) -> PreparedSource:
+    return PreparedSource(TensorSource((pixels, classes())), Preparation(MEAN, STD))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,10 @@ from tests.reporting.trees import study_tree
     [
         ("with_flows", ["loss", "modified_loss", "error", "layers"]),
         ("with_ladder", ["loss", "modified_loss", "error", "layers", "orders", "sharpness"]),
-        ("with_charges", ["loss", "charges_by_kind", "charges_by_symmetry", "phase_portrait"]),
+        (
+            "with_charges",
+            ["loss", "charges_by_kind", "charges_by_symmetry", "parameters_and_channels", "phase_portrait"],
+        ),
     ],
 )
 def test_each_is_drawn_where_it_applies(request, fixture: str, applying: list[str]) -> None:

@@ -199,17 +199,18 @@ def decode(path: Path, size: Size, length: int | None = None) -> Pixels:
         return np.asarray(image).transpose(2, 0, 1)
 
 
+def moments(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sums and sums of squares of each channel."""
+    wide = pixels.astype(np.uint16)  # 255² < 2¹⁶
+    sums = wide.sum(axis=(0, 2, 3), dtype=np.int64)
+    return sums, np.square(wide, out=wide).sum(axis=(0, 2, 3), dtype=np.int64)
+
+
 def _piece(listing: Listing, which: range, size: Size) -> Piece:
     pixels = np.empty((len(which), CHANNELS, size.side, size.side), np.uint8)
     for row, index in enumerate(which):
         pixels[row] = decode(listing.path(index), size, listing.files[index].size)
-    wide = pixels.astype(np.uint16)
-    return Piece(
-        pixels,
-        wide.sum(axis=(0, 2, 3), dtype=np.int64),
-        np.square(wide, out=wide).sum(axis=(0, 2, 3), dtype=np.int64),
-        hashlib.sha256(pixels.data).hexdigest(),
-    )
+    return Piece(pixels, *moments(pixels), hashlib.sha256(pixels.data).hexdigest())
 
 
 def _scaled(image: Any, side: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from nm_ode.data.base import DataSet, Image
 from nm_ode.data.images.cache import cached
-from nm_ode.data.images.decode import Decoded, Pixels, Progress, size_of
+from nm_ode.data.images.decode import Decoded, Pixels, Progress, moments, size_of
 from nm_ode.data.images.listing import Listing
 from nm_ode.data.preparation import Augmentation, Preparation
+from nm_ode.memory import available
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Colours:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, n: int, sums: NDArray[np.int64], squares: NDArray[np.int64]) -> Colours:
+        """From sums over the n pixels of each channel, exactly; std is 1 for a channel that is constant."""
+        variance = [(n * int(q) - int(s) ** 2) / n**2 for s, q in zip(sums, squares, strict=True)]
+        return cls(tuple(int(s) / n / 255 for s in sums), tuple(math.sqrt(v) / 255 or 1.0 for v in variance))
 
     def preparation(self, normalise: bool, pad: int | None, seed: int, *, flip: bool = True) -> Preparation:
         """To these, or to 0 … 1.
@@ -64,13 +72,8 @@ class Reading:
     def with_colours(self, listing: Listing, classes: tuple[str, ...], split: str) -> tuple[DataSet, Colours]:
         """The images, and mean and standard deviation of their channels; 1 for a channel that is constant."""
         found = self._decoded(listing, split, None)
-        n = found.pixels[:, 0].size
-        mean = found.sums / n / 255
-        variance = (n * found.squares.astype(object) - found.sums.astype(object) ** 2) / n**2
-        std = np.sqrt(variance.astype(float)) / 255
-        std[std == 0] = 1
         data = labelled(found.pixels, listing.labels, classes)
-        return data, Colours(tuple(map(float, mean)), tuple(map(float, std)))
+        return data, Colours.of(found.pixels[:, 0].size, found.sums, found.squares)
 
     def _decoded(self, listing: Listing, split: str, like: DataSet | None) -> Decoded:
         size = size_of(listing, self.side)
@@ -80,9 +83,17 @@ class Reading:
 
 
 def labelled(pixels: Pixels, labels: NDArray[np.int64], classes: tuple[str, ...]) -> DataSet:
-    """Images and classes as tensors that share the arrays' memory."""
-    image = Image(pixels.shape[1], pixels.shape[2])
-    return DataSet(torch.from_numpy(pixels), torch.from_numpy(labels), image, classes=classes)
+    """Images and classes as tensors that share the arrays' memory; a file larger than memory stays one."""
+    free = available()
+    stays = isinstance(pixels, np.memmap) and free is not None and pixels.nbytes > free // 2
+    x = pixels if stays else torch.from_numpy(pixels)
+    return DataSet(x, torch.from_numpy(labels), Image(pixels.shape[1], pixels.shape[2]), classes=classes)
+
+
+def measured(pixels: Pixels) -> Colours:
+    """Of all pixels of images."""
+    sums, squares = moments(pixels)
+    return Colours.of(pixels[:, 0].size, sums, squares)
 
 
 def with_test(data: DataSet, preparation: Preparation, test: Callable[[], DataSet] | None) -> DataSet:

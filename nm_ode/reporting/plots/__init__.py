@@ -21,6 +21,7 @@ PLOTS: Registry[Plot] = Registry(
         "constraints": "nm_ode.reporting.plots.constraints:OF_STUDY",
         "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
         "charges_by_symmetry": "nm_ode.reporting.plots.charges:BY_SYMMETRY",
+        "parameters_and_channels": "nm_ode.reporting.plots.dynamics:PARAMETERS_AND_CHANNELS",
         "phase_portrait": "nm_ode.reporting.plots.phase:PHASE",
     },
 )
