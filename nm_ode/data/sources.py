@@ -90,9 +90,13 @@ class ArraySource:
     def take(self, indices: Samples) -> Any:
         """These samples, copied into memory."""
         part = slice(None) if indices is None else indices if isinstance(indices, slice) else indices.numpy()
+        is_view = isinstance(part, slice)
 
         def read(leaf: Any) -> Tensor:
-            return leaf[indices] if isinstance(leaf, Tensor) else as_leaf(np.array(leaf[part]), "data")
+            if isinstance(leaf, Tensor):
+                return leaf[indices]
+            taken = np.array(leaf[part]) if is_view else np.asarray(leaf[part])
+            return as_leaf(taken, "data")
 
         return map_leaves(read, self._tree)
 
@@ -186,13 +190,17 @@ def source_of(data: Any) -> Source:
     return TensorSource(data)
 
 
-def place(tree: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The batch on a device, floating-point leaves in `dtype` (complex ones in its pair); all else as it is."""
+def place(tree: Any, device: torch.device, dtype: torch.dtype, *, non_blocking: bool = False) -> Any:
+    """The batch on a device, floating-point leaves in `dtype` (complex ones in its pair); all else as it is.
+
+    Args:
+        non_blocking: a GPU fetches what lies in pinned memory when it comes to it.
+    """
 
     def placed(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):
             leaf = as_leaf(leaf, "a batch") if leaf.ndim else torch.from_numpy(numbers(leaf, "a batch"))
-        return in_dtype(leaf, device, dtype) if isinstance(leaf, Tensor) else leaf
+        return in_dtype(leaf, device, dtype, non_blocking) if isinstance(leaf, Tensor) else leaf
 
     return map_leaves(placed, tree)
 
