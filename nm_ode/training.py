@@ -66,6 +66,9 @@ def train(
 ) -> xr.Dataset:
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
+    Of theta's size it holds theta, the gradient, the update and the optimiser's memory, and what is recorded: theta at
+    each saved step, unless a `Sketch` stands in for it, and a stateful optimiser's state at both ends.
+
     Args:
         problem: whose loss; of a `RandomProblem` each step has its own draw.
         steps: number of updates, at least 1.

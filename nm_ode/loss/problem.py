@@ -44,6 +44,9 @@ class Problem(ManyPoints, MayBeLowered):
     (`requires_grad=False`) are constants. The caller's `no_grad`, `inference_mode` and autocast change nothing.
     One thread at a time.
 
+    Of theta's size it holds theta0; while it is made, one vector more; a gradient is one, and one parameter's part
+    beside it (docs/design.md §4 has what else takes how many).
+
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
         loss_fn: `(model(x), y) -> scalar`.

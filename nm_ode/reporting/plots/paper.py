@@ -30,6 +30,7 @@ Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given
 
 _ROWS = 8
 _POINTS = 300
+_LARGEST = 2**27  # numbers that a page reads for this
 _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
 LAW_STYLE: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (4, 3))}
 
@@ -140,7 +141,12 @@ def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -
     said_of = name.removeprefix(f"{column.kind} ")
     moves = run.motion[there].max() > 0
     error = run.errors.get(name, np.nan)
-    note = "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
+    if np.isnan(run.predicted[:, there]).all():
+        note = "no law describes it"
+    else:
+        note = (
+            "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
+        )
     above_panel(panel, textwrap.shorten(said_of, 32, placeholder=" …"), note)
     panel.tick_params(labelsize=7.5)
 
@@ -286,8 +292,11 @@ def _has_a_few_members(tree: xr.DataTree) -> bool:
     if not study_axes(tree) or not {"discrete", "laws", "comparison"} <= set(tree.children):
         return False
     whole = int(tree.to_dataset(inherit=False)["whole"].values.sum())
+    run = tree["discrete"].dataset
+    if "charge" not in run or run["charge"].size > _LARGEST or not 1 < whole <= _ROWS:
+        return False
     try:
-        return 1 < whole <= _ROWS and bool(followed(tree))
+        return bool(followed(tree))
     except NmOdeError:
         return False
 
