@@ -84,7 +84,7 @@ class Augmentation:
         # By places in whole images, which is several times as fast as by rows and columns.
         places = (y[:, :, None] * images.shape[-1] + x[:, None, :]).flatten(1)
         taken = images.flatten(2).gather(2, places[:, None].expand(-1, channels, -1))
-        return taken.unflatten(2, (height, width))
+        return taken.reshape(-1, channels, height, width)
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,18 @@ class ArraySource:
 
     def take(self, indices: Samples) -> Any:
         """These samples, copied into memory."""
-        part = slice(None) if indices is None else indices if isinstance(indices, slice) else indices.numpy()
-        is_view = isinstance(part, slice)
+        part = slice(None) if indices is None else indices
 
         def read(leaf: Any) -> Tensor:
             if isinstance(leaf, Tensor):
-                return leaf[indices]
+                return leaf[part]
+            if isinstance(part, slice):
+                return as_leaf(np.array(leaf[part]), "data")
+            places = part.numpy()
+            if places.dtype == bool:
+                places = np.flatnonzero(places)
             # Three times as fast as an index.
-            taken = np.array(leaf[part]) if is_view else np.take(np.asarray(leaf), part, axis=0)
-            return as_leaf(taken, "data")
+            return as_leaf(np.take(np.asarray(leaf), places, axis=0), "data")
 
         return map_leaves(read, self._tree)
 
