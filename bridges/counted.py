@@ -87,10 +87,21 @@ class CountedField:
             return self._own_jvp
         return DifferenceProduct(self.rhs, self._problem.noise, self._problem.scales)
 
-    def sharpness(self, t: float, y: Vector) -> float:
-        """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes."""
+    def sharpness(self, t: float, y: Vector, rate: Vector | None = None) -> float:
+        """See `OdeProblem.sharpness`, which there must be; its right-hand sides are probes.
+
+        Args:
+            rate: the field at (t, y) where that is known: it costs nothing then to ask for it, of this very y.
+        """
         assert self._problem.sharpness is not None
-        radius = self._problem.sharpness(t, y, self._probe)
+
+        def probe(at: float, z: Vector, dz: Vector) -> None:
+            if rate is not None and z is y:
+                dz[:] = rate
+            else:
+                self._probe(at, z, dz)
+
+        radius = self._problem.sharpness(t, y, probe)
         if not np.isfinite(radius):
             raise SolveStopped("non_finite", "the spectral radius of the Jacobian is not finite")
         return radius

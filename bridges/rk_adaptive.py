@@ -7,56 +7,16 @@ for the norm of its error alone.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from bridges.arithmetic import Arithmetic, Sum
 from bridges.problem import Array, OdeProblem, Rhs, SolveStopped
 from bridges.rk_tables import Coefficients, Embedded, nonzero
 from bridges.stepping import StepFailure
 from bridges.vectors import Vector, copied, like, on_host
 
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 10.0
-
-
-Sum: TypeAlias = Any
-"""Coefficients of the rows of a matrix, as `Arithmetic.sum` made them."""
-
-
-class Arithmetic(Protocol):
-    """What is done with vectors, each read once."""
-
-    def state(self) -> Vector:
-        """A vector of float64; its entries are anything."""
-        ...
-
-    def of_field(self) -> Vector:
-        """A vector in the dtype of the field."""
-        ...
-
-    def rows(self, count: int) -> Vector:
-        """So many of them, as a matrix."""
-        ...
-
-    def sum(self, coefficients: Coefficients) -> Sum:
-        """Row → coefficient."""
-        ...
-
-    def add(self, out: Vector, base: Vector, rows: Vector, terms: Sum, h: float) -> None:
-        """out = base + h · terms of the rows; out may be base."""
-        ...
-
-    def mean_squares(
-        self,
-        y: Vector,
-        end: Vector | None,
-        rows: Vector,
-        sums: tuple[Sum, ...],
-        atol: float | Vector,
-        rtol: float,
-    ) -> list[float]:
-        """Of y, if `end` is None, and of each sum: the mean square of its entries over atol + rtol·max(|y|, |end|)."""
-        ...
 
 
 class AdaptivePair:

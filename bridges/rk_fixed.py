@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bridges.arithmetic import Arithmetic
 from bridges.fixed_step import FixedSteps
 from bridges.problem import OdeProblem, Rhs
-from bridges.rk_adaptive import Arithmetic
 from bridges.rk_tables import Scheme
 from bridges.vectors import Vector
 

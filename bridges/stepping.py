@@ -72,13 +72,17 @@ class SteppedEngine(Engine):
     def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
         """A stepper at problem.times[0] that evaluates `rhs`, which counts and keeps the limits, not problem.rhs."""
 
+    def stepper_of(self, problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
+        """As `stepper`, for methods that ask for more of the field than right-hand sides."""
+        return self.stepper(problem, method, counted.rhs)
+
     def solve(self, problem: OdeProblem, method: str, on_sample: OnSample) -> OdeSolution:
         """See `Engine.solve`."""
         require_fit(self, problem, method)
         self.require_ready()
         return integrate(
             problem,
-            lambda rhs: self.stepper(problem.ahead, method, rhs),
+            lambda counted: self.stepper_of(problem.ahead, method, counted),
             on_sample,
             engine=self.name,
             method=method,
@@ -87,7 +91,7 @@ class SteppedEngine(Engine):
 
 def integrate(
     problem: OdeProblem,
-    make_stepper: Callable[[Rhs], Stepper],
+    make_stepper: Callable[[CountedField], Stepper],
     on_sample: OnSample,
     *,
     engine: str,
@@ -137,7 +141,7 @@ def integrate(
     try:
         with _no_blas_threads():
             if times.size > max(samples, 1):
-                stepper = make_stepper(counted.rhs)
+                stepper = make_stepper(counted)
             if samples == 0:
                 emit_sample(float(times[0]), problem.y0)
             while samples < times.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
+from bridges.counted import CountedField
 from bridges.engine import Capabilities
 from bridges.methods import Method
 from bridges.problem import OdeProblem, Rhs
@@ -18,6 +19,7 @@ class TorchEngine(SteppedEngine):
         "DOP853": Method(kind="explicit", order=8, vectors=(1, 13)),
         "RK45": Method(kind="explicit", order=5, vectors=(1, 8)),
         "RK23": Method(kind="explicit", order=3, vectors=(1, 5)),
+        "RKC2": Method(kind="stabilised", order=2, sharpness=True, vectors=(1, 6)),
         "Midpoint": Method(kind="explicit", order=2, step="required", jumps=True, vectors=(2, 2)),
         "RK8": Method(kind="explicit", order=8, step="required", jumps=True, vectors=(2, 11)),
     }
@@ -39,8 +41,12 @@ class TorchEngine(SteppedEngine):
             return f"torch cannot be imported ({error})"
         return ""
 
-    def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
-        """See `SteppedEngine.stepper`."""
+    def stepper_of(self, problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
+        """See `SteppedEngine.stepper_of`."""
         from bridges.torch_rk import stepper
 
-        return stepper(problem, method, rhs)
+        return stepper(problem, method, counted)
+
+    def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
+        """Not asked for: see `stepper_of`."""
+        raise NotImplementedError

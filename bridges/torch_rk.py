@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridges.counted import CountedField
 from bridges.problem import Array, OdeProblem, Rhs
 from bridges.rk_adaptive import AdaptivePair
 from bridges.rk_fixed import FixedPair
 from bridges.rk_tables import FIXED, SCHEMES
+from bridges.rkc import Sharpness, StabilisedChebyshev
 from bridges.stepping import Stepper
 from bridges.vectors import is_tensor
 
@@ -24,21 +27,34 @@ Terms: TypeAlias = tuple[tuple[slice, Tensor], ...]
 """A sum of rows: neighbouring ones, with their coefficients."""
 
 
-def stepper(problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
+def stepper(problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
     """The stepper of a method; a state that is an array is taken as the tensor that shares its memory."""
     if is_tensor(problem.y0):
-        return _on_tensors(problem, method, rhs)
+        return _on_tensors(problem, method, counted.rhs, counted.sharpness)
     as_tensor = replace(problem, y0=torch.from_numpy(problem.y0))
-    return _OnArrays(_on_tensors(as_tensor, method, lambda t, y, dy: rhs(t, y.numpy(), dy.numpy())))
+    return _OnArrays(
+        _on_tensors(
+            as_tensor,
+            method,
+            lambda t, y, dy: counted.rhs(t, y.numpy(), dy.numpy()),
+            lambda t, y, rate: counted.sharpness(t, y.numpy(), rate.numpy()),
+        )
+    )
 
 
-def _on_tensors(problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
-    if isinstance(problem.atol, np.ndarray):
-        problem = replace(problem, atol=torch.from_numpy(problem.atol).to(problem.y0.device))
+def _on_tensors(problem: OdeProblem, method: str, rhs: Rhs, sharpness: Sharpness) -> Stepper:
+    arrays: dict[str, Any] = {
+        name: torch.from_numpy(given).to(problem.y0.device)
+        for name in ("atol", "scales")
+        if isinstance(given := getattr(problem, name), np.ndarray)
+    }
+    problem = replace(problem, **arrays) if arrays else problem
     arithmetic = _Arithmetic(problem)
     if method in FIXED:
         return FixedPair(FIXED[method], problem, rhs, arithmetic)
-    return AdaptivePair(SCHEMES[method], problem, rhs, arithmetic)
+    if method in SCHEMES:
+        return AdaptivePair(SCHEMES[method], problem, rhs, arithmetic)
+    return StabilisedChebyshev(problem, rhs, None if problem.sharpness is None else sharpness, arithmetic)
 
 
 class _OnArrays:
@@ -76,11 +92,12 @@ class _OnArrays:
 
 
 class _Arithmetic:
-    """See `bridges.rk_adaptive.Arithmetic`."""
+    """See `bridges.arithmetic.Arithmetic`."""
 
     def __init__(self, problem: OdeProblem) -> None:
         self._like: Tensor = problem.y0
         self._dtype = torch.float64 if problem.field_dtype == "float64" else torch.float32
+        self.rounding = float(torch.finfo(self._dtype).eps)
         self._size = self._like.numel()
         self._piece = min(self._size, _PIECE_ON_HOST if self._like.device.type == "cpu" else _PIECE_ELSEWHERE)
 
@@ -122,6 +139,17 @@ class _Arithmetic:
             else:
                 torch.add(base[piece], self._summed(sources, terms), alpha=h, out=part)
 
+    def table(self, coefficients: Array) -> list[Terms]:
+        found = torch.from_numpy(coefficients).to(self._like.device, self._dtype)
+        every = slice(0, coefficients.shape[1])
+        return [((every, row),) for row in found]
+
+    def recur(self, stage: Tensor, y: Tensor, rows: Tensor, which: int, terms: Terms) -> None:
+        for piece in self._pieces():
+            row = rows[which, piece]
+            row.copy_(self._summed(rows[:, piece], terms))
+            torch.add(y[piece], row, out=stage[piece])
+
     def mean_squares(
         self,
         y: Tensor,
@@ -142,6 +170,41 @@ class _Arithmetic:
             totals += torch.stack([value.dot(value) for value in values])
         found: list[float] = (totals / self._size).tolist()
         return found
+
+    def length(self, y: Tensor, scales: Tensor | None) -> float:
+        total = self._like.new_zeros(())
+        for piece in self._pieces():
+            part = y[piece].double() if scales is None else y[piece] / scales[piece]
+            total += part.dot(part)
+        return math.sqrt(float(total))
+
+    def begin(self, direction: Tensor, rate: Tensor, scales: Tensor | None) -> None:
+        length = self.length(rate, scales)
+        generator = torch.Generator(self._like.device).manual_seed(0)
+        for piece in self._pieces():
+            part = direction[piece].copy_(rate[piece])
+            if scales is not None:
+                part.div_(scales[piece])
+            part.div_(length or 1.0)
+            part.add_(torch.empty_like(part).normal_(generator=generator), alpha=0.1 / math.sqrt(self._size))
+        direction.div_(self.length(direction, None))
+
+    def shift(self, out: Tensor, y: Tensor, direction: Tensor, size: float, scales: Tensor | None) -> None:
+        for piece in self._pieces():
+            part = direction[piece] if scales is None else direction[piece] * scales[piece]
+            torch.add(y[piece], part, alpha=size, out=out[piece])
+
+    def quotient(
+        self, direction: Tensor, there: Tensor, here: Tensor, size: float, scales: Tensor | None
+    ) -> float:
+        for piece in self._pieces():
+            part = torch.sub(there[piece], here[piece], out=direction[piece])
+            if scales is not None:
+                part.div_(scales[piece])
+            part.div_(size)
+        length = self.length(direction, None)
+        direction.div_(length or 1.0)
+        return length
 
     def _summed(self, rows: Tensor, terms: Terms) -> Tensor:
         (which, coefficients), *others = terms

@@ -66,6 +66,9 @@ def train(
 ) -> xr.Dataset:
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
+    Of theta's size it holds theta, the gradient, the update and the optimiser's memory, and what is recorded: theta at
+    each saved step, unless a `Sketch` stands in for it, and a stateful optimiser's state at both ends.
+
     Args:
         problem: whose loss; of a `RandomProblem` each step has its own draw.
         steps: number of updates, at least 1.
@@ -154,8 +157,8 @@ def train(
     settle, first = partial(require_finite, unchecked), kept.go_on()
     if first and on_step is not None:
         on_step(first)
-    with kept.keeping():
-        for step, batch in islice(enumerate(grid.each_batch()), first, None):
+    with kept.keeping(), problem.read_ahead(islice(grid.each_batch(), first, None)) as batches:
+        for step, batch in enumerate(batches, first):
             with drawn(problem, grid.seed, step):
                 loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:

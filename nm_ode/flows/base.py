@@ -131,7 +131,11 @@ class Flow(ABC):
 
     @abstractmethod
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        """d state / dt, same shape, dtype and device as the state."""
+        """d state / dt, same shape, dtype and device as the state, which is not to be written to.
+
+        One that has a further parameter `out: Tensor | None = None` writes it there if it is given, and returns that:
+        it saves a solver on the device a vector of the state's size.
+        """
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
         """The state of a run that starts at theta; theta itself unless the flow has more.
@@ -242,9 +246,11 @@ def require_plain(optimizer: UpdateMap, flow: str) -> Descent:
     return descent
 
 
-def regularised_gradient(problem: Problem, optimizer: Descent | None, theta: Tensor) -> Tensor:
-    """∇L + λθ, a tensor of the caller's own."""
-    gradient = problem.grad(theta)
+def regularised_gradient(
+    problem: Problem, optimizer: Descent | None, theta: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """∇L + λθ, in `out` if given, else a tensor of the caller's own."""
+    gradient = problem.grad(theta) if out is None else problem.grad(theta, out=out)
     if optimizer is not None and optimizer.weight_decay:
         gradient.add_(theta, alpha=optimizer.weight_decay)
     return gradient

@@ -35,8 +35,8 @@ class GradientFlow(Flow):
         if self.optimizer is not None:
             require_plain(self.optimizer, "gradient flow")
 
-    def rhs(self, t: float, state: Tensor) -> Tensor:
-        return regularised_gradient(self.problem, self.optimizer, state).neg_()
+    def rhs(self, t: float, state: Tensor, out: Tensor | None = None) -> Tensor:
+        return regularised_gradient(self.problem, self.optimizer, state, out).neg_()
 
     @property
     def jvp(self) -> JacobianProduct:

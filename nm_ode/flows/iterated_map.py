@@ -111,13 +111,14 @@ class IteratedMapFlow(Flow):
             "(state0 of train, warm_steps of a case)"
         )
 
-    def rhs(self, t: float, state: Tensor) -> Tensor:
-        field = torch.zeros_like(state)
+    def rhs(self, t: float, state: Tensor, out: Tensor | None = None) -> Tensor:
+        field = torch.zeros_like(state) if out is None else out.zero_()
         for i, weight in enumerate(increment_weights(self.order)):
             gained = self.optimizer.increment(state, self.problem.grad(self.theta_in(state)))
             field.add_(gained, alpha=weight / self.optimizer.time_per_step)
             if i < self.order - 1:
                 state = state + gained
+            del gained  # before the next gradient, which takes as much
         return field
 
 

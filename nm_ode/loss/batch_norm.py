@@ -95,6 +95,7 @@ class _Sums:
         (x,) = args
         self._calls += 1
         over = [i for i in range(x.ndim) if i != 1]
+        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         variance, mean = torch.var_mean(x, over, correction=0)
         n, mean, variance, self._dtype = x.numel() // x.shape[1], mean.double(), variance.double(), mean.dtype
         self._count += n

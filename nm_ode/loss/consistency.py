@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,12 +37,19 @@ class Consistency:
         evaluation: of the problem. What was `set` is another theta afterwards.
         model, objective: what it evaluates.
         batch: gives the samples to look at.
+        in_own_precision: a context in which the loss is not evaluated in a coarser dtype than its parameters'.
     """
 
     def __init__(
-        self, evaluation: Evaluation, model: nn.Module, objective: Objective, batch: Callable[[], Any]
+        self,
+        evaluation: Evaluation,
+        model: nn.Module,
+        objective: Objective,
+        batch: Callable[[], Any],
+        in_own_precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._at, self._model, self._objective, self._batch = evaluation, model, objective, batch
+        self._in_own_precision = in_own_precision
 
     @cached_property
     def foreign_gradient(self) -> str:
@@ -122,7 +130,7 @@ class Consistency:
             at.set(theta)
             return at.loss_and_grad(batch)[1]
 
-        with torch.enable_grad():
+        with torch.enable_grad(), self._in_own_precision():
             along = line(at.theta, at.layout, gradient).gradient
         names = [slot.name for slot in at.layout.slots if not bool(along[slot.slice].any())]
         return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
@@ -130,11 +138,12 @@ class Consistency:
     def _suspects(self) -> tuple[str, ...]:
         self._at.set(self._at.theta)
         # The objective itself: what an evaluation does besides is no part of the loss.
-        return suspects(self._model, partial(self._objective, self._model, self._batch()))
+        with self._in_own_precision():
+            return suspects(self._model, partial(self._objective, self._model, self._batch()))
 
     def _verdict(self, order: int) -> Verdict:
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), self._in_own_precision():
                 at, batch = self._at, self._batch()
                 if at.theta.dtype != torch.float64 and at.layout.size <= _COPIED:
                     return self._compared_in_float64(order, batch)

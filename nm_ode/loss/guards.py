@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nm_ode.arguments import all_finite, as_count, dtype_name, not_finite
 from nm_ode.errors import NmOdeError
 from nm_ode.loss.forward_passes import described
+from nm_ode.required import as_flag
 
 H = TypeVar("H", bound=Callable[..., None])
 
@@ -57,6 +58,14 @@ def require_chunk_size(chunk_size: Any, in_memory: bool) -> int | None:
             "forward pass (their number, for the whole in one)"
         )
     return None
+
+
+def require_ghosts(ghost_batches: Any, chunk_size: int | None) -> bool:
+    """Given with a size alone."""
+    ghosts = as_flag(ghost_batches, "ghost_batches")
+    if ghosts and chunk_size is None:
+        raise ProblemError("ghost_batches are of chunk_size samples: give that too")
+    return ghosts
 
 
 def require_initialised(model: nn.Module) -> None:

@@ -19,7 +19,9 @@ def problem_identity(problem: Problem) -> dict[str, Any]:
     some = spread_samples(count, min(A_FEW, problem.chunk_size or A_FEW))
     leaves, _ = flatten(problem.batch(some))
     arrays = [_numbers(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+    how = {"autocast": problem.autocast, "ghost batches": problem.ghost_batches}
     return {
+        **{name: one for name, one in how.items() if one},
         "parameters": [[slot.name, list(slot.shape), slot.start] for slot in problem.layout.slots],
         "dtype": str(problem.dtype),
         "device": problem.device.type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from nm_ode.arguments import as_device, as_dtype
 from nm_ode.data.preparation import Augmentation
 from nm_ode.data.sources import Samples, Source, TensorSource, source_of
 from nm_ode.loss import guards
+from nm_ode.loss.autocast import Autocast, MayBeLowered, ScaledEvaluation, as_autocast
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
 from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
@@ -23,7 +25,7 @@ from nm_ode.loss.many_points import ManyPoints
 from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
 from nm_ode.loss.placing import copied, placed
 from nm_ode.loss.probe import first_look
-from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
+from nm_ode.loss.reduction import chunked_reduction, measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout
@@ -31,7 +33,7 @@ from nm_ode.parameters import Layout
 _TESTED = 16  # samples on which derivatives are held against differences
 
 
-class Problem(ManyPoints):
+class Problem(ManyPoints, MayBeLowered):
     """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
@@ -42,6 +44,9 @@ class Problem(ManyPoints):
     (`requires_grad=False`) are constants. The caller's `no_grad`, `inference_mode` and autocast change nothing.
     One thread at a time.
 
+    Of theta's size it holds theta0; while it is made, one vector more; a gradient is one, and one parameter's part
+    beside it (docs/design.md §4 has what else takes how many).
+
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
         loss_fn: `(model(x), y) -> scalar`.
@@ -51,6 +56,14 @@ class Problem(ManyPoints):
         chunk_size: the most samples in one forward pass. It bounds memory and changes nothing but
             rounding: a loss for which it would, is refused. Data that are not in memory (a Dataset, a source of
             one's own, `np.memmap`) are read a chunk at a time and need it.
+        ghost_batches: the loss over more than chunk_size samples is the mean of those over parts of nearly equal size,
+            no larger than that, each with its own statistics in BatchNorm (Hoffer et al. 2017): all samples in a fixed
+            order by chance, others in the order in which they are asked for. Another loss than that of all at once,
+            but one that a step on a batch has on average, and that fits into memory.
+        autocast: "bfloat16" or "float16": the forward pass of losses and gradients is under torch.autocast, of
+            parameters and a gradient in float32. Gradients are as coarse as that, which a solver's tolerance knows.
+            In float16 the loss is scaled for the backward pass. Hessian products, third derivatives and what is held
+            against differences are in float32.
 
     Attributes:
         theta0: shape (P,), the model's parameters at the start.
@@ -59,6 +72,7 @@ class Problem(ManyPoints):
             for loading into.
         objective: `objective(model, batch) -> scalar`.
         loss_fn: of the short form; None for a general objective.
+        autocast: the dtype of forward passes, where that is coarser.
 
     Raises:
         ProblemError: active dropout or another source of randomness (`RandomProblem` takes it), a forward pass that
@@ -85,11 +99,13 @@ class Problem(ManyPoints):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
         chunk_size: int | None = None,
+        ghost_batches: bool = False,
+        autocast: Autocast | None = None,
     ) -> None:
         guards.require_model_and_loss(model, loss_fn)
-        self._build(
-            model, loss_fn, Supervised, lambda: supervised_source(data, loss_fn), dtype, device, chunk_size
-        )
+        how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
+        source = partial(supervised_source, data, loss_fn)
+        self._build(model, loss_fn, Supervised, source, dtype, device, **how)
 
     @classmethod
     def from_objective(
@@ -101,6 +117,8 @@ class Problem(ManyPoints):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
         chunk_size: int | None = None,
+        ghost_batches: bool = False,
+        autocast: Autocast | None = None,
     ) -> Problem:
         """L(theta) = objective(model, batch), for batches of any structure.
 
@@ -109,16 +127,15 @@ class Problem(ManyPoints):
             objective: `objective(model, batch) -> scalar`. It is given the problem's copy of the model.
             data: a tree (tuples, dicts, dataclasses …) of tensors or arrays, samples along their first axis; a
                 map-style Dataset; or a `nm_ode.data.Source`. The batch has the same structure.
-            dtype, device, chunk_size: as of `Problem`.
+            dtype, device, chunk_size, ghost_batches, autocast: as of `Problem`.
 
         Raises:
             ProblemError, DataError: as `Problem`.
         """
         guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
-        problem._build(
-            model, objective, lambda given: given, lambda: source_of(data), dtype, device, chunk_size
-        )
+        how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
+        problem._build(model, objective, lambda given: given, partial(source_of, data), dtype, device, **how)
         return problem
 
     @in_own_modes
@@ -130,10 +147,14 @@ class Problem(ManyPoints):
         source: Callable[[], Source],
         dtype: Any,
         device: Any,
+        *,
         chunk_size: Any,
+        ghost_batches: Any,
+        autocast: Any,
     ) -> None:
         self.dtype = dtype = as_dtype(dtype, error=ProblemError)
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
+        autocast = as_autocast(autocast, dtype)
         guards.require_initialised(model)
         guards.require_separate(model)
         require_no_second_names(model, loss)
@@ -148,15 +169,22 @@ class Problem(ManyPoints):
         self.model = copied(model, self.device, dtype)
         guards.make_forward_pure(self.model)
         evaluated = self._evaluated(objective)
+        evaluated = self._lowered_to(autocast, evaluated)
         guards.refuse_renormalisation(self.model)
-        self._at = Evaluation(self.model, evaluated)
+        kind = ScaledEvaluation if self.autocast == "float16" else Evaluation
+        self._at = kind(self.model, evaluated)
         self.layout, self.theta0 = self._at.layout, self._at.theta
-        self._vectorised = Vectorised(self.model, objective, self.layout)
+        self._vectorised = Vectorised(self.model, objective, self.layout, self.autocast)
         first_look(self._at, objective, batches, first_samples(A_FEW, chunk_size))
         some = partial(batches.batch, first_samples(_TESTED, chunk_size))
-        self._consistency = Consistency(self._at, self.model, evaluated, some)
+        self._consistency = Consistency(self._at, self.model, evaluated, some, self._in_own_precision)
+        if isinstance(self._at, ScaledEvaluation):
+            self._at.settle(some())
+        batches.ghosts = guards.require_ghosts(ghost_batches, chunk_size)
         if chunk_size is not None and chunk_size < self.n_samples:
-            batches.reduction = self._chunked_reduction(chunk_size)
+            with self._in_own_precision():
+                self.reduction = chunked_reduction(self.model, batches, self._at, chunk_size)
+            batches.reduction = self.reduction or "mean"
             batches.chunk_size = chunk_size
 
     def _evaluated(self, objective: Objective) -> Objective:
@@ -206,6 +234,11 @@ class Problem(ManyPoints):
     def y(self) -> Any:
         """All targets, of data (x, y) in memory."""
         return self._pair()[1]
+
+    @property
+    def ghost_batches(self) -> bool:
+        """Is the loss over more than chunk_size samples one of batches of that size?"""
+        return self._batches.ghosts
 
     def batch(self, samples: Samples = None) -> Any:
         """These samples (all if None) as one batch on the device."""
@@ -272,9 +305,8 @@ class Problem(ManyPoints):
         self._consistency.require_third()
         self._at.set(theta)
         direction = self._at.split(v, "v")
-        return self._accumulate(lambda batch: self._at.loss_and_third_derivative(batch, direction), samples)[
-            1
-        ]
+        found = self._accumulate(lambda batch: self._at.loss_and_third_derivative(batch, direction), samples)
+        return found[1]
 
     @in_own_modes
     def sample_grads(self, theta: Tensor, samples: Samples = None) -> Tensor:
@@ -322,14 +354,23 @@ class Problem(ManyPoints):
     @in_own_modes
     def reduction(self) -> Reduction | None:
         """Is the loss over samples the mean or the sum of theirs? None if it is neither. Measured once."""
-        if self.chunk_size is not None:
+        if self.chunk_size is not None and not self.ghost_batches:
             return self._batches.reduction
-        return measured_reduction(self._batches, self._at, self.n_samples)
+        with self._in_own_precision():
+            return measured_reduction(self._batches, self._at, self.chunk_size or self.n_samples)
 
     @in_own_modes
     def loss_graph(self) -> Tensor:
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
         return self.loss_on(self.theta0, self.batch(first_samples(A_FEW, self.chunk_size)))
+
+    def rest(self) -> None:
+        """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
+        self._at.set(self.theta0)
+
+    def read_ahead(self, each: Iterator[Samples]) -> AbstractContextManager[Iterator[Samples]]:
+        """A context with the same samples for one step after the other, read ahead where they lie on disk."""
+        return self._batches.read_ahead(each)
 
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""
@@ -346,22 +387,15 @@ class Problem(ManyPoints):
     ) -> tuple[Tensor, Tensor]:
         chunks = self._batches.chunks(samples)
         batch, weight = next(chunks)
-        first, second = of_batch(batch)
-        if weight != 1.0:
-            first, second = first * weight, second.mul_(weight)
-        for batch, weight in chunks:
-            more_first, more_second = of_batch(batch)
-            first += weight * more_first
-            second.add_(more_second, alpha=weight)
+        with self._in_own_precision():
+            first, second = of_batch(batch)
+            if weight != 1.0:
+                first, second = first * weight, second.mul_(weight)
+            for batch, weight in chunks:
+                more_first, more_second = of_batch(batch)
+                first += weight * more_first
+                second.add_(more_second, alpha=weight)
         return first, second
-
-    def _chunked_reduction(self, chunk_size: int) -> Reduction:
-        remedy = "leave chunk_size out" if self._batches.in_memory else "take all samples in one chunk"
-        guards.refuse_batch_statistics(
-            self.model, "chunk_size would change the loss", f"{remedy}, or put the module in eval mode"
-        )
-        reduction = measured_reduction(self._batches, self._at, chunk_size)
-        return require_mean_or_sum(reduction, "chunk_size would change the loss", remedy)
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nm_ode.data.sources import TensorSource
+from nm_ode.loss import guards
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
 from nm_ode.loss.directions import around
 from nm_ode.loss.evaluation import Evaluation
@@ -51,6 +52,23 @@ def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) 
     except ValueError:  # of a layer that does not take so few samples
         return None
     return measurement.found()
+
+
+def chunked_reduction(
+    model: nn.Module, batches: DeviceBatches, at: Evaluation, chunk_size: int
+) -> Reduction | None:
+    """What the loss is of those over chunks, that it may be evaluated by them; None of ghost batches' alone.
+
+    Raises:
+        ProblemError: chunks would change it.
+    """
+    consequence = "chunk_size would change the loss"
+    remedy = "leave chunk_size out" if batches.in_memory else "take all samples in one chunk"
+    remedy += ", or take the loss over ghost_batches"
+    if not batches.ghosts:
+        guards.refuse_batch_statistics(model, consequence, f"{remedy}, or put the module in eval mode")
+    reduction = measured_reduction(batches, at, chunk_size)
+    return reduction if batches.ghosts else require_mean_or_sum(reduction, consequence, remedy)
 
 
 def require_mean_or_sum(reduction: Reduction | None, consequence: str, remedy: str) -> Reduction:

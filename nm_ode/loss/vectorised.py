@@ -67,12 +67,18 @@ class Vectorised:
     with it; where it fails or differs, the ordinary ones are taken from then on, after a warning with the reason.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, layout: Layout) -> None:
+    def __init__(
+        self, model: nn.Module, objective: Objective, layout: Layout, autocast: str | None = None
+    ) -> None:
         self._evaluation = _AsModule(model, objective)
         self._layout = layout
         self._names = [f"model.{name}" for name in layout.names]
         self._known: dict[str, bool] = {}  # is vmap to be trusted for samples, for members, for products …?
         self.reasons: dict[str, str] = {}  # why it is not
+        self._one_at_a_time = autocast is not None
+        if self._one_at_a_time:
+            why = f"under autocast to {autocast} a gradient is rounded otherwise with others than by itself"
+            self.reasons = {MEMBERS: why, OWN_BATCHES: why}
 
     def sample_grads(
         self, theta: Tensor, batches: DeviceBatches, samples: Samples, one: LossAndGrad
@@ -198,7 +204,7 @@ class Vectorised:
 
     def gains(self, theta: Tensor, samples: int) -> bool:
         """Is one gradient so little work that several at once are faster?"""
-        return self._layout.size * samples <= _WORK * _times(theta)
+        return not self._one_at_a_time and self._layout.size * samples <= _WORK * _times(theta)
 
     def _rows(self, theta: Tensor, batch: Any) -> Tensor:
         leaves, rebuild = _tensors(batch)
@@ -321,7 +327,7 @@ def _batches_of_members(
             yield *_tensors(batch), weight
         return
     members, width = samples.shape
-    for columns in samples.split(batches.chunk_size or width, dim=1):
+    for columns in batches.cut(samples, batches.chunk_size or width, dim=1):
         leaves, rebuild = _tensors(batches.batch(columns.reshape(-1)))
         weight = batches.weight(columns.shape[1], width)
         yield [leaf.unflatten(0, (members, columns.shape[1])) for leaf in leaves], rebuild, weight

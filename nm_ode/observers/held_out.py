@@ -119,7 +119,8 @@ class _Measured(Observer):
         """Nothing is remembered."""
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        with self._in_eval_mode(view.theta_parts), torch.no_grad(), self._statistics.given():
+        lowered = self._problem.lowered
+        with self._in_eval_mode(view.theta_parts), torch.no_grad(), lowered(), self._statistics.given():
             return self._by_outputs() if self._whole else self._by_chunks()
 
     def _in_eval_mode(self, theta: Any) -> Any:
@@ -137,7 +138,7 @@ class _Measured(Observer):
         few = self._batches.batch(first_samples(2))
         outputs = targets = None
         try:
-            with self._in_eval_mode(theta), torch.no_grad():
+            with self._in_eval_mode(theta), torch.no_grad(), self._problem.lowered():
                 if self._loss_fn is not None:
                     outputs, targets = self._model(few[0]), few[1]
                     # Before the loss, for on a GPU torch's own check of labels ends the process.
@@ -175,7 +176,7 @@ class _Measured(Observer):
             wanted.append(y)
         outputs, targets = torch.cat(found), torch.cat(wanted)
         assert self._loss_fn is not None
-        values = {"test_loss": self._loss_fn(outputs, targets)}
+        values = {"test_loss": self._loss_fn(outputs, targets).to(self._problem.dtype)}
         if "test_accuracy" in self.variables:
             counted = targets != ignored if (ignored := ignored_label(self._loss_fn)) is not None else ...
             values["test_accuracy"] = (outputs.argmax(dim=1) == targets)[counted].double().mean()

@@ -1,19 +1,25 @@
-"""A flow as the engines want it: NumPy in and out, counted."""
+"""A flow as the engines want it: arrays on the host, or tensors where the flow computes; counted."""
 
 from __future__ import annotations
+
+import inspect
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.flows import Flow
+from bridges.vectors import Vector
+from nm_ode.flows import Flow, FlowError
 
 Array = NDArray[np.float64]
 
 
 class Field:
     """The right-hand side of a flow, of the piece that is in force where the flow jumps.
+
+    Of tensors it takes those of the problem's dtype, on its device, and evaluates where they lie: the model's
+    parameters are views of what an engine gives.
 
     Args:
         noise: its rounding noise, relative to it; that of the problem's dtype if None.
@@ -23,14 +29,33 @@ class Field:
         self.flow = flow
         self.noise = torch.finfo(flow.problem.dtype).eps if noise is None else noise
         self._in_force = flow
+        self._writes = _writes(flow)
         self._count = 0
 
-    def rhs(self, t: float, y: Array, dy: Array) -> None:
-        """d state/dt at (t, y), written into dy; counted."""
-        self._count += 1
-        dy[:] = to_numpy(self._in_force.rhs(t, self._state(y)))
+    def rhs(self, t: float, y: Vector, dy: Vector) -> None:
+        """d state/dt at (t, y), written into dy; counted.
 
-    def jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
+        Raises:
+            FlowError: the flow writes to the state that it is given, which is the engine's own.
+        """
+        self._count += 1
+        if not isinstance(y, Tensor):
+            dy[:] = to_numpy(self._in_force.rhs(t, self.state(y)))
+            return
+        written = y._version
+        if self._writes:
+            found = self._in_force.rhs(t, y, out=dy)  # type: ignore[call-arg]
+        else:
+            found = self._in_force.rhs(t, y)
+        if found is not dy:
+            dy.copy_(found)
+        if y._version != written:
+            raise FlowError(
+                f"{self.flow.title}: rhs writes to the state that it is given, which is the solver's own: let it work "
+                "on a copy"
+            )
+
+    def jvp(self, t: float, y: Vector, v: Vector, out: Vector) -> None:
         """The Jacobian at (t, y) times v, written into out.
 
         Raises:
@@ -39,31 +64,45 @@ class Field:
         product = self._in_force.jvp
         if product is None:
             raise TypeError(f"{self.flow.title} has no Jacobian product")
-        out[:] = to_numpy(product(t, self._state(y), self._state(v)))
+        found = product(t, self.state(y), self.state(v))
+        out[:] = found if isinstance(out, Tensor) else to_numpy(found)
 
-    def is_finite_at(self, t: float, y: Array) -> bool:
+    def is_finite_at(self, t: float, y: Vector) -> bool:
         """Is the field in force at the start finite there? Not counted."""
-        return bool(torch.isfinite(self.flow.during(0).rhs(t, self._state(y))).all())
+        return bool(torch.isfinite(self.flow.during(0).rhs(t, self.state(y))).all())
 
     def enter(self, piece: int) -> None:
         """From here on the field is that of `flow.during(piece)`."""
         self._in_force = self.flow.during(piece)
+        self._writes = _writes(self._in_force)
 
     def take_count(self) -> int:
         """Right-hand sides since the last call."""
         count, self._count = self._count, 0
         return count
 
-    def theta(self, y: Array) -> Tensor:
-        """The parameters in an engine's state, in float64 on the CPU whatever the problem computes in."""
-        return self.flow.theta_in(torch.from_numpy(y.copy()))
+    def theta(self, y: Vector) -> Tensor:
+        """The parameters in an engine's state, in float64 whatever the problem computes in.
 
-    def _state(self, y: Array) -> Tensor:
+        Of an array a copy on the CPU; of a tensor the engine's own memory, for as long as the engine lets it be.
+        """
+        return self.flow.theta_in(y if isinstance(y, Tensor) else torch.from_numpy(y.copy()))
+
+    def state(self, y: Vector) -> Tensor:
+        """As the flow takes it: in the problem's dtype, on its device; a copy where it is not that already."""
+        problem = self.flow.problem
+        if isinstance(y, Tensor):
+            return y.to(device=problem.device, dtype=problem.dtype)
         # Engines hand out arrays that are read-only, reused or freed later, and the model's parameters will be views
         # of what they are given: so it is a copy.
-        return torch.from_numpy(y.copy()).to(device=self.flow.problem.device, dtype=self.flow.problem.dtype)
+        return torch.from_numpy(y.copy()).to(device=problem.device, dtype=problem.dtype)
 
 
 def to_numpy(tensor: Tensor) -> Array:
     """On the host, in float64."""
     return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)
+
+
+def _writes(flow: Flow) -> bool:
+    """Can its right-hand side be written where one wants it (`out`)? One that was overridden without that cannot."""
+    return "out" in inspect.signature(flow.rhs).parameters

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bridges import Kept, OdeProblem, OdeSolution, Statistics, solve_with
+from bridges.vectors import Vector, on_host
 from nm_ode.flows import Flow
 from nm_ode.loss import problem_identity
 from nm_ode.observers import Recording
@@ -21,7 +22,7 @@ from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import as_arrays, in_part
 from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.segments import Segment, digest
-from nm_ode.solving.field import Array
+from nm_ode.solving.field import Array, Field
 from nm_ode.solving.plan import Plan
 
 _AGREE = {torch.float64: 1e-7, torch.float32: 1e-3}  # one right-hand side by other threads or another torch
@@ -66,7 +67,7 @@ class KeptSolve:
             "flow": f"{type(flow).__module__}.{type(flow).__qualname__}",
             "title": flow.title,
             "times": digest(ode.times, np.empty(0) if ode.restarts is None else ode.restarts),
-            "start": digest(ode.y0),
+            "start": digest(on_host(ode.y0)),
             **described,
             **problem_identity(flow.problem),
         }
@@ -97,7 +98,7 @@ class KeptSolve:
         return samples
 
     def solve(
-        self, ode: OdeProblem, on_sample: Callable[[int, float, Array], None], filled: Array | None = None
+        self, ode: OdeProblem, on_sample: Callable[[int, float, Vector], None], filled: Array | None = None
     ) -> OdeSolution:
         """`solve_with` the plan's engine, from where it was kept; the result at once if it was done.
 
@@ -106,7 +107,7 @@ class KeptSolve:
         """
         which, self._solves = self._solves, self._solves + 1
         if self._file is None:
-            return solve_with(self._plan.engine, ode, self._plan.choice.method, on_sample)
+            return self._solved(ode, on_sample)
         if which < len(self._done):
             solution, numbers = self._done[which]
             if filled is not None and numbers is not None:
@@ -125,8 +126,7 @@ class KeptSolve:
             if self._file is not None and self._file.due():
                 self._save(place(), filled)
 
-        watched = replace(ode, kept=kept, on_step=keep)
-        solution = solve_with(self._plan.engine, watched, self._plan.choice.method, on_sample)
+        solution = self._solved(replace(ode, kept=kept, on_step=keep), on_sample)
         if solution.status != "success":
             self._file = (
                 None  # what comes after is of a solve that was not done, and is not done again from there
@@ -136,6 +136,13 @@ class KeptSolve:
         if self._file.due(ending=True):
             self._save(None, None)
         return solution
+
+    def _solved(self, ode: OdeProblem, on_sample: Callable[[int, float, Vector], None]) -> OdeSolution:
+        try:
+            return solve_with(self._plan.engine, ode, self._plan.choice.method, on_sample)
+        finally:
+            # The parameters may be views of the engine's vectors, which would be held beside those of the next solve.
+            self._flow.problem.rest()
 
     def _save(self, place: Kept | None, filled: Array | None) -> None:
         assert self._file is not None
@@ -165,11 +172,8 @@ class KeptSolve:
 
     def _measured(self) -> list[float]:
         """A few numbers of the field at the start that another has not."""
-        problem, field = (
-            self._flow.problem,
-            self._flow.during(0) if self._flow.jumps is not None else self._flow,
-        )
-        state = torch.from_numpy(self._ode.y0.copy()).to(device=problem.device, dtype=problem.dtype)
+        field = self._flow.during(0) if self._flow.jumps is not None else self._flow
+        state = Field(field).state(self._ode.y0)
         return fingerprint(field.rhs(float(self._ode.times[0]), state).cpu().numpy())
 
 

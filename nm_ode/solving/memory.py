@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import sys
 
-from nm_ode.solving.field import Array
+from bridges.vectors import Vector
 
 _LARGE = 2**20  # bytes of a state: with smaller ones nothing is to be gained
 
 
-def let_go(state: Array) -> None:
+def let_go(state: Vector) -> None:
     """Give back what the C library keeps of freed memory, between two parts of a solve that take much of it.
 
     glibc keeps freed vectors of up to 32 MB in its heap; the next part's, of other sizes and in another order, do not

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,17 +15,13 @@ from bridges import AUTO, OdeProblem, OdeSolution, Statistics
 from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
-from nm_ode.loss import Problem
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import (
-    Context,
     Losses,
     Norms,
     Observer,
-    Recording,
     Trajectory,
-    View,
     require_observers,
     sketch_in_place_of_theta,
 )
@@ -36,12 +31,13 @@ from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import Seen, Solved
 from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
-from nm_ode.solving.field import Array, Field, to_numpy
+from nm_ode.solving.field import Array, Field
 from nm_ode.solving.keeping import KeptSolve
 from nm_ode.solving.memory import let_go
 from nm_ode.solving.options import names, options, require_flow
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
+from nm_ode.solving.samples import Samples
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
 from nm_ode.solving.tolerances import rtol_floor, settled_rtol
@@ -139,10 +135,8 @@ def solve(
     problem, beginning = flow.problem, start_of(flow, t, theta0)
     flow, expected = beginning.flow, beginning.expected
     bias = None if expected is None else expected.bias
-    times, start = beginning.times, to_numpy(beginning.state)
+    times, scale = beginning.times, flow.scale(beginning.state)
     asked.require(flow.problem.dtype, span=float(times[-1] - times[0]))
-    scale = flow.scale(beginning.state)
-    scales = None if scale is None else to_numpy(scale)
     found = kinks(problem)
     floor = rtol_floor(flow, problem)
     settled, why = settled_rtol(asked.rtol, floor, found)
@@ -150,8 +144,8 @@ def solve(
     plan = plan_solve(
         field,
         found,
-        start,
-        scales,
+        beginning.state,
+        scale,
         times,
         engine=asked.engine,
         method=asked.method,
@@ -160,6 +154,7 @@ def solve(
     )
     used_atol = 1e-3 * plan.choice.rtol if asked.atol is None else asked.atol
     probes = field.take_count()
+    start, scales = plan.given(beginning.take_state()), None if scale is None else plan.given(scale)
     ode = OdeProblem(
         rhs=field.rhs,
         y0=start,
@@ -172,7 +167,9 @@ def solve(
         max_step=asked.max_step,
         max_steps=asked.max_steps,
         jvp=field.jvp if _has_product(flow, plan) else None,
-        sharpness=SharpnessBound(field.noise, scales),
+        # An engine that takes tensors measures it in vectors that it has.
+        sharpness=None if plan.engine.capabilities.tensors else SharpnessBound(field.noise, scales),
+        field_dtype=plan.field_dtype(problem.dtype),
         noise=field.noise,
         scales=scales,
         max_rhs=asked.max_rhs,
@@ -212,10 +209,10 @@ def solve(
         coarse=floor.precision.coarse,
         start_time=float(times[0]),
         lr=flow.lr,
-        stateful=len(start) > problem.layout.size,
+        stateful=len(ode.y0) > problem.layout.size,
         warm_start=beginning.warm,
     )
-    samples = _Samples(problem, field, times, observers, on_sample)
+    samples = Samples(problem, field, ode, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
     }
@@ -227,7 +224,7 @@ def solve(
     def dataset(solution: OdeSolution) -> xr.Dataset:
         return annotate(write(samples.dataset(), _solved(info, solution)))
 
-    let_go(start)
+    let_go(ode.y0)
     try:
         solution = kept.solve(ode, samples)
     except BaseException as error:
@@ -239,7 +236,7 @@ def solve(
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
         remedy = flow.non_finite_remedy(warm_start=warm)
-        if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), start):
+        if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), ode.y0):
             remedy = (
                 "the loss overflows at the start already, or there are NaN or infinite values in the data"
             )
@@ -247,9 +244,9 @@ def solve(
         raise SolveError(f"{title}: {reason}", result)
     if not checked:
         return result
-    let_go(start)
+    let_go(ode.y0)
     try:
-        seen = Seen() if sketch is None else Seen(sketch.signs(problem.layout))
+        seen = Seen() if sketch is None else Seen(sketch.signs(problem.layout, samples.device))
         thetas = result["theta" if sketch is None else "theta_sketch"].values
         solved = Solved(solution, thetas, used_atol, floor.rtol, problem.layout.size, seen)
         verdict = check_solution(field, kept, ode, solved)
@@ -265,44 +262,6 @@ def solve(
         check_jvp_evaluations=verdict.jvp_evaluations,
     )
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
-
-
-class _Samples:
-    """Hands each sample to the observers, with the user's problem, and lets the state go."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        field: Field,
-        times: Array,
-        observers: Sequence[Observer],
-        on_sample: Callable[[int], None] | None,
-    ) -> None:
-        self._problem, self._field, self._on_sample, self._done = problem, field, on_sample, 0
-        context = Context(
-            given_problem=problem,
-            optimizer=None,
-            steps=0,
-            saved_steps=(),
-            along_flow=True,
-            # A solution is kept on the CPU (in float64), wherever the problem computes.
-            device=torch.device("cpu"),
-        )
-        self.recording = Recording(observers, context, samples=times.size)
-
-    def __call__(self, index: int, t: float, y: Array) -> None:
-        self.recording.observe(View(self._problem, index, t, self._field.theta(y)))
-        self.begin_at(index + 1)
-
-    def begin_at(self, done: int) -> None:
-        """So many samples are recorded."""
-        self._done = done
-        if self._on_sample is not None and done:
-            self._on_sample(done)
-
-    def dataset(self) -> xr.Dataset:
-        """The samples that are complete: an exception may have come in the middle of one."""
-        return self.recording.dataset(before=self._done)
 
 
 def _has_product(flow: Flow, plan: Plan) -> bool:

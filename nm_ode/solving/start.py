@@ -19,12 +19,13 @@ from nm_ode.loss.expected import ExpectedLoss
 from nm_ode.results import ResultError, RunInfo, run_info
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Start:
     """Sample times, the flow and its state at the first, and the run that they are of, if of one.
 
     Attributes:
         flow: the one that is solved: beside minibatches that of the loss which a batch has on average.
+        state: in the problem's dtype, on its device; not to be written to: it may be the problem's theta0.
         expected: that loss, of a full-batch flow beside minibatches.
     """
 
@@ -34,6 +35,11 @@ class Start:
     run: RunInfo | None = None
     warm: bool = False  # with the state of an optimiser under way
     expected: ExpectedLoss | None = None
+
+    def take_state(self) -> Tensor:
+        """The state, which is not held here any longer: it is large."""
+        state, self.state = self.state, self.state[:0].clone()
+        return state
 
 
 def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
@@ -54,7 +60,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
         times = _times(t)
         given = flow.problem.theta0 if theta0 is None else theta0
         what = "the model's theta0" if theta0 is None else "theta0"
-        return Start(times, flow, flow.state_from(_placed(flow, given, what)))
+        return Start(times, flow, flow.state_from(_placed(flow, given, what, copy=theta0 is not None)))
     sketched = "theta_sketch" in t.variables and "theta" not in t.variables
     for name in ("saved_time", "theta_sketch" if sketched else "theta"):
         if name not in t.variables:
@@ -83,7 +89,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             "run's own optimiser, or solve at times instead of beside the run"
         )
     _require_same_optimizer(flow, info)
-    memory, what = None, "theta0"
+    memory, what, given = None, "theta0", theta0 is not None
     if theta0 is None:
         what = "the run's first theta"
         if "initial_state" in t:
@@ -98,7 +104,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
                 )
             theta0 = memory[: flow.problem.layout.size]
     times = _times(t["saved_time"].values)
-    start = _placed(flow, theta0, what)
+    start = _placed(flow, theta0, what, copy=given)
     flow, expected = follow_batches(flow, info.grid, start)
     state, first = flow.state_from(start, memory), int(t["saved_step"].values[0])
     if memory is not None and first > 0 and len(state) > len(start):
@@ -146,10 +152,14 @@ def _require_same_optimizer(flow: Flow, info: RunInfo) -> None:
             raise FlowError(f"{flow.title} is that of {key} = {here}, and this run has {run}: {remedy}")
 
 
-def _placed(flow: Flow, theta: Any, what: str) -> Tensor:
-    """A copy on the problem's device, in its dtype.
+def _placed(flow: Flow, theta: Any, what: str, *, copy: bool) -> Tensor:
+    """On the problem's device, in its dtype.
+
+    Args:
+        copy: is it the caller's, who may write to it while it is solved?
 
     Raises:
         ArgumentError: no vector of theta's shape, or values that are not finite; says which of `what`.
     """
-    return as_vector(theta, what, flow.problem.theta0, finite=True).clone()
+    found = as_vector(theta, what, flow.problem.theta0, finite=True)
+    return found.clone() if copy else found

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from bridges import Rhs
-from nm_ode.solving.field import Array, Field
+from bridges.vectors import Vector, norm
+from nm_ode.solving.field import Field
+
+_DRAWN = 2**20  # random numbers at a time
+_Field: TypeAlias = Callable[[float, Tensor, Tensor], None]
 
 
 def spectral_radius(
     field: Field,
     t: float,
-    y: Array,
-    scales: Array | None = None,
+    y: Vector,
+    scales: Vector | None = None,
     iterations: int = 6,
     seed: int = 0,
 ) -> float:
@@ -21,58 +29,83 @@ def spectral_radius(
 
     For gradient flow it is the sharpness. `iterations` + 1 right-hand sides; good to some ten percent,
     which is enough to tell stiff from not. Eigenvalues do not see `scales`; the difference quotient does, which must
-    not push a second moment of 1e-12 below zero.
+    not push a second moment of 1e-12 below zero. In vectors of the problem's dtype, on its device.
     """
-    return _power_iteration(field.rhs, field.noise, t, y, scales, None, iterations, seed)[0]
+    return _power_iteration(field.rhs, field.noise, t, field.state(y), scales, None, iterations, seed)[0]
 
 
 class SharpnessBound:
     """A bound on the spectral radius along a solve, each time from the direction that was found before.
+
+    It holds that direction, one vector of the state's size, and three more while it is measured.
 
     Args:
         noise: rounding noise of the field relative to it, dimensionless.
         scales: typical size of each entry of the state; None if all are alike.
     """
 
-    def __init__(self, noise: float, scales: Array | None) -> None:
+    def __init__(self, noise: float, scales: Vector | None) -> None:
         self._noise, self._scales = noise, scales
-        self._direction: NDArray[np.float64] | None = None
+        self._direction: Tensor | None = None
 
-    def __call__(self, t: float, y: Array, rhs: Rhs) -> float:
+    def __call__(self, t: float, y: Vector, rhs: Rhs) -> float:
+        field: _Field = rhs
+        if not isinstance(y, Tensor):
+            y = torch.from_numpy(y.copy())
+
+            def field(t: float, y: Tensor, dy: Tensor) -> None:
+                rhs(t, y.numpy(), dy.numpy())
+
         fresh = self._direction is None
         radius, self._direction = _power_iteration(
-            rhs, self._noise, t, y.copy(), self._scales, self._direction, iterations=8 if fresh else 2
+            field, self._noise, t, y, self._scales, self._direction, iterations=8 if fresh else 2
         )
         return 1.2 * radius
 
 
 def _power_iteration(
-    rhs: Rhs,
+    rhs: _Field,
     noise: float,
     t: float,
-    y: Array,
-    scales: Array | None,
-    direction: Array | None,
+    y: Tensor,
+    scales: Vector | None,
+    direction: Tensor | None,
     iterations: int,
     seed: int = 0,
-) -> tuple[float, Array | None]:
-    """The radius and the direction that it was found along, to start from near by; None for no radius."""
-    if scales is None:
-        scales = np.ones(1)
-    size = float(np.sqrt(noise)) * max(1.0, float(np.linalg.norm(y / scales)))
-    at_y, moved = np.empty_like(y), np.empty_like(y)
+) -> tuple[float, Tensor | None]:
+    """The radius and the direction that it was found along, to start from near by; None for no radius.
+
+    Args:
+        direction: to start from; it is written to.
+    """
+    sizes = None if scales is None else torch.as_tensor(scales).to(y)
+    size = float(np.sqrt(noise)) * max(1.0, norm(y if sizes is None else y / sizes))
+    at_y, point = torch.empty_like(y), torch.empty_like(y)
     rhs(t, y, at_y)
     if direction is None:
         # The gradient itself leans towards the steep directions; a little noise keeps every direction in play.
-        direction = at_y / scales
-        direction = direction / max(float(np.linalg.norm(direction)), np.finfo(float).tiny)
-        direction = direction + 0.1 * np.random.default_rng(seed).standard_normal(y.size) / np.sqrt(y.size)
-    radius = 0.0
+        direction = at_y.clone() if sizes is None else at_y / sizes
+        direction.div_(max(norm(direction), np.finfo(float).tiny))
+        _add_noise(direction, 0.1 / float(np.sqrt(len(y))), seed)
+    moved, radius = torch.empty_like(y), 0.0
     for _ in range(iterations):
-        direction = direction / np.linalg.norm(direction)
-        rhs(t, y + size * direction * scales, moved)
-        direction = (moved - at_y) / scales / size
-        radius = float(np.linalg.norm(direction))
+        direction.div_(norm(direction))
+        torch.mul(direction, size, out=point)
+        if sizes is not None:
+            point.mul_(sizes)
+        rhs(t, point.add_(y), moved)
+        moved.sub_(at_y)
+        if sizes is not None:
+            moved.div_(sizes)
+        direction, moved = moved.div_(size), direction
+        radius = norm(direction)
         if not radius > 0:
             return 0.0, None
     return radius, direction
+
+
+def _add_noise(vector: Tensor, size: float, seed: int) -> None:
+    """Independent normal numbers, the same on every device."""
+    drawn = np.random.default_rng(seed)
+    for piece in vector.split(_DRAWN):
+        piece.add_(torch.from_numpy(drawn.standard_normal(len(piece))).to(piece), alpha=size)

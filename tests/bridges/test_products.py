@@ -149,7 +149,7 @@ def test_what_the_sharpness_takes_is_counted_apart_and_limited(engine: str, meth
     def sharpness(t, y, field):
         out = np.empty_like(y)
         for _ in range(5):
-            field(t, y, out)
+            field(t, 0.9 * y, out)  # near by: of y itself an engine may know the field already
         return 2.0
 
     _, whole = solve(engine, method, rhs, Y0, [0.0, 1.0], sharpness=sharpness)

@@ -197,6 +197,9 @@ def test_members_of_a_study_are_rows(runs) -> None:
         (channel,) = [i for i in range(run.sizes["charge_index"]) if run.charge[0, i] == first[0]]
         np.testing.assert_array_equal(first, run.charge[: len(first), channel])
     assert "second-order" in grid[2, 0].get_ylabel()
+    selected = plots.charge_grid(study.sel(weight_decay=0.1))
+    assert len(selected) == 1
+    assert len(selected[0, 0].lines[0].get_xdata()) == 20
     figure = STUDY_PLOTS["charge_grid"].figure(study)
     assert len(figure.axes) == 9
 

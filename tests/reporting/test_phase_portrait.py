@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
 import nm_ode
 from nm_ode import plots
@@ -105,6 +107,35 @@ def test_a_symmetry_is_chosen_by_name_and_axes_by_the_user(swinging) -> None:
     assert ax.get_title(loc="left") == name
     with pytest.raises(nm_ode.ArgumentError, match=r"'rescale head'.*linear1"):
         plots.phase_portrait(swinging, symmetry="rescale head")
+
+
+def test_charges_of_another_group_go_by_its_own_steps(tmp_path) -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), torch.randn(12, 5), torch.arange(12) % 3
+    groups = [{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr": 0.02}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.2)
+    found = nm_ode.find_symmetries(model, x, loss="cross_entropy")
+    with nm_ode.Recorder(model, optimizer, tmp_path / "run.zarr", observe=[nm_ode.Charges(found)]):
+        for _ in range(40):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    run = nm_ode.open_run(tmp_path / "run.zarr")
+    ax = plots.phase_portrait(run, channels=1)
+    assert ax.get_title(loc="left") == "translation 1"
+    assert "η = 0.02" in words(ax)
+    here = np.flatnonzero(run.charge_symmetry == "translation 1")
+    (channel,) = [
+        i for i in here if np.isclose(run.charge[:2, i].mean(), ax.lines[0].get_xdata()[0], rtol=1e-12)
+    ]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.diff(run.charge[:, channel]) / 0.02, rtol=1e-9)
+    (others,) = plots.charge_grid(run)
+    said = {
+        panel.get_title(loc="left").split(",")[0]: [text.get_text() for text in panel.texts]
+        for panel in others
+    }
+    assert "no law describes it" in said["matrix"]
+    assert "no law describes it" not in said["translation"]
 
 
 def test_the_report_has_one_where_the_second_order_law_is_drawn(with_charges, with_flows, plain) -> None:

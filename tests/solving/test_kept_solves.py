@@ -77,6 +77,9 @@ ONE_STEP = [
     ("scipy", "DOP853", None),
     ("scipy", "Midpoint", 0.03),
     ("scipy", "RK8", 0.1),
+    ("torch", "RK23", None),
+    ("torch", "RKC2", None),
+    ("torch", "RK8", 0.1),
 ]
 OTHERS = [("sundials", "BDF", None), ("sundials", "Adams", None), ("diffeq", "Tsit5", None)]
 
@@ -177,12 +180,14 @@ def test_float32_too(tiny: Problem, tmp_path: Path) -> None:
     small = Problem(mlp([3, 4, 2], "tanh"), nn.functional.mse_loss, (tiny.x, tiny.y), dtype=torch.float32)
     counter = Counter()
     flow = Interrupted(small, counter=counter)
-    options: dict[str, Any] = {"engine": "scipy", "method": "RK23", "rtol": 1e-3}
-    whole, gone_on, said = cut_off_and_on(
-        flow, counter, tmp_path / "c", [5 + t for t in TIMES], (0.4,), **options
-    )
-    assert len(said) == 1
-    xr.testing.assert_equal(gone_on, whole)
+    for engine in ("scipy", "torch"):
+        options: dict[str, Any] = {"engine": engine, "method": "RK23", "rtol": 1e-3}
+        counter.taken = 0
+        whole, gone_on, said = cut_off_and_on(
+            flow, counter, tmp_path / engine, [5 + t for t in TIMES], (0.4,), **options
+        )
+        assert len(said) == 1
+        xr.testing.assert_equal(gone_on, whole)
 
 
 @pytest.mark.parametrize("method", ["BDF", "Adams"])

@@ -121,33 +121,40 @@ def _of_members(tree: xr.DataTree, axes: tuple[str, ...], groups: list[str]) -> 
 def _of(tree: xr.DataTree, where: Mapping[str, int], about: Mapping[str, Any], groups: list[str]) -> Followed:
     run = tree["discrete"].dataset
     along = str(next(dim for dim in run["charge"].dims if str(dim) in ("step", "charge_step")))
-    names = _chosen(run["charge_symmetry"], where).astype(object)
-    recorded = _chosen(run["charge"], where).astype(float)
-    times = _chosen(run["time" if along == "step" else "charge_time"], where).astype(float)
-    # Of a study, members that have fewer steps or charges than others are filled up.
-    steps = np.isfinite(times) & np.isfinite(recorded).any(axis=1)
-    there = (names != "") & np.isfinite(recorded[steps]).any(axis=0)
-    group, predicted = groups[-1], np.full_like(recorded, np.nan)
-    for candidate in groups:
-        values = _chosen(tree[f"laws/{candidate}"].dataset["charge"], where).astype(float)
-        if np.isfinite(values).any():
-            group, predicted = candidate, values
-            break
-    compared = tree[f"comparison/{group}"].dataset
-    relative = _chosen(compared["symmetry_relative_error"], where).astype(float)
-    symmetries = np.asarray(compared["symmetry"].values, dtype=object)
-    return Followed(
-        about,
-        times[steps],
-        recorded[np.ix_(steps, there)],
-        predicted[np.ix_(steps, there)],
-        names[there],
-        _chosen(run["kind"], where).astype(object)[there],
-        _chosen(compared["charge_motion"], where).astype(float)[there],
-        {str(one): _largest(relative[:, i]) for i, one in enumerate(symmetries)},
-        group,
-        law_infos(tree)[group].title,
+    recorded, times = (
+        _numbers(run["charge"], where),
+        _numbers(run["time" if along == "step" else "charge_time"], where),
     )
+    names, kinds = (_chosen(run[name], where).astype(object) for name in ("charge_symmetry", "kind"))
+    group, predicted = _prediction(tree, where, groups, like=recorded)
+    compared = tree[f"comparison/{group}"].dataset
+    motion = _numbers(compared["charge_motion"], where)
+    if (
+        study_axes(tree) is not None
+    ):  # members that have fewer steps or charges than others of the study are filled up
+        steps = np.isfinite(times) & np.isfinite(recorded).any(axis=1)
+        there = (names != "") & np.isfinite(recorded[steps]).any(axis=0)
+        times, names, kinds, motion = times[steps], names[there], kinds[there], motion[there]
+        recorded, predicted = recorded[np.ix_(steps, there)], predicted[np.ix_(steps, there)]
+    relative = _numbers(compared["symmetry_relative_error"], where)
+    errors = {str(name): _largest(relative[:, i]) for i, name in enumerate(compared["symmetry"].values)}
+    title = law_infos(tree)[group].title
+    return Followed(about, times, recorded, predicted, names, kinds, motion, errors, group, title)
+
+
+def _prediction(
+    tree: xr.DataTree, where: Mapping[str, int], groups: list[str], like: Array
+) -> tuple[str, Array]:
+    """The first of these groups that has predictions, and what it has."""
+    for group in groups:
+        values = _numbers(tree[f"laws/{group}"].dataset["charge"], where)
+        if np.isfinite(values).any():
+            return group, values
+    return groups[-1], np.full_like(like, np.nan)
+
+
+def _numbers(values: xr.DataArray, where: Mapping[str, int]) -> Array:
+    return np.asarray(_chosen(values, where), dtype=np.float64)
 
 
 def _chosen(values: xr.DataArray, where: Mapping[str, int]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, study_axes
 from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
-from nm_ode.reporting.style import WIDTH, panel, plain, styled
+from nm_ode.reporting.style import WIDTH, cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS
 
 Array = NDArray[np.float64]
@@ -61,22 +61,23 @@ def phase_portrait(
     (run,) = followed(tree, law, "data")
     name = _chosen(run, symmetry)
     stretches = regimes(tree["discrete"].to_dataset(), name)
+    times = _own_times(tree["discrete"].dataset, run, stretches)
     there = run.channels(name)
     shown = there[np.argsort(-run.motion[there], kind="stable")][:channels]
     with styled():
         ax = panel("", 4.0) if ax is None else ax
-        block = _block(run, stretches)
+        block = _block(times, stretches)
         colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
         for shade, channel in zip(colours, shown, strict=True):
-            charge, rate = in_phase(run.times, run.recorded[:, channel], block)
+            charge, rate = in_phase(times, run.recorded[:, channel], block)
             ax.plot(charge, rate, color=shade, lw=2.4, alpha=0.7)
             ax.plot(charge[:1], rate[:1], color=shade, marker="o", ms=5, lw=0)
-            ax.plot(*in_phase(run.times, run.predicted[:, channel], block), **LAW_STYLE)
+            ax.plot(*in_phase(times, run.predicted[:, channel], block), **LAW_STYLE)
         kind = KINDS[run.symmetries[name]]
         if kind.form.degree == 1 and len(stretches) == 1:
             _field(ax, stretches[0])
         units = "θ" if kind.form.degree == 1 else "θ²"
-        _title(ax, textwrap.shorten(name, 46, placeholder=" …"), regime_words(stretches))
+        _title(ax, name, regime_words(stretches))
         ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
         ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
         return ax
@@ -125,10 +126,8 @@ def _short(value: float) -> str:
 
 def _title(ax: Axes, name: str, words: str) -> None:
     """The name, and below it the regime in as many lines as it takes."""
-    assert isinstance(ax.figure, Figure)
-    inches = ax.get_position().width * ax.figure.get_figwidth()
-    lines = textwrap.wrap(words.replace(" = ", "\u00a0=\u00a0"), max(28, int(17 * inches)))
-    ax.set_title(plain(name), fontsize=9.5, pad=6 + 9.5 * len(lines))
+    lines = textwrap.wrap(words.replace(" = ", "\u00a0=\u00a0"), max(28, room(ax, 7.5)))
+    ax.set_title(plain(cut(name, room(ax, 9.5))), fontsize=9.5, pad=6 + 9.5 * len(lines))
     ax.text(0, 1.02, "\n".join(lines), transform=ax.transAxes, fontsize=7.5, va="bottom")
 
 
@@ -148,13 +147,24 @@ def _chosen(run: Followed, symmetry: str | None) -> str:
     return max(moving, key=lambda name: (KINDS[there[name]].form.degree == 1, *merit(name, [run])))
 
 
-def _block(run: Followed, stretches: list[Regime]) -> int:
+def _own_times(dataset: xr.Dataset, run: Followed, stretches: list[Regime]) -> Array:
+    """Flow times of the records by the steps that move these charges, which need not be those of the run's first group.
+
+    Of a loop whose optimiser has several groups; each stretch's steps are equally long.
+    """
+    steps = dataset[str(dataset["charge"].dims[0])].values
+    ends = [end for one in stretches for end in one.steps]
+    times = np.interp(steps, ends, [time for one in stretches for time in one.times])
+    return run.times if np.allclose(times, run.times, rtol=1e-9, atol=0) else times
+
+
+def _block(times: Array, stretches: list[Regime]) -> int:
     """Records from one point to the next: few enough points, and many of a period."""
-    most = -(-len(run.times) // _POINTS)
+    most = -(-len(times) // _POINTS)
     period = min(one.period for one in stretches)
-    if not math.isfinite(period) or len(run.times) < 2:
+    if not math.isfinite(period) or len(times) < 2:
         return most
-    step = float(run.times[-1] - run.times[0]) / (len(run.times) - 1)
+    step = float(times[-1] - times[0]) / (len(times) - 1)
     return max(1, min(most, int(period / step / _OF_A_PERIOD)))
 
 
