@@ -157,8 +157,8 @@ def train(
     settle, first = partial(require_finite, unchecked), kept.go_on()
     if first and on_step is not None:
         on_step(first)
-    with kept.keeping():
-        for step, batch in islice(enumerate(grid.each_batch()), first, None):
+    with kept.keeping(), problem.read_ahead(islice(grid.each_batch(), first, None)) as batches:
+        for step, batch in enumerate(batches, first):
             with drawn(problem, grid.seed, step):
                 loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:
