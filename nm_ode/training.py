@@ -140,7 +140,7 @@ def train(
     kept = KeptTraining(kept_in, "training", problem, plan.identity, probe, steps, stepper, recording, states)
 
     def finish(done: int, diverged: str = "") -> xr.Dataset:
-        problem.let_go()  # of a theta in the optimiser's memory
+        problem.rest()  # and let go of a theta in the optimiser's memory
         made = recording.dataset(before=done if diverged else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in states.items()}
         return annotate(write_run_info(made.assign(whole), plan.info(done, diverged)))

@@ -341,10 +341,6 @@ class Problem(ManyPoints, MayBeLowered):
         view._batches = self._batches.scaled(factor)
         return view
 
-    def let_go(self) -> None:
-        """Let go of the theta that was evaluated last, and of all that lies in its memory: be at theta0 again."""
-        self._at.set(self.theta0)
-
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
         """The objective at theta of a batch on the device, with its autograd graph where gradients are on."""
         self._at.set(theta)
