@@ -360,6 +360,10 @@ class Problem(ManyPoints, MayBeLowered):
         """The loss at theta0 on a few samples with its autograd graph, for looking at the operations."""
         return self.loss_on(self.theta0, self.batch(first_samples(A_FEW, self.chunk_size)))
 
+    def rest(self) -> None:
+        """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
+        self._at.set(self.theta0)
+
     def read_ahead(self, each: Iterator[Samples]) -> AbstractContextManager[Iterator[Samples]]:
         """A context with the same samples for one step after the other, read ahead where they lie on disk."""
         return self._batches.read_ahead(each)

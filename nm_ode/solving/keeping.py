@@ -142,7 +142,7 @@ class KeptSolve:
             return solve_with(self._plan.engine, ode, self._plan.choice.method, on_sample)
         finally:
             # The parameters may be views of the engine's vectors, which would be held beside those of the next solve.
-            self._flow.problem.let_go()
+            self._flow.problem.rest()
 
     def _save(self, place: Kept | None, filled: Array | None) -> None:
         assert self._file is not None
