@@ -220,9 +220,9 @@ def _problem(
         "dtype": getattr(torch, case.dtype),
         "device": device,
         "chunk_size": case.chunk_size,
+        "ghost_batches": case.ghost_batches,
+        "autocast": case.autocast,
     }
-    if case.autocast is not None:
-        options["autocast"] = case.autocast
     pair = data
     if isinstance(data, DataSet):
         pair = (data.x, data.y) if data.preparation is None else data.source()

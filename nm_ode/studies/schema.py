@@ -171,6 +171,7 @@ class Case(Table):
     dtype: Literal["float64", "float32"] = "float64"
     device: str = "cpu"
     chunk_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    ghost_batches: bool = False
     autocast: Literal["bfloat16", "float16"] | None = None
     loss: Annotated[str, _known(LOSSES)] | None = None
     objective: CodeTable | None = None

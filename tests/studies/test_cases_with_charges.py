@@ -277,7 +277,9 @@ def test_what_does_not_fit_together_is_named(edits, sentence, charges_case):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in shipped_cases() if "symmetries" in p.read_text()], ids=lambda p: p.stem
+    "path",
+    [p for p in shipped_cases() if "[symmetries]" in p.read_text() and "[smoke]" not in p.read_text()],
+    ids=lambda p: p.stem,
 )
 def test_shipped_cases_close(path: Path, tmp_path: Path):
     short = tmp_path / path.name

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -21,8 +20,8 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import panels, study_axes
-from nm_ode.reporting.style import plain, styled
+from nm_ode.reporting.plots.given import figure_of, panels, study_axes
+from nm_ode.reporting.style import cut, plain, room, styled
 from nm_ode.symmetries import KINDS
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
@@ -30,6 +29,7 @@ Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given
 
 _ROWS = 8
 _POINTS = 300
+_WIDE = 20  # letters of a title, with which it has its formula beside it
 _LARGEST = 2**27  # numbers that a page reads for this
 _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
 LAW_STYLE: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (4, 3))}
@@ -120,7 +120,11 @@ class _Column:
 def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -> None:
     if above:
         kind = KINDS[column.kind]
-        panel.set_title(f"{column.kind},  {kind.formula}\n" if kind.formula else f"{column.kind}\n", pad=4)
+        wide = room(panel, 11) > _WIDE
+        # Words behind a formula have no room in a narrow panel.
+        formula = kind.formula if wide else kind.formula[: kind.formula.rfind("$") + 1]
+        title = f"{column.kind},  {formula}" if wide else f"{column.kind}\n{formula}"
+        panel.set_title((title if formula else column.kind) + "\n", pad=4, fontsize=11 if wide else 9)
     found = column.of(row)
     if found is None:
         panel.set_axis_off()
@@ -147,7 +151,7 @@ def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -
         note = (
             "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
         )
-    above_panel(panel, textwrap.shorten(said_of, 32, placeholder=" …"), note)
+    above_panel(panel, said_of, note)
     panel.tick_params(labelsize=7.5)
 
 
@@ -165,7 +169,8 @@ def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_], points: in
 
 
 def above_panel(panel: Axes, left: str, right: str = "") -> None:
-    """Small notes above a panel, where no line is."""
+    """Small notes above a panel, where no line is; the left one is cut where there is no room for both."""
+    left = cut(left, max(room(panel, 7.5) - len(right) - 2, 6))
     for place, side, note in ((0, "left", left), (1, "right", right)):
         panel.text(place, 1.02, plain(note), transform=panel.transAxes, fontsize=7.5, va="bottom", ha=side)
 
@@ -281,12 +286,6 @@ def merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
     return len(having), min(max(int((moved > 0).sum()) for moved in moving), _FEW), max(far, default=0.0)
 
 
-def _grid_of(tree: xr.DataTree) -> Figure:
-    figure = charge_grid(tree)[0, 0].figure
-    assert isinstance(figure, Figure)
-    return figure
-
-
 def _has_a_few_members(tree: xr.DataTree) -> bool:
     """Is it a study of few members whose charges were recorded and predicted?"""
     if not study_axes(tree) or not {"discrete", "laws", "comparison"} <= set(tree.children):
@@ -305,7 +304,7 @@ CHARGE_GRID = Plot(
     "Charges of one symmetry of each kind, and what their law of motion predicts from the recorded driver (as Kunin et "
     "al. 2021 draw them): a row for each member. Above each panel: the law's largest error over the run, relative to "
     "the motion.",
-    _grid_of,
+    lambda tree: figure_of(charge_grid(tree)),
     _has_a_few_members,
     "study",
 )
