@@ -121,6 +121,7 @@ class PlannedRun:
             grid=self.grid.first(done),
             layout=self.problem.layout,
             foreign_gradient=self.foreign_gradient,
+            autocast=self.problem.autocast or "",
             status="diverged" if diverged else "success",
             message=diverged,
         )
