@@ -15,10 +15,7 @@ KINKED_FLOOR = 1e-4  # below it a tighter tolerance costs evaluations and gains 
 LARGE = 1_000_000
 """Numbers of a state from which on a solve on the CPU is one by engine "torch" (benchmarks/large.py)."""
 
-STABILISED = False
-"""Has engine "torch" its RKC2?"""
-
-HOST = 1.5
+HOST = 1.9
 """Time of a solve by CVODE at such sizes over that of its right-hand sides alone (benchmarks/large.py)."""
 
 
@@ -84,7 +81,7 @@ def choose(
         if implicit < explicit:
             return Choice("sundials", "BDF", used, f"smooth and stiff ({numbers})")
         return Choice("scipy", "DOP853", used, f"smooth, limited by accuracy ({numbers})")
-    stabilised = rkc2_evaluations(stiffness, used) if damped and STABILISED else math.inf
+    stabilised = rkc2_evaluations(stiffness, used) if damped else math.inf
     fewest = min(explicit, stabilised)
     if not on_gpu and HOST * implicit < fewest:
         numbers = _numbers(stiffness, used, DOP853=explicit, RKC2=stabilised, BDF=implicit)
@@ -135,12 +132,13 @@ def bdf_evaluations(stiffness: float, rtol: float) -> float:
 
 
 def rkc2_evaluations(stiffness: float, rtol: float) -> float:
-    """Right-hand sides that a second-order stabilised method will need, probes of the sharpness among them.
+    """Right-hand sides that RKC2 will need, within a factor of two (benchmarks/method_choice.py).
 
-    N steps of s stages, where 0.65 s² must be the step's share of the stiffness: √(stiffness N/0.65), and a method of
-    order 2 takes N ~ rtol^(−1/3).
+    Its order decides on the number of steps, and stability on the stages of each, at least two: 0.65 times their square
+    is the step's share of the stiffness, which on gradient flows averages twice that of the start.
     """
-    return 6 * math.pow(stiffness, 0.5) * math.pow(rtol, -1 / 6)
+    steps = max(1.0, 0.7 * math.pow(stiffness, 0.4) * math.pow(rtol, -1 / 3))
+    return steps * (1 + math.sqrt(1 + 3.1 * stiffness / steps))
 
 
 def _place(size: int, *, on_gpu: bool) -> str:

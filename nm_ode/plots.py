@@ -16,8 +16,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nm_ode.reporting.plots.accuracy import accuracy
+    from nm_ode.reporting.plots.constraints import constraint_residuals
     from nm_ode.reporting.plots.dynamics import parameters_and_channels
     from nm_ode.reporting.plots.given import as_tree
+    from nm_ode.reporting.plots.modified_loss import modified_loss
     from nm_ode.reporting.plots.paper import charge_grid
     from nm_ode.reporting.plots.phase import phase_portrait
     from nm_ode.reporting.plots.public import (
@@ -39,14 +42,17 @@ if TYPE_CHECKING:
         spectral_densities,
         stability,
     )
+    from nm_ode.reporting.plots.two_parameters import two_parameters
 
 _PUBLIC = "nm_ode.reporting.plots.public"
 _HOMES = {
+    "accuracy": "nm_ode.reporting.plots.accuracy",
     "as_tree": "nm_ode.reporting.plots.given",
     "batch_loss": _PUBLIC,
     "charge_grid": "nm_ode.reporting.plots.paper",
     "charges_by_kind": _PUBLIC,
     "charges_by_symmetry": _PUBLIC,
+    "constraint_residuals": "nm_ode.reporting.plots.constraints",
     "eigenvalues": _PUBLIC,
     "error": _PUBLIC,
     "errors_over_lr": _PUBLIC,
@@ -54,6 +60,7 @@ _HOMES = {
     "layer_numbers": _PUBLIC,
     "loss": _PUBLIC,
     "member_losses": _PUBLIC,
+    "modified_loss": "nm_ode.reporting.plots.modified_loss",
     "numbers": _PUBLIC,
     "observed_numbers": _PUBLIC,
     "orders_in_lr": _PUBLIC,
@@ -63,14 +70,17 @@ _HOMES = {
     "phase_portrait": "nm_ode.reporting.plots.phase",
     "spectral_densities": _PUBLIC,
     "stability": _PUBLIC,
+    "two_parameters": "nm_ode.reporting.plots.two_parameters",
 }
 
 __all__ = [
+    "accuracy",
     "as_tree",
     "batch_loss",
     "charge_grid",
     "charges_by_kind",
     "charges_by_symmetry",
+    "constraint_residuals",
     "eigenvalues",
     "error",
     "errors_over_lr",
@@ -78,6 +88,7 @@ __all__ = [
     "layer_numbers",
     "loss",
     "member_losses",
+    "modified_loss",
     "numbers",
     "observed_numbers",
     "orders_in_lr",
@@ -87,6 +98,7 @@ __all__ = [
     "phase_portrait",
     "spectral_densities",
     "stability",
+    "two_parameters",
 ]
 
 

@@ -140,7 +140,7 @@ def train(
     kept = KeptTraining(kept_in, "training", problem, plan.identity, probe, steps, stepper, recording, states)
 
     def finish(done: int, diverged: str = "") -> xr.Dataset:
-        problem.let_go()  # of a theta in the optimiser's memory
+        problem.rest()  # and let go of a theta in the optimiser's memory
         made = recording.dataset(before=done if diverged else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in states.items()}
         return annotate(write_run_info(made.assign(whole), plan.info(done, diverged)))
@@ -157,8 +157,8 @@ def train(
     settle, first = partial(require_finite, unchecked), kept.go_on()
     if first and on_step is not None:
         on_step(first)
-    with kept.keeping():
-        for step, batch in islice(enumerate(grid.each_batch()), first, None):
+    with kept.keeping(), problem.read_ahead(islice(grid.each_batch(), first, None)) as batches:
+        for step, batch in enumerate(batches, first):
             with drawn(problem, grid.seed, step):
                 loss, _ = problem.loss_and_grad(stepper.theta, batch, out=gradient)
             if step == 0:

@@ -49,7 +49,7 @@ def as_leaf(leaf: Any, place: str) -> Tensor:
     return _signed(tensor, place)
 
 
-def in_dtype(leaf: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def in_dtype(leaf: Tensor, device: torch.device, dtype: torch.dtype, non_blocking: bool = False) -> Tensor:
     """On a device, floating point in `dtype`, complex numbers in its pair; integers and truth values stay."""
     if leaf.is_floating_point():
         kind = dtype
@@ -59,7 +59,7 @@ def in_dtype(leaf: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         leaf, kind = (
             (_signed(leaf, "a batch"), torch.int64) if leaf.dtype in _UNSIGNED else (leaf, leaf.dtype)
         )
-    return outside_inference(leaf.detach()).to(device, kind)
+    return outside_inference(leaf.detach()).to(device, kind, non_blocking=non_blocking)
 
 
 def numbers(leaf: Any, place: str) -> np.ndarray:

@@ -68,7 +68,7 @@ class Augmentation:
         """
         indices = indices.to(images.device, non_blocking=True)
         is_augmented = indices >= plain
-        _, _, height, width = images.shape
+        channels, height, width = images.shape[1:]
         x = torch.arange(width, device=images.device).expand(len(images), -1)
         y = torch.arange(height, device=images.device).expand(len(images), -1)
         if self.flip:
@@ -81,9 +81,10 @@ class Augmentation:
             )
             images = nn.functional.pad(images, (self.pad,) * 4)
             y, x = y + for_rows[:, None], x + for_columns[:, None]
-        each = torch.arange(len(images), device=images.device)[:, None, None]
-        # The channels come last of an index like this one.
-        return images[each, :, y[:, :, None], x[:, None, :]].movedim(-1, 1)
+        # By places in whole images, which is several times as fast as by rows and columns.
+        places = (y[:, :, None] * images.shape[-1] + x[:, None, :]).flatten(1)
+        taken = images.flatten(2).gather(2, places[:, None].expand(-1, channels, -1))
+        return taken.reshape(-1, channels, height, width)
 
 
 @dataclass(frozen=True)

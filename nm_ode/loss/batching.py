@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from nm_ode.data.base import NoSuchSampleError
+from nm_ode.data.prefetch import ReadAhead, is_read_ahead
 from nm_ode.data.preparation import Augmentation, PreparedSource
 from nm_ode.data.sources import (
     Part,
@@ -21,7 +23,7 @@ from nm_ode.data.sources import (
     place,
     samples_of,
 )
-from nm_ode.data.trees import flatten
+from nm_ode.data.trees import flatten, map_leaves
 from nm_ode.loss.guards import ProblemError
 
 Reduction: TypeAlias = Literal["mean", "sum"]
@@ -68,6 +70,7 @@ class DeviceBatches:
         self.reduction: Reduction = "mean"
         self.scale = 1.0
         self.ghosts = False
+        self._ahead: ReadAhead | None = None
         self._device, self._dtype = device, dtype
 
     def __len__(self) -> int:
@@ -99,14 +102,26 @@ class DeviceBatches:
     def batch(self, samples: Samples) -> Any:
         """These samples as one batch on the device."""
         samples = self._wanted(samples)
-        placed = self._placed(samples)
-        if isinstance(self.source, PreparedSource):
-            return self.source.prepare(placed, samples, self._dtype)
-        return placed
+        return self._made(self._read(samples) if self._ahead is None else self._ahead.taken(samples), samples)
 
     def unprepared(self, samples: Samples) -> Any:
         """The same with images in bytes: for who looks at labels, or at values that are not finite."""
-        return self._placed(self._wanted(samples))
+        taken = self._read(self._wanted(samples))
+        return taken if self.in_memory else place(taken, self._device, self._dtype)
+
+    @contextmanager
+    def read_ahead(self, each: Iterator[Samples]) -> Iterator[Iterator[Samples]]:
+        """A context in which there are the same samples, whose batches a thread reads ahead where that is worth it."""
+        if not is_read_ahead(self.source):
+            yield each
+            return
+        before = self._ahead
+        with ReadAhead(self._read) as ahead:
+            self._ahead = ahead
+            try:
+                yield ahead.following(each, self._parts)
+            finally:
+                self._ahead = before
 
     def chunks(self, samples: Samples) -> Iterator[tuple[Any, float]]:
         """Batches with their weights; the weighted sum of their losses is the loss over the samples.
@@ -114,7 +129,7 @@ class DeviceBatches:
         Raises:
             ProblemError: there is no sample.
         """
-        samples = self._wanted(samples)
+        given = samples = self._wanted(samples)
         n = self.count(samples)
         if self.chunk_size is None or self.chunk_size >= n:
             yield self.batch(samples), self.scale
@@ -124,8 +139,15 @@ class DeviceBatches:
             # Data may be sorted by class.
             order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
             samples = samples[order]
-        for part in self.pieces(samples, self.chunk_size):
-            yield self.batch(part), self.weight(self.count(part), n)
+        pieces = self.pieces(samples, self.chunk_size)
+        known = self._ahead is not None and isinstance(given, Tensor)  # the loop's, read ahead by it
+        if known or not is_read_ahead(self.source):
+            for part in pieces:
+                yield self.batch(part), self.weight(self.count(part), n)
+            return
+        with ReadAhead(self._read) as ahead:
+            for piece in ahead.following(pieces, lambda piece: [piece]):
+                yield self._made(ahead.taken(piece), piece), self.weight(self.count(piece), n)
 
     def weight(self, part: int, n: int) -> float:
         """Of the loss over a part of n samples in the loss over all of them."""
@@ -156,14 +178,31 @@ class DeviceBatches:
             found = samples.split(size, dim=dim)
         return found
 
-    def _placed(self, samples: Samples) -> Any:
+    def _parts(self, samples: Samples) -> Iterable[Samples]:
+        """As which the samples of a step are taken; all of them are read ahead as chunks, if at all."""
+        if not isinstance(samples, Tensor):
+            return []
+        return self.pieces(samples, self.chunk_size or len(samples))
+
+    def _read(self, samples: Samples) -> Any:
+        """Images in bytes; for a GPU, where it can fetch them while it computes."""
         source = self.source
         try:
             taken = source.raw(samples) if isinstance(source, PreparedSource) else source.take(samples)
         except IndexError:
             samples_of(samples, len(self))  # says which sample there is not
             raise
-        return taken if self.in_memory else place(taken, self._device, self._dtype)
+        if self._device.type == "cuda" and is_read_ahead(source):
+            return map_leaves(lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) else leaf, taken)
+        return taken
+
+    def _made(self, taken: Any, samples: Samples) -> Any:
+        """What was read, on the device and prepared."""
+        if not self.in_memory:
+            taken = place(taken, self._device, self._dtype, non_blocking=is_read_ahead(self.source))
+        if isinstance(self.source, PreparedSource):
+            return self.source.prepare(taken, samples, self._dtype)
+        return taken
 
     def _wanted(self, samples: Samples) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
@@ -187,6 +226,7 @@ class DeviceBatches:
         assert wanted is not None
         samples, n = wanted, self.count(wanted)
         made, prepared = copy.copy(self), isinstance(self.source, PreparedSource)
+        made._ahead = None
         if (self.in_memory and not prepared) or n <= (self.chunk_size or n):
             batch = self.batch(samples)
             if self.in_memory or all(_has_samples(leaf, n) for leaf in flatten(batch)[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any
 
@@ -103,9 +104,8 @@ class Problem(ManyPoints, MayBeLowered):
     ) -> None:
         guards.require_model_and_loss(model, loss_fn)
         how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
-        self._build(
-            model, loss_fn, Supervised, lambda: supervised_source(data, loss_fn), dtype, device, **how
-        )
+        source = partial(supervised_source, data, loss_fn)
+        self._build(model, loss_fn, Supervised, source, dtype, device, **how)
 
     @classmethod
     def from_objective(
@@ -135,7 +135,7 @@ class Problem(ManyPoints, MayBeLowered):
         guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
         how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
-        problem._build(model, objective, lambda given: given, lambda: source_of(data), dtype, device, **how)
+        problem._build(model, objective, lambda given: given, partial(source_of, data), dtype, device, **how)
         return problem
 
     @in_own_modes
@@ -341,10 +341,6 @@ class Problem(ManyPoints, MayBeLowered):
         view._batches = self._batches.scaled(factor)
         return view
 
-    def let_go(self) -> None:
-        """Let go of the theta that was evaluated last, and of all that lies in its memory: be at theta0 again."""
-        self._at.set(self.theta0)
-
     def loss_on(self, theta: Tensor, batch: Any) -> Tensor:
         """The objective at theta of a batch on the device, with its autograd graph where gradients are on."""
         self._at.set(theta)
@@ -367,6 +363,10 @@ class Problem(ManyPoints, MayBeLowered):
     def rest(self) -> None:
         """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
         self._at.set(self.theta0)
+
+    def read_ahead(self, each: Iterator[Samples]) -> AbstractContextManager[Iterator[Samples]]:
+        """A context with the same samples for one step after the other, read ahead where they lie on disk."""
+        return self._batches.read_ahead(each)
 
     def chunks(self, samples: Samples = None) -> Iterator[Any]:
         """The samples on the device, no more than `chunk_size` in a batch."""

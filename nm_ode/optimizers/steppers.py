@@ -164,23 +164,31 @@ class _PiecewiseStepper:
             for i, piece in enumerate(pieces):
                 mine = [part.split(_PIECE)[i] if len(part) == len(theta) else part for part in given]
                 optimizer.to_torch(twin, piece, torch.cat(mine))
-            self._move_in()
+                self._move_in(i)
 
     def step(self, gradient: Tensor, lr: float) -> None:
-        for piece, part in zip(self._pieces, gradient.split(_PIECE), strict=True):
-            piece.grad = part
         self._twin.param_groups[0]["lr"] = lr
-        self._twin.step()
-        self._move_in()
+        parts = gradient.split(_PIECE)
+        for i, (piece, part) in enumerate(zip(self._pieces, parts, strict=True)):
+            piece.grad = part
+            if (
+                self._at_rest
+            ):  # their memory is made in this step: one after the other, each moved before the next
+                self._twin.step()
+                self._move_in(i)
+                piece.grad = None
+        if not self._at_rest:
+            self._twin.step()
+            for i in range(len(parts)):
+                self._move_in(i)
         self._at_rest = False
 
-    def _move_in(self) -> None:
-        for i, piece in enumerate(self._pieces):
-            theirs = self._twin.state[piece]
-            for name, views in self._views.items():
-                if theirs.get(name) is not None and theirs[name] is not views[i]:
-                    views[i].copy_(theirs[name])
-                    theirs[name] = views[i]
+    def _move_in(self, i: int) -> None:
+        theirs = self._twin.state[self._pieces[i]]
+        for name, views in self._views.items():
+            if theirs.get(name) is not None and theirs[name] is not views[i]:
+                views[i].copy_(theirs[name])
+                theirs[name] = views[i]
 
     def state(self, gradient: Tensor) -> Tensor:
         return self.state_itself(gradient).clone()
@@ -216,7 +224,8 @@ class _PiecewiseStepper:
                 continue
             for i, piece in enumerate(self._pieces):
                 self._twin.state[piece][theirs] = part.split(_PIECE)[i] if part.ndim else part.clone()
-        self._move_in()
+        for i in range(len(self._pieces)):
+            self._move_in(i)
         self._at_rest = False
 
 

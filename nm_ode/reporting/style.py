@@ -75,6 +75,17 @@ def typeset(text: str) -> str:
     return plain(text).replace("λ_max", r"$\lambda_{\max}$")
 
 
+def cut(name: str, most: int) -> str:
+    """A name of at most so many characters: what is too long ends with an ellipsis."""
+    return name if len(name) <= most else name[: max(most - 1, 1)].rstrip() + "…"
+
+
+def room(axes: Axes, size: float) -> int:
+    """How many letters of a size, in points, there is room for above the axes, which a layout will make wider."""
+    wider = 1.1 if axes.figure.get_layout_engine() is not None else 1.0
+    return int(wider * axes.bbox.width / axes.figure.dpi * 72 / (0.57 * size))
+
+
 def panel(title: str, height: float = 3.8) -> Axes:
     """Empty axes in a figure of their own, `height` inches high."""
     axes = Figure(figsize=(WIDTH, height), layout="constrained").subplots()

@@ -167,7 +167,8 @@ def solve(
         max_step=asked.max_step,
         max_steps=asked.max_steps,
         jvp=field.jvp if _has_product(flow, plan) else None,
-        sharpness=SharpnessBound(field.noise, scales),
+        # An engine that takes tensors measures it in vectors that it has.
+        sharpness=None if plan.engine.capabilities.tensors else SharpnessBound(field.noise, scales),
         field_dtype=plan.field_dtype(problem.dtype),
         noise=field.noise,
         scales=scales,

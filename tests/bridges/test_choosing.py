@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridges import choose
+from bridges import choose, choose_for_jumps
+from bridges.choosing import HOST, LARGE, bdf_evaluations
 
 
 def test_stiff_and_smooth_takes_bdf() -> None:
@@ -51,3 +52,67 @@ def test_a_smooth_field_keeps_its_tolerance_and_gets_a_reason(stiffness: float, 
 def test_more_stiffness_never_turns_away_from_bdf(rtol: float, stiffness: float) -> None:
     if choose(kinks=(), stiffness=stiffness, rtol=rtol).method == "BDF":
         assert choose(kinks=(), stiffness=2 * stiffness, rtol=rtol).method == "BDF"
+
+
+FIELDS = [
+    ({"kinks": ("ReLU",), "stiffness": 5.0, "rtol": None}, "RK23"),
+    ({"kinks": (), "stiffness": 5.0, "rtol": 1e-8}, "DOP853"),
+    ({"kinks": (), "stiffness": 900.0, "rtol": 1e-4}, "RKC2"),
+    ({"kinks": (), "stiffness": 900.0, "rtol": 1e-4, "damped": False}, "DOP853"),
+]
+
+
+@pytest.mark.parametrize(("field", "method"), FIELDS)
+def test_on_a_gpu_the_state_stays_there(field, method: str) -> None:
+    choice = choose(**field, size=10, on_gpu=True)
+    assert (choice.engine, choice.method) == ("torch", method)
+    assert "on a GPU" in choice.reason
+
+
+@pytest.mark.parametrize(("field", "method"), FIELDS[:3])
+def test_a_large_state_is_not_put_into_vectors_on_the_host(field, method: str) -> None:
+    choice = choose(**field, size=LARGE)
+    assert (choice.engine, choice.method) == ("torch", method)
+    assert f"{LARGE:,} numbers" in choice.reason
+    assert choose(**field, size=LARGE - 1) == choose(**field)
+    assert choose(**field).engine in ("scipy", "sundials")
+
+
+def test_fields_that_jump_are_solved_by_the_same_methods_where_they_are() -> None:
+    for kinks in ((), ("ReLU",)):
+        here, there, large = (
+            choose_for_jumps(kinks=kinks, piece=0.1, **place)
+            for place in ({}, {"on_gpu": True}, {"size": LARGE})
+        )
+        assert (here.engine, there.engine, large.engine) == ("scipy", "torch", "torch")
+        assert here.method == there.method == large.method
+        assert here.step == there.step == large.step
+        assert "on a GPU" in there.reason
+
+
+def test_bdf_is_kept_for_a_large_state_where_its_few_evaluations_are_worth_its_vectors() -> None:
+    """A tight tolerance, to which a method of order 2 needs many steps, or a spectrum that it is not stable for."""
+    for field in ({"rtol": 1e-9}, {"rtol": 1e-3, "damped": False}):
+        choice = choose(kinks=(), stiffness=1e4, size=LARGE, **field)
+        assert (choice.engine, choice.method) == ("sundials", "BDF")
+        assert "host" in choice.reason
+        assert choose(kinks=(), stiffness=1e4, size=LARGE, on_gpu=True, **field).engine == "torch"
+
+
+@given(
+    stiffness=st.floats(0, 1e6),
+    rtol=st.floats(1e-13, 1e-1),
+    size=st.integers(LARGE, 10**9),
+    damped=st.booleans(),
+)
+def test_a_large_state_costs_at_most_what_bdf_would(
+    stiffness: float, rtol: float, size: int, damped: bool
+) -> None:
+    choice = choose(kinks=(), stiffness=stiffness, rtol=rtol, size=size, damped=damped)
+    assert choice.rtol == rtol
+    evaluations = [float(word) for word in choice.reason.replace(",", "").split() if word.isdigit()]
+    most = HOST * bdf_evaluations(stiffness, rtol)
+    assert choice.engine == "sundials" or min(evaluations[:2]) <= most + 1
+    assert (
+        choose(kinks=(), stiffness=stiffness, rtol=rtol, size=1, on_gpu=True, damped=damped).engine == "torch"
+    )

@@ -62,17 +62,22 @@ def test_methods_are_a_mapping_that_gives_names() -> None:
 
 def test_what_auto_chooses_is_embedded_and_there() -> None:
     choices = [
-        choose(kinks=kinks, stiffness=stiffness, rtol=rtol)
+        choose(kinks=kinks, stiffness=stiffness, rtol=rtol, on_gpu=on_gpu)
         for kinks in ((), ("ReLU",))
         for stiffness in (1.0, 1e4)
         for rtol in (None, 1e-8)
+        for on_gpu in (False, True)
     ]
-    choices += [choose_for_jumps(kinks=kinks, piece=0.1) for kinks in ((), ("ReLU",))]
+    choices += [
+        choose_for_jumps(kinks=kinks, piece=0.1, on_gpu=on_gpu)
+        for kinks in ((), ("ReLU",))
+        for on_gpu in (False, True)
+    ]
     assert {choice.engine for choice in choices} <= set(engines_with("embedded"))
     for choice in choices:
         method = properties(choice.engine, choice.method)
         assert (choice.step is not None) == (method.step == "required")
-    assert all(properties(choice.engine, choice.method).jumps for choice in choices[-2:])
+    assert all(properties(choice.engine, choice.method).jumps for choice in choices[-4:])
 
 
 def test_the_engine_that_recommends() -> None:

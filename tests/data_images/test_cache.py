@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -67,7 +68,9 @@ def test_what_is_written_to_the_images_never_comes_to_the_cache(folder: Path) ->
     x, _ = read(folder)
     kept = x.clone()
     x.zero_()
-    assert torch.equal(read(folder)[0], kept)
+    again, decoded = read(folder)
+    assert torch.equal(again, kept)
+    assert decoded == 0
 
 
 def test_images_beyond_memory_stay_in_their_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +142,8 @@ def test_another_size_or_another_version_of_pillow_is_another_cache(
 ) -> None:
     read(folder)
     assert read(folder, side=32)[1] == 120
+    assert read(folder)[1] == 0
+    assert read(folder, side=64)[1] == 120  # others would be scaled
     monkeypatch.setattr("nm_ode.data.images.cache.decoder", lambda: "Pillow 1.0")
     assert read(folder)[1] == 120
 
@@ -169,12 +174,15 @@ def _shorten(folder: Path) -> None:
 
 def _other_shape(folder: Path) -> None:
     path = the_cache(folder)
-    path.write_bytes(path.read_bytes().replace(b"(120, 3, 64, 64)", b"(60, 6, 64, 64) ", 1))
+    path.write_bytes(path.read_bytes().replace(b"(120, 3, 64, 64)", b"(120, 64, 64, 3)", 1))
 
 
 def _other_sums(folder: Path) -> None:
     path = the_cache(folder, ".about")
-    path.write_bytes(path.read_bytes().replace(b"sums", b"sum2", 1))
+    sealed = json.loads(path.read_text())
+    about = json.loads(sealed["about"])
+    about["sums"][0] += 1
+    path.write_text(json.dumps({**sealed, "about": json.dumps(about)}))
 
 
 DAMAGE: list[Callable[[Path], object]] = [

@@ -22,8 +22,8 @@ from tests.reporting.trees import study_tree
 @pytest.mark.parametrize(
     ("fixture", "applying"),
     [
-        ("with_flows", ["loss", "error", "layers"]),
-        ("with_ladder", ["loss", "error", "layers", "orders", "sharpness"]),
+        ("with_flows", ["loss", "modified_loss", "error", "layers"]),
+        ("with_ladder", ["loss", "modified_loss", "error", "layers", "orders", "sharpness"]),
         (
             "with_charges",
             ["loss", "charges_by_kind", "charges_by_symmetry", "parameters_and_channels", "phase_portrait"],

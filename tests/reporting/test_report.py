@@ -37,7 +37,7 @@ def test_it_is_one_file_with_every_tag_closed(html: str) -> None:
     assert html.startswith("<!DOCTYPE html>")
     assert outline.open == []
     assert outline.links == []
-    assert len(outline.sources) == 3
+    assert len(outline.sources) == 4
     assert all(source.startswith("data:image/svg+xml;base64,") for source in outline.sources)
     assert "@import" not in html
     assert "url(" not in html
@@ -49,8 +49,8 @@ def test_the_plots_are_drawings_with_labelled_axes(html: str) -> None:
         assert ElementTree.fromstring(drawing).tag.endswith("svg")
     for drawing, title, label in zip(
         found,
-        ("Loss", "Error against time", "Error of each layer at the last step"),
-        ("loss over all samples", "units of θ", "dimensionless"),
+        ("Loss", "Loss and modified loss", "Error against time", "Error of each layer at the last step"),
+        ("loss over all samples", "flow time", "units of θ", "dimensionless"),
         strict=True,
     ):
         assert title in texts(drawing)
@@ -138,7 +138,7 @@ def test_orders_have_their_page(with_ladder, tmp_path: Path) -> None:
     html = page(with_ladder, tmp_path)
     outline = Outline(html)
     assert outline.open == []
-    assert len(outline.sources) == 5
+    assert len(outline.sources) == 6
     found = with_ladder["convergence"].dataset
     for i in range(found.sizes["flow"]):
         assert f"{float(found['observed_order'][i]):.2f}" in html

@@ -78,7 +78,7 @@ ONE_STEP = [
     ("scipy", "Midpoint", 0.03),
     ("scipy", "RK8", 0.1),
     ("torch", "RK23", None),
-    ("torch", "DOP853", None),
+    ("torch", "RKC2", None),
     ("torch", "RK8", 0.1),
 ]
 OTHERS = [("sundials", "BDF", None), ("sundials", "Adams", None), ("diffeq", "Tsit5", None)]

@@ -31,7 +31,7 @@ from nm_ode.models import mlp
 
 TIMES = [0.0, 0.3, 1.0, 2.5, 4.0]
 SAME_SCHEMES = [("DOP853", None), ("RK23", None), ("Midpoint", 0.03), ("RK8", 0.1)]
-METHODS = [*SAME_SCHEMES, ("RK45", None)]
+METHODS = [*SAME_SCHEMES, ("RK45", None), ("RKC2", None)]
 
 
 @pytest.mark.parametrize(("method", "step"), SAME_SCHEMES)
@@ -176,9 +176,9 @@ def test_a_sketch_stands_in_for_theta(tiny: Problem) -> None:
 
 def test_a_loss_that_overflows_stops_with_the_remedy(tiny: Problem) -> None:
     uphill = Problem(nn.Linear(4, 1), lambda out, y: -(out**4).mean(), (torch.ones(3, 4), torch.ones(3, 1)))
-    for method, step in METHODS:
-        with pytest.raises(SolveError, match=r"torch \w+ stopped"):
-            solve(GradientFlow(uphill), [0.0, 1e4], engine="torch", method=method, step=step, max_rhs=5000)
+    for method, step in (("RK23", None), ("RKC2", None), ("RK8", 0.1)):
+        with pytest.raises(SolveError, match=rf"torch {method} stopped: .* at t = "):
+            solve(GradientFlow(uphill), [0.0, 1e4], engine="torch", method=method, step=step)
 
 
 @pytest.mark.parametrize(("method", "step"), METHODS)
@@ -218,7 +218,6 @@ def test_no_more_vectors_are_held_than_is_said(method: str, step: float | None, 
     finally:
         gc.unfreeze()
     state, stages = get_engine("torch").methods[method].vectors
-    stages += 4 if method == "RKC2" else 0  # what the sharpness is measured with
     if dtype == torch.float64:  # the start is theta0 itself
         assert most == {torch.float64: state + stages, torch.float32: 0}
     else:

@@ -145,6 +145,8 @@ def _held_out(root: Path, wnids: tuple[str, ...]) -> Listing:
     there = {_base(file): file for file in images_in(val / "images", root)}
     files, labels = [], []
     for row, line in enumerate(annotations.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
         name, _, rest = line.partition("\t")
         wnid = rest.split("\t")[0]
         if wnid not in number:

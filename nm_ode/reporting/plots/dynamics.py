@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -95,7 +94,7 @@ def parameters_and_channels(
         at_saved = run["saved_charge"].values[:, there] if "saved_charge" in run else np.empty((0, 0))
         names = f"{len(shown)} of {len(entries)} " + ("that take part" if exact else "in its layers")
         above_panel(left, names, _said_of(thetas))
-        above_panel(right, textwrap.shorten(name, 34, placeholder=" …"), _said_of(at_saved))
+        above_panel(right, name, _said_of(at_saved))
         for panel in (left, right):
             panel.set_xlabel(time_label(tree), fontsize=8.5)
             panel.tick_params(labelsize=8)

@@ -14,8 +14,11 @@ from nm_ode.reporting.plots.recorded import BOOKKEEPING, draw_error, draw_series
 from nm_ode.reporting.style import DISCRETE, colour, dash, plain, styled, time_label
 from nm_ode.results import SolveInfo, long_name, solve_info
 
-_ALWAYS = {"loss", "lr", "grad_norm", "update_norm", "theta", "full_loss", "solver_error"}
-"""What every run or flow has, which other plots show."""
+_ALWAYS = {
+    *("loss", "lr", "grad_norm", "update_norm", "theta", "full_loss", "solver_error"),
+    *("test_loss", "test_accuracy"),
+}
+"""What every run or flow has, or what other plots show."""
 
 
 def observed_plot(tree: xr.DataTree) -> Figure:

@@ -22,7 +22,7 @@ from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import panels, study_axes
-from nm_ode.reporting.style import plain, styled
+from nm_ode.reporting.style import cut, plain, room, styled
 from nm_ode.symmetries import KINDS
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
@@ -30,6 +30,7 @@ Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given
 
 _ROWS = 8
 _POINTS = 300
+_WIDE = 20  # letters of a title, with which it has its formula beside it
 _LARGEST = 2**27  # numbers that a page reads for this
 _FEW = 8  # charges, with fewer of which another symmetry makes a better panel
 LAW_STYLE: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (4, 3))}
@@ -120,7 +121,11 @@ class _Column:
 def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -> None:
     if above:
         kind = KINDS[column.kind]
-        panel.set_title(f"{column.kind},  {kind.formula}\n" if kind.formula else f"{column.kind}\n", pad=4)
+        wide = room(panel, 11) > _WIDE
+        # Words behind a formula have no room in a narrow panel.
+        formula = kind.formula if wide else kind.formula[: kind.formula.rfind("$") + 1]
+        title = f"{column.kind},  {formula}" if wide else f"{column.kind}\n{formula}"
+        panel.set_title((title if formula else column.kind) + "\n", pad=4, fontsize=11 if wide else 9)
     found = column.of(row)
     if found is None:
         panel.set_axis_off()
@@ -147,7 +152,7 @@ def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -
         note = (
             "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
         )
-    above_panel(panel, textwrap.shorten(said_of, 32, placeholder=" …"), note)
+    above_panel(panel, said_of, note)
     panel.tick_params(labelsize=7.5)
 
 
@@ -165,7 +170,8 @@ def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_], points: in
 
 
 def above_panel(panel: Axes, left: str, right: str = "") -> None:
-    """Small notes above a panel, where no line is."""
+    """Small notes above a panel, where no line is; the left one is cut where there is no room for both."""
+    left = cut(left, max(room(panel, 7.5) - len(right) - 2, 6))
     for place, side, note in ((0, "left", left), (1, "right", right)):
         panel.text(place, 1.02, plain(note), transform=panel.transAxes, fontsize=7.5, va="bottom", ha=side)
 

@@ -21,7 +21,7 @@ from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, study_axes
 from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
-from nm_ode.reporting.style import WIDTH, panel, plain, styled
+from nm_ode.reporting.style import WIDTH, cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS
 
 Array = NDArray[np.float64]
@@ -77,7 +77,7 @@ def phase_portrait(
         if kind.form.degree == 1 and len(stretches) == 1:
             _field(ax, stretches[0])
         units = "θ" if kind.form.degree == 1 else "θ²"
-        _title(ax, textwrap.shorten(name, 46, placeholder=" …"), regime_words(stretches))
+        _title(ax, name, regime_words(stretches))
         ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
         ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
         return ax
@@ -126,10 +126,8 @@ def _short(value: float) -> str:
 
 def _title(ax: Axes, name: str, words: str) -> None:
     """The name, and below it the regime in as many lines as it takes."""
-    assert isinstance(ax.figure, Figure)
-    inches = ax.get_position().width * ax.figure.get_figwidth()
-    lines = textwrap.wrap(words.replace(" = ", "\u00a0=\u00a0"), max(28, int(17 * inches)))
-    ax.set_title(plain(name), fontsize=9.5, pad=6 + 9.5 * len(lines))
+    lines = textwrap.wrap(words.replace(" = ", "\u00a0=\u00a0"), max(28, room(ax, 7.5)))
+    ax.set_title(plain(cut(name, room(ax, 9.5))), fontsize=9.5, pad=6 + 9.5 * len(lines))
     ax.text(0, 1.02, "\n".join(lines), transform=ax.transAxes, fontsize=7.5, va="bottom")
 
 

@@ -17,7 +17,7 @@ from nm_ode.results import long_name
 
 _POINTS = 400
 _COLUMNS = 2
-_NOT_DRAWN = {"loss", "lr", "theta"}
+_NOT_DRAWN = {"loss", "lr", "theta", "test_loss", "test_accuracy"}  # or in a plot of their own
 BOOKKEEPING = ("_products", "_random", "_asymmetry", "_trace_vectors")
 """How a number's name ends that says how others were made."""
 _LEGEND = 10  # layers that a legend names

@@ -1,0 +1,149 @@
+"""Residuals of the constraints that symmetries put on gradient and Hessian, beside what rounding makes of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nm_ode.arguments import said
+from nm_ode.errors import ArgumentError
+from nm_ode.observers.track import time_of
+from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.flows import positive
+from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, logarithmic, panel, plain, styled, time_label
+from nm_ode.results import ResultError
+from nm_ode.symmetries import KINDS
+
+Of = Literal["gradient", "curvature"]
+
+FAR = 20.0
+"""Times its floor from which on a residual is not rounding."""
+
+_TITLES = {"gradient": "Constraint of the gradient", "curvature": "Constraint of the Hessian"}
+_LABELS = {
+    "gradient": r"$|\langle g, \xi\rangle| \,/\, (\|g\|\,\|\xi\|)$",
+    "curvature": r"$\|H\xi + (\partial\xi)^{\!\top} g\|$, relative",
+}
+_NAMED = 4
+
+
+def constraint_residuals(
+    data: xr.DataTree | xr.Dataset, *, of: Of = "gradient", ax: Axes | None = None
+) -> Axes:
+    """Residuals of each symmetry's constraint of the gradient, or of the Hessian ("curvature"), over flow time.
+
+    In the colour of its kind; dotted: the largest that rounding makes of a residual of the kind. Symmetries whose
+    residual is once above `FAR` times its own floor are named.
+
+    Args:
+        data: a study's tree, or a run alone, with what `Constraints` observed.
+        ax: to draw in; of a figure of its own if None.
+
+    Raises:
+        ArgumentError: another `of`.
+        ResultError: they were not measured, and why.
+    """
+    if of not in _TITLES:
+        raise ArgumentError(f"of must be 'gradient' or 'curvature'; {said(of)} was given")
+    return constraint_plot(alone(data), of, ax)
+
+
+def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = None) -> Axes:
+    """As `constraint_residuals`, of a tree."""
+    run = tree["discrete"].dataset
+    name = f"{of}_constraint"
+    if not has_constraint(run, of):
+        why = set(map(str, run["constraint_reason"].values)) if "constraint_reason" in run else set()
+        told = "; ".join(sorted(why - {""})) or "observe=[nm_ode.Constraints(symmetries)]"
+        raise ResultError(f"the run has no residuals of its {_TITLES[of].lower()}: {told}")
+    residual, floor = run[name], run[f"{name}_floor"]
+    times = run[time_of(str(residual.dims[0]))]
+    with styled():
+        axes = panel(_TITLES[of]) if axes is None else axes
+        marker = "o" if residual.sizes[residual.dims[0]] < 40 else ""
+        for i, kind in enumerate(kinds_of(run)):
+            here = run["constraint_kind"].values == kind
+            colour = COLOURS[i % len(COLOURS)]
+            highest = floor.isel(constraint_symmetry=here).max("constraint_symmetry")
+            axes.plot(times, positive(highest), color=colour, lw=1, ls=DASHES[2])
+            for place in np.flatnonzero(here):
+                one = positive(residual.isel(constraint_symmetry=place))
+                axes.plot(times, one, color=colour, lw=1.1, alpha=0.8, marker=marker, ms=2.5)
+        logarithmic(axes, "y")
+        axes.set_xlabel(time_label(tree))
+        axes.set_ylabel(_LABELS[of])
+        axes.legend(handles=_lines(run, of), fontsize=8)
+        return axes
+
+
+def constraints_figure(tree: xr.DataTree) -> Figure:
+    """A panel for each of the two that was measured."""
+    measured = [of for of in _TITLES if has_constraint(tree["discrete"].dataset, of)]
+    with styled():
+        figure = Figure(figsize=(WIDTH, 3.4 * len(measured)), layout="constrained")
+        panels = figure.subplots(len(measured), 1, squeeze=False, sharex=True).reshape(-1)
+        for axes, of in zip(panels, measured, strict=True):
+            constraint_plot(tree, of, axes)  # type: ignore[arg-type]
+            axes.set_title(_TITLES[of])
+            axes.label_outer()
+        return figure
+
+
+def beyond_rounding(run: xr.Dataset, of: Of) -> list[str]:
+    """Names of the symmetries whose residual is once above `FAR` times its floor, the farthest first."""
+    times = (run[f"{of}_constraint"] / run[f"{of}_constraint_floor"]).values
+    most = np.where(np.isfinite(times), times, 0.0).max(axis=0, initial=0.0)
+    names = run["constraint_symmetry"].values
+    return [str(names[i]) for i in np.argsort(-most) if most[i] > FAR]
+
+
+def kinds_of(run: xr.Dataset) -> list[str]:
+    """Those of the symmetries, in the registry's order, so that each has one colour."""
+    there = set(run["constraint_kind"].values.tolist())
+    return [*[kind for kind in KINDS if kind in there], *sorted(there - set(KINDS))]
+
+
+def has_constraint(run: xr.Dataset, of: str) -> bool:
+    """Was it measured at least once?"""
+    name = f"{of}_constraint"
+    return name in run and bool(np.isfinite(run[name].values).any())
+
+
+def _lines(run: xr.Dataset, of: Of) -> list[Line2D]:
+    counts = {kind: int((run["constraint_kind"].values == kind).sum()) for kind in kinds_of(run)}
+    found = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], lw=1.6, label=f"{kind} ({count})")
+        for i, (kind, count) in enumerate(counts.items())
+    ]
+    found.append(
+        Line2D([], [], color="#445", lw=1, ls=DASHES[2], label="rounding's floor, the largest of a kind")
+    )
+    far = beyond_rounding(run, of)
+    epsilons = dict(
+        zip(map(str, run["constraint_symmetry"].values), run["constraint_epsilon"].values, strict=True)
+    )
+    for name in far[:_NAMED]:
+        why = f", which ε = {epsilons[name]:g} breaks" if epsilons[name] else ""
+        found.append(Line2D([], [], ls="", label=plain(f"above rounding: {name}{why}")))
+    if len(far) > _NAMED:
+        found.append(Line2D([], [], ls="", label=f"and {len(far) - _NAMED} more"))
+    return found
+
+
+def _applies(tree: xr.DataTree) -> bool:
+    return "discrete" in tree.children and any(has_constraint(tree["discrete"].dataset, of) for of in _TITLES)
+
+
+_CAPTION = (
+    "Residuals of the constraints that each symmetry puts on gradient and Hessian, relative; dotted: what rounding "
+    "makes of them, seen by moving every parameter by a few roundings. Near its floor a residual is zero for all one "
+    "can know."
+)
+OF_STUDY = Plot(_CAPTION, constraints_figure, _applies, "observed")
+OF_RUN = Plot(_CAPTION, constraints_figure, _applies, "run")
