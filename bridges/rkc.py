@@ -136,7 +136,7 @@ class StabilisedChebyshev:
         if self._whole:
             self._y, self._stage = self._stage, self._y
         else:
-            self._y.add_(self._rows[self._distance])
+            self._do.add(self._y, self._y, self._rows, self._do.sum({self._distance: 1.0}), 1.0)
         self.t = self._end if self._reaches(length) else self.t + length
         self._h = length
         self._age += 1
