@@ -145,9 +145,14 @@ class PlannedRun:
         }
 
 
-def always_recorded(sketch: Sketch | None) -> list[type[Observer]]:
-    """Observers of a run, with what stands in for theta if anything does."""
-    return [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+def always_recorded(sketch: Sketch | None, *, full_loss: bool = True) -> list[Observer]:
+    """Observers of a run, with what stands in for theta if anything does.
+
+    Args:
+        full_loss: is the loss over all samples recorded?
+    """
+    kinds = [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+    return [Losses(full_loss) if kind is Losses else kind() for kind in kinds]
 
 
 def steps_between_checks(device: torch.device) -> int:
