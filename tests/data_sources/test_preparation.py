@@ -211,3 +211,29 @@ def test_what_cannot_be_prepared_is_refused(wrong: object, said: str) -> None:
     assert callable(wrong)
     with pytest.raises(DataError, match=said):
         wrong()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+def test_a_gpu_draws_and_prepares_the_same(tmp_path: Path) -> None:
+    augment = Augmentation(pad=2, seed=5)
+    np.save(tmp_path / "x.npy", bytes_of().numpy())
+    on_disk = np.load(tmp_path / "x.npy", mmap_mode="r")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).double()
+    runs = [
+        nm_ode.train(
+            Problem(
+                model,
+                F.cross_entropy,
+                DataSet(x, classes(), preparation=Preparation(MEAN, STD, augment)).source(),
+                device=device,
+                chunk_size=4,
+            ),
+            nm_ode.SGD(lr=0.001),
+            6,
+            batch_size=4,
+        )
+        for x, device in ((bytes_of(), "cpu"), (bytes_of(), "cuda"), (on_disk, "cuda"))
+    ]
+    for run in runs[1:]:
+        np.testing.assert_allclose(run.theta, runs[0].theta, rtol=1e-10)
