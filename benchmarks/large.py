@@ -244,6 +244,7 @@ def rkc() -> dict[str, Any]:
 
     problem = progressive()
     horizon, at_start, at_end = fourfold_time(problem)
+    clock = Clock(problem)
     exact = solve(problem, "scipy DOP853", horizon, 1e-11)
     motion = float((exact - problem.theta0).norm())
     rows = []
@@ -252,28 +253,17 @@ def rkc() -> dict[str, Any]:
             if available(solver):
                 rows.append({"solver": solver, "failed": available(solver)})
                 break
-            engine, method = solver.split()
-            solution = nm_ode.solve(
-                nm_ode.GradientFlow(problem),
-                [0.0, horizon],
-                engine=engine,
-                method=method,
-                rtol=rtol,
-                atol=1e-3 * rtol,
-                record=["theta"],
-                check=False,
-            )
-            info = nm_ode.solve_info(solution)
-            end = torch.from_numpy(solution["theta"].values[-1])
+            clock.reset()
+            end = solve(problem, solver, horizon, rtol)
+            of_products = clock.in_products[0] * clock.gradients / max(clock.in_gradients, 1e-9)
             rows.append(
                 {
                     "solver": solver,
                     "rtol": rtol,
-                    "gradients": info.rhs_evaluations,
-                    "products": info.jvp_evaluations,
-                    "probes": info.probe_rhs_evaluations,
-                    "in_gradients": round(info.gradient_equivalents or 0.0),
-                    "error": float(f"{float((end - exact).norm()) / motion:.2e}"),
+                    "gradients": clock.gradients,
+                    "products": clock.products,
+                    "in_gradients": round(clock.gradients + of_products),
+                    "error": _rounded(float((end - exact).norm()) / motion),
                 }
             )
     return {"problem": progressive.__doc__, "horizon": horizon, "sharpness": [at_start, at_end], "rows": rows}
