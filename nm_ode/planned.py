@@ -121,6 +121,7 @@ class PlannedRun:
             grid=self.grid.first(done),
             layout=self.problem.layout,
             foreign_gradient=self.foreign_gradient,
+            autocast=self.problem.autocast or "",
             status="diverged" if diverged else "success",
             message=diverged,
         )
@@ -144,9 +145,14 @@ class PlannedRun:
         }
 
 
-def always_recorded(sketch: Sketch | None) -> list[type[Observer]]:
-    """Observers of a run, with what stands in for theta if anything does."""
-    return [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+def always_recorded(sketch: Sketch | None, *, full_loss: bool = True) -> list[Observer]:
+    """Observers of a run, with what stands in for theta if anything does.
+
+    Args:
+        full_loss: is the loss over all samples recorded?
+    """
+    kinds = [kind for kind in ALWAYS_RECORDED if sketch is None or kind is not Trajectory]
+    return [Losses(full_loss) if kind is Losses else kind() for kind in kinds]
 
 
 def steps_between_checks(device: torch.device) -> int:

@@ -24,8 +24,8 @@ from nm_ode.optimizers import Optimizer, Schedule
 from nm_ode.optimizers.steppers import kept as kept_state
 from nm_ode.optimizers.steppers import start
 from nm_ode.planned import PlannedRun, always_recorded, steps_between_checks
-from nm_ode.required import require_callable, require_dataset
-from nm_ode.results import annotate, run_info, write_run_info
+from nm_ode.required import as_flag, require_callable, require_dataset
+from nm_ode.results import TimeGrid, annotate, run_info, write_run_info
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.resuming import KeptTraining
 
@@ -63,6 +63,7 @@ def train(
     on_step: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     members: Members | None = None,
+    full_loss: bool = True,
 ) -> xr.Dataset:
     """Train from theta0 and record each step: `/discrete` of docs/design.md.
 
@@ -87,6 +88,8 @@ def train(
         members: of many runs, in what they differ; what is given here otherwise is the same for all. They take each
             step at once (nm_ode/together). The dataset has the dimension `member` before all others; `member_status`
             says who diverged (which raises nothing), and `nm_ode.member_run` gives a member's run.
+        full_loss: record the loss over all samples at saved steps; not, where there are many and a normalisation over
+            the batch forbids chunks.
 
     Returns:
         Dimensions `step` (0 … steps−1: the state before an update and what the update did), `saved_step`, `layer`,
@@ -100,7 +103,10 @@ def train(
         ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
             observer, or two observers with a variable of one name.
     """
+    full_loss = as_flag(full_loss, "full_loss")
     if members is not None:
+        if not full_loss:
+            raise ArgumentError("full_loss = False is for a run of its own: leave it or members out")
         from nm_ode.together import train_members
 
         common = {"batch_size": batch_size, "seed": seed, "save_every": save_every, "schedule": schedule}
@@ -124,7 +130,7 @@ def train(
     )
     grid, steps, is_random = plan.grid, plan.grid.steps, isinstance(problem, RandomProblem)
     stepper = start(optimizer, plan.theta, plan.state)
-    recording = Recording([*(kind() for kind in always_recorded(sketch)), *observers], plan.context())
+    recording = Recording([*always_recorded(sketch, full_loss=full_loss), *observers], plan.context())
     require_memory(
         recording.expected_bytes,
         f"what is recorded in {steps} steps",
@@ -191,7 +197,7 @@ def train(
                 on_step(step + 1)
         kept.at(steps, settle, ending=True)
     last = View(problem, steps, float(grid.times[-1]), stepper.theta, state=lambda: stepper.state(gradient))
-    require_finite({**unchecked, steps: last.full_loss})
+    require_finite({**unchecked, steps: last.full_loss if full_loss else _loss_of_last(problem, last, grid)})
     recording.observe(last)
     if optimizer.stateful:
         states["final_state"] = stepper.state_itself(gradient)
@@ -216,6 +222,13 @@ def final_state(run: xr.Dataset) -> Tensor:
         why = info.message or "its last saved steps were cut off"
         raise ArgumentError(f"the state at the end of this run is not known: {why}")
     return torch.from_numpy(run["theta"].values[-1].copy())
+
+
+def _loss_of_last(problem: Problem, view: View, grid: TimeGrid) -> Tensor:
+    """Of the last step's samples, after it: not finite where theta is not."""
+    samples = next(islice(grid.each_batch(), grid.steps - 1, None))
+    with drawn(problem, grid.seed, grid.steps):
+        return problem.loss(view.theta, samples)
 
 
 def _fetched(losses: list[Tensor]) -> list[float]:

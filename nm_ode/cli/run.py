@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from nm_ode.cli.results import present
 from nm_ode.cli.stopping import DONE, FAILED, MISTAKE, heed
 
 if TYPE_CHECKING:
-    from nm_ode.studies import Case, Sweep
+    from nm_ode.studies import Case, Loaded
 
 
 def run(
@@ -58,6 +59,21 @@ def run(
     member: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run this member of the sweep alone.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data, in place of the case's data.folder: where they were unpacked.",
+        ),
+    ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Run the case as its table \\[smoke] has it: some steps of a small network, on generated data where "
+            "it reads a folder, into results of their own.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say how many members are missing, and about what they will take."),
@@ -76,6 +92,8 @@ def run(
       nm-ode run cases/digits_mlp.toml
       nm-ode run digits_mlp diabetes_linear --out elsewhere
       nm-ode run sweep_lr_momentum --workers 8
+      nm-ode run vgg16_tiny_imagenet --smoke
+      nm-ode run vgg16_tiny_imagenet --data /data/tiny-imagenet-200
     """
     # Mistakes in any of the files are reported before anything is computed.
     if workers is not None and scheduler is not None:
@@ -90,7 +108,9 @@ def run(
             )
             raise typer.Exit(MISTAKE)
         workers = 0
-    ready = _ready(cases, engine)
+    asked = _Asked(engine, data, smoke, _local(out, scratch))
+    loaded = _ready(cases, asked)
+    ready = [(one.case, path, one.sweep) for one, path in loaded]
     where = Where(
         out, workers, threads, scheduler, None if scratch is None else str(scratch), tuple(member or ())
     )
@@ -102,37 +122,75 @@ def run(
     if of_many or "://" in out:
         raise typer.Exit(run_all(ready, where))
     worst = DONE
-    for case, path, _ in ready:
-        worst = max(worst, _run_one(case, path, Path(out)))
+    for one, path in loaded:
+        worst = max(worst, _run_one(one, path, Path(out), asked))
     raise typer.Exit(worst)
 
 
-def _ready(names: Sequence[str], engine: str | None) -> list[tuple[Case, Path, Sweep | None]]:
+@dataclass(frozen=True)
+class _Asked:
+    """What the command's options change in a case.
+
+    Attributes:
+        smoke: run its table `[smoke]`?
+        local: folder for generated data; None if there is no local one.
+    """
+
+    engine: str | None
+    data: Path | None
+    smoke: bool
+    local: Path | None
+
+
+def _local(out: str, scratch: Path | None) -> Path | None:
+    return Path(out) if "://" not in out else scratch
+
+
+def _ready(names: Sequence[str], asked: _Asked) -> list[tuple[Loaded, Path]]:
     """The cases, if there is no mistake in any; else all mistakes are told, and it is the end."""
-    from nm_ode.studies import CaseError, find_case, load_case, load_sweep
+    from nm_ode.studies import CaseError, NotHereError, find_case, load, make_data
 
     heed()
-    ready: list[tuple[Case, Path, Sweep | None]] = []
+    ready: list[tuple[Loaded, Path]] = []
     wrong = 0
     for name in dict.fromkeys(names):
         try:
             path = find_case(name)
-            sweep = load_sweep(path, engine=engine)
-            case = load_case(path, engine=engine) if sweep is None else sweep.case
-            if names.count(name) > 1 or any(case.name == other.name for other, _, _ in ready):
-                raise CaseError(f"two cases are called {case.name!r}: their results would go to one folder")
-            if sweep is not None:
-                _require_buildable(sweep.members[0].case, path)
-            elif len(names) > 1:  # of one alone it is done when it runs
-                _require_buildable(case, path)
+            loaded = load(path, engine=asked.engine, data=asked.data, smoke=asked.smoke, out=asked.local)
+            if names.count(name) > 1 or any(loaded.case.name == other.case.name for other, _ in ready):
+                raise CaseError(
+                    f"two cases are called {loaded.case.name!r}: their results would go to one folder"
+                )
         except CaseError as error:
             complain(str(error))
             wrong += 1
             continue
-        ready.append((case, path, sweep))
+        ready.append((loaded, path))
+    for loaded, path in ready:
+        try:
+            if asked.smoke and asked.local is not None:
+                make_data(loaded.case, asked.local)
+            if loaded.sweep is not None:
+                _require_buildable(loaded.sweep.members[0].case, path)
+            elif len(names) > 1:  # of one alone it is done when it runs
+                _require_buildable(loaded.case, path)
+        except NotHereError as error:
+            complain(f"{error}{_remedy(loaded, path, asked)}")
+            wrong += 1
+        except CaseError as error:
+            complain(str(error))
+            wrong += 1
     if wrong:
         raise typer.Exit(MISTAKE)
     return ready
+
+
+def _remedy(loaded: Loaded, path: Path, asked: _Asked) -> str:
+    """What else can be done with a case whose data or device are not here."""
+    data = "" if asked.data is not None or not loaded.in_folder else "; --data DIR says where the data are"
+    if asked.smoke or not loaded.has_smoke:
+        return data
+    return f"{data}; `nm-ode run {path} --smoke` runs some steps of it on generated data, without a GPU"
 
 
 def _require_buildable(case: Case, path: Path) -> None:
@@ -140,13 +198,16 @@ def _require_buildable(case: Case, path: Path) -> None:
     from nm_ode.studies import build_study, code_files
 
     if not code_files(case, path):
-        build_study(case, path)
+        with progress_bars() as progress:
+            build_study(case, path, progress=progress)
 
 
-def _run_one(case: Case, path: Path, out: Path) -> int:
+def _run_one(loaded: Loaded, path: Path, out: Path, asked: _Asked) -> int:
     """The exit code."""
     from nm_ode.results.store import WriteError
-    from nm_ode.studies import CaseError, StoreError, code_files, run_case
+    from nm_ode.studies import CaseError, NotHereError, StoreError, code_files, run_case
+
+    case = loaded.case
 
     def say(sentence: str) -> None:
         print_dim(f"{case.name}: {sentence}")
@@ -155,10 +216,13 @@ def _run_one(case: Case, path: Path, out: Path) -> int:
     print_own_code(code_files(case, path))
     try:
         with progress_bars() as progress, engines_told(say):
-            outcome = run_case(case, path, out, progress, say)
+            outcome = run_case(case, path, out, progress, say, loaded.text)
     except WriteError as error:
         complain(f"{case.name}: {error}")
         return FAILED
+    except NotHereError as error:
+        complain(f"{error}{_remedy(loaded, path, asked)}")
+        return MISTAKE
     except (CaseError, StoreError) as error:
         complain(str(error))
         return MISTAKE

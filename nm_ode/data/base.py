@@ -90,6 +90,13 @@ class DataSet:
             f"inputs of shape {tuple(self.x.shape[1:])} are no square images (channels, side, side)"
         )
 
+    def as_vectors(self) -> DataSet:
+        """One vector for each sample, where a model takes no images; of images that are prepared, after that."""
+        test = None if self.test is None else partial(_as_vectors, self.test)
+        if self.preparation is None:
+            return replace(self, x=self.x.reshape(len(self.x), -1), test=test)
+        return replace(self, preparation=replace(self.preparation, flat=True), test=test)
+
     def first(self, samples: int | None, name: str) -> DataSet:
         """The first samples; all if None.
 
@@ -114,3 +121,7 @@ class DataSet:
 
 def _as_images(test: Callable[[], DataSet] | DataSet) -> DataSet:
     return (test() if callable(test) else test).as_images()
+
+
+def _as_vectors(test: Callable[[], DataSet] | DataSet) -> DataSet:
+    return (test() if callable(test) else test).as_vectors()

@@ -27,7 +27,8 @@ class Augmentation:
     """Random flips and crops, the same for the same seed and virtual index on any device.
 
     Of N samples, index i < N is sample i as it is, and i + N·e with e ≥ 1 its e-th augmentation. What is drawn for it
-    is a hash of seed and index, so that it depends neither on the order nor on who asks.
+    is a hash of seed and index, so that it depends neither on the order nor on who asks. In `train` each epoch has the
+    next augmentation; a step on all samples (batch_size="full") takes them as they are, as do `full_loss` and flows.
 
     Args:
         flip: left to right, with probability ½.
@@ -94,6 +95,7 @@ class Preparation:
     Args:
         mean, std: of each channel, of pixels from 0 to 1.
         augment: random flips and crops; None for none.
+        flat: at last, an image becomes a vector, for networks that take no images.
 
     Raises:
         DataError: other than one finite mean and one positive standard deviation for each channel.
@@ -102,6 +104,7 @@ class Preparation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     augment: Augmentation | None = None
+    flat: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -131,7 +134,8 @@ class Preparation:
         if self.augment is not None and indices is not None:
             images = self.augment.augmented(images, indices, plain)
         mean, std = (_of_channels(one, images.device, dtype) for one in (self.mean, self.std))
-        return images.to(dtype).div_(255).sub_(mean).div_(std)
+        numbers = images.to(dtype).div_(255).sub_(mean).div_(std)
+        return numbers.flatten(1) if self.flat else numbers
 
 
 class PreparedSource:

@@ -196,10 +196,13 @@ class _Measured(Observer):
             named |= dict.fromkeys(("curvature_constraint", "curvature_constraint_floor"), self._missing)
         elif self._asked.hessian:
             pairs = zip(here.curved, beside.curved, strict=True)
-            floors = [max(a.change_to(b) for a, b in zip(*pair, strict=True)) for pair in pairs]
+            floors = [
+                torch.stack([a.change_to(b) for a, b in zip(*pair, strict=True)]).amax() for pair in pairs
+            ]
+            largest = [torch.stack([one.residual for one in group]).amax() for group in here.curved]
             named |= {
-                "curvature_constraint": _numbers(max(one.residual for one in group) for group in here.curved),
-                "curvature_constraint_floor": _numbers(floors).clamp_min(least),
+                "curvature_constraint": torch.stack(largest),
+                "curvature_constraint_floor": torch.stack(floors).clamp_min(least),
             }
         return named
 
@@ -229,11 +232,13 @@ class _Measured(Observer):
         return scale.clamp_min(torch.finfo(scale.dtype).tiny)  # what has no gradient has nothing to violate
 
     def _with_curvature(self, matrix: Probed, theta: Tensor, along: Tensor, seed: int) -> _Residuals:
-        size, spent = float(norm(matrix.gradient)), 1
-        of_matrix = float(norm(matrix.matvec(matrix.gradient / size))) if size else 0.0
-        if not of_matrix:  # no gradient, or one that H takes to nothing: H's size in a direction by chance
+        size, spent = norm(matrix.gradient), 1
+        of_matrix = norm(matrix.matvec(matrix.gradient / size)) if float(size) else size
+        if not float(
+            of_matrix
+        ):  # no gradient, or one that H takes to nothing: H's size in a direction by chance
             drawn = signs(theta, torch.Generator("cpu").manual_seed(seed + 2))
-            of_matrix, spent = float(norm(matrix.matvec(drawn)) / norm(drawn)), spent + 1
+            of_matrix, spent = norm(matrix.matvec(drawn)) / norm(drawn), spent + 1
         source, curved = torch.Generator("cpu").manual_seed(seed), []
         for symmetry in self._asked.symmetries:
             group = []
@@ -241,11 +246,11 @@ class _Measured(Observer):
                 direction = self._meter.apply(theta, coefficients) + self._meter.shift(theta, coefficients)
                 product = matrix.matvec(direction)
                 expected = self._meter.apply(matrix.gradient, coefficients)
-                least = _FLOOR * of_matrix * float(norm(direction))
                 # Of a translation both are zero: then H in the gradient's direction is what to compare with.
-                scale = max(float(norm(product) + norm(expected)), least)
+                least = (_FLOOR * of_matrix * norm(direction)).clamp_min(torch.finfo(torch.float64).tiny)
+                scale = torch.maximum(norm(product) + norm(expected), least)
                 product.add_(expected)
-                group.append(_Curved(float(norm(product)), scale, self._signs.of(product)))
+                group.append(_Curved(norm(product) / scale, self._signs.of(product) / scale))
             spent += len(group)
             curved.append(group)
         return _Residuals(along, curved, spent)
@@ -268,19 +273,14 @@ class _Measured(Observer):
 
 @dataclass(frozen=True, eq=False)
 class _Curved:
-    """Hξ + (∂ξ)ᵀg of one combination: its norm, what it is relative to, and a sketch of it."""
+    """Hξ + (∂ξ)ᵀg of one combination, relative: its norm, and a sketch of it."""
 
-    size: float
-    scale: float
+    residual: Tensor
     sketch: Tensor
 
-    @property
-    def residual(self) -> float:
-        return self.size / self.scale if self.scale else 0.0
-
-    def change_to(self, other: _Curved) -> float:
-        """Relative distance to the same at another theta."""
-        return float((self.sketch - other.sketch).norm()) / self.scale if self.scale else 0.0
+    def change_to(self, other: _Curved) -> Tensor:
+        """Distance to the same at another theta."""
+        return norm(self.sketch - other.sketch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,7 +377,3 @@ class _GradientAlone(Probed):
 
 def _finite(*tensors: Tensor) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _numbers(values: Iterable[float]) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.float64, device="cpu")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nm_ode.observers.base import SAVED_STEP, Context, Observer, View
 from nm_ode.results import Variable, variable
 
 
+@dataclass(frozen=True)
 class Losses(Observer):
-    """Along a run `loss` of each step's batch and `full_loss` at saved steps; along a flow `loss`, of all samples."""
+    """Along a run `loss` of each step's batch and `full_loss` at saved steps; along a flow `loss`, of all samples.
+
+    Args:
+        full: is the loss over all samples wanted along a run?
+    """
+
+    full: bool = True
 
     def begin(self, context: Context) -> Sequence[Observer]:
         if context.along_flow:
             return [_FlowLoss()]
-        knows_it = context.given_problem is not None
+        knows_it = self.full and context.given_problem is not None
         return [_BatchLoss(), _FullLoss()] if knows_it else [_BatchLoss()]
 
 

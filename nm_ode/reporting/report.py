@@ -106,7 +106,12 @@ def _rendered(tree: xr.DataTree, study: StudyInfo) -> str:
             title=study.title,
             study=study,
             what_was_run=run_sentence(
-                run.optimizer_text, count(run.grid.steps), run.grid.batch_size, warm_start=run.warm_start
+                run.optimizer_text,
+                count(run.grid.steps),
+                run.grid.batch_size,
+                warm_start=run.warm_start,
+                augmentation=run.grid.augmentation,
+                autocast=run.autocast,
             ),
             sections=sections(tree),
         )

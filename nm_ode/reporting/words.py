@@ -31,11 +31,21 @@ class Sentence:
     warns: bool = False
 
 
-def run_sentence(optimizer_text: str, steps: str, batch_size: int | str, *, warm_start: bool) -> str:
+def run_sentence(
+    optimizer_text: str,
+    steps: str,
+    batch_size: int | str,
+    *,
+    warm_start: bool,
+    augmentation: str = "",
+    autocast: str = "",
+) -> str:
     """What was run: "400 steps of SGD, lr = 0.1, full batch"."""
     batches = "full batch" if batch_size == "full" else f"batches of {batch_size}"
     start = ", from a warm start" if warm_start else ""
-    return f"{steps} steps of {optimizer_text}{start}, {batches}"
+    images = f" of augmented images ({augmentation})" if augmentation else ""
+    passes = f", forward passes in {autocast}" if autocast else ""
+    return f"{steps} steps of {optimizer_text}{start}, {batches}{images}{passes}"
 
 
 def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:

@@ -32,6 +32,7 @@ class RunInfo:
         grid: when each step was taken, and with which samples.
         layout: where each parameter lies in theta.
         foreign_gradient: why the gradient that it took is not the loss's; empty where it is.
+        autocast: the dtype of its forward passes, where that is coarser than its parameters': "bfloat16".
         beyond_laws: of a recorded loop, why no law describes its charges, or those of some symmetries.
         remarks: sentences on what of the numbers is not as one would think.
         dtype: the coarsest of the parameters' in a recorded loop; empty where it is that of the loss.
@@ -47,6 +48,7 @@ class RunInfo:
     grid: TimeGrid
     layout: Layout
     foreign_gradient: str = ""
+    autocast: str = ""
     beyond_laws: BeyondLaws = NOTHING_BEYOND
     remarks: tuple[str, ...] = ()
     dtype: str = ""
@@ -71,6 +73,7 @@ class _RunAttributes:
     layout: Layout
     augmentation: str = ""
     foreign_gradient: str = ""
+    autocast: str = ""
     beyond_laws: BeyondLaws = NOTHING_BEYOND
     remarks: tuple[str, ...] = ()
     dtype: str = ""

@@ -74,8 +74,9 @@ def solve(
         t: sample times in flow time, the first the start; or a run of `train`, whose saved times and start (the
             optimiser's whole state, where the flow's state contains it) are taken.
         theta0: where to start; the run's start, or the problem's, if None.
-        engine: "auto" (by smoothness, stiffness and tolerance, of what is embedded; `choice` says why), or a
-            registered engine: "sundials", "scipy", "diffeq" (DifferentialEquations.jl).
+        engine: "auto" (by smoothness, stiffness and tolerance, by size and device, of what is embedded; `choice` says
+            why), or a registered engine: "sundials", "scipy", "torch" (the state stays where the problem computes),
+            "diffeq" (DifferentialEquations.jl).
         method: one of the engine's; its default if None. An engine that recommends methods does so if it is None or
             "auto". Not with engine "auto".
         rtol, atol: tolerances of the local error. None: rtol by the smoothness of the flow (1e-6 or, with

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,25 +14,26 @@ import xarray as xr
 from torch import nn
 
 from bridges import EngineError, require_jumps, require_limits, require_options
-from nm_ode.data import DataSet
+from nm_ode.data import DataError, DataSet
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.flows import Flow, MinibatchFlow, beside_a_run
 from nm_ode.loss import Problem, ProblemError
 from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
-from nm_ode.planned import ALWAYS_RECORDED
+from nm_ode.planned import always_recorded
 from nm_ode.results import Beside
-from nm_ode.studies.charges import require_laws_fit
+from nm_ode.studies.charges import require_laws_fit, require_layers_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
+from nm_ode.studies.here import device_of, read_data
 from nm_ode.studies.load import case_text
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.observing import observers_of, require_sketch_fits
 from nm_ode.studies.own_code import OwnCode
+from nm_ode.studies.progress import Progress
 from nm_ode.studies.room import built, require_case_fits
 from nm_ode.studies.schema import Case
-from nm_ode.studies.sentences import in_brief
 from nm_ode.symmetries import Symmetry
 
 
@@ -45,6 +46,7 @@ class Study:
         flows: in the case's order, before they know whose samples they take.
         code: the user's own Python, loaded.
         text: of the case file, as it was when the case was built.
+        held_out: gives the test split of the data, read once; None if there is none.
     """
 
     case: Case
@@ -55,12 +57,13 @@ class Study:
     flows: tuple[Flow, ...]
     code: OwnCode
     text: str
+    held_out: Callable[[], DataSet] | None = None
 
     def observers(
         self, along: Literal["run", "flows"], symmetries: Sequence[Symmetry] = ()
     ) -> list[Observer]:
         """What the case observes apart from charges and stability: new ones, for one run or flow."""
-        return observers_of(self.case, self.path, self.code, along, symmetries)
+        return observers_of(self.case, self.path, self.code, along, symmetries, self.held_out)
 
     def curvature(self) -> list[Observer]:
         """What measures the stability along the run; none if the case does not ask for it."""
@@ -82,22 +85,23 @@ class Study:
         return beside_a_run(flow, full_batch=self.case.training.batch_size == "full")
 
 
-def build_study(case: Case, path: Path, text: str | None = None) -> Study:
+def build_study(case: Case, path: Path, text: str | None = None, progress: Progress | None = None) -> Study:
     """Problem, optimiser, schedule and flows of a case; nothing is trained or solved.
 
     Args:
         path: the case file, for messages and for what it names by relative path.
         text: of the case file; it is read if not given.
+        progress: told of data whose reading takes its time.
 
     Raises:
         CaseError: what the case names is not there, or does not go together.
     """
     _require_solver(case, path)
     code = OwnCode(path)
-    device = _device(case, path)
-    data = in_the_models_shape(case, path, _data(case, path, code))
+    device = device_of(case, path, code)
+    data = in_the_models_shape(case, path, read_data(case, path, code, progress))
     require_targets_fit(case, path, data)
-    problem = _problem(case, path, code, _model(case, path, code, data), data, device)
+    problem = _problem(case, path, code, _model(case, path, code, data, device), data, device)
     if isinstance(case.training.batch_size, int) and case.training.batch_size > problem.n_samples:
         raise CaseError(
             f"{path}: training.batch_size: {case.training.batch_size} was given; {of_what(case)} has "
@@ -105,6 +109,7 @@ def build_study(case: Case, path: Path, text: str | None = None) -> Study:
         )
     require_case_fits(case, path, problem)
     optimizer: Optimizer = case.optimizer.make(folder=path.parent)
+    require_layers_fit(case, path, problem)
     require_laws_fit(case, path, problem, optimizer)
     schedule = case.optimizer.schedule
     flows = flows_of(case, path, problem, optimizer)
@@ -113,7 +118,7 @@ def build_study(case: Case, path: Path, text: str | None = None) -> Study:
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
     _require_times_fit(case, path, optimizer, made_schedule)
     text = case_text(path) if text is None else text
-    study = Study(case, path, problem, optimizer, made_schedule, flows, code, text)
+    study = Study(case, path, problem, optimizer, made_schedule, flows, code, text, _held_out(data, path))
     _require_observers_fit(study)
     require_sketch_fits(case, path, optimizer, study.observers("run"))
     return study
@@ -144,9 +149,7 @@ def _require_observers_fit(study: Study) -> None:
     steps, problem = study.case.training.steps, study.problem
     context = Context(problem, study.optimizer, steps, (0, steps), problem.device)
     try:
-        Recording(
-            [*(kind() for kind in ALWAYS_RECORDED), *study.curvature(), *study.observers("run")], context
-        )
+        Recording([*always_recorded(None), *study.curvature(), *study.observers("run")], context)
     except (ArgumentError, ProblemError) as error:
         raise CaseError(f"{study.path}: observe: {str(error).removeprefix('observe: ')}") from None
 
@@ -191,22 +194,7 @@ def _require_times_fit(case: Case, path: Path, optimizer: Optimizer, schedule: S
         raise CaseError(f"{path}: solver: {error}") from None
 
 
-def _data(case: Case, path: Path, code: OwnCode) -> Any:
-    """A `DataSet` where the data are a pair of tensors or arrays; else what the user's code gives."""
-    if not isinstance(case.data, CodeTable):
-        try:
-            return case.data.make(folder=path.parent)
-        except (NmOdeError, ValueError) as error:
-            raise CaseError(f"{path}: data: {error}") from None
-    data = code.call("data", case.data, seed=case.seed)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        pair = [torch.as_tensor(part) if hasattr(part, "__array__") else part for part in data]
-        if all(isinstance(part, torch.Tensor) and part.ndim for part in pair) and len(pair[0]):
-            return DataSet(pair[0], pair[1])
-    return data
-
-
-def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
+def _model(case: Case, path: Path, code: OwnCode, data: Any, device: torch.device) -> nn.Module:
     if isinstance(case.model, CodeTable):
         model = code.call("model", case.model, seed=case.seed)
         if not isinstance(model, nn.Module):
@@ -218,7 +206,7 @@ def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
     shape = {} if image is None else {"image": image.side, "channels": image.channels}
     build = partial(case.model.build, folder=path.parent, seed=case.seed, **shape)
     try:
-        return built(build, path)
+        return built(build, path, getattr(torch, case.dtype), device)
     except CaseError:
         raise
     except (NmOdeError, ValueError) as error:
@@ -232,6 +220,8 @@ def _problem(
         "dtype": getattr(torch, case.dtype),
         "device": device,
         "chunk_size": case.chunk_size,
+        "ghost_batches": case.ghost_batches,
+        "autocast": case.autocast,
     }
     pair = data
     if isinstance(data, DataSet):
@@ -257,22 +247,21 @@ def _problem(
         raise CaseError(f"{path}: model, data and loss do not go together: {message}") from error
 
 
-def _device(case: Case, path: Path) -> torch.device:
-    given = f"{path}: device: {in_brief(case.device)} was given"
-    try:
-        device = torch.device(case.device)
-    except RuntimeError:
-        raise CaseError(f"{given}; it must be 'cpu' or 'cuda'") from None
-    if device.type not in ("cpu", "cuda"):
-        raise CaseError(f"{given}; it must be 'cpu' or 'cuda'")
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise CaseError(f"{given}, and torch sees no GPU here; use 'cpu'")
-    count = torch.cuda.device_count()
-    if device.index is not None and device.index >= count:
-        raise CaseError(f"{given}; the GPUs here are cuda:0 … cuda:{count - 1}")
-    return device
+def _held_out(data: Any, path: Path) -> Callable[[], DataSet] | None:
+    """Gives the test split, read when it is first asked for."""
+    if not isinstance(data, DataSet) or data.test is None:
+        return None
+
+    @cache
+    def read() -> DataSet:
+        try:
+            found = data.held_out()
+        except DataError as error:
+            raise CaseError(f"{path}: data: {error}") from None
+        assert found is not None
+        return found
+
+    return read
 
 
 def _require_schedule_fits(flows: tuple[Flow, ...], path: Path) -> None:

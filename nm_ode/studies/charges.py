@@ -12,10 +12,11 @@ import xarray as xr
 from nm_ode.charges import LAWS, LawError, require_described
 from nm_ode.loss import Problem
 from nm_ode.optimizers import Optimizer, hyperparameters
+from nm_ode.registry import did_you_mean
 from nm_ode.results import SymmetriesInfo, annotate, write
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
-from nm_ode.symmetries import Symmetries, Symmetry, symmetries_of
+from nm_ode.symmetries import Symmetries, Symmetry, SymmetryError, symmetries_of
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,22 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
     """Find and verify; None if the case asks for none.
 
     Raises:
-        SymmetryError: the model cannot be traced.
+        SymmetryError: the model cannot be traced, or no symmetry is among the layers that the case names.
     """
     if case.symmetries is None:
         return None
-    kinds, found = case.symmetries.kinds, symmetries_of(problem)
-    chosen = tuple(s for s in found if kinds is None or s.kind in kinds)
+    kinds, layers, found = case.symmetries.kinds, case.symmetries.layers, symmetries_of(problem)
+    chosen = tuple(
+        s
+        for s in found
+        if (kinds is None or s.kind in kinds) and (layers is None or _layers_of(s, problem) <= set(layers))
+    )
+    if layers is not None and not chosen:
+        there = ", ".join(s.name for s in found)
+        raise SymmetryError(
+            f"layers: {', '.join(layers)} were given, and no symmetry is among them alone: name all layers of those "
+            f"that are wanted ({f'there are {there}' if there else 'there is none'})"
+        )
     laws = []
     for law in _laws(case, problem, optimizer) if chosen else ():
         laws.append(WantedLaw(law))
@@ -72,6 +83,21 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
     if chosen and problem.foreign_gradient:
         remarks.append(f"no law predicts the charges: {problem.foreign_gradient}")
     return Wanted(chosen, tuple(laws), _table(found, remarks), found.defects)
+
+
+def _layers_of(symmetry: Symmetry, problem: Problem) -> set[str]:
+    layer_of = {slot.name: slot.layer for slot in problem.layout.slots}
+    return {layer_of[parameter] for parameter in symmetry.parameters}
+
+
+def require_layers_fit(case: Case, path: Path, problem: Problem) -> None:
+    """Raises CaseError for a layer that the model has not."""
+    known = problem.layout.layers
+    for i, layer in enumerate((case.symmetries.layers or ()) if case.symmetries is not None else ()):
+        if layer not in known:
+            raise CaseError(
+                f"{path}: symmetries.layers[{i}]: {layer!r} was given{did_you_mean(layer, known)}"
+            )
 
 
 def require_laws_fit(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> None:

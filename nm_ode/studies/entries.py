@@ -246,6 +246,11 @@ class ObserverTable(EntryTable):
         """Does it look at the case's symmetries?"""
         return self.options.get("symmetries") is True
 
+    @property
+    def wants_held_out(self) -> bool:
+        """Does it look at samples that nobody trains on, which no case can write down?"""
+        return takes(self.registry[self.name], "data") and "data" not in self.options
+
     def looks_at(self, what: Literal["run", "flows"]) -> bool:
         """Is it there along the run, or along the flows?"""
         default = "run" if self.registry[self.name].costly else "both"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from nm_ode.studies.schema import Case
 
 
 def in_the_models_shape(case: Case, path: Path, data: Any) -> Any:
-    """The data; as images for a network of images.
+    """The data; as images for a network of images, and images as vectors for one of vectors.
 
     Raises:
         CaseError: they are no images, or have another size than the model takes.
@@ -32,12 +33,14 @@ def in_the_models_shape(case: Case, path: Path, data: Any) -> Any:
         except DataError as error:
             raise CaseError(f"{path}: data: {error}") from None
     if isinstance(data, DataSet) and network.inputs is not None:
-        given, features = case.model.size(network.inputs), data.x[0].numel()
-        if data.x.ndim != 2 or given != features:
+        given, features = case.model.size(network.inputs), math.prod(data.x.shape[1:])
+        are_images = data.image is not None
+        if given != features or (data.x.ndim != 2 and not are_images):
             raise CaseError(
                 f"{path}: model.{network.inputs}: {given} was given; {whose} has inputs of shape "
                 f"{tuple(data.x.shape[1:])}, so it must be {features}"
             )
+        return data.as_vectors() if are_images else data
     return data
 
 

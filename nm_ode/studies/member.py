@@ -82,6 +82,7 @@ def _trained(
             state0=_warm_state(study, kept),
             on_step=progress("training", study.case.training.steps),
             checkpoint=kept("training"),
+            full_loss=study.case.training.full_loss,
             **training_options(study, chosen),
         )
     except TrainingDiverged as diverged:
@@ -136,6 +137,7 @@ def _warm_state(study: Study, kept: Checkpoints) -> Tensor | None:
         seed=study.case.seed,
         save_every=training.warm_steps,
         checkpoint=kept("warm"),
+        full_loss=training.full_loss,
     )
     return final_state(warmed)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from nm_ode.data import DataSet
 from nm_ode.errors import NmOdeError
 from nm_ode.observers import Observer, sketch_in_place_of_theta
 from nm_ode.optimizers import Optimizer
@@ -17,12 +18,18 @@ from nm_ode.symmetries import Symmetry
 
 
 def observers_of(
-    case: Case, path: Path, code: OwnCode, along: Literal["run", "flows"], symmetries: Sequence[Symmetry]
+    case: Case,
+    path: Path,
+    code: OwnCode,
+    along: Literal["run", "flows"],
+    symmetries: Sequence[Symmetry],
+    held_out: Callable[[], DataSet] | None = None,
 ) -> list[Observer]:
     """The case's observers, for one run or flow.
 
     Args:
         symmetries: those whose charges the case records.
+        held_out: gives the test split of the case's data; None if there is none.
 
     Raises:
         CaseError: what an observer refuses, or a function that is not there.
@@ -39,6 +46,8 @@ def observers_of(
             }
         if table.wants_symmetries:
             given["symmetries"] = tuple(symmetries)
+        if held_out is not None and table.wants_held_out:
+            given["data"] = held_out
         try:
             made.append(table.make(folder=path.parent, **given))
         except NmOdeError as error:

@@ -52,6 +52,7 @@ def run_case(
     out: Path,
     progress: Progress | None = None,
     say: Callable[[str], None] = unheard,
+    text: str | None = None,
 ) -> Outcome:
     """Run a case, or go on with it, or find it done.
 
@@ -59,6 +60,7 @@ def run_case(
         case, path: from `load_case`, and its file.
         out: the store becomes out/<name>/run.zarr. One that is complete is shown wherever it can be read.
         say: told what goes on from where, if a part was cut off.
+        text: of the case file; it is read if not given.
 
     Raises:
         CaseError: what the case names is not there or does not go together, the user's own code failed, or the case has
@@ -79,7 +81,7 @@ def run_case(
                 f"{store.parent} cannot be written ({obstacle}): choose another folder with --out"
             )
         remove_leftovers(store.parent / "report.html")
-        return _computed(case, path, store, progress or silent, say)
+        return _computed(case, path, store, progress or silent, say, text)
 
 
 def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
@@ -98,8 +100,10 @@ def _done_before(case: Case, path: Path, store: Path) -> Outcome | None:
     return Outcome(store, tree, (), reused=True)
 
 
-def _computed(case: Case, path: Path, store: Path, progress: Progress, say: Callable[[str], None]) -> Outcome:
-    written = run_case_into(case, path, store, progress, say)
+def _computed(
+    case: Case, path: Path, store: Path, progress: Progress, say: Callable[[str], None], text: str | None
+) -> Outcome:
+    written = run_case_into(case, path, store, progress, say, text)
     return Outcome(store, open_store(store), written.failures, False, written.discarded)
 
 
@@ -136,7 +140,7 @@ def run_case_into(
     """
     if case.flows:
         _require_ready(case, path)
-    study = build_study(case, path, text)
+    study = build_study(case, path, text, progress)
     started = _now()
     writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
     try:

@@ -47,12 +47,16 @@ OwnCode = Annotated[CodeTable, Tag("<own code>")]
 
 
 class Training(Table):
-    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it."""
+    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it.
+
+    With `full_loss = false` the loss over all samples is not recorded.
+    """
 
     steps: Annotated[int, Field(ge=1, le=LARGEST)]
     batch_size: int | Literal["full"] = "full"
     warm_steps: Annotated[int, Field(ge=0, le=LARGEST)] = 0
     save_every: Annotated[int, Field(ge=1, le=LARGEST)] = 1
+    full_loss: bool = True
 
     @field_validator("batch_size", mode="before")
     @classmethod
@@ -108,9 +112,13 @@ class Solver(Table):
 
 
 class SymmetriesTable(Table):
-    """Symmetries to find and verify, whose charges are recorded and predicted."""
+    """Symmetries to find and verify, whose charges are recorded and predicted.
+
+    With `layers` these are the charges of the symmetries in which no other layer takes part.
+    """
 
     kinds: Annotated[list[Annotated[str, _known(KINDS)]], Field(min_length=1)] | None = None
+    layers: Annotated[list[str], Field(min_length=1)] | None = None
     laws: list[Annotated[str, _known(LAWS)]] | None = None
     charges_every: Annotated[int, Field(ge=1)] = 1
 
@@ -163,6 +171,8 @@ class Case(Table):
     dtype: Literal["float64", "float32"] = "float64"
     device: str = "cpu"
     chunk_size: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
+    ghost_batches: bool = False
+    autocast: Literal["bfloat16", "float16"] | None = None
     loss: Annotated[str, _known(LOSSES)] | None = None
     objective: CodeTable | None = None
     model: Annotated[Annotated[ModelTable, Tag("<entry>")] | OwnCode, Discriminator(_which)]

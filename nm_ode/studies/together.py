@@ -42,6 +42,8 @@ def alike(cases: Mapping[str, Case]) -> list[list[str]]:
     """
     groups: dict[str, list[str]] = {}
     for name, case in cases.items():
+        if not case.training.full_loss:  # of rows it is always recorded
+            continue
         groups.setdefault(json.dumps(_kind(case), sort_keys=True, default=str), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 

@@ -34,11 +34,11 @@ def observers_of(
     """
     context = plans[0].context()
     always: list[Observer] = []
-    for kind in always_recorded(sketch):
-        if kind is Norms:
+    for observer in always_recorded(sketch):
+        if isinstance(observer, Norms):
             always.append(NormsOfRows(context.layout, len(plans)))
         else:
-            always.extend(OfRows(one, len(plans)) for one in kind().begin(context))
+            always.extend(OfRows(one, len(plans)) for one in observer.begin(context))
     contexts = [plan.context() for plan in plans]
     each = [one for observer in given for one in _of_each(observer, contexts)]
     return always, each

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +233,22 @@ def test_an_engine(edited: Write) -> None:
 
 
 def test_an_option_that_no_case_file_can_give_is_named(edited: Write) -> None:
-    with registered(OBSERVERS, "charges", Charges):
-        assert "observe[0]: 'charges' needs 'symmetries'" in mistake(
-            edited(("observe = []", 'observe = ["charges"]'))
+    @dataclass(frozen=True)
+    class Nearness(Observer):
+        other: torch.Tensor
+
+    with registered(OBSERVERS, "nearness", Nearness):
+        assert "observe[0]: 'nearness' needs 'other'" in mistake(
+            edited(("observe = []", 'observe = ["nearness"]'))
         )
+
+
+def test_an_observer_of_symmetries_is_given_those_of_the_case(edited: Write) -> None:
+    with registered(OBSERVERS, "charges", Charges):
+        assert "add [symmetries]" in mistake(edited(("observe = []", 'observe = ["charges"]')))
+        path = edited(("observe = []", 'symmetries = {}\nobserve = ["charges"]'))
+        (made,) = build_study(load_case(path), path).observers("run", symmetries=())
+        assert isinstance(made, Charges)
 
 
 @pytest.mark.parametrize(

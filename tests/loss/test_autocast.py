@@ -126,7 +126,8 @@ def test_runs_chunks_and_members_are_under_autocast_too() -> None:
     torch.testing.assert_close(chunked.loss(problem.theta0), problem.loss(problem.theta0), rtol=1e-4, atol=0)
     with pytest.raises(ProblemError, match="under autocast to bfloat16"):
         nm_ode.train(problem, optimizer, 4, batch_size=16, members=nm_ode.Members(seed=[2, 3]))
-    members = nm_ode.Members(seed=[2, 3], vectorise=False)
+    assert nm_ode.run_info(run).autocast == "bfloat16"
+    members = nm_ode.Members(seed=[2, 3], vectorise="auto")
     runs = nm_ode.train(problem, optimizer, 4, batch_size=16, members=members)
     np.testing.assert_array_equal(nm_ode.member_run(runs, 0).theta, run.theta)
 
@@ -141,3 +142,14 @@ def test_runs_chunks_and_members_are_under_autocast_too() -> None:
 def test_what_autocast_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ProblemError, match=said):
         Problem(network(), F.cross_entropy, data(), **{"dtype": torch.float32, **options})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
+def test_on_a_gpu_the_rounding_is_no_more(autocast: str) -> None:
+    there, exact = made(autocast, device="cuda"), made(None)
+    gradient, wanted = there.grad(there.theta0).cpu(), exact.grad(exact.theta0)
+    assert float((gradient - wanted).norm()) < 3 * EPS[autocast] * float(wanted.norm())
+    run = nm_ode.train(there, nm_ode.SGD(lr=0.1), 4, batch_size=16)
+    assert np.isfinite(run.loss).all()

@@ -42,6 +42,30 @@ def test_several_panels_are_an_array_of_axes(with_charges, name: str) -> None:
     assert all(isinstance(panel, Axes) and panel.lines for panel in panels)
 
 
+@pytest.mark.parametrize("name", ["charges_by_kind", "charges_by_symmetry", "numbers"])
+def test_several_panels_are_drawn_in_the_users_axes(with_charges, name: str) -> None:
+    draw = getattr(plots, name)
+    count = len(draw(with_charges))
+    axes = Figure().subplots(count + 1)
+    drawn = draw(with_charges, axes=axes)
+    assert drawn.tolist() == axes[:count].tolist()
+    assert all(panel.lines and panel.get_xlabel() for panel in drawn)
+    assert not axes[count].lines
+    with pytest.raises(nm_ode.ArgumentError, match=f"{count} panels"):
+        draw(with_charges, axes=axes[: count - 1])
+
+
+def test_what_was_observed_is_drawn_in_the_users_axes(problem) -> None:
+    optimizer = nm_ode.SGD(lr=0.1)
+    run = nm_ode.train(problem, optimizer, 6, save_every=2, observe=[nm_ode.Statistics()])
+    panels = plots.observed_numbers(run)
+    axes = Figure().subplots(len(panels))
+    given = plots.observed_numbers(run, axes=axes)
+    assert given.tolist() == axes.tolist()
+    for ours, users in zip(panels, given, strict=True):
+        np.testing.assert_array_equal(ours.lines[0].get_ydata(), users.lines[0].get_ydata())
+
+
 def test_a_run_is_drawn_as_its_tree_is(problem) -> None:
     run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 8, save_every=2, observe=[nm_ode.Curvature(3)])
     solution = nm_ode.solve(nm_ode.GradientFlow(problem), run)

@@ -7,11 +7,10 @@ import pytest
 import xarray as xr
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 import nm_ode
 from nm_ode.data import digits
+from nm_ode.observers import HeldOut
 from nm_ode.plots import accuracy, as_tree, constraint_residuals
 from nm_ode.reporting import PLOTS
 from nm_ode.reporting.plots import RUN_PLOTS
@@ -20,29 +19,9 @@ from nm_ode.results import ResultError
 from tests.reporting.trees import small_problem
 
 
-class OfTest(nm_ode.Observer):
-    """What HeldOut records."""
-
-    dim = "held_out_step"
-
-    def __init__(self, problem: nm_ode.Problem) -> None:
-        data = digits(60)
-        self.problem, self.x, self.y = problem, data.x[40:].double(), data.y[40:]
-        self.variables = {
-            "test_loss": nm_ode.Variable((), "loss over 20 held-out samples"),
-            "test_accuracy": nm_ode.Variable((), "share of held-out samples classified rightly"),
-        }
-
-    def memory(self):
-        return {}
-
-    def steps(self, context):
-        return range(0, context.steps + 1, 5)
-
-    def observe(self, view):
-        output = functional_call(self.problem.model, view.parameters(), (self.x,))
-        right = (output.argmax(-1) == self.y).double().mean()
-        return {"test_loss": cross_entropy(output, self.y), "test_accuracy": right}
+def held_out_digits() -> HeldOut:
+    data = digits(60)
+    return HeldOut((data.x[40:], data.y[40:]), every=5)
 
 
 def line_of(axes: Axes, label: str) -> np.ndarray:
@@ -52,7 +31,7 @@ def line_of(axes: Axes, label: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def held_out(problem) -> xr.Dataset:
-    observe = [OfTest(problem)]
+    observe = [held_out_digits()]
     return nm_ode.train(problem, nm_ode.SGD(lr=0.2), 20, batch_size=20, save_every=10, observe=observe)
 
 
@@ -72,7 +51,7 @@ def test_loss_and_accuracy_are_those_recorded(held_out) -> None:
 
 
 def test_beside_a_flow_they_are_over_its_time(problem, held_out) -> None:
-    flow = nm_ode.solve(nm_ode.GradientFlow(problem), held_out, rtol=1e-3, observe=[OfTest(problem)])
+    flow = nm_ode.solve(nm_ode.GradientFlow(problem), held_out, rtol=1e-3, observe=[held_out_digits()])
     axes = accuracy(as_tree(held_out, flow))
     title = flow.attrs["title"]
     np.testing.assert_array_equal(line_of(axes, f"{title}: loss"), flow.test_loss)

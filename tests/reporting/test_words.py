@@ -251,3 +251,5 @@ def test_what_was_run() -> None:
     told = run_sentence("Adam, lr = 0.001", "50", 32, warm_start=True)
     assert "from a warm start" in told
     assert told.endswith("batches of 32")
+    told = run_sentence("SGD", "5", 8, warm_start=False, augmentation="flips, seed 0", autocast="bfloat16")
+    assert told.endswith("batches of 8 of augmented images (flips, seed 0), forward passes in bfloat16")

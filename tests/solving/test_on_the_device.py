@@ -224,6 +224,31 @@ def test_no_more_vectors_are_held_than_is_said(method: str, step: float | None, 
         assert most == {torch.float64: state + 1, torch.float32: stages}
 
 
+def test_auto_for_states_that_are_large(
+    tanh_digits: Problem, relu_digits: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridges.choosing.LARGE", 1000)
+    options: dict[str, Any] = {"record": ["theta"], "check": False}
+    kinked = solve(GradientFlow(relu_digits), [0.0, 0.5], **options)
+    short = solve(GradientFlow(tanh_digits), [0.0, 1.0], **options)
+    stiff = solve(GradientFlow(tanh_digits), [0.0, 100.0], rtol=1e-3, **options)
+    found = [solve_info(one) for one in (kinked, short, stiff)]
+    assert [(info.engine, info.method) for info in found] == [
+        ("torch", "RK23"),
+        ("torch", "DOP853"),
+        ("torch", "RKC2"),
+    ]
+    assert all("numbers, and vectors on the host would cost more" in info.choice for info in found)
+    bdf = solve(GradientFlow(tanh_digits), [0.0, 100.0], rtol=1e-3, engine="sundials", **options)
+    true = solve(GradientFlow(tanh_digits), [0.0, 100.0], rtol=1e-6, engine="sundials", **options)
+    motion = float(np.linalg.norm(true["theta"][-1] - true["theta"][0]))
+    assert float(np.linalg.norm(stiff["theta"][-1] - true["theta"][-1])) < 1e-3 * motion
+    assert found[2].rhs_evaluations < 1.9 * solve_info(bdf).rhs_evaluations
+    # A velocity oscillates, for which a stabilised method is not made.
+    heavy = modified_flow(tanh_digits, SGD(lr=0.1, momentum=0.9), 1)
+    assert solve_info(solve(heavy, [0.0, 1.0], rtol=1e-3, **options)).method != "RKC2"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

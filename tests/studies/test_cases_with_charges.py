@@ -100,6 +100,23 @@ def test_symmetries_may_be_chosen_by_kind_and_laws_by_name(charges_case, tmp_pat
     assert np.isnan(missing.laws["first_order"].together)
 
 
+def test_symmetries_may_be_chosen_by_layer(charges_case, tmp_path: Path):
+    path = charges_case(("[symmetries]", '[symmetries]\nlayers = ["linear2"]'))
+    tree = run_case(load_case(path), path, tmp_path / "out").tree
+    assert set(tree["discrete"]["charge_symmetry"].values) == {"translation linear2"}
+    assert len(tree["symmetries"]["symmetry"]) > 1
+
+
+def test_layers_that_have_no_symmetry_by_themselves_are_told(charges_case, tmp_path: Path):
+    path = charges_case(
+        ("[symmetries]", '[symmetries]\nlayers = ["linear2"]\nkinds = ["scale"]'),
+    )
+    with pytest.raises(
+        CaseError, match=r"symmetries: layers: linear2 were given, .* \(there are translation"
+    ):
+        run_case(load_case(path), path, tmp_path / "out")
+
+
 def test_charges_are_recorded_along_flows_too(charges_case, tmp_path: Path):
     path = charges_case(
         ("momentum = 0.9\n", ""),
@@ -231,6 +248,10 @@ def test_mistakes_are_named(edits, sentence, charges_case):
 
 
 MISFITS = [
+    (
+        [("[symmetries]", '[symmetries]\nlayers = ["linear3"]')],
+        r"symmetries.layers\[0\]: 'linear3' was given; did you mean 'linear",
+    ),
     ([(MODEL, 'name = "vgg"\nclasses = 10\ndepth = 16')], r"model: image = 8 is too small: 5 poolings"),
     ([(MODEL, 'name = "vit"\nclasses = 10\npatch = 3')], r"model: patch must divide image"),
     (
@@ -256,7 +277,9 @@ def test_what_does_not_fit_together_is_named(edits, sentence, charges_case):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in shipped_cases() if "symmetries" in p.read_text()], ids=lambda p: p.stem
+    "path",
+    [p for p in shipped_cases() if "[symmetries]" in p.read_text() and "[smoke]" not in p.read_text()],
+    ids=lambda p: p.stem,
 )
 def test_shipped_cases_close(path: Path, tmp_path: Path):
     short = tmp_path / path.name

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import law_groups
-from nm_ode.reporting.style import WIDTH, plain, styled, time_label
+from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.symmetries import KINDS
+
+Panels: TypeAlias = NDArray[np.object_]
+Given: TypeAlias = Sequence[Axes] | Panels | None
 
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
@@ -29,7 +35,7 @@ def plotted_law(tree: xr.DataTree) -> str | None:
     return next(iter(law_groups(tree)), None)
 
 
-def charges_by_kind(tree: xr.DataTree) -> Figure:
+def charges_by_kind(tree: xr.DataTree, axes: Given = None) -> Panels:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
     Of each kind the symmetry with the most charges that move, and of those the one whose charges move most for their
@@ -40,55 +46,50 @@ def charges_by_kind(tree: xr.DataTree) -> Figure:
     columns = 2 if len(chosen) == 4 else len(chosen)
     lines = -(-len(chosen) // columns)
     with styled():
-        figure = Figure(figsize=(WIDTH, 3.2 * lines + 0.4), layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-        for axes, row in zip(panels, chosen, strict=True):
+        panels = flat_panels(axes, len(chosen), columns, 3.2 * lines + 0.4, of="charges_by_kind")
+        for ax, row in zip(panels, chosen, strict=True):
             channels = _moving(tree, law, row)
             spread = (
                 np.linspace(0, len(channels) - 1, min(_PANEL_CHANNELS, len(channels))).round().astype(int)
             )
-            _draw(axes, tree, law, channels[spread], _PANEL_POINTS, from_start=False)
+            _draw(ax, tree, law, channels[spread], _PANEL_POINTS, from_start=False)
             names = _wrapped(row, 84 // columns)
-            axes.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
-            axes.text(0, 1.02, names, transform=axes.transAxes, fontsize=7.5, va="bottom")
+            ax.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
+            ax.text(0, 1.02, names, transform=ax.transAxes, fontsize=7.5, va="bottom")
             kind = KINDS[row.kind]
             units = "θ" if kind.form.degree == 1 else "θ²"
-            axes.set_ylabel(f"charge {kind.formula}  (units of {units})", fontsize=9)
-        figure.supxlabel(time_label(tree), fontsize=10)
-        _legend(figure, tree, law)
-        return figure
+            ax.set_ylabel(f"charge {kind.formula}  (units of {units})", fontsize=9)
+        _around(panels, tree, law, own=axes is None)
+        return panels
 
 
-def charges_by_symmetry(tree: xr.DataTree) -> Figure:
+def charges_by_symmetry(tree: xr.DataTree, axes: Given = None) -> Panels:
     """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
     law, shown = plotted_law(tree), _that_move(tree)
     assert law is not None
     lines = -(-len(shown) // _COLUMNS)
     with styled():
-        figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.9), layout="constrained")
-        grid = figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1)
-        for axes, row in zip(grid, shown, strict=False):
+        panels = flat_panels(axes, len(shown), _COLUMNS, 1.9 * lines + 0.9, of="charges_by_symmetry")
+        for ax, row in zip(panels, shown, strict=True):
             channels = _moving(tree, law, row)[:_SMALL_CHANNELS]
-            _draw(axes, tree, law, channels, _SMALL_POINTS, from_start=True)
-            axes.set_title(_wrapped(row, 40, kind=True), fontsize=7, fontweight="normal")
-            axes.tick_params(labelsize=7)
-            axes.yaxis.get_offset_text().set_fontsize(7)
-            axes.text(
+            _draw(ax, tree, law, channels, _SMALL_POINTS, from_start=True)
+            ax.set_title(_wrapped(row, 40, kind=True), fontsize=7, fontweight="normal")
+            ax.tick_params(labelsize=7)
+            ax.yaxis.get_offset_text().set_fontsize(7)
+            ax.text(
                 0.97,
                 0.05,
                 exponent(row.laws[law].together, figures=1),
-                transform=axes.transAxes,
+                transform=ax.transAxes,
                 ha="right",
                 fontsize=7,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
                 zorder=10,
             )
-        for axes in grid[len(shown) :]:
-            axes.set_axis_off()
-        figure.supxlabel(time_label(tree), fontsize=10)
-        figure.supylabel("Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
-        _legend(figure, tree, law)
-        return figure
+        if axes is None:
+            figure_of(panels).supylabel("Q(t) − Q(0)  (units of θ, or θ²)", fontsize=10)
+        _around(panels, tree, law, own=axes is None)
+        return panels
 
 
 def _one_of_each_kind(tree: xr.DataTree) -> list[SymmetryRow]:
@@ -124,13 +125,20 @@ def _draw(
         axes.plot(times[every], law_values[every] - start, color="black", lw=0.8, ls=(0, (4, 3)))
 
 
-def _legend(figure: Figure, tree: xr.DataTree, law: str) -> None:
+def _around(panels: Panels, tree: xr.DataTree, law: str, *, own: bool) -> None:
+    """What the axis of time and the lines are: once in a new figure, else in each of the panels, and in the last."""
     lines = [
         Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
         Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
     ]
     labels = ["recorded, a colour each channel", plain(law_infos(tree)[law].title)]
-    figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
+    if own:
+        figure_of(panels).supxlabel(time_label(tree), fontsize=10)
+        figure_of(panels).legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
+        return
+    for ax in panels:
+        ax.set_xlabel(time_label(tree), fontsize=8.5)
+    panels[-1].legend(lines, labels, fontsize=7)
 
 
 def _moving(tree: xr.DataTree, law: str, row: SymmetryRow) -> np.ndarray:
@@ -158,14 +166,14 @@ def _wrapped(row: SymmetryRow, width: int, *, kind: bool = False) -> str:
 BY_KIND = Plot(
     "Charges of one symmetry of each kind, channel by channel, and what their law of motion predicts from the recorded "
     "driver (as Kunin et al. 2021 draw them).",
-    charges_by_kind,
+    lambda tree: figure_of(charges_by_kind(tree)),
     lambda tree: bool(_one_of_each_kind(tree)),
     "symmetries",
 )
 BY_SYMMETRY = Plot(
     "Every symmetry whose charges move: the channels that move farthest, and their law. In the corner: the law's "
     "largest error over the run, relative to the motion.",
-    charges_by_symmetry,
+    lambda tree: figure_of(charges_by_symmetry(tree)),
     lambda tree: bool(_that_move(tree)),
     "symmetries",
 )

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nm_ode.arguments import as_count, said
@@ -19,7 +18,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, panels, study_axes
+from nm_ode.reporting.plots.given import alone, figure_of, panels, study_axes
 from nm_ode.reporting.plots.paper import above_panel, draw_charges, law_legend, merit
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
@@ -188,12 +187,6 @@ def slots_of(name: str, kind: str, layout: Layout) -> list[Slot]:
     return [chosen[start] for start in sorted(chosen)] if all(found.values()) else []
 
 
-def _beside(tree: xr.DataTree) -> Figure:
-    figure = parameters_and_channels(tree)[0].figure
-    assert isinstance(figure, Figure)
-    return figure
-
-
 def _applies(tree: xr.DataTree) -> bool:
     if "laws" not in tree.children or not tree["laws"].children or study_axes(tree) is not None:
         return False
@@ -212,7 +205,7 @@ PARAMETERS_AND_CHANNELS = Plot(
     "Parameters of the layers of one symmetry at the saved steps, and beside them its charges, one a channel, with "
     "what their law predicts. Way / range: how far a number has gone in all, over how far apart its largest and "
     "smallest values are (the median); 1 where it only rises or falls.",
-    _beside,
+    lambda tree: figure_of(parameters_and_channels(tree)),
     _applies,
     "symmetries",
 )

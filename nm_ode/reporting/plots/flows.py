@@ -79,7 +79,8 @@ def positive(values: xr.DataArray) -> xr.DataArray:
 
 
 def _has_path(tree: xr.DataTree) -> bool:
-    return bool(tree["discrete"].sizes.get("saved_step", 0) > 1)
+    run = tree["discrete"].dataset
+    return "full_loss" in run and run.sizes["saved_step"] > 1
 
 
 LOSS = Plot("Loss over all samples, against flow time.", loss_plot, _has_path)

@@ -160,3 +160,31 @@ def panels(
     if len(given) < count:
         raise ArgumentError(f"{of} has {count} panels here: axes must be as many; {len(given)} were given")
     return given[:count].reshape(shape)
+
+
+def flat_panels(
+    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    count: int,
+    columns: int,
+    height: float,
+    *,
+    of: str,
+) -> NDArray[np.object_]:
+    """So many panels, row by row: as `panels`, but given axes need not fill a grid, and the rest of a new one is empty.
+
+    Raises:
+        ArgumentError: as `panels`.
+    """
+    if axes is not None:
+        return panels(axes, (1, count), height, of=of).reshape(-1)
+    grid = panels(None, (-(-count // columns), columns), height, of=of).reshape(-1)
+    for panel in grid[count:]:
+        panel.set_axis_off()
+    return grid[:count]
+
+
+def figure_of(drawn: NDArray[np.object_]) -> Figure:
+    """The figure that panels are in."""
+    figure = drawn.reshape(-1)[0].figure
+    assert isinstance(figure, Figure)
+    return figure

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.given import figure_of
 from nm_ode.reporting.plots.recorded import BOOKKEEPING, draw_error, draw_series, numbers_of, small_panels
 from nm_ode.reporting.style import DISCRETE, colour, dash, plain, styled, time_label
 from nm_ode.results import SolveInfo, long_name, solve_info
 
 _ALWAYS = {
     *("loss", "lr", "grad_norm", "update_norm", "theta", "full_loss", "solver_error"),
-    *("test_loss", "test_accuracy"),
+    *("test_loss", "test_accuracy", "summed_steps"),
 }
 """What every run or flow has, or what other plots show."""
 
 
-def observed_plot(tree: xr.DataTree) -> Figure:
+def observed_plot(
+    tree: xr.DataTree, given: Sequence[Axes] | NDArray[np.object_] | None = None
+) -> NDArray[np.object_]:
     """A small panel for each number that was asked for, over flow time: the run, and the flows that have it."""
     run, flows = tree["discrete"].dataset, list(_flows(tree))
     names, datasets = observed(tree), [run, *(flow for flow, _ in flows)]
     with styled():
         known = [next(one[name] for one in datasets if name in one) for name in names]
         numbers = [(name, long_name(one)) for name, one in zip(names, known, strict=True)]
-        figure, panels = small_panels(numbers)
-        for axes, name in zip(panels, names, strict=False):
+        panels = small_panels(numbers, given, of="observed_numbers")
+        for axes, name in zip(panels, names, strict=True):
             if name in run:
                 times = run[time_of(str(run[name].dims[0]))]
                 draw_series(axes, run[name], DISCRETE, at=times.values, label="discrete run")
@@ -47,9 +51,15 @@ def observed_plot(tree: xr.DataTree) -> Figure:
             for axes in panels
             for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, fontsize=8)
-        figure.supxlabel(time_label(tree), fontsize=10)
-        return figure
+        if given is None:
+            figure = figure_of(panels)
+            figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, fontsize=8)
+            figure.supxlabel(time_label(tree), fontsize=10)
+            return panels
+        for axes in panels:
+            axes.set_xlabel(time_label(tree), fontsize=8.5)
+        panels[-1].legend(lines.values(), lines.keys(), fontsize=7)
+        return panels
 
 
 def observed(tree: xr.DataTree) -> list[str]:
@@ -79,7 +89,7 @@ def _flows(tree: xr.DataTree) -> Iterator[tuple[xr.Dataset, SolveInfo]]:
 
 OBSERVED = Plot(
     "What the case observes; bands: one standard error.",
-    observed_plot,
+    lambda tree: figure_of(observed_plot(tree)),
     lambda tree: "discrete" in tree.children and bool(observed(tree)),
     "observed",
 )

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import panels, study_axes
+from nm_ode.reporting.plots.given import figure_of, panels, study_axes
 from nm_ode.reporting.style import cut, plain, room, styled
 from nm_ode.symmetries import KINDS
 
@@ -287,12 +286,6 @@ def merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
     return len(having), min(max(int((moved > 0).sum()) for moved in moving), _FEW), max(far, default=0.0)
 
 
-def _grid_of(tree: xr.DataTree) -> Figure:
-    figure = charge_grid(tree)[0, 0].figure
-    assert isinstance(figure, Figure)
-    return figure
-
-
 def _has_a_few_members(tree: xr.DataTree) -> bool:
     """Is it a study of few members whose charges were recorded and predicted?"""
     if not study_axes(tree) or not {"discrete", "laws", "comparison"} <= set(tree.children):
@@ -311,7 +304,7 @@ CHARGE_GRID = Plot(
     "Charges of one symmetry of each kind, and what their law of motion predicts from the recorded driver (as Kunin et "
     "al. 2021 draw them): a row for each member. Above each panel: the law's largest error over the run, relative to "
     "the motion.",
-    _grid_of,
+    lambda tree: figure_of(charge_grid(tree)),
     _has_a_few_members,
     "study",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from nm_ode.results import ResultError
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
 Grid: TypeAlias = NDArray[np.object_]
+Panels: TypeAlias = Sequence[Axes] | Grid | None
 One: TypeAlias = Callable[[xr.DataTree, Axes | None], Axes]
 
 
@@ -55,9 +56,11 @@ def stability(data: Given, *, ax: Axes | None = None) -> Axes:
     return _one(data, ax, sharpness.SHARPNESS, sharpness.sharpness_plot, why)
 
 
-def numbers(data: Given) -> Grid:
+def numbers(data: Given, *, axes: Panels = None) -> Grid:
     """A panel for each number that was recorded along the run's steps; bands: one standard error."""
-    return _several(alone(data), recorded.NUMBERS, "no number was recorded along its steps")
+    tree = alone(data)
+    require(tree, recorded.NUMBERS, "no number was recorded along its steps")
+    return recorded.numbers_plot(tree, axes)
 
 
 def layer_numbers(data: Given) -> Grid:
@@ -70,10 +73,11 @@ def batch_loss(data: Given) -> Grid:
     return _several(alone(data), recorded.LOSS, "the run has no steps")
 
 
-def observed_numbers(data: Given) -> Grid:
+def observed_numbers(data: Given, *, axes: Panels = None) -> Grid:
     """A panel for each number that was observed, over flow time: the run, and the flows that have it."""
-    why = "nothing beyond losses and norms was observed"
-    return _several(alone(data), observed.OBSERVED, why)
+    tree = alone(data)
+    require(tree, observed.OBSERVED, "nothing beyond losses and norms was observed")
+    return observed.observed_plot(tree, axes)
 
 
 def eigenvalues(data: Given) -> Grid:
@@ -86,14 +90,18 @@ def spectral_densities(data: Given) -> Grid:
     return _several(alone(data), spectra.DENSITIES, _NO_HESSIAN)
 
 
-def charges_by_kind(data: Given) -> Grid:
+def charges_by_kind(data: Given, *, axes: Panels = None) -> Grid:
     """One panel a kind of symmetry: each channel's charge over flow time, and its law."""
-    return _several(alone(data), of_charges.BY_KIND, _NO_CHARGES)
+    tree = alone(data)
+    require(tree, of_charges.BY_KIND, _NO_CHARGES)
+    return of_charges.charges_by_kind(tree, axes)
 
 
-def charges_by_symmetry(data: Given) -> Grid:
+def charges_by_symmetry(data: Given, *, axes: Panels = None) -> Grid:
     """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
-    return _several(alone(data), of_charges.BY_SYMMETRY, _NO_CHARGES)
+    tree = alone(data)
+    require(tree, of_charges.BY_SYMMETRY, _NO_CHARGES)
+    return of_charges.charges_by_symmetry(tree, axes)
 
 
 def member_losses(study: xr.DataTree, *, by: str | None = None, ax: Axes | None = None) -> Axes:

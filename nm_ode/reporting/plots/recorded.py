@@ -10,8 +10,10 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.given import figure_of, flat_panels
 from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, plain, styled
 from nm_ode.results import long_name
 
@@ -41,36 +43,43 @@ def loss_plot(tree: xr.DataTree) -> Figure:
         return figure
 
 
-def numbers_plot(tree: xr.DataTree) -> Figure:
+def numbers_plot(
+    tree: xr.DataTree, axes: Sequence[Axes] | NDArray[np.object_] | None = None
+) -> NDArray[np.object_]:
     """A small panel for each number that was recorded along steps, with its standard error where there is one."""
     run = tree["discrete"].dataset
     names = numbers_of(run)
     with styled():
-        figure, grid = small_panels([(name, long_name(run[name])) for name in names])
-        for axes, name in zip(grid, names, strict=False):
-            draw_series(axes, run[name], DISCRETE)
+        panels = small_panels([(name, long_name(run[name])) for name in names], axes, of="numbers")
+        for ax, name in zip(panels, names, strict=True):
+            draw_series(ax, run[name], DISCRETE)
             if f"{name}_error" in run:
                 steps = run[name][run[name].dims[0]].values
-                draw_error(axes, steps, run[name].values, run[f"{name}_error"].values)
-        figure.supxlabel("step", fontsize=10)
-        return figure
+                draw_error(ax, steps, run[name].values, run[f"{name}_error"].values)
+            if axes is not None:
+                ax.set_xlabel("step")
+        if axes is None:
+            figure_of(panels).supxlabel("step", fontsize=10)
+        return panels
 
 
-def small_panels(numbers: Sequence[tuple[str, str]]) -> tuple[Figure, list[Axes]]:
-    """A figure with a small panel for each number, of which the name and the long name are given.
+def small_panels(
+    numbers: Sequence[tuple[str, str]],
+    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
+    *,
+    of: str,
+) -> NDArray[np.object_]:
+    """A small panel for each number, of which the name and the long name are given.
 
     Two of one long name (of the Hessian and of a Gauss–Newton matrix, say) are told apart by their names.
     """
     lines, long_names = -(-len(numbers) // _COLUMNS), [known for _, known in numbers]
-    figure = Figure(figsize=(WIDTH, 1.9 * lines + 0.5), layout="constrained")
-    panels = list(figure.subplots(lines, _COLUMNS, squeeze=False).reshape(-1))
-    for axes, (name, known) in zip(panels, numbers, strict=False):
+    panels = flat_panels(axes, len(numbers), _COLUMNS, 1.9 * lines + 0.5, of=of)
+    for ax, (name, known) in zip(panels, numbers, strict=True):
         title = known if long_names.count(known) == 1 else f"{known} ({name})"
-        axes.set_title("\n".join(textwrap.wrap(plain(title), 52)), fontsize=8, fontweight="normal")
-        axes.tick_params(labelsize=7)
-    for axes in panels[len(numbers) :]:
-        axes.set_axis_off()
-    return figure, panels
+        ax.set_title("\n".join(textwrap.wrap(plain(title), 52)), fontsize=8, fontweight="normal")
+        ax.tick_params(labelsize=7)
+    return panels
 
 
 def layers_plot(tree: xr.DataTree) -> Figure:
@@ -185,7 +194,7 @@ LOSS = Plot(
 )
 NUMBERS = Plot(
     "What was recorded along the steps; blue bands: one standard error.",
-    numbers_plot,
+    lambda tree: figure_of(numbers_plot(tree)),
     lambda tree: _has_steps(tree) and bool(numbers_of(tree["discrete"].dataset)),
     "run",
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -150,13 +151,17 @@ def _seen(info: SolveInfo, run: RunInfo, compared: xr.DataTree | None) -> FlowSe
 
 
 def _rounding(tree: xr.DataTree, run: RunInfo) -> float:
-    """A random walk of so many roundings of theta."""
+    """A random walk of so many roundings of theta, and of the updates where gradients are coarser."""
     found = tree["discrete"].dataset
     if "theta" not in found and "theta_norm" in found:
         size = float(found["theta_norm"][-1])
     else:  # of a sketch it is an estimate, to a few percent
         size = float(np.linalg.norm(found["theta" if "theta" in found else "theta_sketch"][-1].values))
-    return _ROUNDINGS * float(np.finfo(study_info(tree).dtype).eps) * size * math.sqrt(run.grid.steps)
+    walk = float(np.finfo(study_info(tree).dtype).eps) * size * math.sqrt(run.grid.steps)
+    if run.autocast:
+        eps = torch.finfo(getattr(torch, run.autocast)).eps
+        walk += eps * float(np.linalg.norm(found["update_norm"].values))
+    return _ROUNDINGS * walk
 
 
 def _largest_sharpness(tree: xr.DataTree) -> float:

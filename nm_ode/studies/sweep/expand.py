@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from nm_ode.results.study import Axis, Place, StudyRecord
 from nm_ode.studies.errors import CaseError
+from nm_ode.studies.places import has, put
 from nm_ode.studies.reductions import REDUCTIONS
 from nm_ode.studies.schema import Case, Solver, StabilityTable, SymmetriesTable, Training
 from nm_ode.studies.sentences import sentences_of
@@ -200,8 +200,8 @@ def _filled(raw: Mapping[str, Any], first: Mapping[str, Any], path: Path) -> dic
     """The case itself: what varies, and is not there besides, is as in the first member."""
     filled = dict(raw)
     for key, value in first.items():
-        if not _has(raw, key):
-            filled = _put(filled, key, value, path)
+        if not has(raw, key):
+            filled = put(filled, key, value, path, "sweep")
     return filled
 
 
@@ -226,7 +226,7 @@ def _members(
     for place in places:
         raw = dict(plain)
         for key, value in place.values.items():
-            raw = _put(raw, key, value, path)
+            raw = put(raw, key, value, path, "sweep")
         for name in table.reduce:
             raw = REDUCTIONS[name].filled(raw)
         try:
@@ -257,62 +257,3 @@ def _why(table: SweepTable, sentence: str, place: Place) -> str:
     made = [key for key in place.values if key not in table.varied and f" {key}: " in sentence]
     constraints = " and ".join(map(repr, table.constraint))
     return f" ({made[0]} follows from {constraints}: take values that make it so)" if made else ""
-
-
-_INDEX = re.compile(r"\[(\d+)\]")
-
-
-def _steps(key: str) -> list[str | int]:
-    """ "flows[0].order" → "flows", 0, "order"."""
-    found: list[str | int] = []
-    for part in key.split("."):
-        found.append(part.partition("[")[0])
-        found += [int(index) for index in _INDEX.findall(part)]
-    return found
-
-
-def _has(raw: Any, key: str) -> bool:
-    for step in _steps(key):
-        if not _is_there(raw, step):
-            return False
-        raw = raw[step]
-    return True
-
-
-def _is_there(table: Any, step: str | int) -> bool:
-    if isinstance(step, int):
-        return isinstance(table, list) and step < len(table)
-    return isinstance(table, Mapping) and step in table
-
-
-def _put(raw: Mapping[str, Any], key: str, value: Any, path: Path) -> dict[str, Any]:
-    """The case with another value at a key; what is not on the way to it is shared.
-
-    Raises:
-        CaseError: there is no such place.
-    """
-    made = dict(raw)
-    here: Any = made
-    *above, last = _steps(key)
-    for i, step in enumerate(above):
-        _require_place(here, step, key, path)
-        below = here[step] if _is_there(here, step) else {}
-        after = above[i + 1] if i + 1 < len(above) else last
-        if isinstance(below, str) and isinstance(after, str):  # an entry, by its name alone
-            below = {"kind" if above[0] == "flows" else "name": below}
-        here[step] = (
-            list(below) if isinstance(below, list) else dict(below) if isinstance(below, Mapping) else below
-        )
-        here = here[step]
-    _require_place(here, last, key, path)
-    here[last] = value
-    return made
-
-
-def _require_place(here: Any, step: str | int, key: str, path: Path) -> None:
-    if isinstance(step, int) and not _is_there(here, step):
-        raise CaseError(
-            f"{path}: sweep: {key}: the case has no entry [{step}] there: write it, or let the whole list vary"
-        )
-    if isinstance(step, str) and not isinstance(here, dict):
-        raise CaseError(f"{path}: sweep: {key}: there is no table there that it could be a key of")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from nm_ode.registry import did_you_mean
+from nm_ode.studies.places import leaves, require_apart, require_key
 from nm_ode.studies.reductions import REDUCTIONS
 from nm_ode.studies.sentences import in_brief
-from nm_ode.studies.sweep.axes import SweepMistakeError, canonical, is_span, values_of
+from nm_ode.studies.sweep.axes import SweepMistakeError, canonical, values_of
 from nm_ode.studies.sweep.constraint import parse
 from nm_ode.studies.sweep.naming import resolve
 from nm_ode.studies.tables import Table, combination, unknown_name
 
 _OPTIONS = ("zip", "constraint", "reduce", "vectorise", "max_seconds")
-_KEY = re.compile(r"[A-Za-z_][\w-]*(\[\d+\])*(\.[A-Za-z_][\w-]*(\[\d+\])*)*")
 
 
 class SweepTable(Table):
@@ -46,12 +45,12 @@ class SweepTable(Table):
         if not isinstance(data, Mapping):
             return data
         own = {key: data[key] for key in _OPTIONS if key in data}
-        varied = dict(_leaves({key: value for key, value in data.items() if key not in own}))
+        varied = dict(leaves({key: value for key, value in data.items() if key not in own}))
         if not varied:
             raise combination('nothing varies: name a key with its values, "optimizer.lr" = [0.1, 0.05], say')
         for key, given in varied.items():
             _require_values(key, given)
-        _require_apart(list(varied))
+        require_apart(list(varied), "varies")
         return {"varied": varied, **own}
 
     @field_validator("zip", mode="before")
@@ -122,18 +121,8 @@ class SweepTable(Table):
         return {**self.varied, **{name: value for name, value in options.items() if value not in ([], None)}}
 
 
-def _leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key → values: `[sweep.optimizer] lr = […]` is `"optimizer.lr" = […]`."""
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value and not is_span(value):
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
 def _require_values(key: str, given: Any) -> None:
-    if not _KEY.fullmatch(key):
-        raise combination(f'{key!r} is no key of a case; write it as "optimizer.lr" or "flows[0].order"')
+    require_key(key)
     if key in ("name", "sweep") or key.startswith(("sweep.", "sweep[")):
         raise combination(f"{key!r} does not vary: all members belong to one case of one name")
     try:
@@ -141,10 +130,3 @@ def _require_values(key: str, given: Any) -> None:
             canonical(value)
     except SweepMistakeError as error:
         raise combination(f"{key}: {in_brief(given)} was given; {error}") from None
-
-
-def _require_apart(keys: list[str]) -> None:
-    for key in keys:
-        for other in keys:
-            if other.startswith((f"{key}.", f"{key}[")):
-                raise combination(f"{other} is a part of {key}, which varies too: leave one of them out")
