@@ -266,6 +266,7 @@ def test_a_field_that_is_not_finite_stops_a_solve_of_tensors(method: str, far: b
     assert "right-hand side has entries that are not finite at t = " in solution.message
     assert 1 <= len(samples) < 5
     assert np.isfinite(samples).all()
+    assert 0.2 < solution.time <= 1.55  # the step that has it does not count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -366,4 +367,4 @@ def test_a_gpu_gives_what_the_cpu_gives(method: str, dtype: str) -> None:
     problem = OdeProblem(broken, y0().cuda(), times, field_dtype=dtype, **options(method))
     solution = solve_with(ENGINE, problem, method, lambda i, t, y: None)
     assert solution.status == "non_finite"
-    assert solution.time <= 1.6
+    assert solution.time <= 1.55
