@@ -241,6 +241,7 @@ def solve(
         if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), ode.y0):
             remedy = (
                 "the loss overflows at the start already, or there are NaN or infinite values in the data"
+                + problem.beyond_float16
             )
         reason = failure(solution, remedy, fixed_step=ode.step is not None)
         raise SolveError(f"{title}: {reason}", result)
