@@ -202,8 +202,8 @@ def _source(data: Any, problem: Problem) -> Source:
     """Of pairs as the problem's loss takes them, or of whole batches."""
     if callable(data) and not hasattr(data, "__len__"):
         data = data()
-    if isinstance(data, DataSet):
-        found = data.source()
+    if problem.loss_fn is not None:
+        found = supervised_source(data, problem.loss_fn)
     else:
-        found = source_of(data) if problem.loss_fn is None else supervised_source(data, problem.loss_fn)
+        found = data.source() if isinstance(data, DataSet) else source_of(data)
     return found.plain if isinstance(found, PreparedSource) else found

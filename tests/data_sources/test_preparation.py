@@ -96,8 +96,8 @@ def test_a_problem_keeps_bytes_and_trains_as_on_the_numbers_themselves(tmp_path:
     data = DataSet(pixels, y, preparation=Preparation(MEAN, STD))
     on_disk = DataSet(np.load(tmp_path / "x.npy", mmap_mode="r"), y, preparation=Preparation(MEAN, STD))
     problems = [
-        Problem(model, F.cross_entropy, (numbers, y)),
-        Problem(model, F.cross_entropy, data.source()),
+        Problem(model, F.cross_entropy, DataSet(numbers, y)),
+        Problem(model, F.cross_entropy, data),
         Problem(model, F.cross_entropy, on_disk.source(), chunk_size=4),
     ]
     assert problems[1].source.raw(None)[0].dtype == torch.uint8
