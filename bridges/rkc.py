@@ -28,6 +28,7 @@ Sharpness: TypeAlias = Callable[[float, Vector, Vector], float]
 _DAMPING = 2 / 13
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.8, 0.1, 10.0
 _SELDOM = 25  # steps between two looks at the spectral radius, at most
+_MOST_GROWTH = 2.0
 _CHANGED = 0.1  # a radius that differs by this much from the one before is looked at more often
 
 
@@ -96,10 +97,12 @@ class StabilisedChebyshev:
         self._whole = self._stage.dtype == self._y.dtype
         self.t, self._end = float(problem.times[0]), float(problem.times[-1])
         self._longest = math.inf if problem.max_step is None else problem.max_step
-        self._most = max(2, round(math.sqrt(problem.rtol / (10 * arithmetic.rounding))))
+        # Rounding grows with s². The paper's bound is a hundredth of it, for stages that are states and not distances.
+        self._most = max(2, round(math.sqrt(10 * problem.rtol / arithmetic.rounding)))
         self._h, self._before = 0.0, (0.0, 0.0)  # the step; the one before and its error
         self._sharpness, self._own = sharpness, PowerIteration(problem, rhs, arithmetic)
-        self._radius, self._age, self._seldom, self._found = 0.0, 0, 1, False
+        self._radius, self._seen = 0.0, 0.0  # that is gone by, and that was found last
+        self._age, self._seldom, self._found = 0, 1, False
         self.steps = 0
         self.rejected_steps = 0
         if problem.memory:
@@ -158,7 +161,7 @@ class StabilisedChebyshev:
         found = {
             "rate": on_host(self._rows[self._last]),
             "step": np.array([self._next, *self._before]),
-            "radius": np.array([self._radius, self._age, self._seldom, self._found]),
+            "radius": np.array([self._radius, self._seen, self._age, self._seldom, self._found]),
         }
         return {**found, **self._own.memory()}
 
@@ -170,7 +173,7 @@ class StabilisedChebyshev:
         self._rows[self._last].copy_(like(self._y, memory["rate"]))
         self._next, *before = memory["step"].tolist()
         self._before = (before[0], before[1])
-        self._radius, age, seldom, found = memory["radius"].tolist()
+        self._radius, self._seen, age, seldom, found = memory["radius"].tolist()
         self._age, self._seldom, self._found = int(age), int(seldom), bool(found)
 
     def _reaches(self, length: float) -> bool:
@@ -257,6 +260,9 @@ class StabilisedChebyshev:
         else:
             self._stage.copy_(self._y)
             radius = abs(self._sharpness(self.t, self._stage, rate))
-        changed = abs(radius - self._radius) > _CHANGED * self._radius
+        before, self._seen = self._seen, radius
+        changed = abs(radius - before) > _CHANGED * before
         self._seldom = max(1, self._seldom // 2) if changed else min(2 * self._seldom, _SELDOM)
-        self._radius, self._age, self._found = radius, 0, True
+        # One that has grown is expected to grow as much until it is looked at again.
+        growth = min(_MOST_GROWTH, radius / before) if radius > before > 0 else 1.0
+        self._radius, self._age, self._found = growth * radius, 0, True
