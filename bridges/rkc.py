@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bridges.arithmetic import Arithmetic
-from bridges.problem import Array, OdeProblem, Rhs, SolveStopped
+from bridges.problem import Array, OdeProblem, Rhs
 from bridges.radius import PowerIteration
 from bridges.stepping import StepFailure
 from bridges.vectors import Vector, copied, like, on_host
@@ -84,12 +84,19 @@ class StabilisedChebyshev:
 
     Args:
         sharpness: the spectral radius, or its bound; None for a power iteration of its own.
+        require_finite: raises SolveStopped if a right-hand side was not; asked where a norm is not.
     """
 
     def __init__(
-        self, problem: OdeProblem, rhs: Rhs, sharpness: Sharpness | None, arithmetic: Arithmetic
+        self,
+        problem: OdeProblem,
+        rhs: Rhs,
+        sharpness: Sharpness | None,
+        require_finite: Callable[[], None],
+        arithmetic: Arithmetic,
     ) -> None:
         self._problem, self._rhs, self._do = problem, rhs, arithmetic
+        self._require_finite = require_finite
         self._rows = arithmetic.rows(4)
         self._rows.zero_()  # what is multiplied by zero has to be finite
         self._start, self._last, self._distance = 0, 1, 2
@@ -136,7 +143,7 @@ class StabilisedChebyshev:
         if self._whole:
             self._y, self._stage = self._stage, self._y
         else:
-            self._y.add_(self._rows[self._distance])
+            self._do.add(self._y, self._y, self._rows, self._do.sum({self._distance: 1.0}), 1.0)
         self.t = self._end if self._reaches(length) else self.t + length
         self._h = length
         self._age += 1
@@ -184,11 +191,8 @@ class StabilisedChebyshev:
         if self._radius > 0:
             length = min(length, (self._most**2 - 1) / (1.54 * self._radius))
         left = self._end - self.t
-        return (
-            left
-            if length >= left or (1.1 * length >= left and self._stages_for(left) <= self._most)
-            else length
-        )
+        near = left <= min(1.1 * length, self._longest) and self._stages_for(left) <= self._most
+        return left if length >= left or near else length
 
     def _stages_for(self, length: float) -> int:
         return max(2, 1 + int(math.sqrt(1.54 * length * self._radius + 1)))
@@ -208,8 +212,9 @@ class StabilisedChebyshev:
             self._y, self._stage, self._rows, (estimate,), problem.atol, problem.rtol
         )
         error = h * math.sqrt(square)
-        if not math.isfinite(error):
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+        if not math.isfinite(error):  # a square that overflows, unless it is the field
+            self._require_finite()
+            return math.inf
         return error
 
     def _coefficients(self, table: Stages, h: float) -> Array:
@@ -247,7 +252,8 @@ class StabilisedChebyshev:
         _, square = do.mean_squares(self._y, None, self._rows, (change,), problem.atol, problem.rtol)
         size = h * math.sqrt(square)
         if not math.isfinite(size):
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+            self._require_finite()
+            return h * 1e-6
         return min(longest, 0.1 * h / math.sqrt(size)) if size > 0 else longest
 
     def _look_at_radius(self) -> None:

@@ -15,7 +15,7 @@ Vector: TypeAlias = Any
 """Shape (n,): a NumPy array of float64, or a tensor of torch. The state is always of float64; what a field is given and
 gives back is in `OdeProblem.field_dtype` if the state is a tensor."""
 
-_PIECE = 2**22
+_PIECE, _PIECE_FAR = 2**18, 2**24
 """Entries of a tensor that are worked on at a time."""
 
 
@@ -45,14 +45,14 @@ def copied(vector: Vector) -> Vector:
 def norm(vector: Vector) -> float:
     """The 2-norm, accumulated in float64, a piece at a time."""
     if is_tensor(vector):
-        return math.sqrt(sum(piece.double().norm().square() for piece in vector.split(_PIECE)))
+        return math.sqrt(sum(piece.double().norm().square() for piece in _pieces(vector)))
     return float(np.linalg.norm(vector))
 
 
 def distance(one: Vector, other: Vector) -> float:
     """The 2-norm of their difference, of which no vector is made if they are tensors."""
     if is_tensor(one):
-        pairs = zip(one.split(_PIECE), other.split(_PIECE), strict=True)
+        pairs = zip(_pieces(one), _pieces(other), strict=True)
         return math.sqrt(sum((a - b).double().norm().square() for a, b in pairs))
     return float(np.linalg.norm(one - other))
 
@@ -67,3 +67,7 @@ def on_host(vector: Vector) -> NDArray[np.float64]:
 def like(vector: Vector, entries: NDArray[np.float64]) -> Vector:
     """These entries as a vector of that kind: a copy of them in its dtype and on its device, or the array itself."""
     return vector.new_tensor(entries) if is_tensor(vector) else entries
+
+
+def _pieces(tensor: Vector) -> Vector:
+    return tensor.split(_PIECE_FAR if is_far(tensor) else _PIECE)

@@ -27,7 +27,8 @@ class Augmentation:
     """Random flips and crops, the same for the same seed and virtual index on any device.
 
     Of N samples, index i < N is sample i as it is, and i + N·e with e ≥ 1 its e-th augmentation. What is drawn for it
-    is a hash of seed and index, so that it depends neither on the order nor on who asks.
+    is a hash of seed and index, so that it depends neither on the order nor on who asks. In `train` each epoch has the
+    next augmentation; a step on all samples (batch_size="full") takes them as they are, as do `full_loss` and flows.
 
     Args:
         flip: left to right, with probability ½.

@@ -67,6 +67,12 @@ class StochasticModifiedFlow:
                 "this loss is neither the mean nor the sum of its samples' losses (batch-dependent layers, class "
                 "weights or ignored targets do this): that average is not known as a function of theta"
             )
+        if self.problem.augmentation is not None:
+            raise FlowError(
+                "the stochastic modified flow's drift is the gradient that batches have on average, and this problem's "
+                f"samples are augmented ({self.problem.augmentation}), over all of whose augmentations there is no "
+                "loss: take a problem without"
+            )
         if self.problem.reduction == "sum" and self.noise is None:
             raise FlowError(
                 "the loss sums over its samples, so the drift depends on the batch size, which a bare factor does not "

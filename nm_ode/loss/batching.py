@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.data.base import NoSuchSampleError
+from nm_ode.arguments import as_tensor
+from nm_ode.data.base import DataError, NoSuchSampleError
 from nm_ode.data.prefetch import ReadAhead, is_read_ahead
 from nm_ode.data.preparation import Augmentation, PreparedSource
 from nm_ode.data.sources import (
@@ -204,15 +205,17 @@ class DeviceBatches:
             return self.source.prepare(taken, samples, self._dtype)
         return taken
 
-    def _wanted(self, samples: Samples) -> Samples:
+    def _wanted(self, samples: Any) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
-        plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
         if samples is None:
             return None
+        if self.augmentation is not None and not isinstance(samples, Tensor | slice):
+            samples = as_tensor(samples, "samples", error=DataError)  # virtual indices, too
+        plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
         if isinstance(samples, Tensor) and plain and self.augmentation is not None:
             _require_from(samples, len(self))
             return samples
-        if plain and self.in_memory and self._device.type == "cpu":
+        if isinstance(samples, Tensor) and plain and self.in_memory and self._device.type == "cpu":
             return samples
         return samples_of(samples, len(self))
 

@@ -16,7 +16,8 @@ from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.sums import combination_error, distance
 
-_LOOKED_AT = 8  # chunks of data that are not in memory
+_LOOKED_AT = 8  # chunks of data that must be read or prepared
+_READ = 256  # the most samples in one of those
 _AWAY = (0.1, 0.01, 0.001)  # of an entry and its scale: how far to look, as long as the loss is finite
 _STEPS = (1e-9, 1e-8, 3e-8, -3e-8)  # of an entry and its scale, to see the rounding of a loss
 _ROUNDINGS = 1e4  # that a loss's agreement may miss
@@ -45,7 +46,9 @@ def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) 
         for samples in few:
             for theta in (at.theta, measurement.away):
                 measurement.look_closely(theta, samples)
-        for samples in _chunks(n, chunk_size, all_of_them=isinstance(batches.source, TensorSource)):
+        is_cheap = isinstance(batches.source, TensorSource)
+        size = chunk_size if is_cheap else min(chunk_size, _READ)
+        for samples in _chunks(n, size, all_of_them=is_cheap):
             measurement.look(samples)
     except _Apart:
         return None

@@ -321,3 +321,18 @@ def test_norms_of_tensors_are_those_of_arrays(monkeypatch) -> None:
     assert is_finite(largest)  # whose sum is not
     assert not is_finite(torch.tensor([1.0, torch.nan], device="cpu"))
     assert not is_finite(torch.tensor([torch.inf, -torch.inf], device="cpu"))
+
+
+@pytest.mark.parametrize("method", PAIRS)
+def test_a_norm_that_overflows_is_a_step_taken_back_and_no_end(method: str) -> None:
+    """One right-hand side is finite and so large that the square of the error is not; tried again it is as always."""
+    count = [0]
+
+    def rhs(t, y, dy):
+        count[0] += 1
+        dy.fill_(1e170) if count[0] == 5 else torch.neg(y, out=dy)
+
+    _, solution, samples = solved(method, [0.0, 1.0], rhs=rhs)
+    assert solution.status == "success"
+    assert solution.statistics.rejected_steps > 0
+    np.testing.assert_allclose(samples[-1], Y0 * np.exp(-1.0), rtol=1e-4)

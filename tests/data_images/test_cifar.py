@@ -129,14 +129,14 @@ class Malicious:
 
 
 def _malicious(folder: Path) -> None:
-    content = pickle.loads((folder / "data_batch_2").read_bytes())
+    content = pickle.loads((folder / "data_batch_2").read_bytes(), encoding="bytes")
     content[b"batch_label"] = Malicious(folder / "was_run")
     (folder / "data_batch_2").write_bytes(pickle.dumps(content, protocol=2))
 
 
 def _changed(name: str, **entries: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        content = pickle.loads((folder / name).read_bytes())
+        content = pickle.loads((folder / name).read_bytes(), encoding="bytes")
         content.update({key.encode(): value for key, value in entries.items()})
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
 

@@ -151,6 +151,9 @@ def test_a_part_keeps_the_augmentations_that_it_was_taken_in(
     wanted = torch.tensor([3, 17, 28, 9, 12, 41])
     part = problem.subset(wanted)  # more than a chunk: none of it is read yet
     assert part.augmentation is None
+    np.testing.assert_array_equal(problem.batch([3, 17])[0], part.batch(slice(0, 2))[0])
+    with pytest.raises(DataError, match="no sample -11"):
+        problem.batch(np.array([2, -11]))
     for some in (slice(1, 5), torch.tensor([5, 0]), None):
         x, y = part.batch(some)
         chosen = wanted if some is None else wanted[some]
@@ -186,6 +189,9 @@ def test_what_is_expected_of_batches_counts_the_augmentation(
     plain = Problem(problem.model, F.cross_entropy, bytes_as_they_are(augmented[1]))
     noise = [nm_ode.gradient_noise(one, problem.theta0, 10, draws=400).total for one in (problem, plain)]
     assert noise[0] > 1.05 * noise[1]
+    measured = nm_ode.gradient_noise(problem, problem.theta0, 4, draws=5)
+    with pytest.raises(nm_ode.FlowError, match="augmented"):
+        nm_ode.StochasticModifiedFlow(problem, nm_ode.SGD(lr=0.0005), measured)
     ends = nm_ode.sgd_ensemble(problem, nm_ode.SGD(lr=0.0005), 2, batch_size=4, members=3)
     others = nm_ode.sgd_ensemble(plain, nm_ode.SGD(lr=0.0005), 2, batch_size=4, members=3)
     assert np.abs(ends.theta - others.theta).max() > 1e-6

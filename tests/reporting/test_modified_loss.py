@@ -126,6 +126,18 @@ def test_what_was_not_recorded_is_said(tiny: nm_ode.Problem) -> None:
     np.testing.assert_allclose(discrete.times, [0.0, 0.3])
 
 
+def test_a_loop_of_ones_own_does_not_say_enough(tiny: nm_ode.Problem) -> None:
+    model = nn.Linear(3, 2).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with nm_ode.Recorder(model, optimizer) as recorder:
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(tiny.x), tiny.y).backward()
+            optimizer.step()
+    with pytest.raises(ResultError, match="loop of one's own"):
+        modified_loss(recorder.run)
+
+
 def test_a_gradient_that_is_not_the_losss_has_none() -> None:
     class Reversed(torch.autograd.Function):
         @staticmethod

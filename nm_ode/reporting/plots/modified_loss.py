@@ -88,6 +88,11 @@ def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
         raise ResultError(
             f"a modified loss is known of SGD alone, and this run is one of {info.optimizer_text}"
         )
+    if info.grid.batch_size == "unknown":
+        raise ResultError(
+            "no modified loss is known of a loop of one's own: neither the samples of its gradients are, nor whether "
+            "its optimiser's numbers stayed as they were"
+        )
     if info.foreign_gradient:
         raise ResultError(f"the modified loss is of ∇L, and {info.foreign_gradient}")
     found: list[Along] = []

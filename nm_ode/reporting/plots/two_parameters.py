@@ -37,7 +37,7 @@ def two_parameters(
     points: int = 71,
     ax: Axes | None = None,
 ) -> Axes:
-    """Paths in the plane of a problem's two parameters, over the contours of its loss (Kunin et al. 2021, Figs. 1, 2).
+    """Paths in the plane of a problem's two parameters, over the contours of its loss (as Kunin et al. 2021).
 
     Gradient flow stays on the level set of a charge on which it starts; descent, and the modified flow that follows it,
     leave it. Contours lie at quantiles of the loss over what is shown.
