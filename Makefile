@@ -1,18 +1,24 @@
 # make demo   install into .venv if need be, run cases/digits_mlp.toml, print the error table and the report's path
 # make test   the whole suite: lint, types, import contracts, tests
+# make smoke  the cases for a GPU, some steps of each, on generated images
 # make bench  the benchmarks, JSON on standard output
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format bench picture clean
+.PHONY: demo test smoke lint format bench picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/nm-ode run cases/digits_mlp.toml
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+smoke: $(INSTALLED)
+	$(BIN)/nm-ode run resnet18_cifar10 --smoke
+	$(BIN)/nm-ode run vgg16_tiny_imagenet --smoke
+	$(BIN)/nm-ode run vgg16_bn_tiny_imagenet --smoke
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -37,11 +37,16 @@ class Segment:
         """Width to which an interval is halved: above the rounding of theta, and of a gradient that changes with it."""
         return max(math.sqrt(self.eps), 2.0**-28)
 
+    @property
+    def smallest_jump(self) -> float:
+        """Relative to the gradient: what is smaller may be the rounding of a lower precision inside the model."""
+        return max(1e-6, 1e3 * self.eps)
+
     def jumps_within(self, left: float, right: float) -> bool:
         """Is there a jump in a narrow interval? It is held against the intervals beside it, and against rounding."""
         width = right - left
         (before, here, after), scale = self._changes([left - width, left, right, right + width])
-        return here > max(_CONTRAST * max(before, after), _smallest_jump(self.eps) * scale)
+        return here > max(_CONTRAST * max(before, after), self.smallest_jump * scale)
 
     @cached_property
     def has_jump(self) -> bool:
@@ -69,7 +74,7 @@ class Segment:
         Twice in succession, for jumps in both halves may be alike.
         """
         at_left, at_right = self.gradient(left), self.gradient(right)
-        small = _ALIKE * _smallest_jump(self.eps) * float(at_left.norm())
+        small = _ALIKE * self.smallest_jump * float(at_left.norm())
         alike = 0
         while right - left > self.narrowest:
             middle = (left + right) / 2
@@ -97,11 +102,6 @@ def crossing(
         else:
             left = middle
     return left, right
-
-
-def _smallest_jump(eps: float) -> float:
-    """Relative to the gradient: what is smaller may be the rounding of a lower precision inside the model."""
-    return max(1e-6, 1e3 * eps)
 
 
 def _suspects(changes: Sequence[float]) -> Sequence[int]:

@@ -36,11 +36,13 @@ _LENGTH = 2.0  # of the segment, relative to each parameter tensor's entries
 def kinks(problem: Problem) -> tuple[str, ...]:
     """Operations between theta and the loss whose derivative jumps, as readable names; () if smooth.
 
-    Measured once a problem, on a few samples along random segments through theta0, each way as long as theta0 itself:
-    where units of an operation change sides, the gradient jumps or it does not. Operations none of whose units changes
-    sides count (but guards against division by zero, and comparisons), and so does a jump that no known operation makes
-    (`UNNAMED`). Operations with a continuous first derivative (ELU, Huber loss) are smooth, and so are kinks that only
-    what does not depend on theta passes. Where no gradient can be taken along the segment, the names alone decide.
+    Measured once a problem, on a few samples along random segments through theta0, each way as long as theta0
+    itself: where units of an operation change sides, the gradient jumps or it does not. Operations none of whose
+    units changes sides count (but guards against division by zero, and comparisons), and so do those whose units
+    are too many for a jump to be seen in the problem's precision, and a jump that no known operation makes
+    (`UNNAMED`). Operations with a continuous first derivative (ELU, Huber loss) are smooth, and so are kinks that
+    only what does not depend on theta passes. Where no gradient can be taken along the segment, the names alone
+    decide.
     """
     samples, names = _few_samples(problem)
     try:
@@ -78,8 +80,7 @@ def sides(problem: Problem, theta: Tensor, names: Collection[str] | None = None)
 def changed_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """Share of units that are on another side after than before; NaN if there is none."""
     count = sum(side.numel() for side in before)
-    changed = sum(int((one != other).sum()) for one, other in zip(before, after, strict=True))
-    return changed / count if count else math.nan
+    return _changes(before, after) / count if count else math.nan
 
 
 def _units(problem: Problem, theta: Tensor, batch: object) -> list[Unit]:
@@ -105,16 +106,27 @@ def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
         return None, names(None)
 
 
+class _Line:
+    """A random line through theta0."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self._start = problem.theta0
+        self._direction = scale(normal(self._start, seed), self._start, problem.layout).mul_(_LENGTH)
+        self._point = torch.empty_like(self._direction)
+
+    def at(self, s: float) -> Tensor:
+        """theta, in the same memory each time."""
+        return torch.add(self._start, self._direction, alpha=s - 0.5, out=self._point)
+
+
 class _Segment:
     """A problem along a random segment through theta0."""
 
     def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
         self._problem, self._batch = problem, problem.batch(samples)
-        direction = normal(problem.theta0, seed)
-        self._direction = scale(direction, problem.theta0, problem.layout).mul_(_LENGTH)
-        self._point = torch.empty_like(direction)
-        eps = torch.finfo(problem.dtype).eps
-        self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
+        self._line = line = _Line(problem, seed)
+        # Without a reference to itself: its vectors go as soon as it does.
+        self.gradient = Segment(lambda s: problem.grad(line.at(s), samples), torch.finfo(problem.dtype).eps)
 
     @cached_property
     def _met(self) -> list[list[Unit]]:
@@ -135,15 +147,32 @@ class _Segment:
 
     def _jumps_between(self, name: str, i: int) -> bool:
         left, right = i / (_POINTS - 1), (i + 1) / (_POINTS - 1)
-        narrow = crossing(lambda s: _sides_of(name, self._units_at(s)), left, right, self.gradient.narrowest)
-        return self.gradient.jumps_within(*narrow)
+        left, right = crossing(
+            lambda s: _sides_of(name, self._units_at(s)), left, right, self.gradient.narrowest
+        )
+        return self.gradient.jumps_within(left, right) or self._hides_a_jump(name, left, right)
 
-    def _theta(self, s: float) -> Tensor:
-        """In the same memory each time."""
-        return torch.add(self._problem.theta0, self._direction, alpha=s - 0.5, out=self._point)
+    def _hides_a_jump(self, name: str, left: float, right: float) -> bool:
+        """Could a jump in this interval be too small to be seen, or lie between others?
+
+        In float32 the sides of many units of a convolution change within the narrowest interval, and the share of one
+        of a million units in the gradient is below its rounding.
+        """
+        width = right - left
+        sides = [
+            [unit.side for unit in self._units_at(s) if unit.name == name and unit.side is not None]
+            for s in (left - width, left, right, right + width)
+        ]
+        count = sum(side.numel() for side in sides[0])
+        beside = _changes(sides[0], sides[1]) + _changes(sides[2], sides[3])
+        return count * self.gradient.smallest_jump > 1 or beside > 0
 
     def _units_at(self, s: float) -> list[Unit]:
-        return _units(self._problem, self._theta(s), self._batch)
+        return _units(self._problem, self._line.at(s), self._batch)
+
+
+def _changes(before: Sequence[Tensor], after: Sequence[Tensor]) -> int:
+    return sum(int((one != other).sum()) for one, other in zip(before, after, strict=True))
 
 
 def _sides_of(name: str, units: Sequence[Unit]) -> tuple[bytes, ...] | None:

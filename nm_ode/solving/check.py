@@ -95,10 +95,11 @@ def check(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) -> Che
     the rounding of a field coarser than float64 leaves, no second solve shows: it is a share of the path.
     """
     found = _compared(field, kept, ode, solved)
-    if field.noise < _COARSE:
+    noise = field.noise * field.flow.amplification
+    if noise < _COARSE:
         return found
     # Two solves by steps that are too short for the field's digits round alike, and agree better than either is right.
-    share = _OF_STAGES * field.noise
+    share = _OF_STAGES * noise
     steps = [float(np.linalg.norm(b - a)) for a, b in pairwise(solved.thetas)]
     path = np.append(0.0, np.cumsum(steps))
     errors, how = np.maximum(found.errors, share * path), f"{found.how}; no less than {share:.1e} of the path"

@@ -101,7 +101,7 @@ def build_study(case: Case, path: Path, text: str | None = None, progress: Progr
     device = device_of(case, path, code)
     data = in_the_models_shape(case, path, read_data(case, path, code, progress))
     require_targets_fit(case, path, data)
-    problem = _problem(case, path, code, _model(case, path, code, data), data, device)
+    problem = _problem(case, path, code, _model(case, path, code, data, device), data, device)
     if isinstance(case.training.batch_size, int) and case.training.batch_size > problem.n_samples:
         raise CaseError(
             f"{path}: training.batch_size: {case.training.batch_size} was given; {of_what(case)} has "
@@ -194,7 +194,7 @@ def _require_times_fit(case: Case, path: Path, optimizer: Optimizer, schedule: S
         raise CaseError(f"{path}: solver: {error}") from None
 
 
-def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
+def _model(case: Case, path: Path, code: OwnCode, data: Any, device: torch.device) -> nn.Module:
     if isinstance(case.model, CodeTable):
         model = code.call("model", case.model, seed=case.seed)
         if not isinstance(model, nn.Module):
@@ -206,7 +206,7 @@ def _model(case: Case, path: Path, code: OwnCode, data: Any) -> nn.Module:
     shape = {} if image is None else {"image": image.side, "channels": image.channels}
     build = partial(case.model.build, folder=path.parent, seed=case.seed, **shape)
     try:
-        return built(build, path)
+        return built(build, path, getattr(torch, case.dtype), device)
     except CaseError:
         raise
     except (NmOdeError, ValueError) as error:

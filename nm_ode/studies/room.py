@@ -16,11 +16,15 @@ from nm_ode.observers.room import require_room
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
 
-_COPIES = 4  # of the parameters, at least: the model, the problem's copy, theta and its gradient
+_COPIES = 3  # of the parameters in the case's own dtype, at least: the problem's, theta and its gradient
 
 
-def built(build: Callable[[], nn.Module], path: Path) -> nn.Module:
+def built(build: Callable[[], nn.Module], path: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The network, unless its parameters alone are more than there is memory for.
+
+    Args:
+        dtype: in which it is trained; it is made in float64.
+        device: where.
 
     Raises:
         CaseError: they are, or torch cannot make it.
@@ -32,8 +36,11 @@ def built(build: Callable[[], nn.Module], path: Path) -> nn.Module:
     except Exception:
         count = 0
     try:
+        copies = _COPIES if device.type == "cpu" else 0
         require_memory(
-            _COPIES * 8 * count, f"a model of {count} parameters, to be trained,", "make it smaller"
+            (8 + copies * dtype.itemsize) * count,
+            f"a model of {count} parameters, to be trained,",
+            "make it smaller",
         )
         return build()
     except ArgumentError:

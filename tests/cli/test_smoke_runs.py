@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from click.testing import Result
+from typer.testing import CliRunner
 
-from nm_ode.results import open_study
+from nm_ode.cli import app
+from nm_ode.data import DATA
+from nm_ode.results import open_study, run_info
 from nm_ode.studies import open_store
 from tests.studies.conftest import TINY
 
@@ -30,6 +35,104 @@ def test_a_smoke_run_of_a_sweep_runs_its_members(case: Path, call) -> None:
     assert result.exit_code == 0, result.output
     study = open_study(str(case.parent / "results/tiny_smoke/study.zarr"))
     assert dict(study["discrete"].sizes) | {"lr": 2, "step": 2} == dict(study["discrete"].sizes)
+
+
+IMAGES = """
+name = "images"
+dtype = "float32"
+device = "cuda"
+loss = "cross_entropy"
+model = { name = "cnn", classes = 200, widths = [64, 64] }
+data = { name = "image_folder", folder = "unpacked", augment = true }
+optimizer = { name = "sgd", lr = 0.1 }
+training = { steps = 40000, batch_size = 256, full_loss = false }
+symmetries = { charges_every = 50 }
+observe = [{ name = "held_out", every = 391 }, "sketch"]
+
+[smoke]
+"model.widths" = [4]
+"model.classes" = 4
+"training.steps" = 6
+"training.batch_size" = 20
+"symmetries.charges_every" = 2
+"observe[0].every" = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> tuple[Path, Result]:
+    """The folder of a smoke run of images, and what the command said."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "images.toml").write_text(IMAGES)
+    arguments = ["run", str(folder / "images.toml"), "--smoke", "--out", str(folder / "out")]
+    return folder, CliRunner().invoke(app, arguments)
+
+
+def test_a_smoke_run_generates_the_images_that_the_case_reads(images) -> None:
+    folder, result = images
+    assert result.exit_code == 0, result.output
+    made = folder / "out/images_smoke"
+    assert len(list((made / "images/train").glob("*/*.png"))) == 80
+    assert not [
+        path for path in made.iterdir() if path.name.startswith("images.") and "cache" not in path.name
+    ]
+    run = open_store(made / "run.zarr")["discrete"].dataset
+    assert run.attrs["status"] == "success"
+    assert run.held_out_step.values.tolist() == [0, 3, 6]
+    assert run_info(run).grid.n_samples == 80
+    assert "full_loss" not in run
+    assert run.sizes["charge_step"] == 3
+    html = (made / "report.html").read_text()
+    assert "nobody trains on" in html
+    assert "smoke run" in html
+
+
+def test_test_samples_are_the_data_sets_own(images) -> None:
+    folder, _ = images
+    run = open_store(folder / "out/images_smoke/run.zarr")["discrete"].dataset
+    data = DATA["image_folder"](folder=folder / "out/images_smoke/images").held_out()
+    # At the start all classes are about as likely, and there are as many of each.
+    assert len(data.x) == 20
+    assert abs(float(run.test_loss[0]) - np.log(4)) < 0.5
+    assert float(run.test_accuracy[0]) * 20 == pytest.approx(round(float(run.test_accuracy[0]) * 20))
+
+
+def test_images_are_generated_once_and_may_be_read_from_elsewhere(images, tmp_path: Path, call) -> None:
+    folder, _ = images
+    train = folder / "out/images_smoke/images/train"
+    before = train.stat().st_mtime_ns
+    assert "Done before" in call("run", folder / "images.toml", "--smoke", "--out", folder / "out").stdout
+    assert train.stat().st_mtime_ns == before
+    other = call("run", folder / "images.toml", "--smoke", "--data", train.parent, "--out", tmp_path)
+    assert other.exit_code == 0, other.output
+    assert not (tmp_path / "images_smoke/images").exists()
+    runs = [
+        open_store(out / "images_smoke/run.zarr")["discrete"].dataset for out in (tmp_path, folder / "out")
+    ]
+    np.testing.assert_array_equal(runs[0].loss, runs[1].loss)
+
+
+def test_where_data_are_missing_it_is_said_where_they_were_looked_for(tmp_path: Path, call) -> None:
+    path = tmp_path / "images.toml"
+    path.write_text(IMAGES.replace('device = "cuda"\n', ""))
+    result = call("run", path)
+    told = " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    for words in (f"no folder {tmp_path / 'unpacked'}", "--data DIR", "images.toml --smoke`"):
+        assert words in told
+    missing = call("run", path, "--data", tmp_path / "nowhere")
+    assert f"no folder {tmp_path / 'nowhere'}" in " ".join(missing.stderr.split())
+    assert "--data DIR" not in missing.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_data_and_a_missing_gpu_are_told_together(tmp_path: Path, call) -> None:
+    path = tmp_path / "images.toml"
+    path.write_text(IMAGES)
+    told = call("run", path).stderr
+    assert "torch sees no GPU" in told
+    assert "no folder" in told
+    assert told.count("--smoke`") == 1
 
 
 def test_a_case_without_the_table_says_so(case: Path, call) -> None:

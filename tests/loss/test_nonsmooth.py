@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nm_ode import SGD, GradientFlow, KinkCrossings, Problem, solve, solve_info, train
 from nm_ode.loss.nonsmooth import changed_share, kinks, sides
+from nm_ode.models import vgg
 
 
 def conv(*between: nn.Module) -> nn.Module:
@@ -300,3 +301,16 @@ def test_chunks_do_not_change_the_share() -> None:
     other = whole.theta0 * 0.5 - 0.1
     shares = [changed_share(sides(p, whole.theta0), sides(p, other)) for p in (whole, parts)]
     assert shares[0] == shares[1] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_kinks_of_many_units_are_found_in_either_precision(dtype: torch.dtype) -> None:
+    """In float32 many units change sides between two neighbouring points."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    x = torch.rand(16, 3, 16, 16, generator=generator)
+    model = vgg(plan=[8, 8, "M", 16], hidden=(16,), classes=4, image=16, seed=1)
+    y = torch.arange(16, device="cpu") % 4
+    assert set(kinks(Problem(model, nn.functional.cross_entropy, (x, y), dtype=dtype))) == {
+        "ReLU",
+        "max-pooling",
+    }

@@ -78,3 +78,15 @@ def test_an_iterated_map_amplifies_the_noise() -> None:
     assert sgd.lr == 0.05
     assert floors[1] / floors[0] == pytest.approx(weights)
     assert weights > 5
+
+
+@pytest.mark.parametrize("engine", ["torch", "scipy"])
+def test_steps_too_short_for_float32_are_not_called_exact(tiny: Problem, engine: str) -> None:
+    """Both of a step and of its halves see the same theta, to float32's digits, and make the same errors."""
+    single = Problem(tiny.model, tiny.loss_fn, (tiny.x, tiny.y), dtype=torch.float32)
+    times, start = [0.0, 1e-4], single.theta0.double()
+    right = solve(GradientFlow(tiny), times, theta0=start, rtol=1e-12, engine="scipy", method="DOP853")
+    found = solve(GradientFlow(single), times, engine=engine, method="RK8", step=1e-6)
+    error = float(np.linalg.norm(found["theta"][-1] - right["theta"][-1]))
+    assert error / 3 < float(found["solver_error"][-1]) < 30 * error
+    assert "rounding" in (solve_info(found).check or "")

@@ -18,7 +18,7 @@ from nm_ode.results import SolveInfo, long_name, solve_info
 
 _ALWAYS = {
     *("loss", "lr", "grad_norm", "update_norm", "theta", "full_loss", "solver_error"),
-    *("test_loss", "test_accuracy"),
+    *("test_loss", "test_accuracy", "summed_steps"),
 }
 """What every run or flow has, or what other plots show."""
 

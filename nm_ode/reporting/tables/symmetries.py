@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from nm_ode.comparison import SymmetryRow
@@ -13,7 +14,8 @@ _SYMMETRY = (Column(None, "kind", numeric=False), Column("symmetry", "symmetry",
 
 
 def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, LawInfo]) -> Table:
-    """How well each law, by the name of its group, predicts the charges of each symmetry."""
+    """How well each law, by the name of its group, predicts the charges of each symmetry that were recorded."""
+    rows = [row for row in rows if not math.isnan(row.recorded_residual)] or rows
     columns = [*_SYMMETRY, Column("charges", "charges")]
     for info in laws.values():
         brief = info.law.replace("_", " ") + (" + ε" if info.with_residual else "")
