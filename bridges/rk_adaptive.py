@@ -54,8 +54,7 @@ class AdaptivePair:
         self.rejected_steps = 0
         if problem.memory:
             self._last.copy_(like(self._y, problem.memory["rate"]))
-            # What is asked for may end before it does.
-            self._next = min(float(problem.memory["step"][0]), self._end - self.t)
+            self._next = float(problem.memory["step"][0])
         else:
             self._stage.copy_(self._y)
             rhs(self.t, self._stage, self._last)

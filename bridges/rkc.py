@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bridges.arithmetic import Arithmetic
-from bridges.problem import Array, OdeProblem, Rhs
+from bridges.problem import Array, OdeProblem, Rhs, SolveStopped
 from bridges.radius import PowerIteration
 from bridges.stepping import StepFailure
 from bridges.vectors import Vector, copied, like, on_host
@@ -29,6 +29,7 @@ _DAMPING = 2 / 13
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.8, 0.1, 10.0
 _SELDOM = 25  # steps between two looks at the spectral radius, at most
 _MOST_GROWTH = 2.0
+_FEW_STAGES = 5
 _CHANGED = 0.1  # a radius that differs by this much from the one before is looked at more often
 
 
@@ -169,6 +170,8 @@ class StabilisedChebyshev:
             "rate": on_host(self._rows[self._last]),
             "step": np.array([self._next, *self._before]),
             "radius": np.array([self._radius, self._seen, self._age, self._seldom, self._found]),
+            # Sums of rows are rounded in their order.
+            "places": np.array([self._start, self._last]),
         }
         return {**found, **self._own.memory()}
 
@@ -177,6 +180,7 @@ class StabilisedChebyshev:
 
     def _go_on(self) -> None:
         memory = self._problem.memory
+        self._start, self._last = map(int, memory["places"].tolist())
         self._rows[self._last].copy_(like(self._y, memory["rate"]))
         self._next, *before = memory["step"].tolist()
         self._before = (before[0], before[1])
@@ -198,7 +202,24 @@ class StabilisedChebyshev:
         return max(2, 1 + int(math.sqrt(1.54 * length * self._radius + 1)))
 
     def _attempt(self, h: float) -> float:
-        """All stages of a step of h, and the norm of its error."""
+        """All stages of a step of h, and the norm of its error; infinite where something overflows.
+
+        Stages that are too few for how stiff the field has become soon do. Of a radius that was just found, and a few
+        stages, it is the field itself that is not finite.
+        """
+        try:
+            error = self._norm_after_stages(h)
+        except SolveStopped as stop:
+            if stop.status != "non_finite" or (not self._age and self._stages_for(h) <= _FEW_STAGES):
+                raise
+            error = math.inf
+        if not math.isfinite(error):
+            error = math.inf
+            for row in {0, 1, 2, 3} - {self._start}:
+                self._rows[row].zero_()  # zero times what is there has to be zero
+        return error
+
+    def _norm_after_stages(self, h: float) -> float:
         s = min(self._stages_for(h), self._most)
         table = stages(s)
         terms = self._do.table(self._coefficients(table, h))
@@ -214,7 +235,6 @@ class StabilisedChebyshev:
         error = h * math.sqrt(square)
         if not math.isfinite(error):  # a square that overflows, unless it is the field
             self._require_finite()
-            return math.inf
         return error
 
     def _coefficients(self, table: Stages, h: float) -> Array:

@@ -193,6 +193,13 @@ class _Arithmetic:
             part.add_(torch.empty_like(part).normal_(generator=generator), alpha=0.1 / math.sqrt(self._size))
         direction.div_(self.length(direction, None))
 
+    def tilt(self, direction: Tensor, rate: Tensor, scales: Tensor | None, share: float) -> None:
+        length = self.length(rate, scales)
+        for piece in self._pieces():
+            part = rate[piece] if scales is None else rate[piece] / scales[piece]
+            direction[piece].add_(part, alpha=share / (length or 1.0))
+        direction.div_(self.length(direction, None))
+
     def shift(self, out: Tensor, y: Tensor, direction: Tensor, size: float, scales: Tensor | None) -> None:
         for piece in self._pieces():
             part = direction[piece] if scales is None else direction[piece] * scales[piece]
