@@ -68,6 +68,10 @@ class Arithmetic(Protocol):
         """direction = rate/scales, normalised, with a tenth of it in random directions; the same ones each time."""
         ...
 
+    def tilt(self, direction: Vector, rate: Vector, scales: Vector | None, share: float) -> None:
+        """direction = direction + share · rate/scales, of which each is normalised, normalised."""
+        ...
+
     def shift(self, out: Vector, y: Vector, direction: Vector, size: float, scales: Vector | None) -> None:
         """out = y + size · scales · direction."""
         ...

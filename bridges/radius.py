@@ -14,6 +14,9 @@ _BOUND = 1.2
 """What is found is below the radius, by less than this (Sommeijer, Shampine and Verwer 1997)."""
 
 _ALIKE = 0.05
+_TILT = (
+    0.01  # of the field itself in the direction: an eigenvalue that has become the largest is seen by that
+)
 _MOST = 30
 
 
@@ -41,6 +44,8 @@ class PowerIteration:
             self._direction = do.of_field()
         if not self._before > 0:
             do.begin(self._direction, rate, self._scales)
+        else:
+            do.tilt(self._direction, rate, self._scales, _TILT)
         size = self._size * max(1.0, do.length(y, self._scales))
         radius = self._before
         for _ in range(_MOST):

@@ -7,11 +7,12 @@ for the norm of its error alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from bridges.arithmetic import Arithmetic, Sum
-from bridges.problem import Array, OdeProblem, Rhs, SolveStopped
+from bridges.problem import Array, OdeProblem, Rhs
 from bridges.rk_tables import Coefficients, Embedded, nonzero
 from bridges.stepping import StepFailure
 from bridges.vectors import Vector, copied, like, on_host
@@ -20,10 +21,22 @@ _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 10.0
 
 
 class AdaptivePair:
-    """Steps of an embedded pair; stages in the field's dtype, the state in float64."""
+    """Steps of an embedded pair; stages in the field's dtype, the state in float64.
 
-    def __init__(self, scheme: Embedded, problem: OdeProblem, rhs: Rhs, arithmetic: Arithmetic) -> None:
+    Args:
+        require_finite: raises SolveStopped if a right-hand side was not; asked where a norm is not.
+    """
+
+    def __init__(
+        self,
+        scheme: Embedded,
+        problem: OdeProblem,
+        rhs: Rhs,
+        require_finite: Callable[[], None],
+        arithmetic: Arithmetic,
+    ) -> None:
         self._scheme, self._problem, self._rhs, self._do = scheme, problem, rhs, arithmetic
+        self._require_finite = require_finite
         self._stages, n = len(scheme.a), len(scheme.a)
         self._a = tuple(self._sum(terms) for terms in scheme.a)
         self._b = self._sum(scheme.b)
@@ -41,8 +54,7 @@ class AdaptivePair:
         self.rejected_steps = 0
         if problem.memory:
             self._last.copy_(like(self._y, problem.memory["rate"]))
-            # What is asked for may end before it does.
-            self._next = min(float(problem.memory["step"][0]), self._end - self.t)
+            self._next = float(problem.memory["step"][0])
         else:
             self._stage.copy_(self._y)
             rhs(self.t, self._stage, self._last)
@@ -55,15 +67,17 @@ class AdaptivePair:
         rejected = False
         while True:
             if length < shortest:
-                raise StepFailure("Required step size is less than spacing between numbers")
+                raise StepFailure("the step has shrunk below the rounding of the time")
             end = min(self.t + length, self._end)
             self._h = length = end - self.t
             error = self._attempt(end)
             if error < 1:
                 break
-            if not math.isfinite(error):
-                raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
-            length *= max(_SMALLEST_FACTOR, self._factor(error))
+            if math.isfinite(error):
+                length *= max(_SMALLEST_FACTOR, self._factor(error))
+            else:  # a square that overflows, unless it is the field
+                self._require_finite()
+                length *= _SMALLEST_FACTOR
             rejected = True
             self.rejected_steps += 1
         growth = _LARGEST_FACTOR if error == 0 else min(_LARGEST_FACTOR, self._factor(error))
@@ -122,7 +136,8 @@ class AdaptivePair:
         self._rhs(self.t + h, self._stage, self._first)
         d2 = sizes(change)[1] / h
         if not math.isfinite(d1 + d2):
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+            self._require_finite()
+            return 0.0  # the shortest
         if d1 <= 1e-15 and d2 <= 1e-15:
             second = max(1e-6, h * 1e-3)
         else:

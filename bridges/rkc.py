@@ -29,6 +29,7 @@ _DAMPING = 2 / 13
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.8, 0.1, 10.0
 _SELDOM = 25  # steps between two looks at the spectral radius, at most
 _MOST_GROWTH = 2.0
+_FEW_STAGES = 5
 _CHANGED = 0.1  # a radius that differs by this much from the one before is looked at more often
 
 
@@ -84,12 +85,19 @@ class StabilisedChebyshev:
 
     Args:
         sharpness: the spectral radius, or its bound; None for a power iteration of its own.
+        require_finite: raises SolveStopped if a right-hand side was not; asked where a norm is not.
     """
 
     def __init__(
-        self, problem: OdeProblem, rhs: Rhs, sharpness: Sharpness | None, arithmetic: Arithmetic
+        self,
+        problem: OdeProblem,
+        rhs: Rhs,
+        sharpness: Sharpness | None,
+        require_finite: Callable[[], None],
+        arithmetic: Arithmetic,
     ) -> None:
         self._problem, self._rhs, self._do = problem, rhs, arithmetic
+        self._require_finite = require_finite
         self._rows = arithmetic.rows(4)
         self._rows.zero_()  # what is multiplied by zero has to be finite
         self._start, self._last, self._distance = 0, 1, 2
@@ -162,6 +170,8 @@ class StabilisedChebyshev:
             "rate": on_host(self._rows[self._last]),
             "step": np.array([self._next, *self._before]),
             "radius": np.array([self._radius, self._seen, self._age, self._seldom, self._found]),
+            # Sums of rows are rounded in their order.
+            "places": np.array([self._start, self._last]),
         }
         return {**found, **self._own.memory()}
 
@@ -170,6 +180,7 @@ class StabilisedChebyshev:
 
     def _go_on(self) -> None:
         memory = self._problem.memory
+        self._start, self._last = map(int, memory["places"].tolist())
         self._rows[self._last].copy_(like(self._y, memory["rate"]))
         self._next, *before = memory["step"].tolist()
         self._before = (before[0], before[1])
@@ -184,17 +195,31 @@ class StabilisedChebyshev:
         if self._radius > 0:
             length = min(length, (self._most**2 - 1) / (1.54 * self._radius))
         left = self._end - self.t
-        return (
-            left
-            if length >= left or (1.1 * length >= left and self._stages_for(left) <= self._most)
-            else length
-        )
+        near = left <= min(1.1 * length, self._longest) and self._stages_for(left) <= self._most
+        return left if length >= left or near else length
 
     def _stages_for(self, length: float) -> int:
         return max(2, 1 + int(math.sqrt(1.54 * length * self._radius + 1)))
 
     def _attempt(self, h: float) -> float:
-        """All stages of a step of h, and the norm of its error."""
+        """All stages of a step of h, and the norm of its error; infinite where something overflows.
+
+        Stages that are too few for how stiff the field has become soon do. Of a radius that was just found, and a few
+        stages, it is the field itself that is not finite.
+        """
+        try:
+            error = self._norm_after_stages(h)
+        except SolveStopped as stop:
+            if stop.status != "non_finite" or (not self._age and self._stages_for(h) <= _FEW_STAGES):
+                raise
+            error = math.inf
+        if not math.isfinite(error):
+            error = math.inf
+            for row in {0, 1, 2, 3} - {self._start}:
+                self._rows[row].zero_()  # zero times what is there has to be zero
+        return error
+
+    def _norm_after_stages(self, h: float) -> float:
         s = min(self._stages_for(h), self._most)
         table = stages(s)
         terms = self._do.table(self._coefficients(table, h))
@@ -208,8 +233,8 @@ class StabilisedChebyshev:
             self._y, self._stage, self._rows, (estimate,), problem.atol, problem.rtol
         )
         error = h * math.sqrt(square)
-        if not math.isfinite(error):
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+        if not math.isfinite(error):  # a square that overflows, unless it is the field
+            self._require_finite()
         return error
 
     def _coefficients(self, table: Stages, h: float) -> Array:
@@ -247,7 +272,8 @@ class StabilisedChebyshev:
         _, square = do.mean_squares(self._y, None, self._rows, (change,), problem.atol, problem.rtol)
         size = h * math.sqrt(square)
         if not math.isfinite(size):
-            raise SolveStopped("non_finite", "the right-hand side has entries that are not finite")
+            self._require_finite()
+            return h * 1e-6
         return min(longest, 0.1 * h / math.sqrt(size)) if size > 0 else longest
 
     def _look_at_radius(self) -> None:

@@ -102,6 +102,7 @@ def integrate(
     counted = CountedField(problem)
     stepper: Stepper | None = None
     samples = 0 if kept is None else kept.samples
+    reached = float(times[0] if kept is None else kept.t)  # by a step that was looked at
     errors: list[float] = [] if kept is None or kept.errors is None else kept.errors.tolist()
 
     def statistics() -> Statistics:
@@ -118,7 +119,6 @@ def integrate(
         return Kept(stepper.t, y, samples, statistics(), memory, found)
 
     def solution(status: Status, message: str) -> OdeSolution:
-        reached = stepper.t if stepper is not None else float(times[0] if kept is None else kept.t)
         return OdeSolution(
             engine=engine,
             method=method,
@@ -150,6 +150,7 @@ def integrate(
                     raise SolveStopped("max_steps", f"the limit of {problem.max_steps} steps was reached")
                 stepper.advance()
                 counted.require_finite()
+                reached = stepper.t
                 while samples < times.size and times[samples] <= stepper.t:
                     emit_sample(float(times[samples]), stepper.at(float(times[samples])))
                 if problem.on_step is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -30,7 +30,7 @@ Terms: TypeAlias = tuple[tuple[slice, Tensor], ...]
 def stepper(problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
     """The stepper of a method; a state that is an array is taken as the tensor that shares its memory."""
     if is_tensor(problem.y0):
-        return _on_tensors(problem, method, counted.rhs, counted.sharpness)
+        return _on_tensors(problem, method, counted.rhs, counted.sharpness, counted.require_finite)
     as_tensor = replace(problem, y0=torch.from_numpy(problem.y0))
     return _OnArrays(
         _on_tensors(
@@ -38,11 +38,14 @@ def stepper(problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
             method,
             lambda t, y, dy: counted.rhs(t, y.numpy(), dy.numpy()),
             lambda t, y, rate: counted.sharpness(t, y.numpy(), rate.numpy()),
+            counted.require_finite,
         )
     )
 
 
-def _on_tensors(problem: OdeProblem, method: str, rhs: Rhs, sharpness: Sharpness) -> Stepper:
+def _on_tensors(
+    problem: OdeProblem, method: str, rhs: Rhs, sharpness: Sharpness, require_finite: Callable[[], None]
+) -> Stepper:
     arrays: dict[str, Any] = {
         name: torch.from_numpy(given).to(problem.y0.device)
         for name in ("atol", "scales")
@@ -53,8 +56,9 @@ def _on_tensors(problem: OdeProblem, method: str, rhs: Rhs, sharpness: Sharpness
     if method in FIXED:
         return FixedPair(FIXED[method], problem, rhs, arithmetic)
     if method in SCHEMES:
-        return AdaptivePair(SCHEMES[method], problem, rhs, arithmetic)
-    return StabilisedChebyshev(problem, rhs, None if problem.sharpness is None else sharpness, arithmetic)
+        return AdaptivePair(SCHEMES[method], problem, rhs, require_finite, arithmetic)
+    given = None if problem.sharpness is None else sharpness
+    return StabilisedChebyshev(problem, rhs, given, require_finite, arithmetic)
 
 
 class _OnArrays:
@@ -187,6 +191,13 @@ class _Arithmetic:
                 part.div_(scales[piece])
             part.div_(length or 1.0)
             part.add_(torch.empty_like(part).normal_(generator=generator), alpha=0.1 / math.sqrt(self._size))
+        direction.div_(self.length(direction, None))
+
+    def tilt(self, direction: Tensor, rate: Tensor, scales: Tensor | None, share: float) -> None:
+        length = self.length(rate, scales)
+        for piece in self._pieces():
+            part = rate[piece] if scales is None else rate[piece] / scales[piece]
+            direction[piece].add_(part, alpha=share / (length or 1.0))
         direction.div_(self.length(direction, None))
 
     def shift(self, out: Tensor, y: Tensor, direction: Tensor, size: float, scales: Tensor | None) -> None:

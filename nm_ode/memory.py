@@ -16,17 +16,18 @@ def available() -> int | None:
     return min(found) if found else None
 
 
-def require_memory(needed: int, what: str, remedy: str) -> None:
+def require_memory(needed: int, what: str, remedy: str, free: int | None = None) -> None:
     """Refuse what does not fit.
 
     Args:
         needed: bytes, at least.
         what: they are for, as the start of a sentence.
+        free: on a device; of the host if None.
 
     Raises:
         ArgumentError: there is less; the sentence says how much it would take and how much there is.
     """
-    free = available()
+    free = available() if free is None else free
     if free is not None and needed > free:
         raise ArgumentError(
             f"{what} would take {in_words(needed)} of memory, and {in_words(free)} are free: {remedy}"

@@ -129,7 +129,8 @@ class PlannedRun:
     def why_not_finite(self, step: int, loss: float) -> str:
         """The sentence that says why the run ended at this step."""
         samples = next(islice(self.grid.each_batch(), step, None)) if step < self.grid.steps else None
-        return why_not_finite(loss, step, self.optimizer.lr, self.problem.chunks(samples))
+        why = why_not_finite(loss, step, self.optimizer.lr, self.problem.chunks(samples))
+        return why + self.problem.beyond_float16
 
     def identity(self) -> dict[str, Any]:
         """What fixes it beside the problem, as JSON has it: for a checkpoint."""

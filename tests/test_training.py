@@ -257,3 +257,26 @@ def test_a_run_without_its_end_has_no_final_state(optimizer: SGD) -> None:
         final_state(cut)
     with pytest.raises(ArgumentError, match="no saved step"):
         solve(GradientFlow(problem), t=cut.isel(saved_step=slice(0)))
+
+
+def test_a_run_without_the_loss_over_all_samples_is_the_same_run() -> None:
+    x, y = torch.randn(24, 3, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 2
+    net = nn.Linear(3, 2)
+    problem = Problem(net, nn.functional.cross_entropy, (x, y))
+    told = {"batch_size": 8, "save_every": 2, "seed": 3}
+    whole = train(problem, SGD(lr=0.1), 6, **told)
+    without = train(problem, SGD(lr=0.1), 6, **told, full_loss=False)
+    assert set(whole.variables) - set(without.variables) == {"full_loss"}
+    np.testing.assert_array_equal(whole.theta, without.theta)
+    np.testing.assert_array_equal(whole.loss, without.loss)
+
+
+def test_a_run_that_leaves_all_numbers_in_its_last_step_is_told_without_the_loss_over_all_samples() -> None:
+    x, y = torch.ones(8, 1), torch.zeros(8, 1)
+    problem = Problem(nn.Linear(1, 1), nn.functional.mse_loss, (x, y))
+    with pytest.raises(TrainingDiverged) as caught:
+        train(problem, SGD(lr=1e300), 2, batch_size=4, full_loss=False)
+    assert caught.value.step == 1
+    with pytest.raises(TrainingDiverged) as caught:
+        train(problem, SGD(lr=1e300), 1, batch_size=4, full_loss=False)
+    assert caught.value.step == 1

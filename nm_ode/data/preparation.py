@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.data.base import DataError
-from nm_ode.data.sources import ArraySource, Samples, Source, TensorSource, indices_of
+from nm_ode.data.sources import ArraySource, Samples, Source, TensorSource, indices_of, samples_of
 from nm_ode.data.trees import flatten
 from nm_ode.required import as_seed
 
@@ -174,7 +174,8 @@ class PreparedSource:
     @property
     def plain(self) -> PreparedSource:
         """The same samples without augmentations."""
-        return PreparedSource(self.source, self.preparation.plain)
+        part = None if self._virtual is None else self._virtual % len(self.source)
+        return PreparedSource(self.source, self.preparation.plain, part)
 
     def raw(self, indices: Samples) -> Any:
         """These samples in bytes, where they lie: the same in each augmentation."""
@@ -215,8 +216,10 @@ class PreparedSource:
             return self._virtual if indices is None else self._virtual[indices]
         if not isinstance(indices, Tensor) or self.augmentation is None:
             return None
+        wanted = samples_of(indices, len(self), virtual=True)
+        assert isinstance(wanted, Tensor)
         # From the end, as tensors count.
-        return torch.where(indices < 0, indices + len(self.source), indices)
+        return torch.where(wanted < 0, wanted + len(self.source), wanted)
 
 
 def _hashed(seed: int, indices: Tensor, stream: int) -> Tensor:

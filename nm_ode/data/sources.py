@@ -220,10 +220,13 @@ def collate(items: Sequence[Any]) -> Any:
     return made
 
 
-def samples_of(samples: Any, total: int) -> Samples:
+def samples_of(samples: Any, total: int, *, virtual: bool = False) -> Samples:
     """What a source can take: an index vector without a mask, a slice that goes forward, or None.
 
     Given as such, or as a list, a range, a NumPy array or a mask of all samples.
+
+    Args:
+        virtual: indices from `total` on are those of augmentations.
 
     Raises:
         DataError: anything else; NoSuchSampleError, which is one: an index out of range.
@@ -248,10 +251,11 @@ def samples_of(samples: Any, total: int) -> Samples:
     indices = indices.long()
     if len(indices):
         least, most = (int(end) for end in indices.aminmax())
-        if least < -total or most >= total:
-            wrong = most if most >= total else least
+        if least < -total or (most >= total and not virtual):
+            wrong = least if least < -total else most
+            more = f", and their augmentations from {total} on" * virtual
             raise NoSuchSampleError(
-                f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}"
+                f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}{more}"
             )
     return indices
 

@@ -14,7 +14,7 @@ from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.flows.base import Cost, Flow, FlowError, UpdateMap, require_flow
 from nm_ode.loss import Problem
-from nm_ode.loss.expected import ExpectedLoss, expected_loss
+from nm_ode.loss.expected import ExpectedLoss, augmented_otherwise, expected_loss
 from nm_ode.required import require_dataset
 from nm_ode.results import Beside, TimeGrid, run_info
 
@@ -56,13 +56,8 @@ class MinibatchFlow(Flow):
                 f"the run is on {self.grid.n_samples} samples and the flow's problem on {self.problem.n_samples}: "
                 "a same-batch flow needs the run's own problem"
             )
-
-        here = self.problem.augmentation
-        if self.grid.augmentation and str(here or "") != self.grid.augmentation:
-            raise FlowError(
-                f"the run's samples were augmented ({self.grid.augmentation}), and those of the flow's problem are "
-                f"{f'otherwise ({here})' if here else 'not'}: a same-batch flow needs the run's own problem"
-            )
+        if otherwise := augmented_otherwise(self.problem, self.grid):
+            raise FlowError(f"{otherwise}: a same-batch flow needs the run's own problem")
 
     @classmethod
     def beside(cls, flow: Flow, run: xr.Dataset) -> MinibatchFlow:

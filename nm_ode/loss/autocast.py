@@ -17,7 +17,7 @@ from nm_ode.loss.objective import Objective
 Autocast: TypeAlias = Literal["bfloat16", "float16"]
 
 _DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_LARGEST_SCALE = 2.0**16
+_LARGEST_SCALE, _SMALLEST_SCALE = 2.0**16, 2.0**-16
 _SMALLER = 16.0  # by so much a scale is made smaller, and so much room is left at the start
 
 
@@ -83,6 +83,14 @@ class MayBeLowered:
     device: torch.device
     _lowered: Lowered
 
+    @property
+    def beyond_float16(self) -> str:
+        """The end of a sentence about a loss that is not finite; empty but in float16."""
+        beyond = (
+            "; or numbers in the network are beyond 65504, the largest of float16: take autocast='bfloat16'"
+        )
+        return beyond * (self.autocast == "float16")
+
     def lowered(self) -> AbstractContextManager[Any]:
         """A context with the autocast of its forward passes, for an evaluation beside them."""
         return nullcontext() if self.autocast is None else self._lowered.context()
@@ -101,7 +109,7 @@ class MayBeLowered:
 
 
 class ScaledEvaluation(Evaluation):
-    """Gradients of a loss in float16: numbers of the backward pass would else be too small for it and become 0.
+    """Gradients of a loss in float16: numbers of the backward pass would else be too small for it, or too large.
 
     The loss is multiplied by a power of two before the backward pass, and the gradient divided by it, which changes no
     digit of what neither vanishes nor overflows. Where something overflows, the gradient is taken again with a smaller
@@ -115,7 +123,7 @@ class ScaledEvaluation(Evaluation):
         self._scale = None
         loss = self.loss(batch).detach()
         scale = _LARGEST_SCALE
-        while scale > 1 and loss.isfinite() and not self._is_finite_at(batch, scale * _SMALLER):
+        while scale > _SMALLEST_SCALE and loss.isfinite() and not self._is_finite_at(batch, scale * _SMALLER):
             scale /= _SMALLER
         self._scale = scale
 
@@ -125,7 +133,7 @@ class ScaledEvaluation(Evaluation):
         while True:
             loss = self.loss(batch)
             gradient = self._gradient(loss * scale, out)
-            if scale <= 1 or all_finite(gradient) or not bool(loss.isfinite()):
+            if scale <= _SMALLEST_SCALE or all_finite(gradient) or not bool(loss.isfinite()):
                 return loss.detach(), gradient.div_(scale)
             scale /= _SMALLER
 

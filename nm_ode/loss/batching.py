@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.arguments import as_tensor
-from nm_ode.data.base import DataError, NoSuchSampleError
 from nm_ode.data.prefetch import ReadAhead, is_read_ahead
 from nm_ode.data.preparation import Augmentation, PreparedSource
 from nm_ode.data.sources import (
@@ -59,6 +57,7 @@ class DeviceBatches:
         scale: factor of the loss, which is in the weights.
         ghosts: are the chunks of more samples than one has batches of their own: of nearly equal size, and of all
             samples in a fixed order by chance?
+        chosen: are these samples that were asked for one by one, whose order stays as it is?
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class DeviceBatches:
         self.chunk_size = chunk_size
         self.reduction: Reduction = "mean"
         self.scale = 1.0
-        self.ghosts = False
+        self.ghosts = self.chosen = False
         self._ahead: ReadAhead | None = None
         self._device, self._dtype = device, dtype
 
@@ -137,9 +136,9 @@ class DeviceBatches:
             return
         if self.ghosts and not isinstance(samples, Tensor):
             samples = indices_of(samples, len(self))
-            # Data may be sorted by class.
-            order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
-            samples = samples[order]
+            if not self.chosen:  # data may be sorted by class
+                order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+                samples = samples[order]
         pieces = self.pieces(samples, self.chunk_size)
         known = self._ahead is not None and isinstance(given, Tensor)  # the loop's, read ahead by it
         if known or not is_read_ahead(self.source):
@@ -207,17 +206,12 @@ class DeviceBatches:
 
     def _wanted(self, samples: Any) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
-        if samples is None:
-            return None
-        if self.augmentation is not None and not isinstance(samples, Tensor | slice):
-            samples = as_tensor(samples, "samples", error=DataError)  # virtual indices, too
+        virtual = self.augmentation is not None
         plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
-        if isinstance(samples, Tensor) and plain and self.augmentation is not None:
-            _require_from(samples, len(self))
-            return samples
-        if isinstance(samples, Tensor) and plain and self.in_memory and self._device.type == "cpu":
-            return samples
-        return samples_of(samples, len(self))
+        if plain and not virtual and self.in_memory and self._device.type == "cpu":
+            found: Samples = samples
+            return found
+        return samples_of(samples, len(self), virtual=virtual)
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
         """Of these samples alone. As many as fit in a chunk are read at once; more stay where they are.
@@ -230,6 +224,7 @@ class DeviceBatches:
         samples, n = wanted, self.count(wanted)
         made, prepared = copy.copy(self), isinstance(self.source, PreparedSource)
         made._ahead = None
+        made.chosen = self.chosen or isinstance(samples, Tensor)
         if (self.in_memory and not prepared) or n <= (self.chunk_size or n):
             batch = self.batch(samples)
             if self.in_memory or all(_has_samples(leaf, n) for leaf in flatten(batch)[0]):
@@ -238,15 +233,6 @@ class DeviceBatches:
         source = self.source
         made.source = source.part(samples) if isinstance(source, PreparedSource) else Part(source, samples)
         return made
-
-
-def _require_from(samples: Tensor, total: int) -> None:
-    """Virtual indices have no end, but they begin at −N."""
-    if len(samples) and int(samples.min()) < -total:
-        raise NoSuchSampleError(
-            f"samples: there is no sample {int(samples.min())}; there are {total}, from 0 to {total - 1}, and their "
-            f"augmentations from {total} on"
-        )
 
 
 def _has_samples(leaf: Any, n: int) -> bool:

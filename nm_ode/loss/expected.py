@@ -62,7 +62,7 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
         theta: where the bias of a loss that is neither mean nor sum is measured, by some epochs of gradients.
 
     Raises:
-        ProblemError: a sum over other samples than the run's.
+        ProblemError: a sum over other samples than the run's, or samples that were augmented otherwise.
     """
     if grid.batch_size == "unknown" and problem.reduction != "mean":
         what = (
@@ -75,9 +75,25 @@ def expected_loss(problem: Problem, grid: TimeGrid, theta: Tensor) -> ExpectedLo
     of_batches, share = share_of_batches(problem, grid)
     if not isinstance(grid.batch_size, int) or not (problem.reduction is None or grid.augmentation):
         return ExpectedLoss(of_batches, share)
+    if otherwise := augmented_otherwise(problem, grid):
+        raise ProblemError(
+            f"{otherwise}, so that what the run's batches have on average cannot be measured: give the run's own "
+            "problem"
+        )
     augmented = bool(grid.augmentation)
     bias = batch_bias(problem, theta, grid.batch_size, grid.seed, share=share, augmented=augmented)
     return ExpectedLoss(of_batches, share, bias)
+
+
+def augmented_otherwise(problem: Problem, grid: TimeGrid) -> str:
+    """How a problem's samples differ from those of a run's steps by their augmentation; empty if they do not."""
+    here = problem.augmentation
+    if not grid.augmentation or str(here or "") == grid.augmentation:
+        return ""
+    return (
+        f"the run's samples were augmented ({grid.augmentation}), and those of the flow's problem are "
+        f"{f'otherwise ({here})' if here else 'not'}"
+    )
 
 
 def share_of_batches(problem: Problem, grid: TimeGrid) -> tuple[Problem, float]:

@@ -106,16 +106,27 @@ def _few_samples(problem: Problem) -> tuple[Samples, list[str]]:
         return None, names(None)
 
 
+class _Line:
+    """A random line through theta0."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self._start = problem.theta0
+        self._direction = scale(normal(self._start, seed), self._start, problem.layout).mul_(_LENGTH)
+        self._point = torch.empty_like(self._direction)
+
+    def at(self, s: float) -> Tensor:
+        """theta, in the same memory each time."""
+        return torch.add(self._start, self._direction, alpha=s - 0.5, out=self._point)
+
+
 class _Segment:
     """A problem along a random segment through theta0."""
 
     def __init__(self, problem: Problem, samples: Samples, seed: int) -> None:
         self._problem, self._batch = problem, problem.batch(samples)
-        direction = normal(problem.theta0, seed)
-        self._direction = scale(direction, problem.theta0, problem.layout).mul_(_LENGTH)
-        self._point = torch.empty_like(direction)
-        eps = torch.finfo(problem.dtype).eps
-        self.gradient = Segment(lambda s: problem.grad(self._theta(s), samples), eps)
+        self._line = line = _Line(problem, seed)
+        # Without a reference to itself: its vectors go as soon as it does.
+        self.gradient = Segment(lambda s: problem.grad(line.at(s), samples), torch.finfo(problem.dtype).eps)
 
     @cached_property
     def _met(self) -> list[list[Unit]]:
@@ -156,12 +167,8 @@ class _Segment:
         beside = _changes(sides[0], sides[1]) + _changes(sides[2], sides[3])
         return count * self.gradient.smallest_jump > 1 or beside > 0
 
-    def _theta(self, s: float) -> Tensor:
-        """In the same memory each time."""
-        return torch.add(self._problem.theta0, self._direction, alpha=s - 0.5, out=self._point)
-
     def _units_at(self, s: float) -> list[Unit]:
-        return _units(self._problem, self._theta(s), self._batch)
+        return _units(self._problem, self._line.at(s), self._batch)
 
 
 def _changes(before: Sequence[Tensor], after: Sequence[Tensor]) -> int:

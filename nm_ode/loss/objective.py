@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_tensor
-from nm_ode.data.base import DataError
+from nm_ode.data.base import DataError, DataSet
 from nm_ode.data.leaves import is_array
 from nm_ode.data.sources import Source, TensorSource, source_of
 from nm_ode.data.trees import flatten
@@ -38,6 +38,8 @@ class Supervised(nn.Module):
 def supervised_source(data: Any, loss_fn: LossFunction) -> Source:
     """A source of pairs (x, y), in which a list of numbers is a tensor, and labels are what the loss takes.
 
+    Images of a data set are prepared as it says.
+
     Raises:
         ProblemError: not as many inputs as targets, or none.
     """
@@ -45,6 +47,10 @@ def supervised_source(data: Any, loss_fn: LossFunction) -> Source:
         raise ProblemError(
             "data is one array; the short form takes (x, y), and Problem.from_objective any structure"
         )
+    if isinstance(data, DataSet):
+        if data.preparation is not None:
+            return data.source()
+        data = (data.x, data.y)
     if not isinstance(data, tuple | list):
         return source_of(data)
     if len(data) != 2:

@@ -20,6 +20,7 @@ def once_per_problem(measure: Callable[[Problem], R]) -> Callable[[Problem], R]:
     def measured(problem: Problem) -> R:
         if problem not in found:
             found[problem] = measure(problem)
+            problem.rest()  # and let go of where it was measured
         return found[problem]
 
     return measured

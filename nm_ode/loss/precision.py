@@ -30,6 +30,8 @@ from nm_ode.loss.sums import PIECE
 _ORDERS = range(2, 5)  # of the differences
 _STEP = 1e-9  # relative to theta: so short that no kink is likely to lie in a segment, and eps/step a good derivative
 _ENTRIES = 100_000  # of the gradient that are looked at
+_TF32 = 2.0**-10  # the rounding of TF32
+_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv"}
 _OWN = 30.0  # roundings of the problem's own dtype that are nothing out of the ordinary
 _MOST = 16.0  # roundings of a coarser dtype that it can explain; what is above comes from kinks
 
@@ -131,6 +133,13 @@ def coarsest_rounding(parameters: Sequence[Tensor], compute: Callable[[], object
     return looking.coarsest
 
 
+def takes_tf32(operation: str) -> bool:
+    """Does this operation of torch round float32 to TF32's ten bits on a GPU? By default convolutions do."""
+    if "convolution" in operation:
+        return bool(torch.backends.cudnn.allow_tf32)
+    return operation in _PRODUCTS and bool(torch.backends.cuda.matmul.allow_tf32)
+
+
 class _Dtypes(TorchDispatchMode):
     """Follows what is computed from theta, detached or not, by its memory, and looks at its dtypes."""
 
@@ -157,17 +166,19 @@ class _Dtypes(TorchDispatchMode):
                 if isinstance(leaf, Tensor):
                     self._alive.append(leaf)
                     self._from_theta.add(_memory(leaf))
-                    self._look_at(leaf.dtype)
+                    self._look_at(func, leaf)
         return made
 
-    def _look_at(self, dtype: torch.dtype) -> None:
-        if not (dtype.is_floating_point or dtype.is_complex):
+    def _look_at(self, operation: Any, made: Tensor) -> None:
+        if not (made.dtype.is_floating_point or made.dtype.is_complex):
             return
-        eps = torch.finfo(dtype).eps
+        eps, name = torch.finfo(made.dtype).eps, dtype_name(made.dtype)
+        if made.is_cuda and made.dtype is torch.float32 and takes_tf32(operation.overloadpacket.__name__):
+            eps, name = _TF32, "TF32"
         self.coarsest = max(self.coarsest, eps)
         if eps > self._eps:
             where = self._inside[-1] if self._inside else "the loss"
-            self.found[f"{dtype_name(dtype)} in {where}"] = None
+            self.found[f"{name} in {where}"] = None
 
     def _depends(self, leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and _memory(leaf) in self._from_theta

@@ -50,7 +50,7 @@ class Problem(ManyPoints, MayBeLowered):
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
         loss_fn: `(model(x), y) -> scalar`.
-        data: `(x, y)`, samples along the first axis; or a Dataset or source of such pairs.
+        data: `(x, y)`, samples along the first axis; a `DataSet`; or a Dataset or source of such pairs.
         dtype: float64 or float32, of parameters and floating-point inputs. Integers stay what they are.
         device: where to compute; the model's device if None.
         chunk_size: the most samples in one forward pass. It bounds memory and changes nothing but

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -34,7 +35,8 @@ class HeldOut(Observer):
 
     Along `held_out_step`: `test_loss`, the problem's loss over all of the samples, and, where the targets are classes
     (integers, one a sample) and the model gives a number for each class, `test_accuracy`, the share of the samples
-    whose largest number is that of their class; samples with the label that the loss ignores are left out of both.
+    whose largest number is that of their class; where a number is NaN there is no largest. Samples with the label that
+    the loss ignores are left out of both.
 
     The network is evaluated in eval mode: nothing is dropped. A BatchNorm that takes its statistics from the batch in
     training takes those of training samples here: mean and variance of its inputs over `statistics` of them, spread
@@ -59,7 +61,7 @@ class HeldOut(Observer):
     every: Every | int = 200
     chunk_size: int = 256
     statistics: int = 1024
-    _placed: dict[Any, DeviceBatches] = field(default_factory=dict, init=False, repr=False)
+    _placed: dict[Any, tuple[Any, DeviceBatches]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         given = {
@@ -76,15 +78,21 @@ class HeldOut(Observer):
                 "HeldOut needs samples that nobody trains on: give data=(x, y), or in a case file data with a test "
                 "split"
             )
+        if context.given_problem is None:
+            raise ArgumentError(
+                "HeldOut evaluates a problem's loss: give the Recorder one, problem=nm_ode.Problem(…)"
+            )
         return [_Measured(context, self, self._batches(context.problem))]
 
     def _batches(self, problem: Problem) -> DeviceBatches:
         """On the problem's device, once for all that observe there."""
-        key = (str(problem.device), problem.dtype, problem.loss_fn)
+        loss_fn = problem.loss_fn  # kept, so that no other has its id
+        key = (str(problem.device), problem.dtype, id(loss_fn))
         if key not in self._placed:
             source = _source(self.data, problem)
-            self._placed[key] = DeviceBatches(source, problem.device, problem.dtype, self.chunk_size)
-        return self._placed[key]
+            batches = DeviceBatches(source, problem.device, problem.dtype, self.chunk_size)
+            self._placed[key] = loss_fn, batches
+        return copy.copy(self._placed[key][1])  # of which each problem has its own reduction
 
 
 class _Measured(Observer):
@@ -179,7 +187,8 @@ class _Measured(Observer):
         values = {"test_loss": self._loss_fn(outputs, targets).to(self._problem.dtype)}
         if "test_accuracy" in self.variables:
             counted = targets != ignored if (ignored := ignored_label(self._loss_fn)) is not None else ...
-            values["test_accuracy"] = (outputs.argmax(dim=1) == targets)[counted].double().mean()
+            is_right = (outputs.argmax(dim=1) == targets) & ~outputs.isnan().any(dim=1)
+            values["test_accuracy"] = is_right[counted].double().mean()
         return values
 
     def _by_chunks(self) -> dict[str, Tensor]:
@@ -193,8 +202,8 @@ def _source(data: Any, problem: Problem) -> Source:
     """Of pairs as the problem's loss takes them, or of whole batches."""
     if callable(data) and not hasattr(data, "__len__"):
         data = data()
-    if isinstance(data, DataSet):
-        found = data.source()
+    if problem.loss_fn is not None:
+        found = supervised_source(data, problem.loss_fn)
     else:
-        found = source_of(data) if problem.loss_fn is None else supervised_source(data, problem.loss_fn)
+        found = data.source() if isinstance(data, DataSet) else source_of(data)
     return found.plain if isinstance(found, PreparedSource) else found

@@ -1,13 +1,58 @@
-"""What was freed goes back to the system."""
+"""Is there memory for a solve? And what was freed goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-from bridges.vectors import Vector
+import torch
+from torch import Tensor
 
-_LARGE = 2**20  # bytes of a state: with smaller ones nothing is to be gained
+from bridges import Engine, Method
+from bridges.vectors import Vector
+from nm_ode.memory import require_memory
+
+_LARGE = 2**20  # bytes of a state: with smaller ones nothing is to be gained, and all have room
+
+_FLOAT64 = 8
+
+
+def require_room(engine: Engine, method: str, state: Tensor) -> None:
+    """Refuse a solve whose method holds more vectors than there is memory for, where they will lie.
+
+    Args:
+        state: at the start, in the dtype that the field computes in.
+
+    Raises:
+        ArgumentError: with the methods that hold fewer.
+    """
+    used = engine.methods[method]
+    if used.vectors is None or state.nbytes < _LARGE:
+        return
+
+    def taken(by: Method) -> int:
+        own, stages = (0, 0) if by.vectors is None else by.vectors
+        return len(state) * (own * _FLOAT64 + stages * state.itemsize)
+
+    alike = {
+        name: other for name, other in engine.methods.items() if other.vectors and other.step == used.step
+    }
+    fewer = sorted(
+        (name for name in alike if taken(alike[name]) < taken(used)), key=lambda name: taken(alike[name])
+    )
+    remedy = f"take {' or '.join(fewer)}, with fewer" if fewer else "take a smaller network"
+    free = None
+    if engine.capabilities.tensors and state.device.type == "cuda":
+        device = state.device
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + kept
+    own, stages = used.vectors
+    require_memory(
+        taken(used),
+        f"{engine.name} {method}, with {own + stages} vectors of {len(state):,} numbers,",
+        remedy,
+        free,
+    )
 
 
 def let_go(state: Vector) -> None:

@@ -33,7 +33,7 @@ from nm_ode.solving.check import check as check_solution
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field
 from nm_ode.solving.keeping import KeptSolve
-from nm_ode.solving.memory import let_go
+from nm_ode.solving.memory import let_go, require_room
 from nm_ode.solving.options import names, options, require_flow
 from nm_ode.solving.plan import Plan
 from nm_ode.solving.plan import plan as plan_solve
@@ -103,7 +103,7 @@ def solve(
 
     Raises:
         SolveError: not solved to the end; its attribute `solution` has what was.
-        ArgumentError: an unknown name in `record`, or what is no observer.
+        ArgumentError: an unknown name in `record`, what is no observer, or a method with more vectors than memory.
         FlowError: a modified flow on a run whose learning rate changes.
         EngineError: unknown engine or method, options that do not go together, values or times that no engine takes,
             or an rtol below what the rounding of the field holds.
@@ -155,6 +155,7 @@ def solve(
     )
     used_atol = 1e-3 * plan.choice.rtol if asked.atol is None else asked.atol
     probes = field.take_count()
+    require_room(plan.engine, plan.choice.method, beginning.state)
     start, scales = plan.given(beginning.take_state()), None if scale is None else plan.given(scale)
     ode = OdeProblem(
         rhs=field.rhs,
@@ -240,6 +241,7 @@ def solve(
         if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), ode.y0):
             remedy = (
                 "the loss overflows at the start already, or there are NaN or infinite values in the data"
+                + problem.beyond_float16
             )
         reason = failure(solution, remedy, fixed_step=ode.step is not None)
         raise SolveError(f"{title}: {reason}", result)

@@ -57,8 +57,8 @@ def test_more_stiffness_never_turns_away_from_bdf(rtol: float, stiffness: float)
 FIELDS = [
     ({"kinks": ("ReLU",), "stiffness": 5.0, "rtol": None}, "RK23"),
     ({"kinks": (), "stiffness": 5.0, "rtol": 1e-8}, "DOP853"),
-    ({"kinks": (), "stiffness": 900.0, "rtol": 1e-4}, "RKC2"),
-    ({"kinks": (), "stiffness": 900.0, "rtol": 1e-4, "damped": False}, "DOP853"),
+    ({"kinks": (), "stiffness": 300.0, "rtol": 1e-4}, "RKC2"),
+    ({"kinks": (), "stiffness": 300.0, "rtol": 1e-4, "damped": False}, "DOP853"),
 ]
 
 

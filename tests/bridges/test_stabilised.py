@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
 
+import bridges.counted
 from bridges import OdeProblem, get_engine, solve_with
 from bridges.rkc import stages
 from tests.bridges.equations import Y0, decay, oscillator, solve
@@ -207,3 +209,62 @@ def test_an_unstable_and_an_oscillating_equation_are_solved_too() -> None:
     np.testing.assert_allclose(states[-1], Y0 * np.exp(2 * np.array([1.0, 0.3, 2.0])), rtol=1e-3)
     states, _ = solve("torch", "RKC2", oscillator, [0.0, 1.0], [0.0, 10.0], rtol=1e-6)
     np.testing.assert_allclose(states[-1], [np.sin(10.0), np.cos(10.0)], atol=2e-3)
+
+
+@pytest.mark.parametrize("growth", [1e2, 1e4])
+def test_another_eigenvalue_that_becomes_the_largest_is_noticed(growth: float) -> None:
+    """The direction of the largest before has no share in the new one's, whose equation is another."""
+
+    def field(t, y, dy):
+        rates = np.array([100.0, 1 + growth / (1 + np.exp(-20 * (t - 2)))])
+        dy[:] = -rates * (y - np.sin([t, t + 1])) + np.cos([t, t + 1])
+
+    _, solution = solve("torch", "RKC2", field, np.sin([0.0, 1.0]), [0.0, 4.0], rtol=1e-4, atol=1e-6)
+    assert solution.status == "success"
+    assert (
+        solution.statistics.rhs_evaluations < 3000
+    )  # two stages a step alone would take 10,000 of the faster
+
+
+@pytest.mark.parametrize(("far", "jumps"), [(False, True), (True, True), (False, False)])
+def test_stages_that_overflow_are_a_step_back_and_no_field_that_is_not_finite(
+    far: bool, jumps: bool, monkeypatch
+) -> None:
+    """Hundreds of stages for one radius, and then another ten thousand times as large."""
+    monkeypatch.setattr(bridges.counted, "is_far", lambda vector: far)
+
+    def field(t, y, dy):
+        late = float(t > 1) if jumps else 1 / (1 + np.exp(-1000 * (t - 1)))
+        dy[:] = -1e4 * (1 + (1e4 - 1) * late) * (y - math.cos(t)) - math.sin(t)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        states, solution = solve("torch", "RKC2", field, [1.0], [0.0, 1.01], rtol=1e-2, atol=1e-3)
+    assert solution.status == "success"
+    np.testing.assert_allclose(states[-1], math.cos(1.01), atol=1e-3)
+
+
+def test_it_goes_on_from_every_step_to_the_same_bits() -> None:
+    """The vectors change places from step to step, and sums are rounded in the order of their terms."""
+    matrix = np.random.default_rng(0).standard_normal((9, 9))
+    matrix = -matrix @ matrix.T
+
+    def field(t, y, dy):
+        dy[:] = np.tanh(matrix @ y) + math.sin(3 * t)
+
+    times = np.linspace(0, 0.3, 50)
+    problem = OdeProblem(field, np.linspace(-1, 1, 9), times, rtol=1e-4, atol=1e-7)
+    engine, places, found = get_engine("torch"), [], []
+
+    def keep(place):
+        place = place()
+        memory = {name: values.copy() for name, values in place.memory.items()}
+        places.append(replace(place, y=place.y.copy(), memory=memory))
+
+    engine.solve(replace(problem, on_step=keep), "RKC2", lambda i, t, y: found.append(y.copy()))
+    assert len(places) > 10
+    for place in places:
+        again: list[np.ndarray] = []
+        engine.solve(
+            replace(problem, kept=place), "RKC2", lambda i, t, y, again=again: again.append(y.copy())
+        )
+        np.testing.assert_array_equal(again, found[place.samples :])

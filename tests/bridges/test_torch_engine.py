@@ -266,6 +266,7 @@ def test_a_field_that_is_not_finite_stops_a_solve_of_tensors(method: str, far: b
     assert "right-hand side has entries that are not finite at t = " in solution.message
     assert 1 <= len(samples) < 5
     assert np.isfinite(samples).all()
+    assert 0.2 < solution.time <= 1.55  # the step that has it does not count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -321,3 +322,49 @@ def test_norms_of_tensors_are_those_of_arrays(monkeypatch) -> None:
     assert is_finite(largest)  # whose sum is not
     assert not is_finite(torch.tensor([1.0, torch.nan], device="cpu"))
     assert not is_finite(torch.tensor([torch.inf, -torch.inf], device="cpu"))
+
+
+@pytest.mark.parametrize("method", PAIRS)
+def test_a_norm_that_overflows_is_a_step_taken_back_and_no_end(method: str) -> None:
+    """One right-hand side is finite and so large that the square of the error is not; tried again it is as always."""
+    count = [0]
+
+    def rhs(t, y, dy):
+        count[0] += 1
+        dy.fill_(1e170) if count[0] == 5 else torch.neg(y, out=dy)
+
+    _, solution, samples = solved(method, [0.0, 1.0], rhs=rhs)
+    assert solution.status == "success"
+    assert solution.statistics.rejected_steps > 0
+    np.testing.assert_allclose(samples[-1], Y0 * np.exp(-1.0), rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_gpu_gives_what_the_cpu_gives(method: str, dtype: str) -> None:
+    matrix, found = torch.tensor(MATRIX, dtype=getattr(torch, dtype), device="cuda"), []
+
+    def rhs(t, y, dy):
+        assert y.is_cuda
+        assert dy.is_cuda
+        dy.copy_(torch.tanh(matrix @ y) + np.sin(3 * t) + 20 * np.exp(-((t - 2) ** 2) / 3e-3) * torch.cos(y))
+
+    times = np.linspace(0, 3, 11)
+    problem = OdeProblem(rhs, y0().cuda(), times, field_dtype=dtype, **options(method))
+    solution = solve_with(ENGINE, problem, method, lambda i, t, y: found.append(y.cpu().numpy()))
+    assert solution.status == "success"
+    _, _, expected = solved(method, times, dtype)
+    atol = 1e-8 if dtype == "float64" else 2e-5
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol + (1e-4 if method == "RKC2" else 0))
+
+    def broken(t, y, dy):
+        dy.copy_(-y)
+        if t > 1.5:
+            dy[2] = torch.nan
+
+    problem = OdeProblem(broken, y0().cuda(), times, field_dtype=dtype, **options(method))
+    solution = solve_with(ENGINE, problem, method, lambda i, t, y: None)
+    assert solution.status == "non_finite"
+    assert solution.time <= 1.55

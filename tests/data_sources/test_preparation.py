@@ -96,8 +96,8 @@ def test_a_problem_keeps_bytes_and_trains_as_on_the_numbers_themselves(tmp_path:
     data = DataSet(pixels, y, preparation=Preparation(MEAN, STD))
     on_disk = DataSet(np.load(tmp_path / "x.npy", mmap_mode="r"), y, preparation=Preparation(MEAN, STD))
     problems = [
-        Problem(model, F.cross_entropy, (numbers, y)),
-        Problem(model, F.cross_entropy, data.source()),
+        Problem(model, F.cross_entropy, DataSet(numbers, y)),
+        Problem(model, F.cross_entropy, data),
         Problem(model, F.cross_entropy, on_disk.source(), chunk_size=4),
     ]
     assert problems[1].source.raw(None)[0].dtype == torch.uint8
@@ -161,6 +161,22 @@ def test_a_part_keeps_the_augmentations_that_it_was_taken_in(
         assert y.tolist() == (chosen % N % 2).tolist()
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
+def test_numbers_of_fewer_bits_and_masks_are_the_samples_that_they_say(
+    augmented: tuple[Problem, np.ndarray, Augmentation], kind: torch.dtype
+) -> None:
+    problem, pixels, augment = augmented
+    wanted = torch.tensor([3, 17, 28])
+    for taken in (problem.batch, problem.source.take):
+        x, y = taken(wanted.to(kind))
+        np.testing.assert_allclose(x, [by_hand(pixels, int(i), augment) for i in wanted], rtol=1e-14)
+        assert y.tolist() == [1, 1, 0]
+        mask = torch.arange(N) % 4 == 1
+        np.testing.assert_allclose(taken(mask)[0], [by_hand(pixels, i, None) for i in (1, 5, 9)], rtol=1e-14)
+        with pytest.raises(DataError, match="mask of 12"):
+            taken(torch.ones(12, dtype=torch.bool))
+
+
 def test_members_and_a_same_batch_flow_see_the_samples_of_each_step(
     augmented: tuple[Problem, np.ndarray, Augmentation], run: xr.Dataset
 ) -> None:
@@ -173,8 +189,11 @@ def test_members_and_a_same_batch_flow_see_the_samples_of_each_step(
         solution = nm_ode.solve(nm_ode.MinibatchFlow.beside(flow, run), run)
         errors.append(float(nm_ode.compare(run, solution).relative_error[-1]))
     assert errors[1] < 0.1 * errors[0]
+    plain = Problem(problem.model, F.cross_entropy, bytes_as_they_are(augmented[1]))
     with pytest.raises(nm_ode.FlowError, match="those of the flow's problem are not"):
-        beside(Problem(problem.model, F.cross_entropy, bytes_as_they_are(augmented[1])), run)
+        beside(plain, run)
+    with pytest.raises(nm_ode.ProblemError, match="flow's problem are not"):
+        nm_ode.solve(nm_ode.GradientFlow(plain), run)
 
 
 def test_what_is_expected_of_batches_counts_the_augmentation(

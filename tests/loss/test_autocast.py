@@ -100,7 +100,7 @@ def test_a_foreign_gradient_is_seen_through_the_rounding() -> None:
 
 
 def test_small_gradients_do_not_vanish_in_float16_and_large_ones_do_not_overflow() -> None:
-    for factor in (1e-6, 1e4):
+    for factor in (1e-6, 1e4, 1e7):
 
         def loss_fn(output: Tensor, target: Tensor, factor: float = factor) -> Tensor:
             return factor * F.cross_entropy(output, target)
@@ -114,6 +114,15 @@ def test_small_gradients_do_not_vanish_in_float16_and_large_ones_do_not_overflow
     far = problems[0].theta0 * 50  # where the gradient is another
     gradient, exact = (one.grad(far) for one in problems)
     assert float((gradient - exact).norm()) < 0.1 * float(exact.norm())
+
+
+def test_what_float16_cannot_hold_is_said() -> None:
+    x, y = data(1e5)
+    problem = Problem(network(), F.cross_entropy, (x, y), dtype=torch.float32, autocast="float16")
+    with pytest.raises(nm_ode.NmOdeError, match="take autocast='bfloat16'"):
+        nm_ode.train(problem, nm_ode.SGD(lr=0.1), 2)
+    with pytest.raises(nm_ode.NmOdeError, match="take autocast='bfloat16'"):
+        nm_ode.solve(nm_ode.GradientFlow(problem), t=[0.0, 1.0])
 
 
 def test_runs_chunks_and_members_are_under_autocast_too() -> None:

@@ -57,6 +57,15 @@ def test_a_batch_that_fits_is_as_without_and_a_larger_one_is_cut_in_its_order(pr
     torch.testing.assert_close(rows[0], problem.loss(theta, more))
 
 
+def test_a_same_batch_flow_has_the_parts_of_the_step(problem: Problem) -> None:
+    theta, batch = problem.theta0, torch.tensor([3, 9, 1, 28, 14, 0, 7, 20, 11, 5, 17])
+    part = problem.subset(batch)
+    torch.testing.assert_close(part.grad(theta), problem.grad(theta, batch))
+    torch.testing.assert_close(part.grad(theta, slice(1, 10)), problem.grad(theta, batch[1:10]))
+    few = problem.subset(slice(2, 20))
+    torch.testing.assert_close(few.grad(theta), problem.grad(theta, slice(2, 20)))
+
+
 def test_it_is_neither_mean_nor_sum_of_its_samples(problem: Problem) -> None:
     assert problem.reduction is None
     run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 4, batch_size=SIZE)

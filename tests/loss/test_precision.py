@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nm_ode import Problem
-from nm_ode.loss.precision import gradient_precision
+from nm_ode.loss.precision import gradient_precision, takes_tf32
 from nm_ode.models import mlp, vgg
 from tests.oracles.networks import MODELS, make
 
@@ -180,3 +180,28 @@ def test_it_is_measured_once() -> None:
     before = len(calls)
     assert gradient_precision(counted) == found
     assert len(calls) == before
+
+
+def test_tf32_is_what_torch_is_set_to() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        for convolutions, products in ((True, False), (False, True)):
+            torch.backends.cudnn.allow_tf32 = convolutions
+            torch.backends.cuda.matmul.allow_tf32 = products
+            assert takes_tf32("cudnn_convolution") is takes_tf32("convolution") is convolutions
+            assert takes_tf32("addmm") is products
+            assert not takes_tf32("relu")
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+def test_convolutions_in_tf32_are_measured_and_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    x, y = torch.randn(32, 3, 8, 8), torch.arange(32) % 3
+    options = {"dtype": torch.float32, "device": "cuda"}
+    found = gradient_precision(Problem(model, nn.functional.cross_entropy, (x, y), **options))
+    assert "TF32" in found.coarse[0]
+    assert 1e-6 < found.noise < 1e-2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 
 import nm_ode
 from nm_ode import HeldOut, Problem
-from nm_ode.data import DataError, DataSet, Preparation
+from nm_ode.data import Augmentation, DataError, DataSet, Preparation, PreparedSource, TensorSource
 
 
 def samples(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -94,6 +96,61 @@ def test_values_have_no_accuracy_and_a_loss_that_is_a_sum_is_summed() -> None:
     )
     assert "test_accuracy" not in run
     assert float(run.test_loss[0]) == pytest.approx(float(summed(model(x), y).detach()), rel=1e-12)
+
+
+@dataclass
+class Smoothed:
+    """A loss that has no hash."""
+
+    by: float = 0.1
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, label_smoothing=self.by)
+
+
+def test_a_network_that_gives_no_numbers_classifies_nothing_rightly() -> None:
+    x, y = TEST[0].clone(), TEST[1]
+    x[y == 0] = torch.nan
+    model = network()
+    run = nm_ode.train(
+        Problem(model, Smoothed(), TRAIN), nm_ode.SGD(lr=0.5), 1, observe=[HeldOut((x, y), chunk_size=5)]
+    )
+    right = (model(x).argmax(1) == y)[y > 0].sum() / len(y)
+    assert float(run.test_accuracy[0]) == pytest.approx(float(right))
+    assert np.isnan(run.test_loss).all()
+
+
+def test_one_observer_serves_two_problems_at_once() -> None:
+    """One is a mean and the other a sum over its samples; the samples of both are the same."""
+
+    def objective(model: Any, batch: dict[str, Tensor], reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(model(batch["x"]), batch["y"], reduction=reduction)
+
+    held_out, model = HeldOut({"x": TEST[0], "y": TEST[1]}, every=1, chunk_size=5), network()
+    mean, total = (
+        Problem.from_objective(model, partial(objective, reduction=one), {"x": TRAIN[0], "y": TRAIN[1]})
+        for one in ("mean", "sum")
+    )
+    within: list[Any] = []
+
+    def train_the_other(done: int) -> None:
+        within.append(nm_ode.train(total, nm_ode.SGD(lr=1e-3), 1, observe=[held_out]))
+
+    run = nm_ode.train(mean, nm_ode.SGD(lr=0.1), 1, observe=[held_out], on_step=train_the_other)
+    wanted = F.cross_entropy(with_theta(model, run.theta.values[-1])(TEST[0]), TEST[1]).detach()
+    assert float(run.test_loss[-1]) == pytest.approx(float(wanted), rel=1e-12)
+    assert float(within[0].test_loss[0]) == pytest.approx(len(TEST[1]) * float(run.test_loss[0]), rel=1e-12)
+
+
+def test_a_part_of_prepared_images_is_that_part() -> None:
+    x = torch.arange(12 * 4, dtype=torch.uint8, device="cpu").reshape(12, 1, 2, 2)
+    y = torch.arange(12, device="cpu") % 2
+    source = PreparedSource(TensorSource((x, y)), Preparation((0.5,), (0.25,), Augmentation(pad=1)))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    problem = Problem(model, F.cross_entropy, source.part(slice(0, 8)))
+    run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), 1, observe=[HeldOut(source.part(slice(8, 12)))])
+    wanted = F.cross_entropy(model((x[8:].double() / 255 - 0.5) / 0.25), y[8:]).detach()
+    assert float(run.test_loss[0]) == pytest.approx(float(wanted), rel=1e-12)
 
 
 def test_ignored_labels_are_left_out_of_both() -> None:

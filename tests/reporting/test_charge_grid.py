@@ -213,6 +213,16 @@ def test_members_of_a_study_are_rows(runs) -> None:
     assert len(figure.axes) == 9
 
 
+def test_a_row_says_all_that_varies_together_with_its_axis(runs) -> None:
+    study = _study(runs, [0.0, 0.1, 0.2, 0.3])
+    root = study.to_dataset(inherit=False)
+    study.dataset = root.assign_coords({"optimizer.momentum": ("weight_decay", [0.5, 0.6, 0.7, 0.8])})
+    labels = [" ".join(axes.get_ylabel().split()) for axes in plots.charge_grid(study)[:, 0]]
+    for label, decay, momentum in zip(labels, (0, 0.1, 0.2), (0.5, 0.6, 0.7), strict=True):
+        assert f"weight decay = {decay:g}" in label
+        assert f"momentum = {momentum:g}" in label
+
+
 def test_the_report_of_one_run_has_no_grid_and_a_study_without_charges_none(runs, with_flows) -> None:
     assert "charge_grid" not in PLOTS
     for tree in (with_flows, plots.as_tree(runs["plain"])):

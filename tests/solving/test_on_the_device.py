@@ -224,6 +224,17 @@ def test_no_more_vectors_are_held_than_is_said(method: str, step: float | None, 
         assert most == {torch.float64: state + 1, torch.float32: stages}
 
 
+def test_a_method_for_which_there_is_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(2, 500), torch.randn(2, 300)
+    flow = GradientFlow(Problem(nn.Linear(500, 300), nn.functional.mse_loss, (x, y)))
+    monkeypatch.setattr("nm_ode.memory.available", lambda: 10 * 8 * 150_300)
+    with pytest.raises(
+        ArgumentError, match=r"DOP853, with 14 vectors of 150,300 numbers.* take RK23 or RKC2 or"
+    ):
+        solve(flow, [0.0, 0.1], engine="torch", method="DOP853")
+    solve(flow, [0.0, 0.1], engine="torch", method="RK23", record=["loss"], check=False)
+
+
 def test_auto_for_states_that_are_large(
     tanh_digits: Problem, relu_digits: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,11 +111,21 @@ def _of_members(tree: xr.DataTree, axes: tuple[str, ...], groups: list[str]) -> 
     root = tree.to_dataset(inherit=False)
     for place in np.argwhere(np.asarray(root["whole"].values)).tolist():
         where = dict(zip(axes, place, strict=True))
-        about = {axis: root[axis].values[i] if axis in root.coords else i for axis, i in where.items()}
+        about = _place(root, where)
         if np.isfinite(_chosen(tree["discrete"].dataset["charge"], where)).any():
             one = _of(tree, where, about, groups)
             if np.isfinite(one.predicted).any():
                 yield one
+
+
+def _place(root: xr.Dataset, where: Mapping[str, int]) -> dict[str, Any]:
+    """A member's values of what varies, those that vary together with an axis among them."""
+    about: dict[str, Any] = {}
+    for axis, i in where.items():
+        along = [str(name) for name, one in root.coords.items() if one.dims == (axis,) and name != axis]
+        about[axis] = root[axis].values[i] if axis in root.coords else i
+        about |= {name.rpartition(".")[2]: root[name].values[i] for name in along}
+    return about
 
 
 def _of(tree: xr.DataTree, where: Mapping[str, int], about: Mapping[str, Any], groups: list[str]) -> Followed:
