@@ -49,7 +49,7 @@ def constraint_residuals(
         ArgumentError: another `of`.
         ResultError: they were not measured, and why.
     """
-    if of not in _TITLES:
+    if not isinstance(of, str) or of not in _TITLES:
         raise ArgumentError(f"of must be 'gradient' or 'curvature'; {said(of)} was given")
     return constraint_plot(alone(data), of, ax)
 
@@ -65,7 +65,7 @@ def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = 
     residual, floor = run[name], run[f"{name}_floor"]
     times = run[time_of(str(residual.dims[0]))]
     with styled():
-        axes = panel(_TITLES[of]) if axes is None else axes
+        axes = panel(_TITLES[of], given=axes)
         marker = "o" if residual.sizes[residual.dims[0]] < 40 else ""
         for i, kind in enumerate(kinds_of(run)):
             here = run["constraint_kind"].values == kind
