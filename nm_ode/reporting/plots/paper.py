@@ -57,7 +57,8 @@ def charge_grid(
     Args:
         runs: a study's tree or a run; several of them; or a dict of them by the label of their row. A row may itself be
             a list of runs, as of a network with BatchNorm and one without: each kind of symmetry is then taken from the
-            first that has it. Of a study of many members each is a row. Without labels a row says what sets it apart.
+            first that has it. Of a study of many members each that has both is a row. Without labels a row says what
+            sets it apart.
         law: whose predictions are drawn; a differential equation's, where one was predicted, if None.
         symmetries: those to draw or their names, a column each. If None of each kind the one that most rows have, with
             the most charges that move.
@@ -321,8 +322,8 @@ def _has_a_few_members(tree: xr.DataTree) -> bool:
 
 CHARGE_GRID = Plot(
     "Charges of one symmetry of each kind, and what their law of motion predicts from the recorded driver (as Kunin et "
-    "al. 2021 draw them): a row for each member. Above each panel: the law's largest error over the run, relative to "
-    "the motion.",
+    "al. 2021 draw them): a row for each member that has both. Above each panel: the law's largest error over the "
+    "run, relative to the motion.",
     lambda tree: figure_of(charge_grid(tree)),
     _has_a_few_members,
     "study",
