@@ -9,6 +9,7 @@ short segment after differences have taken out all that is smooth (Moré & Wild 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +118,19 @@ def _noise(problem: Problem, step: float, seed: int, orders: range = _ORDERS) ->
 
 def _coarse_dtypes(problem: Problem) -> tuple[float, tuple[str, ...]]:
     """The rounding of the coarsest dtype that what depends on theta passes through, and where such dtypes occur."""
-    looking = _Dtypes(problem.theta0, torch.finfo(problem.dtype).eps)
+    looking = _Dtypes([problem.theta0], torch.finfo(problem.dtype).eps)
     with around_modules(problem.model.named_modules(), looking.enter, looking.leave), looking:
         problem.loss_graph()
     return looking.coarsest, tuple(looking.found)
+
+
+def coarsest_rounding(parameters: Sequence[Tensor], compute: Callable[[], object]) -> float:
+    """The rounding of the coarsest dtype that what is computed from the parameters passes through; theirs at least."""
+    eps = max(torch.finfo(one.dtype).eps for one in parameters)
+    looking = _Dtypes(parameters, eps)
+    with looking:
+        compute()
+    return looking.coarsest
 
 
 def takes_tf32(operation: str) -> bool:
@@ -133,12 +143,12 @@ def takes_tf32(operation: str) -> bool:
 class _Dtypes(TorchDispatchMode):
     """Follows what is computed from theta, detached or not, by its memory, and looks at its dtypes."""
 
-    def __init__(self, theta: Tensor, eps: float) -> None:
+    def __init__(self, parameters: Sequence[Tensor], eps: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.coarsest, self.found = eps, dict[str, None]()
         self._eps, self._inside = eps, list[str]()
-        self._alive = [theta]  # so that no memory is used twice
-        self._from_theta = {_memory(theta)}
+        self._alive = list(parameters)  # so that no memory is used twice
+        self._from_theta = {_memory(one) for one in parameters}
 
     def enter(self, module: str) -> None:
         """A module's forward pass begins."""

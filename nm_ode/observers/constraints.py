@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ from nm_ode.arguments import as_count, as_dtype, said
 from nm_ode.data.sources import place
 from nm_ode.errors import ArgumentError
 from nm_ode.loss import LossFunction, NoSecondDerivative, Objective
-from nm_ode.loss.precision import gradient_precision
+from nm_ode.loss.precision import coarsest_rounding, gradient_precision
 from nm_ode.loss.probed import Mode, Probed, copy_of, leaves_in_place, require_scalar
 from nm_ode.loss.spectral import signs
 from nm_ode.loss.sums import norm
@@ -76,7 +76,7 @@ class Constraints(Observer):
         batch: a tree of tensors.
         loss_fn: of (model(x), y), in the place of the objective; the batch is then (x, y).
         mode: "train" or "eval", for the model's modules meanwhile, on a batch of one's own; as found if None.
-        dtype: in which to compute on a batch of one's own; theta's if None.
+        dtype: in which to compute on a batch of one's own; the problem's or theta's if None.
         seed: of random combinations, roundings and what a forward pass draws.
 
     Raises:
@@ -177,7 +177,7 @@ class _Measured(Observer):
     def observe(self, view: View) -> Mapping[str, Any]:
         seed = seed_at(self._asked.seed, view.step)
         source = torch.Generator("cpu").manual_seed(seed + 1)
-        theta = view.theta
+        theta = view.theta.to(self._opened.dtype)  # in a coarser one moving it would change nothing
         found = [self._measured(theta, view, seed, curved=True)]
         for time in range(_TIMES):
             moved = theta + theta * signs(theta, source) * (_FAR * self._opened.rounding)
@@ -296,15 +296,15 @@ class _Opened:
     """The loss at any theta: with products where there is a Hessian that is asked for.
 
     Attributes:
+        dtype: in which loss and gradient are computed.
         rounding: of the coarsest dtype that the gradient passes through.
     """
 
     def __init__(self, context: Context, asked: Constraints) -> None:
         self._context, self._asked = context, asked
-        self._objective = objective_of(asked.objective, asked.loss_fn, asked.batch, "Constraints")
         self._probing = Probing(
             context,
-            self._objective,
+            objective_of(asked.objective, asked.loss_fn, asked.batch, "Constraints"),
             asked.batch,
             matrix="hessian",
             mode=asked.mode,
@@ -315,27 +315,30 @@ class _Opened:
         )
         self._curved = asked.hessian
         self._of_problem = asked.batch is None
-        self.rounding = self._rounding()
+        given = context.problem.dtype if self._of_problem else self._probing.dtype
+        self.dtype = self._parameters().dtype if given is None else given
+        self.rounding = self._of_whole() if self._of_problem else self._of_batch()
 
-    def _rounding(self) -> float:
-        context = self._context
-        if context.given_problem is not None and self._objective is None:
-            return max(torch.finfo(context.problem.dtype).eps, gradient_precision(context.problem).noise)
-        dtype = self._asked.dtype
-        if dtype is None:
-            model = self._probing.model
-            dtype = next(one.dtype for one in model.parameters() if one.requires_grad)
-        return torch.finfo(dtype).eps
+    def _of_whole(self) -> float:
+        problem = self._context.problem
+        return max(torch.finfo(problem.dtype).eps, gradient_precision(problem).noise)
+
+    def _of_batch(self) -> float:
+        """By one forward pass: a model or an objective may compute in a coarser dtype inside."""
+        with self._leaves(self._parameters()) as (compute, leaves), torch.no_grad():
+            return coarsest_rounding(leaves, compute)
+
+    def _parameters(self) -> Tensor:
+        """Those that the model has now."""
+        named = dict(self._probing.model.named_parameters(remove_duplicate=False))
+        return torch.cat([named[name].detach().reshape(-1) for name in self._context.layout.names])
 
     def without_hessian(self) -> str:
         """Why there is no Hessian; empty where there is one."""
         if self._of_problem and self._context.problem.has_hessian:
             return ""
-        model, names = self._probing.model, self._context.layout.names
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        start = torch.cat([parameters[name].detach().reshape(-1) for name in names])
         try:
-            with self._probing.at(View(None, 0, 0.0, start)) as matrix:
+            with self._probing.at(View(None, 0, 0.0, self._parameters())) as matrix:
                 matrix.matvec(matrix.gradient)
         except NoSecondDerivative as error:
             self._curved = False
@@ -349,18 +352,26 @@ class _Opened:
             with self._probing.at(view) as matrix:
                 yield matrix
             return
-        assert self._objective is not None
-        model, objective, layout = self._probing.model, self._objective, self._context.layout
-        asked = self._asked
-        with leaves_in_place(
-            model, objective, view.theta, layout, mode=asked.mode, dtype=asked.dtype, seed=asked.seed
-        ) as (found, leaves):
-            batch = place(asked.batch, leaves[0].device, leaves[0].dtype)
-            found.rewind()
-            loss = require_scalar(objective(model, copy_of(batch)))
+        with self._leaves(view.theta) as (compute, leaves):
+            loss = compute()
             pieces = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
             gradient = torch.cat([piece.detach().reshape(-1) for piece in pieces])
             yield _GradientAlone(loss.detach(), gradient)
+
+    @contextmanager
+    def _leaves(self, theta: Tensor) -> Iterator[tuple[Callable[[], Tensor], list[Tensor]]]:
+        """The loss over the batch of one's own, as a function of nothing, and theta's pieces that it depends on."""
+        asked, model, objective = self._asked, self._probing.model, self._probing.objective
+        with leaves_in_place(
+            model, objective, theta, self._context.layout, mode=asked.mode, dtype=self.dtype, seed=asked.seed
+        ) as (found, leaves):
+            batch = place(asked.batch, leaves[0].device, leaves[0].dtype)
+
+            def compute() -> Tensor:
+                found.rewind()
+                return require_scalar(objective(model, copy_of(batch)))
+
+            yield compute, leaves
 
 
 class _GradientAlone(Probed):

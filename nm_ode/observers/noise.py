@@ -130,7 +130,7 @@ class _Measured(Observer):
         given = objective_of(asked.objective, asked.loss_fn, asked.batch, "Noise")
         of = evaluated(context, given, "Noise")
         self._model, self._objective = of.model, of.objective
-        self._dtype = asked.dtype if of.dtype is None else of.dtype
+        self._dtype = of.dtype if asked.dtype is None else asked.dtype
         batch = asked.batch
         if batch is None:
             problem, parts = context.problem, asked.parts or 1

@@ -117,9 +117,9 @@ class Probing:
     ) -> None:
         self.layout = context.layout
         found = evaluated(context, objective, who)
-        self.model, self._objective = found.model, found.objective
+        self.model, self.objective = found.model, found.objective
         self._matrix, self._mode, self._seed = matrix, mode, seed
-        self._dtype = found.dtype if found.dtype is not None else dtype
+        self.dtype = dtype if dtype is not None else found.dtype
         self._trusted = False
         self._whole: _Whole | None = None
         self._chunks: Chunks | None = None
@@ -145,7 +145,7 @@ class Probing:
         if not self._trusted:
             require_true_products(
                 self.model,
-                self._objective,
+                self.objective,
                 self._batch if self._chunks is None else self._chunks.few(_FEW),
                 view.theta_parts,
                 self.layout,
@@ -154,7 +154,7 @@ class Probing:
                 seed=self._seed,
             )
             self._trusted = True
-        here = (self.model, self._objective)
+        here = (self.model, self.objective)
         where = (view.theta_parts, self.layout)
         if self._chunks is None:
             with probed(
@@ -163,12 +163,12 @@ class Probing:
                 *where,
                 matrix=self._matrix,
                 mode=self._mode,
-                dtype=self._dtype,
+                dtype=self.dtype,
                 seed=self._seed,
             ) as one:
                 yield one
             return
-        with leaves_in_place(*here, *where, mode=self._mode, dtype=self._dtype, seed=self._seed) as places:
+        with leaves_in_place(*here, *where, mode=self._mode, dtype=self.dtype, seed=self._seed) as places:
             many = Chunked(*here, self._chunks, *places, self.layout, self._matrix)
             self._chunks = replace(self._chunks, reduction=many.reduction)  # measured once
             yield many

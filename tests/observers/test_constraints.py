@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import nm_ode
 from nm_ode.models import mlp
-from nm_ode.symmetries import Symmetry
+from nm_ode.symmetries import ChargeMeter, Symmetry
 from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
 
 FLOORS = 20.0  # within so many times of its floor a residual is zero for all that can be known
@@ -135,6 +135,74 @@ def test_residuals_are_those_of_dense_autodiff(broken, found) -> None:
             assert float(here.gradient_constraint) == pytest.approx(max(firsts), rel=1e-9, abs=1e-14)
             if symmetry.kind == "rescale":
                 assert float(here.curvature_constraint) == pytest.approx(max(seconds), rel=1e-9)
+
+
+def test_generators_that_mix_entries_are_those_of_their_charges() -> None:
+    """ξ is half the gradient of a quadratic charge, ∂ξ half its Hessian: by polarisation, for GL(n) between layers."""
+    first, tanh, second = mlp([2, 3, 2], "tanh", seed=2)
+    x, y = data(2)
+    linear, broken = (
+        nm_ode.Problem(nn.Sequential(first, hidden, second), nn.functional.cross_entropy, (x[:, :2], y))
+        for hidden in (nn.Identity(), tanh)
+    )
+    (matrix,) = (one for one in nm_ode.symmetries_of(linear) if one.kind == "matrix")
+    run = watched(broken, [matrix], products=matrix.count).isel(constraint_step=0)
+    theta, meter = broken.theta0, ChargeMeter(broken.layout, [matrix])
+    eye = torch.eye(len(theta), dtype=torch.float64)
+    pairs = torch.stack([torch.stack([meter.charge(a + b) for a in eye]) for b in eye])
+    alone = torch.stack([meter.charge(a) for a in eye])
+    loss = dense_loss(broken.model, broken.loss_fn, broken.x, broken.y)
+    gradient, hessian = dense_gradient(loss, theta), dense_hessian(loss, theta)
+    size = (hessian @ gradient / gradient.norm()).norm()
+    firsts, seconds = [], []
+    for jacobian in ((pairs - alone - alone[:, None]) / 2).unbind(-1):
+        along = jacobian @ theta
+        product, expected = hessian @ along, jacobian.T @ gradient
+        firsts.append(float(abs(gradient @ along) / (gradient.norm() * along.norm())))
+        scale = max(product.norm() + expected.norm(), 1e-3 * size * along.norm())
+        seconds.append(float((product + expected).norm() / scale))
+    assert float(run.gradient_constraint[0]) == pytest.approx(max(firsts), rel=1e-9)
+    assert float(run.curvature_constraint[0]) == pytest.approx(max(seconds), rel=1e-9)
+    assert min(max(firsts), max(seconds)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("own", "dtype", "inside"),
+    [
+        (torch.float32, torch.float64, None),
+        (torch.float64, torch.float32, None),
+        (torch.float32, None, torch.bfloat16),
+    ],
+    ids=["finer", "coarser", "coarser inside"],
+)
+@pytest.mark.parametrize("loop", [False, True], ids=["train", "loop"])
+def test_the_floor_is_of_the_dtype_that_is_computed_in(
+    found, loop: bool, own: torch.dtype, dtype: torch.dtype | None, inside: torch.dtype | None
+) -> None:
+    x, y = data(4)
+
+    def objective(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside is not None):
+            return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    observer = nm_ode.Constraints(found, 1, objective=objective, batch=(x.to(own), y), dtype=dtype, products=6)
+    if loop:
+        model = mlp([3, 5, 4], "relu", seed=2).to(own)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
+            for _ in range(2):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x.to(own)), y).backward()
+                optimizer.step()
+        run = recorder.run
+    else:
+        run = nm_ode.train(problem_of("relu", own), nm_ode.SGD(lr=0.3), 2, observe=[observer])
+    eps = torch.finfo(inside or dtype).eps
+    for name in ("gradient_constraint", "curvature_constraint"):
+        assert bool((run[name] <= FLOORS * run[f"{name}_floor"]).all())
+        assert eps <= float(run[f"{name}_floor"].min()) <= float(run[f"{name}_floor"].max()) < 1e4 * eps
+    # Rounded in the dtype that was asked for: not finer, not coarser.
+    assert 1e-2 * eps < float(run.curvature_constraint.max()) < 1e4 * eps
 
 
 def test_a_random_combination_stands_for_many_generators(broken, found) -> None:

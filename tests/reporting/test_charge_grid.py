@@ -117,6 +117,15 @@ def test_a_row_takes_each_kind_from_the_first_run_that_has_it(runs, unnormalised
     assert "no scale symmetry" in notes(both[1, 1])
 
 
+def test_charges_that_end_in_nan_move_up_to_there(runs) -> None:
+    run = runs["momentum"]
+    grid = plots.charge_grid(run.assign(charge=run.charge.where(run.step < 12)))
+    for panel in grid[0]:
+        assert any(note.startswith(f"not finite from t = {0.05 * 12:.3g}") for note in notes(panel))
+    once = plots.charge_grid(run.assign(charge=run.charge.where(run.step < 1)).isel(step=slice(1)))
+    assert all("recorded once" in notes(panel) for panel in once[0])
+
+
 def test_symmetries_and_laws_by_name(runs) -> None:
     names = list(dict.fromkeys(runs["momentum"].charge_symmetry.values.tolist()))
     chosen = names[-1], names[0]

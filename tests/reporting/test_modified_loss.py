@@ -98,18 +98,20 @@ def test_beside_minibatches_it_is_that_of_full_batch_flows_alone(tiny: nm_ode.Pr
     assert not PLOTS["modified_loss"].applies(as_tree(run))
 
 
-def test_of_a_sum_over_samples_it_is_that_of_a_batchs_part(tiny: nm_ode.Problem) -> None:
-    """The field is that of sL: sL + (η/4)s²‖∇L‖², over s."""
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_of_a_sum_over_samples_it_is_that_of_a_batchs_part(tiny: nm_ode.Problem, decay: float) -> None:
+    """The field is that of sL + (λ/2)‖θ‖²: it with (η/4)‖s∇L + λθ‖², over s."""
+    optimizer, observe = nm_ode.SGD(lr=1e-3, weight_decay=decay), [nm_ode.Statistics()]
 
     def total(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (output - y).square().sum()
 
     problem = nm_ode.Problem(tiny.model, total, (tiny.x, tiny.y))
-    run = nm_ode.train(problem, nm_ode.SGD(lr=1e-3), 8, batch_size=5, save_every=4)
-    flow = nm_ode.solve(nm_ode.GradientFlow(problem), run, rtol=1e-4)
+    run = nm_ode.train(problem, optimizer, 8, batch_size=5, save_every=4, observe=observe)
+    flow = nm_ode.solve(nm_ode.modified_flow(problem, optimizer, 2), run, rtol=1e-4, observe=observe)
     (along,) = modified_losses(as_tree(run, flow))[0]
     part = problem.scaled(5 / 20)
-    expected = by_hand(part, flow.theta, nm_ode.SGD(lr=1e-3), np.full(3, 1e-3)) / (5 / 20)
+    expected = by_hand(part, flow.theta, optimizer, np.full(3, 1e-3)) / (5 / 20)
     np.testing.assert_allclose(along.modified, expected, rtol=1e-12)
 
 

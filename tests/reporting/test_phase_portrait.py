@@ -45,6 +45,8 @@ def test_rates_are_of_second_order_and_at_their_mean_charge() -> None:
         charge, rate = in_phase(times, np.exp(-times), block)
         np.testing.assert_allclose(rate, -charge, rtol=(block * 0.025) ** 2)
         assert len(charge) == 80 // block
+    charge, rate = in_phase(np.arange(6.0), np.arange(6.0) ** 2, 4)  # the end is there, too
+    assert (charge.tolist(), rate.tolist()) == ([8.0, 20.5], [4.0, 9.0])
     charge, rate = in_phase(
         np.array([0.0, 0.0, 1.0]), np.array([2.0, 2.0, 1.0]), 1
     )  # a step without a length
@@ -91,6 +93,17 @@ def test_charges_of_a_schedule_have_several_regimes(with_charges) -> None:
     ]
     assert len(ratios) == 2
     assert f"overdamped throughout, ζ = {ratios[0]:.3g} to {ratios[1]:.3g}" in said
+
+
+def test_points_too_far_apart_for_a_swing_are_told(swinging, observed) -> None:
+    """Of every 40th record of a swing that takes fewer than 100 steps."""
+    (one,) = regimes(swinging, "translation linear2")
+    assert "of a period apart" not in words(plots.phase_portrait(swinging))
+    seldom = nm_ode.Charges(observed.symmetries, every=40)
+    optimizer = nm_ode.SGD(lr=0.05, momentum=0.95, weight_decay=0.2)
+    run = nm_ode.train(small_problem("relu"), optimizer, 121, observe=[seldom])
+    said = words(plots.phase_portrait(run))
+    assert f"points lie {40 * 0.05 / one.period:.2g} of a period apart" in said
 
 
 def test_without_a_pull_it_says_so(plain) -> None:

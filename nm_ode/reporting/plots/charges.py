@@ -18,6 +18,7 @@ from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import law_groups
 from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.symmetries import KINDS
 
@@ -115,14 +116,13 @@ def _draw(
     run, predicted = tree["discrete"].dataset, tree[f"laws/{law}"].dataset
     along = str(run["charge"].dims[0])
     times = run["time" if along == "step" else f"{along.removesuffix('_step')}_time"].values
-    every = slice(None, None, max(1, len(times) // points))
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(channels)))
     for colour, channel in zip(colours, channels, strict=True):
         recorded = run["charge"].values[:, channel]
         start = recorded[0] if from_start else 0.0
-        axes.plot(times[every], recorded[every] - start, color=colour, lw=2.4, alpha=0.7)
+        draw_line(axes, times, recorded - start, points, color=colour, lw=2.4, alpha=0.7)
         law_values = predicted["charge"].values[:, channel]
-        axes.plot(times[every], law_values[every] - start, color="black", lw=0.8, ls=(0, (4, 3)))
+        draw_line(axes, times, law_values - start, points, color="black", lw=0.8, ls=(0, (4, 3)))
 
 
 def _around(panels: Panels, tree: xr.DataTree, law: str, *, own: bool) -> None:

@@ -20,6 +20,7 @@ from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, figure_of, panels, study_axes
 from nm_ode.reporting.plots.paper import above_panel, draw_charges, law_legend, merit
+from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS, Symmetry
@@ -28,6 +29,7 @@ Given: TypeAlias = xr.DataTree | xr.Dataset
 Array = NDArray[np.float64]
 
 _LARGEST = 2**26  # numbers of theta that a report reads for this
+_POINTS = 300
 _FEWEST = 3  # saved steps
 
 
@@ -79,10 +81,9 @@ def parameters_and_channels(
     chosen = there[_spread(len(there), channels)]
     with styled():
         left, right = panels(axes, (1, 2), 3.6, of="parameters_and_channels").reshape(-1)
-        every = slice(None, None, max(1, len(times) // 600))
         colours = colormaps["viridis"](np.linspace(0.05, 0.85, thetas.shape[1]))
         for shade, values in zip(colours, thetas.T, strict=True):
-            left.plot(times[every], values[every], color=shade, lw=0.8, alpha=0.8)
+            draw_line(left, times, values, _POINTS, color=shade, lw=0.8, alpha=0.8)
         left.set_title("individual parameters", pad=16)
         left.set_ylabel("θ", fontsize=9)
         draw_charges(right, charges, chosen)

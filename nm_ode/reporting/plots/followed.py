@@ -29,7 +29,7 @@ class Followed:
         times: shape (T,), flow time.
         recorded, predicted: shape (T, C); predictions are NaN where the law does not describe a charge.
         symmetry, kind: shape (C,), names.
-        motion: shape (C,), max |Q(t) − Q(0)|; 0 where nothing moves but by rounding.
+        motion: shape (C,), max |Q(t) − Q(0)| over what is finite; 0 where nothing moves but by rounding.
         errors: symmetry → the law's largest error over the run, relative to the motion of its charges together; NaN
             where they do not move.
         law, title: name of the law's group, and the law for a reader.
@@ -139,6 +139,7 @@ def _of(tree: xr.DataTree, where: Mapping[str, int], about: Mapping[str, Any], g
     group, predicted = _prediction(tree, where, groups, like=recorded)
     compared = tree[f"comparison/{group}"].dataset
     motion = _numbers(compared["charge_motion"], where)
+    motion = np.where(np.isfinite(motion), motion, _way(recorded))
     if (
         study_axes(tree) is not None
     ):  # members that have fewer steps or charges than others of the study are filled up
@@ -169,6 +170,12 @@ def _numbers(values: xr.DataArray, where: Mapping[str, int]) -> Array:
 
 def _chosen(values: xr.DataArray, where: Mapping[str, int]) -> NDArray[Any]:
     return np.asarray(values.isel({axis: i for axis, i in where.items() if axis in values.dims}).values)
+
+
+def _way(charges: Array) -> Array:
+    """How far each charge goes from its first value in all that is finite."""
+    away = np.abs(charges - charges[:1])
+    return np.asarray(np.where(np.isfinite(away), away, 0.0).max(axis=0, initial=0.0))
 
 
 def _largest(values: Array) -> float:

@@ -77,7 +77,7 @@ def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
 
     With weight decay λ, L is L + (λ/2)‖θ‖² throughout, so that ⟨θ, ∇L⟩ and ‖θ‖ are needed too, which `Statistics`
     records. Of a loss that sums over its samples, beside minibatches, a flow is that of the part s of it that a batch
-    has on average: its modified loss over s is L + s·(η/4)‖∇L‖².
+    has on average: its modified loss over s is L + s·(η/4)‖∇L‖², with λ/s in the place of λ.
 
     Raises:
         ResultError: there is no modified loss of this optimiser, or of a gradient that is not the loss's.
@@ -271,17 +271,17 @@ def _of_flows(tree: xr.DataTree, info: RunInfo) -> Iterator[Along | str]:
         if "loss" not in flow or "grad_norm" not in flow:
             yield f"{about.title}: its losses or gradient norms were not recorded"
             continue
-        times = flow["time"].values.astype(float)
+        times, share = flow["time"].values.astype(float), about.batch_share or 1.0
         loss, squares = flow["loss"].values.astype(float), flow["grad_norm"].values.astype(float) ** 2
         if decay:
             if "theta_gradient" not in flow:
                 yield f"{about.title}: {_NEEDED}"
                 continue
             product, size = flow["theta_gradient"].values, flow["theta_norm"].values
-            loss, squares = _decayed(decay, loss, squares, product, size)
+            loss, squares = _decayed(decay / share, loss, squares, product, size)
         # The learning rate of the step that the run was taking at that time.
         steps = np.searchsorted(ends, times, side="right").clip(max=info.grid.steps - 1)
-        factor = penalty(info.hyperparameters, info.grid.lr[steps]) * (about.batch_share or 1.0)
+        factor = penalty(info.hyperparameters, info.grid.lr[steps]) * share
         yield Along(str(name), about.title, times, loss, loss + factor * squares)
 
 

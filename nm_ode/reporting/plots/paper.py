@@ -21,6 +21,7 @@ from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import figure_of, panels, study_axes
+from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import cut, plain, room, styled
 from nm_ode.symmetries import KINDS
 
@@ -142,28 +143,34 @@ def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -
     there = run.channels(name)
     shown = there[np.linspace(0, len(there) - 1, min(most, len(there))).round().astype(int)]
     draw_charges(panel, run, shown)
-    said_of = name.removeprefix(f"{column.kind} ")
-    moves = run.motion[there].max() > 0
-    error = run.errors.get(name, np.nan)
-    if np.isnan(run.predicted[:, there]).all():
-        note = "no law describes it"
-    else:
-        note = (
-            "does not move" if not moves else "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
-        )
-    above_panel(panel, said_of, note)
+    above_panel(panel, name.removeprefix(f"{column.kind} "), _note(run, name))
     panel.tick_params(labelsize=7.5)
+
+
+def _note(run: Followed, name: str) -> str:
+    """What is to be said of a symmetry's charges: how far the law misses them, or why that is not known."""
+    there, error = run.channels(name), run.errors.get(name, np.nan)
+    finite = np.isfinite(run.recorded[:, there]).all(axis=1)
+    if not finite.all():
+        return f"not finite from t = {run.times[int((~finite).argmax())]:.3g} on"
+    if len(run.times) < 2:
+        return "recorded once"
+    if np.isnan(run.predicted[:, there]).all():
+        return "no law describes it"
+    if not run.motion[there].any():
+        return "does not move"
+    return "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
 
 
 def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_], points: int = _POINTS) -> None:
     """Charges over flow time, a colour each, and their law in dashes."""
-    every = slice(None, None, max(1, len(run.times) // points))
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
     for shade, channel in zip(colours, shown, strict=True):
-        panel.plot(run.times[every], run.recorded[every, channel], color=shade, lw=2.4, alpha=0.7)
-        panel.plot(run.times[every], run.predicted[every, channel], **LAW_STYLE)
-    if not run.motion[shown].any():  # else rounding would fill the panel
-        low, high = run.recorded[:, shown].min(), run.recorded[:, shown].max()
+        draw_line(panel, run.times, run.recorded[:, channel], points, color=shade, lw=2.4, alpha=0.7)
+        draw_line(panel, run.times, run.predicted[:, channel], points, **LAW_STYLE)
+    finite = run.recorded[:, shown][np.isfinite(run.recorded[:, shown])]
+    if finite.size and not run.motion[shown].any():  # else rounding would fill the panel
+        low, high = finite.min(), finite.max()
         room = max(0.1 * (high - low), 0.05 * max(abs(low), abs(high))) or 1.0
         panel.set_ylim(low - room, high + room)
 

@@ -28,7 +28,9 @@ Array = NDArray[np.float64]
 Given: TypeAlias = xr.DataTree | xr.Dataset
 
 _POINTS = 200
-_OF_A_PERIOD = 40  # points, at the least
+_OF_A_PERIOD = 40  # points, as long as there are no more than _MOST
+_MOST = 4000
+_COARSE = 0.25  # of a period between two points, from which on that is said
 _QUIET = "#9aa1b1"
 
 
@@ -42,8 +44,9 @@ def phase_portrait(
 ) -> Axes:
     """Charges and their rates, (Q, Q̇): recorded, and as their law has them, with the law's regime in words.
 
-    A rate is that between two records, at their mean charge; so is the law's. Without a force (translations) the arrows
-    are the law's field, and the dotted line is the direction along which what is overdamped comes to rest.
+    A rate is that between two points, at their mean charge; so is the law's. A point is a record, of a long run every
+    n-th; where they lie too far apart to show a swing, that is said. Without a force (translations) the arrows are the
+    law's field, and the dotted line is the direction along which what is overdamped comes to rest.
 
     Args:
         data: a study's tree or a run.
@@ -77,15 +80,15 @@ def phase_portrait(
         if kind.form.degree == 1 and len(stretches) == 1:
             _field(ax, stretches[0])
         units = "θ" if kind.form.degree == 1 else "θ²"
-        _title(ax, name, regime_words(stretches))
+        _title(ax, name, regime_words(stretches) + _coarse(times, stretches, block))
         ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
         ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
         return ax
 
 
 def in_phase(times: Array, charge: Array, block: int) -> tuple[Array, Array]:
-    """Mean charge and rate between records that are `block` apart, each of second order in the time between."""
-    at = np.arange(0, len(times), block)
+    """Mean charge and rate between records that are `block` apart (the last fewer), of second order in that time."""
+    at = np.unique([*range(0, len(times), block), len(times) - 1])
     values, span = charge[at], np.diff(times[at])
     moved = span > 0
     return (values[1:] + values[:-1])[moved] / 2, np.diff(values)[moved] / span[moved]
@@ -161,11 +164,25 @@ def _own_times(dataset: xr.Dataset, run: Followed, stretches: list[Regime]) -> A
 def _block(times: Array, stretches: list[Regime]) -> int:
     """Records from one point to the next: few enough points, and many of a period."""
     most = -(-len(times) // _POINTS)
-    period = min(one.period for one in stretches)
-    if not math.isfinite(period) or len(times) < 2:
+    period, step = min(one.period for one in stretches), _between(times)
+    if not math.isfinite(period) or not step:
         return most
-    step = float(times[-1] - times[0]) / (len(times) - 1)
-    return max(1, min(most, int(period / step / _OF_A_PERIOD)))
+    return max(-(-len(times) // _MOST), min(most, int(period / step / _OF_A_PERIOD)), 1)
+
+
+def _between(times: Array) -> float:
+    """Flow time from one record to the next, on average."""
+    return float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+
+
+def _coarse(times: Array, stretches: list[Regime], block: int) -> str:
+    """What is to be said where points lie too far apart for the fastest swing."""
+    share = block * _between(times) / min(one.period for one in stretches)
+    return (
+        ""
+        if share <= _COARSE
+        else f"; points lie {share:.2g} of a period apart, so rates are not the swing's"
+    )
 
 
 def _field(ax: Axes, one: Regime) -> None:
