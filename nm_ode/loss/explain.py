@@ -13,6 +13,7 @@ from nm_ode.errors import NmOdeError
 from nm_ode.loss.guards import ProblemError
 
 _DTYPES = ("scalar type", "same dtype", "dtype", "must have the same type", "not implemented for")
+_BYTES = ("unsigned char", "Byte")
 _DEVICES = ("same device", "is on cpu", "on cuda")
 
 
@@ -68,6 +69,11 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
             f"the batch has complex numbers ({seen}): give real and imaginary parts as columns (torch.view_as_real), "
             "or a model and a loss that take complex ones"
         )
+    if any(word in text for word in _BYTES) and any(_are_bytes(leaf) for _, leaf in named_leaves(batch, "")):
+        return (
+            f"there are bytes in the batch ({seen}), and networks take numbers: give images as DataSet(x, y, "
+            "preparation=nm_ode.data.Preparation(mean, std)), or divide them by 255"
+        )
     if any(word in text for word in _DTYPES):
         name = dtype_name(dtype)
         return (
@@ -77,6 +83,11 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
     if isinstance(given, Tensor):
         return f"it was given the model's output {_shape(given)} and the batch: {seen}"
     return f"it was given the batch: {seen}"
+
+
+def _are_bytes(leaf: Any) -> bool:
+    """Of images; labels have one dimension."""
+    return isinstance(leaf, Tensor) and leaf.dtype == torch.uint8 and leaf.ndim > 1
 
 
 def _shape(leaf: Any) -> str:

@@ -38,11 +38,11 @@ class HeldOut(Observer):
     whose largest number is that of their class; where a number is NaN there is no largest. Samples with the label that
     the loss ignores are left out of both.
 
-    The network is evaluated in eval mode: nothing is dropped. A BatchNorm that takes its statistics from the batch in
-    training takes those of training samples here: mean and variance of its inputs over `statistics` of them, spread
-    evenly over the data, as they are (not augmented), which pass in train mode in batches of at most `chunk_size`, in
-    an order that is always the same. So the numbers depend neither on which held-out samples are evaluated together nor
-    on how the run came to its theta. Along a flow it is measured at each sample.
+    The network is evaluated in eval mode, under the problem's autocast: nothing is dropped. A BatchNorm that takes its
+    statistics from the batch in training takes those of training samples here: mean and variance of its inputs over
+    `statistics` of them, spread evenly over the data, as they are (not augmented), which pass in train mode in batches
+    of at most `chunk_size`, in an order that is always the same. So the numbers depend neither on which held-out
+    samples are evaluated together nor on how the run came to its theta. Along a flow it is measured at each sample.
 
     Args:
         data: the samples: a `DataSet`, or a function that gives one; (x, y); a Dataset or source. In a case file it is

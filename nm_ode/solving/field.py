@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges.vectors import Vector
+from nm_ode.arguments import said
 from nm_ode.flows import Flow, FlowError
 
 Array = NDArray[np.float64]
@@ -36,24 +37,34 @@ class Field:
         """d state/dt at (t, y), written into dy; counted.
 
         Raises:
-            FlowError: the flow writes to the state that it is given, which is the engine's own.
+            FlowError: the flow writes to the state that it is given, which is the engine's own, or gives anything but a
+                vector of its size.
         """
         self._count += 1
         if not isinstance(y, Tensor):
-            dy[:] = to_numpy(self._in_force.rhs(t, self.state(y)))
+            dy[:] = to_numpy(self._vector(self._in_force.rhs(t, self.state(y)), len(y)))
             return
-        written = y._version
+        # Others of the same memory, and count of writes: a graph that a flow makes of them ends with them.
+        written, state, out = y._version, y.detach(), dy.detach()
         if self._writes:
-            found = self._in_force.rhs(t, y, out=dy)  # type: ignore[call-arg]
+            found = self._in_force.rhs(t, state, out=out)  # type: ignore[call-arg]
         else:
-            found = self._in_force.rhs(t, y)
-        if found is not dy:
-            dy.copy_(found)
+            found = self._in_force.rhs(t, state)
+        if found is not out:
+            dy.copy_(self._vector(found, len(y)))
         if y._version != written:
             raise FlowError(
                 f"{self.flow.title}: rhs writes to the state that it is given, which is the solver's own: let it work "
                 "on a copy"
             )
+
+    def _vector(self, found: object, size: int) -> Tensor:
+        """What a right-hand side gave, without its graph; one number would be taken for all entries."""
+        if isinstance(found, Tensor) and found.shape == (size,):
+            return found.detach()
+        raise FlowError(
+            f"{self.flow.title}: rhs must return a tensor of the state's shape ({size},); it returned {said(found)}"
+        )
 
     def jvp(self, t: float, y: Vector, v: Vector, out: Vector) -> None:
         """The Jacobian at (t, y) times v, written into out.
@@ -86,7 +97,7 @@ class Field:
 
         Of an array a copy on the CPU; of a tensor the engine's own memory, for as long as the engine lets it be.
         """
-        return self.flow.theta_in(y if isinstance(y, Tensor) else torch.from_numpy(y.copy()))
+        return self.flow.theta_in(y.detach() if isinstance(y, Tensor) else torch.from_numpy(y.copy()))
 
     def state(self, y: Vector) -> Tensor:
         """As the flow takes it: in the problem's dtype, on its device; a copy where it is not that already."""

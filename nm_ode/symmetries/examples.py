@@ -83,8 +83,10 @@ def _drawn_target(model: nn.Module, loss: str, x: Tensor, seed: int) -> Tensor:
             output = copy.deepcopy(model)(x)
     except Exception as error:
         first = first_line(error)
+        numbers = ": its bytes must be numbers, as in example_input / 255; or ask symmetries_of(problem)"
         raise SymmetryError(
             f"the model cannot be evaluated at example_input ({type(error).__name__}: {first})"
+            + numbers * (x.dtype == torch.uint8)
         ) from error
     if not isinstance(output, Tensor) or (loss == "cross_entropy" and output.ndim < 2):
         what = (

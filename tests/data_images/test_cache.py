@@ -265,6 +265,16 @@ def test_where_nothing_can_be_written_beside_the_data_the_users_caches_are_used(
         assert decoded == 120
 
 
+def test_a_user_without_a_home_has_a_cache_beside_the_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as pathlib has it
+
+    monkeypatch.setattr(Path, "home", unknown)
+    assert [read(folder)[1] for _ in range(2)] == [120, 0]
+
+
 def test_a_folder_asked_for_is_used_or_refused(folder: Path, tmp_path: Path) -> None:
     given = tmp_path / "some" / "where"
     assert [read(folder, given)[1] for _ in range(2)] == [120, 0]

@@ -238,6 +238,14 @@ def test_what_cannot_be_prepared_is_refused(wrong: object, said: str) -> None:
         wrong()
 
 
+def test_bytes_in_the_place_of_numbers_are_told_how_they_become_some() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * (SIDE - 2) ** 2, 2)).double()
+    with pytest.raises(nm_ode.ProblemError, match=r"Preparation\(mean, std\)"):
+        Problem(model, F.cross_entropy, (bytes_of(), classes()))
+    with pytest.raises(nm_ode.NmOdeError, match="example_input / 255"):
+        nm_ode.find_symmetries(model, bytes_of())
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 def test_a_gpu_draws_and_prepares_the_same(tmp_path: Path) -> None:

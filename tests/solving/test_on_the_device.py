@@ -143,6 +143,46 @@ def test_who_writes_to_the_solvers_state_is_told(tiny: Problem) -> None:
         solve(GradientFlow(tiny), [0.0, 1.0], theta0=before, engine="torch", observe=[WritingObserver()])
 
 
+class Graphs(GradientFlow):
+    """θ̇ = −θ by autograd, of the state that is given; written where it is wanted with its graph."""
+
+    def rhs(self, t: float, state: Tensor, out: Tensor | None = None) -> Tensor:
+        (found,) = torch.autograd.grad(state.requires_grad_().square().sum() / -2, state, create_graph=True)
+        return found if out is None else out.copy_(found)
+
+
+class GraphsToo(Observer):
+    variables = {"length": Variable((), "length of theta")}  # noqa: RUF012
+
+    def observe(self, view):
+        theta = view.theta.requires_grad_()
+        return {"length": torch.autograd.grad(theta.square().sum() / 2, theta)[0].norm()}
+
+
+@pytest.mark.parametrize(("method", "step"), METHODS)
+def test_graphs_of_a_flow_or_an_observer_end_with_them(
+    tiny: Problem, method: str, step: float | None
+) -> None:
+    options: dict[str, Any] = {"method": method, "step": step, "observe": [GraphsToo()]}
+    solution = solve(Graphs(tiny), TIMES, engine="torch", **options)
+    length = float(tiny.theta0.norm())
+    np.testing.assert_allclose(solution["length"], length * np.exp(-np.array(TIMES)), atol=1e-3)
+    assert not tiny.theta0.requires_grad
+
+
+@pytest.mark.parametrize("engine", ["scipy", "torch"])
+@pytest.mark.parametrize("wrong", [torch.ones(1), torch.ones(1, 26), None, np.ones(26)])
+def test_a_right_hand_side_of_another_shape_is_none(tiny: Problem, engine: str, wrong: Any) -> None:
+    """One number is not one for all parameters."""
+
+    class Wrong(GradientFlow):
+        def rhs(self, t: float, state: Tensor) -> Tensor:  # type: ignore[override]
+            return wrong
+
+    with pytest.raises(FlowError, match=r"gradient flow: rhs must return a tensor .* \(26,\); it returned"):
+        solve(Wrong(tiny), [0.0, 1.0], engine=engine, method="RK23", check=False)
+
+
 def test_the_start_stays_what_it_was(tiny: Problem) -> None:
     start, own = torch.full((26,), 0.1, dtype=torch.float64), tiny.theta0.clone()
     for theta0 in (None, start):

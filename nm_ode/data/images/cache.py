@@ -94,7 +94,11 @@ def users_caches() -> Path:
 def _places(data: Path) -> list[Path]:
     """Not in the folder of the data, where whoever lists its folders would take a cache for a class."""
     whole = data.resolve()
-    return [whole.with_name(whole.name + _BESIDE), users_caches()]
+    beside = whole.with_name(whole.name + _BESIDE)
+    try:
+        return [beside, users_caches()]
+    except RuntimeError:  # a user without a home, as in containers
+        return [beside]
 
 
 def _key(listing: Listing, size: Size) -> str:
