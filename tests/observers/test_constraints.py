@@ -185,7 +185,9 @@ def test_the_floor_is_of_the_dtype_that_is_computed_in(
         with torch.autocast("cpu", torch.bfloat16, enabled=inside is not None):
             return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    observer = nm_ode.Constraints(found, 1, objective=objective, batch=(x.to(own), y), dtype=dtype, products=6)
+    observer = nm_ode.Constraints(
+        found, 1, objective=objective, batch=(x.to(own), y), dtype=dtype, products=6
+    )
     if loop:
         model = mlp([3, 5, 4], "relu", seed=2).to(own)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
