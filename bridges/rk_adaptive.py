@@ -131,6 +131,9 @@ class AdaptivePair:
             return [math.sqrt(square) for square in squares]
 
         d0, d1 = sizes(rate)
+        if not math.isfinite(d1):
+            self._require_finite()
+            return 0.0  # the shortest
         h = min(1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1, span)
         do.add(self._stage, self._y, self._rows, rate, h)
         self._rhs(self.t + h, self._stage, self._first)

@@ -7,6 +7,7 @@ that the sums take neighbouring rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -76,6 +77,8 @@ def _of_dop853(squares: list[float], h: float) -> float:
     fifth, third = squares
     if fifth == 0 and third == 0:
         return 0.0
+    if not math.isfinite(fifth + third):
+        return math.inf
     return float(abs(h) * fifth / np.sqrt(fifth + 0.01 * third))
 
 

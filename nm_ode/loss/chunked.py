@@ -91,7 +91,7 @@ class Chunked(Probed):
             refuse_batch_statistics(model, "chunk_size would change the loss", _REMEDY)
             source = Part(source_of(chunks), slice(0, chunks.count))  # read and placed a chunk at a time
             batches = DeviceBatches(source, leaves[0].device, leaves[0].dtype, chunks.size)
-            at = _At(model, objective, found, leaves, layout)
+            at = LossAt(model, objective, found, leaves, layout)
             measured = measured_reduction(batches, at, chunks.size)  # type: ignore[arg-type]
             at.put_back()
             reduction = require_mean_or_sum(measured, "chunk_size would change the loss", _REMEDY)
@@ -120,11 +120,20 @@ class Chunked(Probed):
             self._found.part = 0
 
 
-class _At:
-    """Loss and gradient at other thetas, of any batch: what `measured_reduction` asks for."""
+class LossAt:
+    """Loss and gradient at other thetas, of any batch: what `measured_reduction` asks for.
+
+    Args:
+        found: what a pass changes is put back before the next; None for what changes nothing.
+    """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, found: AsFound, leaves: list[Tensor], layout: Layout
+        self,
+        model: nn.Module,
+        objective: Objective,
+        found: AsFound | None,
+        leaves: list[Tensor],
+        layout: Layout,
     ) -> None:
         self._evaluate, self._found, self._leaves = partial(objective, model), found, leaves
         self.layout = layout
@@ -139,7 +148,8 @@ class _At:
         self.set(self.theta)
 
     def loss(self, batch: Any) -> Tensor:
-        self._found.rewind()
+        if self._found is not None:
+            self._found.rewind()
         return require_scalar(self._evaluate(copy_of(batch))).to(self.theta.dtype)
 
     def loss_and_grad(self, batch: Any) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,12 @@ from nm_ode.data.sources import Source, source_of
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.batch_norm import GivenStatistics
-from nm_ode.loss.batching import DeviceBatches, first_samples
+from nm_ode.loss.batching import DeviceBatches, Reduction, first_samples
+from nm_ode.loss.chunked import LossAt
 from nm_ode.loss.labels import ignored_label, require_labels
 from nm_ode.loss.objective import supervised_source
 from nm_ode.loss.probed import leaves_in_place
-from nm_ode.loss.reduction import require_mean_or_sum
+from nm_ode.loss.reduction import measured_reduction, require_mean_or_sum
 from nm_ode.observers.base import Context, Observer, View
 from nm_ode.observers.cadence import Every
 from nm_ode.observers.probing import evaluated
@@ -164,7 +165,7 @@ class _Measured(Observer):
         self._whole = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.ndim <= 2
         if not self._whole and self._asked.chunk_size < len(self._batches):
             self._batches.reduction = require_mean_or_sum(
-                self._problem.reduction,
+                self._reduction(theta),
                 "HeldOut: the loss over the held-out samples is not made of those over chunks",
                 "give HeldOut a chunk_size of at least their number",
             )
@@ -176,6 +177,14 @@ class _Measured(Observer):
             and targets.ndim == 1
             and not (targets.is_floating_point() or targets.dtype == torch.bool)
         )
+
+    def _reduction(self, theta: Tensor) -> Reduction | None:
+        """Of the network in eval mode, in which a BatchNorm does not couple the samples."""
+        if not self._statistics:
+            return self._problem.reduction
+        with self._in_eval_mode(theta) as (_, leaves), torch.no_grad(), self._statistics.given():
+            at = LossAt(self._model, self._objective, None, leaves, self._layout)
+            return measured_reduction(self._batches, at, self._asked.chunk_size)  # type: ignore[arg-type]
 
     def _by_outputs(self) -> dict[str, Tensor]:
         found, wanted = [], []

@@ -339,6 +339,13 @@ def test_a_norm_that_overflows_is_a_step_taken_back_and_no_end(method: str) -> N
     np.testing.assert_allclose(samples[-1], Y0 * np.exp(-1.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_field_so_large_that_its_norm_overflows_at_the_start_ends_as_a_status(method: str) -> None:
+    _, solution, samples = solved(method, [0.0, 1.0], rhs=lambda t, y, dy: torch.mul(y, -1e300, out=dy))
+    assert solution.status in ("step_failure", "non_finite")
+    assert len(samples) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 @pytest.mark.parametrize("method", METHODS)

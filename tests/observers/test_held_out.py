@@ -171,14 +171,21 @@ def test_ignored_labels_are_left_out_of_both() -> None:
     )
 
 
-def test_any_objective_is_put_together_of_its_chunks() -> None:
+@pytest.mark.parametrize("middle", [[], [nn.BatchNorm1d(5)]], ids=["", "BatchNorm"])
+def test_any_objective_is_put_together_of_its_chunks(middle: list[nn.Module]) -> None:
+    """In eval mode a BatchNorm does not couple the samples, as it does in training."""
+
     def objective(model: Any, batch: dict[str, Tensor]) -> Tensor:
         return F.cross_entropy(model(batch["x"]), batch["y"])
 
-    model = network()
+    model = network(*middle)
     problem = Problem.from_objective(model, objective, {"x": TRAIN[0], "y": TRAIN[1]})
     test = {"x": TEST[0], "y": TEST[1]}
     run = nm_ode.train(problem, nm_ode.SGD(lr=0.5), 1, observe=[HeldOut(test, chunk_size=5)])
+    for norm in (one for one in model if isinstance(one, nn.BatchNorm1d)):
+        inputs = model[0](TRAIN[0]).detach()
+        norm.running_mean, norm.running_var = inputs.mean(0), inputs.var(0, correction=0)
+    model.eval()
     assert float(run.test_loss[0]) == pytest.approx(float(objective(model, test).detach()), rel=1e-12)
     assert "test_accuracy" not in run
 
