@@ -16,7 +16,7 @@ from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import positive
 from nm_ode.reporting.plots.given import alone
-from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, logarithmic, panel, plain, styled, time_label
+from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, cut, logarithmic, panel, plain, styled, time_label
 from nm_ode.results import ResultError
 from nm_ode.symmetries import KINDS
 
@@ -31,6 +31,7 @@ _LABELS = {
     "curvature": r"$\|H\xi + (\partial\xi)^{\!\top} g\|$, relative",
 }
 _NAMED = 4
+_LETTERS = 60  # of a name in the legend, which else leaves no room for the panel
 
 
 def constraint_residuals(
@@ -130,7 +131,7 @@ def _lines(run: xr.Dataset, of: Of) -> list[Line2D]:
     )
     for name in far[:_NAMED]:
         why = f", which ε = {epsilons[name]:g} breaks" if epsilons[name] else ""
-        found.append(Line2D([], [], ls="", label=plain(f"above rounding: {name}{why}")))
+        found.append(Line2D([], [], ls="", label=plain(f"above rounding: {cut(name, _LETTERS)}{why}")))
     if len(far) > _NAMED:
         found.append(Line2D([], [], ls="", label=f"and {len(far) - _NAMED} more"))
     return found
