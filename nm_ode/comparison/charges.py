@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 _ROUNDING = 1e3  # epsilons of the charge's scale, below which a charge is taken not to move
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of charges that diverge
 def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArray) -> xr.Dataset:
     """Errors of each charge and of each symmetry.
 

@@ -52,7 +52,8 @@ DISCRETE = "#222233"
 @contextmanager
 def styled() -> Iterator[None]:
     """matplotlib's settings inside; a user's own stay as they are."""
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+    # Of a run that diverged the limits of an axis may be too large for a number: matplotlib goes on without.
+    with matplotlib.rc_context(_STYLE), np.errstate(over="ignore", invalid="ignore"):  # type: ignore[arg-type]
         yield
 
 

@@ -15,6 +15,7 @@ from nm_ode.optimizers.schedules import Drop
 from nm_ode.plots import as_tree, modified_loss
 from nm_ode.reporting import PLOTS
 from nm_ode.reporting.plots.modified_loss import modified_losses, penalty
+from nm_ode.reporting.style import svg
 from nm_ode.results import ResultError, run_info
 
 OPTIMIZERS = [
@@ -126,6 +127,13 @@ def test_what_was_not_recorded_is_said(tiny: nm_ode.Problem) -> None:
     )
     (discrete,) = modified_losses(as_tree(seldom))[0]
     np.testing.assert_allclose(discrete.times, [0.0, 0.3])
+
+
+def test_a_run_that_diverged_is_drawn_without_a_warning(tiny: nm_ode.Problem) -> None:
+    with pytest.raises(nm_ode.TrainingDiverged) as told:
+        nm_ode.train(tiny, nm_ode.SGD(lr=1e30), 40, save_every=1)
+    PLOTS["modified_loss"].figure(as_tree(told.value.run))
+    assert svg(PLOTS["loss"].figure(as_tree(told.value.run)))
 
 
 def test_a_loop_of_ones_own_does_not_say_enough(tiny: nm_ode.Problem) -> None:

@@ -72,6 +72,7 @@ def penalty(hyperparameters: Mapping[str, Any], lr: Any) -> Any:
     return share * lr * (1 - tau) / (2 * (1 - beta) ** 2)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of losses that diverge
 def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
     """Both losses along the run and its flows; and what is to be said of paths whose numbers do not give them.
 
