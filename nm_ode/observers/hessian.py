@@ -136,6 +136,8 @@ class Hessian(Observer):
             raise ArgumentError(
                 "Hessian: chunk_size is of a batch of one's own; a Problem's samples have its own"
             )
+        if self.batch is None and self.matrix == "hessian" and (self.mode or self.dtype) is not None:
+            raise ArgumentError("Hessian: mode and dtype are of a batch of one's own; a Problem has its own")
         if self.batch is not None and self.samples is not None:
             raise ArgumentError("Hessian: samples are of a problem's, and a batch was given: leave one out")
 

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from nm_ode.arguments import said
+from nm_ode.errors import ArgumentError
 from nm_ode.results import run_info
 
 WIDTH = 8.2  # inches
@@ -86,8 +88,16 @@ def room(axes: Axes, size: float) -> int:
     return int(wider * axes.bbox.width / axes.figure.dpi * 72 / (0.57 * size))
 
 
-def panel(title: str, height: float = 3.8) -> Axes:
-    """Empty axes in a figure of their own, `height` inches high."""
+def panel(title: str, height: float = 3.8, *, given: Axes | None = None) -> Axes:
+    """The axes that a user gave, or empty ones in a figure of their own, `height` inches high.
+
+    Raises:
+        ArgumentError: what was given is no Axes.
+    """
+    if given is not None:
+        if not isinstance(given, Axes):
+            raise ArgumentError(f"ax must be matplotlib's Axes; {said(given)} was given")
+        return given
     axes = Figure(figsize=(WIDTH, height), layout="constrained").subplots()
     axes.set_title(title)
     return axes

@@ -189,6 +189,25 @@ def test_train_and_a_flow_have_it_too(problem) -> None:
     np.testing.assert_array_equal(alone["theta"], runs[1]["theta"])
 
 
+def test_in_a_finer_dtype_than_the_problems_where_it_is_asked_for(problem) -> None:
+    model = copy.deepcopy(problem.model).float().double()  # whose values both dtypes have
+    options = {"batch": problem.batch(), "loss_fn": F.cross_entropy, "every": 1, "dtype": torch.float64}
+    observers = [Hessian(top=0, **options), nm_ode.Noise(parts=15, **options)]
+    coarse, fine = (
+        nm_ode.train(
+            nm_ode.Problem(model, F.cross_entropy, (problem.x, problem.y), dtype=dtype),
+            nm_ode.SGD(lr=0.1),
+            1,
+            observe=observers,
+        )
+        for dtype in (torch.float32, torch.float64)
+    )
+    for name in ("hessian_loss", "noise_trace"):
+        np.testing.assert_allclose(coarse[name], fine[name], rtol=1e-12, atol=0)
+    with pytest.raises(nm_ode.ArgumentError, match="batch of one's own"):
+        Hessian(dtype=torch.float64)
+
+
 def test_a_recorder_with_a_problem_measures_all_of_it(problem) -> None:
     model = copy.deepcopy(problem.model)
     for parameter, piece in zip(model.parameters(), problem.layout.split(problem.theta0), strict=True):

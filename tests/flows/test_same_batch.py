@@ -87,8 +87,8 @@ def test_the_error_is_the_discretisations_alone(network: Problem, sgd, order: in
 def each_batch_for_several_steps(monkeypatch: pytest.MonkeyPatch, repeat: int):
     """Runs and flows whose batch changes every `repeat` steps."""
 
-    def stretched(*arguments):
-        for batch in sample_batches(*arguments):
+    def stretched(*arguments, **options):
+        for batch in sample_batches(*arguments, **options):
             yield from [batch] * repeat
 
     with monkeypatch.context() as patched:

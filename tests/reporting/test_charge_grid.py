@@ -142,6 +142,7 @@ def test_symmetries_and_laws_by_name(runs) -> None:
     assert "second-order" in plots.charge_grid(tree)[0, 0].get_ylabel()
     for wrong, words in (
         ({"symmetries": ["scale head"]}, "scale head"),
+        ({"symmetries": 3}, "symmetries must be"),
         ({"law": "third_order"}, "second_order"),
     ):
         with pytest.raises(nm_ode.ArgumentError, match=words):

@@ -33,6 +33,8 @@ def test_one_panel_is_drawn_in_the_users_axes_or_in_new_ones(with_ladder, name: 
     assert new is not ax
     assert len(new.lines) == len(ax.lines) > 0
     assert dict(rcParams) == before
+    with pytest.raises(nm_ode.ArgumentError, match="ax must be matplotlib's Axes; 3 was given"):
+        getattr(plots, name)(with_ladder, ax=3)
 
 
 @pytest.mark.parametrize("name", ["charges_by_kind", "charges_by_symmetry", "numbers", "batch_loss"])

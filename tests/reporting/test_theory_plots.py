@@ -102,6 +102,9 @@ def test_each_symmetrys_residual_and_the_floors_are_drawn(constrained, of: str) 
     assert len(above) == 1
     assert "scale" in above[0]
     assert "1e-05" in above[0]
+    names = [f"{name} → {'another layer, ' * 20}" for name in constrained.constraint_symmetry.values]
+    axes = constraint_residuals(constrained.assign_coords(constraint_symmetry=names), of="gradient")
+    assert max(len(text.get_text()) for text in axes.get_legend().get_texts()) < 120
 
 
 def test_reports_show_the_constraints_that_were_measured(constrained) -> None:

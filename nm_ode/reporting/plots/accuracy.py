@@ -45,7 +45,7 @@ def accuracy_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         )
     run, flows = tree["discrete"].dataset, list(_flows(tree))
     with styled():
-        axes = panel("Loss and accuracy over held-out samples") if axes is None else axes
+        axes = panel("Loss and accuracy over held-out samples", given=axes)
         _losses(axes, run, flows)
         drawn = [line.get_ydata() for line in axes.lines]
         values = np.concatenate([np.asarray(one, float) for one in drawn] or [np.zeros(0)])

@@ -16,7 +16,7 @@ from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import positive
 from nm_ode.reporting.plots.given import alone
-from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, logarithmic, panel, plain, styled, time_label
+from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, cut, logarithmic, panel, plain, styled, time_label
 from nm_ode.results import ResultError
 from nm_ode.symmetries import KINDS
 
@@ -31,6 +31,7 @@ _LABELS = {
     "curvature": r"$\|H\xi + (\partial\xi)^{\!\top} g\|$, relative",
 }
 _NAMED = 4
+_LETTERS = 60  # of a name in the legend, which else leaves no room for the panel
 
 
 def constraint_residuals(
@@ -49,7 +50,7 @@ def constraint_residuals(
         ArgumentError: another `of`.
         ResultError: they were not measured, and why.
     """
-    if of not in _TITLES:
+    if not isinstance(of, str) or of not in _TITLES:
         raise ArgumentError(f"of must be 'gradient' or 'curvature'; {said(of)} was given")
     return constraint_plot(alone(data), of, ax)
 
@@ -65,7 +66,7 @@ def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = 
     residual, floor = run[name], run[f"{name}_floor"]
     times = run[time_of(str(residual.dims[0]))]
     with styled():
-        axes = panel(_TITLES[of]) if axes is None else axes
+        axes = panel(_TITLES[of], given=axes)
         marker = "o" if residual.sizes[residual.dims[0]] < 40 else ""
         for i, kind in enumerate(kinds_of(run)):
             here = run["constraint_kind"].values == kind
@@ -130,7 +131,7 @@ def _lines(run: xr.Dataset, of: Of) -> list[Line2D]:
     )
     for name in far[:_NAMED]:
         why = f", which ε = {epsilons[name]:g} breaks" if epsilons[name] else ""
-        found.append(Line2D([], [], ls="", label=plain(f"above rounding: {name}{why}")))
+        found.append(Line2D([], [], ls="", label=plain(f"above rounding: {cut(name, _LETTERS)}{why}")))
     if len(far) > _NAMED:
         found.append(Line2D([], [], ls="", label=f"and {len(far) - _NAMED} more"))
     return found

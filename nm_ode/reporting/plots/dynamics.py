@@ -135,7 +135,8 @@ def _not_kept(run: xr.Dataset) -> str:
         return "the run did not keep its parameters: train with save_every"
     if len(run["theta"]) < _FEWEST:
         return (
-            f"the run kept its parameters at {len(run['theta'])} steps alone: train with a smaller save_every"
+            f"the run kept its parameters {len(run['theta'])} times, and {_FEWEST} are the fewest to draw: train with "
+            "a smaller save_every, or for more steps"
         )
     return ""
 

@@ -13,7 +13,7 @@ from nm_ode.reporting.style import DISCRETE, colour, dash, logarithmic, panel, p
 def loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """Loss over all samples: the run's saved steps and each flow."""
     with styled():
-        axes = panel("Loss") if axes is None else axes
+        axes = panel("Loss", given=axes)
         run = tree["discrete"].dataset
         axes.plot(
             run["saved_time"],
@@ -45,7 +45,7 @@ def error_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     A line marks the time from which on the run is not stable.
     """
     with styled():
-        axes = panel("Error against time", 4.4) if axes is None else axes
+        axes = panel("Error against time", 4.4, given=axes)
         for i, row in enumerate(compared(tree)):
             comparison = tree[f"comparison/{row.name}"].dataset.isel(saved_step=slice(1, None))
             for name, style in (

@@ -18,7 +18,7 @@ def layer_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     layers = [str(name) for name in tree["discrete"].dataset["layer"].values]
     height = max(3.2, 0.5 * len(layers) + 1.4)
     with styled():
-        axes = panel("Error of each layer at the last step", height) if axes is None else axes
+        axes = panel("Error of each layer at the last step", height, given=axes)
         rows, places = _by_layer(tree), np.arange(len(layers))[::-1]
         for i, row in enumerate(rows):
             last = tree[f"comparison/{row.name}"].dataset.isel(saved_step=-1)

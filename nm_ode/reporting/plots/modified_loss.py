@@ -125,7 +125,7 @@ def modified_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     paths, missing = _drawable(tree)
     info = run_info(tree["discrete"].dataset)
     with styled():
-        axes = panel("Loss and modified loss", 4.4) if axes is None else axes
+        axes = panel("Loss and modified loss", 4.4, given=axes)
         _draw_losses(axes, tree, paths)
         axes.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
         axes.set_xlabel(time_label(tree))

@@ -20,7 +20,7 @@ def order_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """Log error against log lr, a line of the fitted slope through the points in the fit, and the slopes of theory."""
     convergence = tree["convergence"].dataset
     with styled():
-        axes = panel("Error at the final time, at each learning rate", 5.0) if axes is None else axes
+        axes = panel("Error at the final time, at each learning rate", 5.0, given=axes)
         lrs = convergence["lr"].values
         drawn: set[int] = set()
         for i, title in enumerate(convergence["flow_title"].values):

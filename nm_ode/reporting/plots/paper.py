@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import figure_of, panels, study_axes
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import cut, plain, room, styled
-from nm_ode.symmetries import KINDS
+from nm_ode.symmetries import KINDS, Symmetry
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
 Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given | Sequence[Given]]
@@ -48,7 +48,7 @@ def charge_grid(
     runs: Runs,
     *,
     law: str | None = None,
-    symmetries: Sequence[str] | None = None,
+    symmetries: Sequence[str | Symmetry] | None = None,
     channels: int = 12,
     axes: Sequence[Axes] | NDArray[np.object_] | None = None,
 ) -> NDArray[np.object_]:
@@ -57,9 +57,10 @@ def charge_grid(
     Args:
         runs: a study's tree or a run; several of them; or a dict of them by the label of their row. A row may itself be
             a list of runs, as of a network with BatchNorm and one without: each kind of symmetry is then taken from the
-            first that has it. Of a study of many members each is a row. Without labels a row says what sets it apart.
+            first that has it. Of a study of many members each that has both is a row. Without labels a row says what
+            sets it apart.
         law: whose predictions are drawn; a differential equation's, where one was predicted, if None.
-        symmetries: names of those to draw, a column each. If None of each kind the one that most rows have, with
+        symmetries: those to draw or their names, a column each. If None of each kind the one that most rows have, with
             the most charges that move.
         channels: at most so many charges a panel, spread evenly over the symmetry's.
         axes: as many as panels, to draw in.
@@ -259,11 +260,11 @@ def _text(value: Any) -> str:
     return f"{value:g}" if number else str(value)
 
 
-def _columns(rows: Sequence[_Row], symmetries: Sequence[str] | None) -> list[_Column]:
+def _columns(rows: Sequence[_Row], symmetries: Sequence[str | Symmetry] | None) -> list[_Column]:
     runs = [run for row in rows for run in row.runs]
     kinds = {name: kind for run in runs for name, kind in run.symmetries.items()}
     if symmetries is not None:
-        names = [symmetries] if isinstance(symmetries, str) else list(symmetries)
+        names = _names(symmetries)
         unknown = [name for name in names if name not in kinds]
         if unknown or not names:
             which = f"has a symmetry {unknown[0]!r}" if unknown else "has none of no symmetries"
@@ -278,6 +279,18 @@ def _columns(rows: Sequence[_Row], symmetries: Sequence[str] | None) -> list[_Co
         )
         columns.append(_Column(kind, names))
     return columns
+
+
+def _names(symmetries: Any) -> list[str]:
+    """Of symmetries that are given, or named.
+
+    Raises:
+        ArgumentError: of something else.
+    """
+    given = [symmetries] if isinstance(symmetries, str | Symmetry) else symmetries
+    if not isinstance(given, Iterable) or not all(isinstance(one, str | Symmetry) for one in given):
+        raise ArgumentError(f"symmetries must be symmetries or names of them; {said(symmetries)} was given")
+    return [one.name if isinstance(one, Symmetry) else one for one in given]
 
 
 def merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
@@ -309,8 +322,8 @@ def _has_a_few_members(tree: xr.DataTree) -> bool:
 
 CHARGE_GRID = Plot(
     "Charges of one symmetry of each kind, and what their law of motion predicts from the recorded driver (as Kunin et "
-    "al. 2021 draw them): a row for each member. Above each panel: the law's largest error over the run, relative to "
-    "the motion.",
+    "al. 2021 draw them): a row for each member that has both. Above each panel: the law's largest error over the "
+    "run, relative to the motion.",
     lambda tree: figure_of(charge_grid(tree)),
     _has_a_few_members,
     "study",

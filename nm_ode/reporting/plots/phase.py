@@ -22,7 +22,7 @@ from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, study_axes
 from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
 from nm_ode.reporting.style import WIDTH, cut, panel, plain, room, styled
-from nm_ode.symmetries import KINDS
+from nm_ode.symmetries import KINDS, Symmetry
 
 Array = NDArray[np.float64]
 Given: TypeAlias = xr.DataTree | xr.Dataset
@@ -37,7 +37,7 @@ _QUIET = "#9aa1b1"
 def phase_portrait(
     data: Given,
     *,
-    symmetry: str | None = None,
+    symmetry: str | Symmetry | None = None,
     law: str | None = None,
     channels: int = 6,
     ax: Axes | None = None,
@@ -50,7 +50,7 @@ def phase_portrait(
 
     Args:
         data: a study's tree or a run.
-        symmetry: name of the one whose charges are drawn; one that moves if None, a translation if there is one.
+        symmetry: the one whose charges are drawn, or its name; one that moves if None, a translation if there is one.
         law: whose predictions are drawn; a differential equation's if None.
         channels: at most so many charges, those that move farthest.
 
@@ -62,13 +62,13 @@ def phase_portrait(
     channels = as_count(channels, "channels", least=1)
     tree = alone(data)
     (run,) = followed(tree, law, "data")
-    name = _chosen(run, symmetry)
+    name = _chosen(run, symmetry.name if isinstance(symmetry, Symmetry) else symmetry)
     stretches = regimes(tree["discrete"].to_dataset(), name)
     times = _own_times(tree["discrete"].dataset, run, stretches)
     there = run.channels(name)
     shown = there[np.argsort(-run.motion[there], kind="stable")][:channels]
     with styled():
-        ax = panel("", 4.0) if ax is None else ax
+        ax = panel("", 4.0, given=ax)
         block = _block(times, stretches)
         colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
         for shade, channel in zip(colours, shown, strict=True):

@@ -13,7 +13,7 @@ from nm_ode.reporting.style import COLOURS, DISCRETE, panel, styled, time_label
 def sharpness_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """lr · λ_max against flow time, with its limits."""
     with styled():
-        axes = panel("Sharpness along the run", 3.4) if axes is None else axes
+        axes = panel("Sharpness along the run", 3.4, given=axes)
         curvature, seen = tree["discrete/curvature"].dataset, stability(tree)
         assert seen is not None
         axes.plot(

@@ -17,7 +17,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow
 from nm_ode.loss import Problem
 from nm_ode.parameters import Layout
-from nm_ode.reporting.style import COLOURS, DISCRETE, colour, dash, plain, styled
+from nm_ode.reporting.style import COLOURS, DISCRETE, colour, dash, panel, plain, styled
 from nm_ode.results import ResultError, run_info, solve_info
 from nm_ode.symmetries import KINDS, ChargeMeter, Symmetry
 
@@ -70,6 +70,7 @@ def two_parameters(
         if ax is None:
             ax = Figure(figsize=(6.2, 6.6), layout="constrained").subplots()
             ax.set_title("Paths in the plane of the parameters")
+        ax = panel("", given=ax)
         x, y = (np.linspace(low, high, points) for low, high in box)
         _contours(ax, problem, x, y)
         handles = [_line(color="#99a", lw=0.9, label="contours of the loss")]

@@ -42,7 +42,7 @@ def loss_curves(tree: xr.DataTree, axes: Axes | None = None, by: str | None = No
         numbers["state"].shape,
     ).reshape(-1)
     with styled():
-        axes = panel("Loss of every member", 3.9) if axes is None else axes
+        axes = panel("Loss of every member", 3.9, given=axes)
         shades = _shades(numbers.sizes[by], alike=repeats(by))
         lines, colours = [], []
         for i in range(0, len(losses), max(1, -(-len(losses) // _MOST))):
