@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nm_ode.results.study import StudyStore
@@ -47,7 +48,9 @@ def test_a_sweep_survives_its_processes_and_two_commands_finish_it(folder: Path,
         before = len(begun(folder))
         wait_for(lambda: len(begun(folder)) > before, process)
     finally:
+        others = below(process, "")
         kill(process)
+    psutil.wait_procs(others, timeout=300)  # a worker may begin one more member before it knows
     there, before = whole(folder / "out"), len(begun(folder))
     both = [started(folder, "slow.toml", "--out", "out", "--workers", "0") for _ in range(2)]
     told = [one.communicate(timeout=600)[0] for one in both]

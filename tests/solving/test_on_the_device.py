@@ -237,7 +237,9 @@ def test_no_more_vectors_are_held_than_is_said(method: str, step: float | None, 
             if calls in (2, 25):
                 found: dict[int, tuple[torch.dtype, float]] = {}
                 for one in gc.get_objects():  # those since the freeze
-                    if type(one) in (Tensor, nn.Parameter) and one.untyped_storage().nbytes() >= 4 * size:
+                    if type(one) not in (Tensor, nn.Parameter) or one.layout is not torch.strided:
+                        continue
+                    if one.untyped_storage().nbytes() >= 4 * size:
                         memory = one.untyped_storage()
                         if memory.data_ptr() != problem.theta0.data_ptr():
                             found[memory.data_ptr()] = (one.dtype, memory.nbytes() / one.itemsize / size)
