@@ -76,7 +76,7 @@ ORDERS = {
 @pytest.mark.parametrize("kind", ORDERS)
 def test_order_and_size_of_the_error_on_digits(tanh_digits, kind: str) -> None:
     make, order, size = ORDERS[kind]
-    ladder, horizon, errors = (0.2, 0.1, 0.05, 0.025), 8.0, []
+    ladder, horizon, errors = (0.2, 0.1, 0.05), 8.0, []
     for lr in ladder:
         steps = round(horizon / lr)
         run = train(tanh_digits, SGD(lr=lr), steps, save_every=steps)

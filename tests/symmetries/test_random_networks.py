@@ -79,7 +79,7 @@ def networks(draw) -> nn.Module:
     return nn.Sequential(*modules, nn.Linear(width, 3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(model=networks(), loss=st.sampled_from(["cross_entropy", "mse"]), seed=st.integers(0, 1000))
 def test_all_that_is_found_verifies(model, loss, seed):
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))
