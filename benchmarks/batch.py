@@ -5,8 +5,8 @@
 Parts: `rate`, `overhead`, `memory`, `opening`, `together`; all of them by default. Each command is `nm-ode run` in a
 process of its own, as a user calls it, on members of cases/sweep_lr_momentum.toml (P = 1210, training and two flows).
 
-rate      members an hour with one worker process and with two, one thread each: of the whole command, its start (the
-          import of torch, the cluster) taken off, for which a command with nothing to do stands.
+rate      members an hour with one worker process and with two, one thread each: by the difference between a sweep of
+          16 members and one of 4, so without the start (the import of torch, the cluster); and of the whole command.
 overhead  what a member takes in a worker, store and scheduler included, beyond the same training, flows and comparison
           by nm_ode's functions in one process: seconds, and as a share of a member of 10 s.
 memory    the largest resident size of the command and of its worker at 4, 16 and 48 members.
@@ -38,9 +38,9 @@ COMMAND = [sys.executable, "-c", "from nm_ode.cli import main; main()", "run"]
 OPENED = 1000
 
 
-def sweep(folder: Path, lrs: list[float], momenta: list[float]) -> Path:
+def sweep(folder: Path, lrs: list[float], momenta: list[float], samples: int = 256) -> Path:
     """The case with fewer members."""
-    head = CASE.partition("[sweep]")[0]
+    head = CASE.partition("[sweep]")[0].replace("samples = 256", f"samples = {samples}")
     path = folder / "small.toml"
     path.write_text(
         f'{head}[sweep]\n"optimizer.lr" = {lrs}\n"optimizer.momentum" = {momenta}\n'
@@ -71,19 +71,26 @@ def run(case: Path, out: Path, *options: str) -> float:
 
 
 def rate() -> dict[str, object]:
-    """One worker and two, in turns."""
-    momenta, lrs = [0.0, 0.5, 0.9], [0.5, 0.25, 0.125, 0.0625]
-    members = len(momenta) * len(lrs)
+    """One worker and two: what four members take, and sixteen; the difference is that of twelve without any start."""
+    momenta, few, many = [0.0, 0.3, 0.6, 0.9], [0.2], [0.2, 0.25, 0.16, 0.125]
+    took: dict[int, dict[int, float]] = {1: {}, 2: {}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        case = sweep(folder, lrs, momenta)
-        took = {}
-        for workers in (1, 2):
-            out = folder / f"with {workers}"
-            took[workers] = run(case, out, "--workers", str(workers))
-            took[workers] -= run(case, out, "--workers", str(workers))  # nothing is left to do
-    hourly = {str(workers): 3600 * members / value for workers, value in took.items()}
-    return {"members": members, "members_an_hour": hourly, "two_over_one": took[1] / took[2]}
+        for lrs in (few, many):
+            case = sweep(folder, lrs, momenta, samples=1797)
+            for workers in took:
+                out = folder / f"{len(lrs)} with {workers}"
+                took[workers][len(lrs) * len(momenta)] = run(
+                    case, out, "--workers", str(workers), "--threads", "1"
+                )
+    each = {workers: (found[16] - found[4]) / 12 for workers, found in took.items()}
+    return {
+        "whole_command_seconds": {str(workers): found for workers, found in took.items()},
+        "seconds_a_member": {str(workers): value for workers, value in each.items()},
+        "members_an_hour": {str(workers): 3600 / value for workers, value in each.items()},
+        "two_over_one": each[1] / each[2],
+        "two_over_one_with_start_of_16": took[1][16] / took[2][16],
+    }
 
 
 def overhead() -> dict[str, object]:
