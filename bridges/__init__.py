@@ -16,8 +16,8 @@
     noise_trials.py    are its stochastic paths right? By a diffusion whose law is known
     vectors.py         what a solve asks of its vectors, which may be tensors of torch
     scipy_ivp.py, fixed_step.py, sundials.py, julia/    the engines
-    torch_engine.py, torch_rk.py    the engine whose vectors are tensors; rk_tables.py, rk_adaptive.py, rk_fixed.py: its
-                                    methods, which do not import torch
+    torch_engine.py, torch_rk.py    the engine whose vectors are tensors; torch_rk.py alone imports torch
+    rk_tables.py, rk_adaptive.py, rk_fixed.py, rkc.py, radius.py    its methods, by what arithmetic.py asks of vectors
 
 A new engine is one file with a subclass of `Engine` (or `SteppedEngine`) and `ENGINES.register(name, "module:Class")`.
 """

@@ -152,22 +152,17 @@ class AdaptivePair:
         if self._extra_done:
             return
         begin = self.t - self._h
-        for i, (terms, c) in enumerate(self._scheme.extra, start=self._stages + 1):
-            self._from_end(self._stage, _dense(terms, len(self._scheme.rows)))
+        for i, (coefficients, c) in enumerate(self._scheme.extra, start=self._stages + 1):
+            self._from_end(self._stage, coefficients)
             self._rhs(begin + c * self._h, self._stage, self._rows[self._scheme.rows[i]])
         self._extra_done = True
 
     def _from_end(self, out: Vector, coefficients: Array) -> None:
         """out = state at the step's start + h · sum of stages; by the one at its end, for that at its start is gone."""
-        difference = coefficients - _dense(self._scheme.b, len(coefficients))
+        difference = coefficients.copy()
+        for i, value in self._scheme.b.items():
+            difference[i] -= value
         self._do.add(out, self._y, self._rows, self._sum(nonzero(difference)), self._h)
 
     def _sum(self, stages: Coefficients) -> Sum:
         return self._do.sum({self._scheme.rows[i]: value for i, value in stages.items()})
-
-
-def _dense(coefficients: Coefficients, length: int) -> Array:
-    found = np.zeros(length)
-    for i, value in coefficients.items():
-        found[i] = value
-    return found

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import DOP853, RK23, RK45
+
+from bridges.fixed_step import MIDPOINT, RK8, Tableau
 
 Numbers: TypeAlias = NDArray[np.float64]
 Coefficients: TypeAlias = Mapping[int, float]
@@ -31,13 +33,11 @@ class Scheme:
     """A scheme of n stages.
 
     Attributes:
-        order: of convergence.
         a: sum of stage i, for each of the n stages.
         b, c: sum of the step; nodes.
         rows: where stage i lies.
     """
 
-    order: int
     a: tuple[Coefficients, ...]
     b: Coefficients
     c: Numbers
@@ -57,7 +57,7 @@ class Embedded(Scheme):
         error_order: the estimate is of h^(error_order + 1).
         errors: sums of which the estimate is made.
         estimate: (mean squares of those sums over the weights, h) → the norm of the error.
-        extra: stages n+1 … that the polynomial needs, (their sum, node).
+        extra: stages n+1 … that the polynomial needs, (coefficients of their sum, node).
         inside: share of the step → coefficients of the stages, of which y + h Σ is the state there.
     """
 
@@ -65,7 +65,15 @@ class Embedded(Scheme):
     errors: tuple[Coefficients, ...]
     estimate: Callable[[list[float], float], float]
     inside: Callable[[float], Numbers]
-    extra: tuple[tuple[Coefficients, float], ...] = field(default=())
+    extra: tuple[tuple[Numbers, float], ...] = field(default=())
+
+
+def _sums(tableau: Tableau) -> dict[str, Any]:
+    return {
+        "a": tuple(nonzero(row[:i]) for i, row in enumerate(tableau.a)),
+        "b": nonzero(tableau.b),
+        "c": tableau.c,
+    }
 
 
 def _plain(squares: list[float], h: float) -> float:
@@ -85,24 +93,13 @@ def _of_dop853(squares: list[float], h: float) -> float:
 def _embedded(method: type[RK23] | type[RK45]) -> Embedded:
     powers = np.arange(1, method.P.shape[1] + 1)
     return Embedded(
-        order=method.order,
-        a=tuple(nonzero(method.A[i, :i]) for i in range(method.n_stages)),
-        b=nonzero(method.B),
-        c=method.C,
+        **_sums(Tableau(method.A, method.B, method.C)),
         rows=tuple(range(method.n_stages + 1)),
         error_order=method.error_estimator_order,
         errors=(nonzero(method.E),),
         estimate=_plain,
         inside=lambda share: method.P @ share**powers,
     )
-
-
-_EIGHT = {
-    "order": 8,
-    "a": tuple(nonzero(DOP853.A[i, :i]) for i in range(12)),
-    "b": nonzero(DOP853.B),
-    "c": DOP853.C,
-}
 
 
 def _inside_dop853(share: float) -> Numbers:
@@ -120,13 +117,13 @@ SCHEMES: Mapping[str, Embedded] = {
     # Stages 1 to 4 are in no sum of the step: 2 takes 1's row when 1 is done with, and the polynomial's stages take
     # theirs.
     "DOP853": Embedded(
-        **_EIGHT,
+        **_sums(RK8),
         rows=(3, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2),
         error_order=DOP853.error_estimator_order,
         errors=(nonzero(DOP853.E5), nonzero(DOP853.E3)),
         estimate=_of_dop853,
         inside=_inside_dop853,
-        extra=tuple((nonzero(a), float(c)) for a, c in zip(DOP853.A_EXTRA, DOP853.C_EXTRA, strict=True)),
+        extra=tuple((a, float(c)) for a, c in zip(DOP853.A_EXTRA, DOP853.C_EXTRA, strict=True)),
     ),
     "RK45": _embedded(RK45),
     "RK23": _embedded(RK23),
@@ -134,7 +131,7 @@ SCHEMES: Mapping[str, Embedded] = {
 """Pairs with SciPy's names."""
 
 FIXED: Mapping[str, Scheme] = {
-    "Midpoint": Scheme(2, ({}, {0: 0.5}), {1: 1.0}, np.array([0.0, 0.5]), rows=(0, 0)),
-    "RK8": Scheme(**_EIGHT, rows=(3, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 0)),
+    "Midpoint": Scheme(**_sums(MIDPOINT), rows=(0, 0)),
+    "RK8": Scheme(**_sums(RK8), rows=(3, 0, 0, 1, 2, 4, 5, 6, 7, 8, 9, 0)),
 }
 """For a fixed step, as in `bridges.fixed_step`."""

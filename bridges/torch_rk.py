@@ -26,6 +26,8 @@ _PIECE_ON_HOST, _PIECE_ELSEWHERE = 2**16, 2**24
 Terms: TypeAlias = tuple[tuple[slice, Tensor], ...]
 """A sum of rows: neighbouring ones, with their coefficients."""
 
+_OnTensors: TypeAlias = AdaptivePair | FixedPair | StabilisedChebyshev
+
 
 def stepper(problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
     """The stepper of a method; a state that is an array is taken as the tensor that shares its memory."""
@@ -45,7 +47,7 @@ def stepper(problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
 
 def _on_tensors(
     problem: OdeProblem, method: str, rhs: Rhs, sharpness: Sharpness, require_finite: Callable[[], None]
-) -> Stepper:
+) -> _OnTensors:
     arrays: dict[str, Any] = {
         name: torch.from_numpy(given).to(problem.y0.device)
         for name in ("atol", "scales")
@@ -64,20 +66,20 @@ def _on_tensors(
 class _OnArrays:
     """A stepper's tensors as the arrays that share their memory."""
 
-    def __init__(self, stepper: Any) -> None:
+    def __init__(self, stepper: _OnTensors) -> None:
         self._stepper = stepper
 
     @property
     def t(self) -> float:
-        return float(self._stepper.t)
+        return self._stepper.t
 
     @property
     def steps(self) -> int:
-        return int(self._stepper.steps)
+        return self._stepper.steps
 
     @property
     def rejected_steps(self) -> int:
-        return int(self._stepper.rejected_steps)
+        return self._stepper.rejected_steps
 
     def advance(self) -> None:
         self._stepper.advance()
@@ -87,12 +89,10 @@ class _OnArrays:
         return array
 
     def memory(self) -> dict[str, Array]:
-        memory: dict[str, Array] = self._stepper.memory()
-        return memory
+        return self._stepper.memory()
 
     def error_at_sample(self) -> float | None:
-        error: float | None = self._stepper.error_at_sample()
-        return error
+        return self._stepper.error_at_sample()
 
 
 class _Arithmetic:

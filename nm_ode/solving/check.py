@@ -14,7 +14,7 @@ from bridges.vectors import Vector, norm
 from nm_ode.results import CheckVerdict
 from nm_ode.sketches import SparseSigns, standard_error
 from nm_ode.solving.errors import failure
-from nm_ode.solving.field import Array, Field
+from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.keeping import KeptSolve
 
 _TIGHTER = 10.0
@@ -55,7 +55,7 @@ class Seen:
 
     def of(self, theta: Tensor) -> Array:
         """Shape (P,), or (m,)."""
-        return np.asarray((theta if self.signs is None else self.signs.of(theta)).cpu().numpy())
+        return to_numpy(theta if self.signs is None else self.signs.of(theta))
 
     @property
     def remark(self) -> str:

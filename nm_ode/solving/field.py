@@ -78,9 +78,9 @@ class Field:
         found = product(t, self.state(y), self.state(v))
         out[:] = found if isinstance(out, Tensor) else to_numpy(found)
 
-    def is_finite_at(self, t: float, y: Vector) -> bool:
-        """Is the field in force at the start finite there? Not counted."""
-        return bool(torch.isfinite(self.flow.during(0).rhs(t, self.state(y))).all())
+    def at_start(self, t: float, y: Vector) -> Tensor:
+        """The field in force at the start, there, in the problem's dtype. Not counted."""
+        return self._vector(self.flow.during(0).rhs(t, self.state(y)), len(y))
 
     def enter(self, piece: int) -> None:
         """From here on the field is that of `flow.during(piece)`."""
@@ -103,7 +103,7 @@ class Field:
         """As the flow takes it: in the problem's dtype, on its device; a copy where it is not that already."""
         problem = self.flow.problem
         if isinstance(y, Tensor):
-            return y.to(device=problem.device, dtype=problem.dtype)
+            return y.detach().to(device=problem.device, dtype=problem.dtype)
         # Engines hand out arrays that are read-only, reused or freed later, and the model's parameters will be views
         # of what they are given: so it is a copy.
         return torch.from_numpy(y.copy()).to(device=problem.device, dtype=problem.dtype)

@@ -22,7 +22,7 @@ from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import as_arrays, in_part
 from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.segments import Segment, digest
-from nm_ode.solving.field import Array, Field
+from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.plan import Plan
 
 _AGREE = {torch.float64: 1e-7, torch.float32: 1e-3}  # one right-hand side by other threads or another torch
@@ -172,9 +172,7 @@ class KeptSolve:
 
     def _measured(self) -> list[float]:
         """A few numbers of the field at the start that another has not."""
-        field = self._flow.during(0) if self._flow.jumps is not None else self._flow
-        state = Field(field).state(self._ode.y0)
-        return fingerprint(field.rhs(float(self._ode.times[0]), state).cpu().numpy())
+        return fingerprint(to_numpy(Field(self._flow).at_start(float(self._ode.times[0]), self._ode.y0)))
 
 
 def _facts(solution: OdeSolution) -> dict[str, Any]:

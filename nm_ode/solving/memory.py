@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import Tensor
 
-from bridges import Engine, Method
+from bridges import Engine
 from bridges.vectors import Vector
 from nm_ode.memory import require_memory
 
@@ -30,26 +30,21 @@ def require_room(engine: Engine, method: str, state: Tensor) -> None:
     if used.vectors is None or state.nbytes < _LARGE:
         return
 
-    def taken(by: Method) -> int:
-        own, stages = (0, 0) if by.vectors is None else by.vectors
-        return len(state) * (own * _FLOAT64 + stages * state.itemsize)
-
-    alike = {
-        name: other for name, other in engine.methods.items() if other.vectors and other.step == used.step
+    taken = {
+        name: len(state) * (other.vectors[0] * _FLOAT64 + other.vectors[1] * state.itemsize)
+        for name, other in engine.methods.items()
+        if other.vectors is not None and other.step == used.step
     }
-    fewer = sorted(
-        (name for name in alike if taken(alike[name]) < taken(used)), key=lambda name: taken(alike[name])
-    )
+    fewer = [name for name in sorted(taken, key=taken.__getitem__) if taken[name] < taken[method]]
     remedy = f"take {' or '.join(fewer)}, with fewer" if fewer else "take a smaller network"
     free = None
     if engine.capabilities.tensors and state.device.type == "cuda":
         device = state.device
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = torch.cuda.mem_get_info(device)[0] + kept
-    own, stages = used.vectors
     require_memory(
-        taken(used),
-        f"{engine.name} {method}, with {own + stages} vectors of {len(state):,} numbers,",
+        taken[method],
+        f"{engine.name} {method}, with {sum(used.vectors)} vectors of {len(state):,} numbers,",
         remedy,
         free,
     )

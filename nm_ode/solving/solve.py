@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridges import AUTO, OdeProblem, OdeSolution, Statistics
+from bridges.vectors import is_finite
 from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
@@ -238,7 +239,7 @@ def solve(
     if solution.status != "success":
         warm = beginning.run is not None and beginning.run.warm_start
         remedy = flow.non_finite_remedy(warm_start=warm)
-        if solution.status == "non_finite" and not field.is_finite_at(float(times[0]), ode.y0):
+        if solution.status == "non_finite" and not is_finite(field.at_start(float(times[0]), ode.y0)):
             remedy = (
                 "the loss overflows at the start already, or there are NaN or infinite values in the data"
                 + problem.beyond_float16

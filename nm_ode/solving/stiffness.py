@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bridges import Rhs
 from bridges.vectors import Vector, norm
-from nm_ode.solving.field import Field
+from nm_ode.solving.field import Array, Field
 
 _DRAWN = 2**20  # random numbers at a time
 _Field: TypeAlias = Callable[[float, Tensor, Tensor], None]
@@ -37,28 +37,25 @@ def spectral_radius(
 class SharpnessBound:
     """A bound on the spectral radius along a solve, each time from the direction that was found before.
 
-    It holds that direction, one vector of the state's size, and three more while it is measured.
+    For engines on the host: it holds that direction, one vector of the state's size, and four more while it is
+    measured, of float64.
 
     Args:
         noise: rounding noise of the field relative to it, dimensionless.
         scales: typical size of each entry of the state; None if all are alike.
     """
 
-    def __init__(self, noise: float, scales: Vector | None) -> None:
+    def __init__(self, noise: float, scales: Array | None) -> None:
         self._noise, self._scales = noise, scales
         self._direction: Tensor | None = None
 
-    def __call__(self, t: float, y: Vector, rhs: Rhs) -> float:
-        field: _Field = rhs
-        if not isinstance(y, Tensor):
-            y = torch.from_numpy(y.copy())
+    def __call__(self, t: float, y: Array, rhs: Rhs) -> float:
+        def field(t: float, y: Tensor, dy: Tensor) -> None:
+            rhs(t, y.numpy(), dy.numpy())
 
-            def field(t: float, y: Tensor, dy: Tensor) -> None:
-                rhs(t, y.numpy(), dy.numpy())
-
-        fresh = self._direction is None
+        fresh, state = self._direction is None, torch.from_numpy(y.copy())
         radius, self._direction = _power_iteration(
-            field, self._noise, t, y, self._scales, self._direction, iterations=8 if fresh else 2
+            field, self._noise, t, state, self._scales, self._direction, iterations=8 if fresh else 2
         )
         return 1.2 * radius
 

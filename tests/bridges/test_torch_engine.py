@@ -29,6 +29,13 @@ def field(t, y, dy):
     dy[:] = np.tanh(MATRIX @ y) + np.sin(3 * t) + 20 * np.exp(-((t - 2) ** 2) / 3e-3) * np.cos(y)
 
 
+def returned(t, y):
+    """The field as SciPy takes it."""
+    dy = np.empty_like(y)
+    field(t, y, dy)
+    return dy
+
+
 def on_tensors(dtype: str = "float64"):
     matrix = torch.tensor(MATRIX, dtype=getattr(torch, dtype), device="cpu")
 
@@ -71,11 +78,6 @@ def solved(method: str, times, dtype: str = "float64", rhs=None, **more):
     ],
 )
 def test_accepted_steps_and_states_are_scipys(method: str, given) -> None:
-    def returned(t, y):
-        dy = np.empty_like(y)
-        field(t, y, dy)
-        return dy
-
     reference = PAIRS[method](returned, 0.0, Y0, 4.0, **given)
     times, states = [0.0], [Y0]
     while reference.status == "running":
@@ -103,11 +105,6 @@ def test_accepted_steps_and_states_are_scipys(method: str, given) -> None:
 def test_samples_inside_a_step_are_those_of_scipys_polynomials(method: str) -> None:
     times = np.linspace(0, 4, 173)
     ours, solution = solve("torch", method, field, Y0, times, rtol=1e-3, atol=1e-6)
-
-    def returned(t, y):
-        dy = np.empty_like(y)
-        field(t, y, dy)
-        return dy
 
     reference, found = PAIRS[method](returned, 0.0, Y0, 4.0, rtol=1e-3, atol=1e-6), [Y0]
     while reference.status == "running":

@@ -190,6 +190,25 @@ def test_float32_too(tiny: Problem, tmp_path: Path) -> None:
         xr.testing.assert_equal(gone_on, whole)
 
 
+class Graphs(Interrupted):
+    """θ̇ = −θ by autograd, of the state that is given, with its graph."""
+
+    def rhs(self, t: float, state: Tensor) -> Tensor:
+        super().rhs(t, state)
+        (found,) = torch.autograd.grad(state.requires_grad_().square().sum() / -2, state, create_graph=True)
+        return found
+
+
+@pytest.mark.parametrize("engine", ["scipy", "torch"])
+def test_a_field_that_comes_with_its_graph_is_kept_too(tiny: Problem, tmp_path: Path, engine: str) -> None:
+    counter = Counter()
+    options: dict[str, Any] = {"engine": engine, "method": "RK23"}
+    flow = Graphs(tiny, counter=counter)
+    whole, gone_on, said = cut_off_and_on(flow, counter, tmp_path / "c", TIMES, (0.4,), **options)
+    assert len(said) == 1
+    xr.testing.assert_equal(gone_on, whole)
+
+
 @pytest.mark.parametrize("method", ["BDF", "Adams"])
 def test_a_check_that_took_the_same_steps_is_no_check_after_going_on_either(
     method: str, tmp_path: Path
