@@ -34,7 +34,7 @@ def mnist(folder: Path, samples: int | None = None, normalise: bool = True) -> D
     training = _paths(place, "train")
     held_out = _paths(place, "t10k")
     whole = _data_set(training)
-    preparation = measured(whole.x.numpy()).preparation(normalise, None, 0)
+    preparation = measured(whole.x.numpy()).preparation(normalise)
     return with_test(whole.first(samples, "MNIST's training set"), preparation, partial(_data_set, held_out))
 
 
