@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from nm_ode.loss.directions import around
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.sums import combination_error, distance
+
+if TYPE_CHECKING:
+    from nm_ode.loss.chunked import LossAt
 
 _LOOKED_AT = 8  # chunks of data that must be read or prepared
 _READ = 256  # the most samples in one of those
@@ -28,7 +32,7 @@ class _Apart(Exception):  # noqa: N818 (what was found, not what is broken)
     """Neither mean nor sum is left."""
 
 
-def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) -> Reduction | None:
+def measured_reduction(batches: DeviceBatches, at: Evaluation | LossAt, chunk_size: int) -> Reduction | None:
     """Is the loss over samples the mean or the sum of theirs? None if it is neither.
 
     Sets of samples are cut in two unequal parts, whose losses and gradients must give the set's. Losses, over chunks of
@@ -109,7 +113,7 @@ class _Cut:
 
 
 class _Measurement:
-    def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
+    def __init__(self, batches: DeviceBatches, at: Evaluation | LossAt, few: Tensor) -> None:
         self._batches, self._at = batches, at
         self.away = at.theta
         direction = around(at.theta, at.layout, 0)
