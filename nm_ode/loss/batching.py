@@ -204,13 +204,12 @@ class DeviceBatches:
             return self.source.prepare(taken, samples, self._dtype)
         return taken
 
-    def _wanted(self, samples: Any) -> Samples:
+    def _wanted(self, samples: Samples) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
         virtual = self.augmentation is not None
         plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
         if plain and not virtual and self.in_memory and self._device.type == "cpu":
-            found: Samples = samples
-            return found
+            return samples
         return samples_of(samples, len(self), virtual=virtual)
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:
