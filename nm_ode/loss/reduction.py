@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nm_ode.data.sources import TensorSource
 from nm_ode.loss import guards
-from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
+from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, by_chance, spread_samples
 from nm_ode.loss.directions import around
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
@@ -134,9 +134,7 @@ class _Measurement:
     def look_closely(self, theta: Tensor, samples: Tensor) -> None:
         """At losses and gradients, and at those of the samples in another order."""
         cut = _Cut.of(samples)
-        mixed = samples[
-            torch.randperm(len(samples), generator=torch.Generator("cpu").manual_seed(1), device="cpu")
-        ]
+        mixed = samples[by_chance(len(samples), seed=1)]
         whole = self._loss_and_grad(theta, cut.whole)
         self._loose = max(self._loose, self._rounding(theta, samples, *whole))
         # Before the parts: each gradient is as large as theta.
@@ -211,7 +209,7 @@ def _size(value: Tensor) -> float:
 def _few(n: int, chunk_size: int) -> Iterator[Tensor]:
     """Samples in an order by chance: twice as many as are evaluated together, or all."""
     size = min(max(chunk_size, 2), A_FEW, n)
-    order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    order = by_chance(n)
     yield order[:size]
     if n >= 2 * size:
         yield order[size : 2 * size]
