@@ -78,9 +78,7 @@ class DataSet:
         Raises:
             DataError: the inputs are no square images.
         """
-        test = self.test
-        if test is not None:
-            test = partial(_as_images, test)
+        test = self._test_as(DataSet.as_images)
         if self.image is not None:
             shape = (-1, self.image.channels, self.image.side, self.image.side)
             return replace(self, x=self.x.reshape(shape), test=test)
@@ -92,7 +90,7 @@ class DataSet:
 
     def as_vectors(self) -> DataSet:
         """One vector for each sample, where a model takes no images; of images that are prepared, after that."""
-        test = None if self.test is None else partial(_as_vectors, self.test)
+        test = self._test_as(DataSet.as_vectors)
         if self.preparation is None:
             return replace(self, x=self.x.reshape(len(self.x), -1), test=test)
         return replace(self, preparation=replace(self.preparation, flat=True), test=test)
@@ -118,10 +116,10 @@ class DataSet:
     def is_classification(self) -> bool:
         return not self.y.is_floating_point()
 
+    def _test_as(self, change: Callable[[DataSet], DataSet]) -> Callable[[], DataSet] | None:
+        """The test samples changed, when they are read."""
+        return None if self.test is None else partial(_changed, self.test, change)
 
-def _as_images(test: Callable[[], DataSet] | DataSet) -> DataSet:
-    return (test() if callable(test) else test).as_images()
 
-
-def _as_vectors(test: Callable[[], DataSet] | DataSet) -> DataSet:
-    return (test() if callable(test) else test).as_vectors()
+def _changed(test: Callable[[], DataSet] | DataSet, change: Callable[[DataSet], DataSet]) -> DataSet:
+    return change(test() if callable(test) else test)

@@ -179,8 +179,6 @@ class PreparedSource:
 
     def raw(self, indices: Samples) -> Any:
         """These samples in bytes, where they lie: the same in each augmentation."""
-        if self._virtual is None and self.augmentation is None:
-            return self.source.take(indices)
         given = self._indices(indices)
         return self.source.take(indices if given is None else given % len(self.source))
 

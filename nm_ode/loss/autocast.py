@@ -116,11 +116,10 @@ class ScaledEvaluation(Evaluation):
     one. Each evaluation begins at the same scale, so that the gradient is a function of theta.
     """
 
-    _scale: float | None = None
+    _scale = 1.0
 
     def settle(self, batch: Any) -> None:
         """Begin from now on at the largest scale whose gradient over this batch is finite with room to spare."""
-        self._scale = None
         loss = self.loss(batch).detach()
         scale = _LARGEST_SCALE
         while scale > _SMALLEST_SCALE and loss.isfinite() and not self._is_finite_at(batch, scale * _SMALLER):
@@ -129,7 +128,7 @@ class ScaledEvaluation(Evaluation):
 
     def loss_and_grad(self, batch: Any, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """L and ∇L, the gradient into `out` if given."""
-        scale = 1.0 if self._scale is None else self._scale
+        scale = self._scale
         while True:
             loss = self.loss(batch)
             gradient = self._gradient(loss * scale, out)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nm_ode.loss.batching import spread_samples
+from nm_ode.loss.batching import by_chance, spread_samples
 from nm_ode.loss.forward_passes import described
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.problem import Problem
@@ -43,10 +43,7 @@ class GivenStatistics:
         ]
         chosen = spread_samples(problem.n_samples, samples)
         self.count = len(chosen)
-        # Data may be sorted by class.
-        source = torch.Generator("cpu").manual_seed(0)
-        chosen = chosen[torch.randperm(self.count, generator=source, device="cpu")]
-        self._batches = chosen.tensor_split(-(-self.count // chunk_size))
+        self._batches = chosen[by_chance(self.count)].tensor_split(-(-self.count // chunk_size))
 
     def __bool__(self) -> bool:
         """Are there layers that take them?"""

@@ -37,6 +37,11 @@ def first_samples(most: int, chunk_size: int | None = None) -> slice:
     return slice(0, min(most, chunk_size or most))
 
 
+def by_chance(n: int, seed: int = 0) -> Tensor:
+    """The numbers below n in an order by chance, the same at every call, for data may be sorted by class."""
+    return torch.randperm(n, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+
+
 def spread_samples(n: int, count: int) -> Tensor:
     """So many of n, evenly from the first to the last: what is sorted by label is met in all its parts."""
     return torch.linspace(0, n - 1, min(count, n), dtype=torch.float64, device="cpu").round().long()
@@ -136,9 +141,8 @@ class DeviceBatches:
             return
         if self.ghosts and not isinstance(samples, Tensor):
             samples = indices_of(samples, len(self))
-            if not self.chosen:  # data may be sorted by class
-                order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
-                samples = samples[order]
+            if not self.chosen:
+                samples = samples[by_chance(n)]
         pieces = self.pieces(samples, self.chunk_size)
         known = self._ahead is not None and isinstance(given, Tensor)  # the loop's, read ahead by it
         if known or not is_read_ahead(self.source):
@@ -204,13 +208,12 @@ class DeviceBatches:
             return self.source.prepare(taken, samples, self._dtype)
         return taken
 
-    def _wanted(self, samples: Any) -> Samples:
+    def _wanted(self, samples: Samples) -> Samples:
         """What a source can take; an index vector into memory as it is, for torch itself looks at its range."""
         virtual = self.augmentation is not None
         plain = isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.ndim == 1
         if plain and not virtual and self.in_memory and self._device.type == "cpu":
-            found: Samples = samples
-            return found
+            return samples
         return samples_of(samples, len(self), virtual=virtual)
 
     def subset(self, samples: Tensor | slice) -> DeviceBatches:

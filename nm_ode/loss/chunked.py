@@ -92,7 +92,7 @@ class Chunked(Probed):
             source = Part(source_of(chunks), slice(0, chunks.count))  # read and placed a chunk at a time
             batches = DeviceBatches(source, leaves[0].device, leaves[0].dtype, chunks.size)
             at = LossAt(model, objective, found, leaves, layout)
-            measured = measured_reduction(batches, at, chunks.size)  # type: ignore[arg-type]
+            measured = measured_reduction(batches, at, chunks.size)
             at.put_back()
             reduction = require_mean_or_sum(measured, "chunk_size would change the loss", _REMEDY)
         self.reduction: Reduction = reduction

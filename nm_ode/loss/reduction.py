@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nm_ode.data.sources import TensorSource
 from nm_ode.loss import guards
-from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, spread_samples
+from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, by_chance, spread_samples
 from nm_ode.loss.directions import around
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.sums import combination_error, distance
+
+if TYPE_CHECKING:
+    from nm_ode.loss.chunked import LossAt
 
 _LOOKED_AT = 8  # chunks of data that must be read or prepared
 _READ = 256  # the most samples in one of those
@@ -28,7 +32,7 @@ class _Apart(Exception):  # noqa: N818 (what was found, not what is broken)
     """Neither mean nor sum is left."""
 
 
-def measured_reduction(batches: DeviceBatches, at: Evaluation, chunk_size: int) -> Reduction | None:
+def measured_reduction(batches: DeviceBatches, at: Evaluation | LossAt, chunk_size: int) -> Reduction | None:
     """Is the loss over samples the mean or the sum of theirs? None if it is neither.
 
     Sets of samples are cut in two unequal parts, whose losses and gradients must give the set's. Losses, over chunks of
@@ -109,7 +113,7 @@ class _Cut:
 
 
 class _Measurement:
-    def __init__(self, batches: DeviceBatches, at: Evaluation, few: Tensor) -> None:
+    def __init__(self, batches: DeviceBatches, at: Evaluation | LossAt, few: Tensor) -> None:
         self._batches, self._at = batches, at
         self.away = at.theta
         direction = around(at.theta, at.layout, 0)
@@ -130,9 +134,7 @@ class _Measurement:
     def look_closely(self, theta: Tensor, samples: Tensor) -> None:
         """At losses and gradients, and at those of the samples in another order."""
         cut = _Cut.of(samples)
-        mixed = samples[
-            torch.randperm(len(samples), generator=torch.Generator("cpu").manual_seed(1), device="cpu")
-        ]
+        mixed = samples[by_chance(len(samples), seed=1)]
         whole = self._loss_and_grad(theta, cut.whole)
         self._loose = max(self._loose, self._rounding(theta, samples, *whole))
         # Before the parts: each gradient is as large as theta.
@@ -207,7 +209,7 @@ def _size(value: Tensor) -> float:
 def _few(n: int, chunk_size: int) -> Iterator[Tensor]:
     """Samples in an order by chance: twice as many as are evaluated together, or all."""
     size = min(max(chunk_size, 2), A_FEW, n)
-    order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    order = by_chance(n)
     yield order[:size]
     if n >= 2 * size:
         yield order[size : 2 * size]

@@ -184,7 +184,7 @@ class _Measured(Observer):
             return self._problem.reduction
         with self._in_eval_mode(theta) as (_, leaves), torch.no_grad(), self._statistics.given():
             at = LossAt(self._model, self._objective, None, leaves, self._layout)
-            return measured_reduction(self._batches, at, self._asked.chunk_size)  # type: ignore[arg-type]
+            return measured_reduction(self._batches, at, self._asked.chunk_size)
 
     def _by_outputs(self) -> dict[str, Tensor]:
         found, wanted = [], []

@@ -28,12 +28,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return GENERATED["image_folder"](made, classes=3, per_class=40, held_out=6, side=64)
 
 
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    shutil.copytree(original, tmp_path / "images")
-    return tmp_path / "images"
-
-
 class Count:
     """Images decoded so far."""
 

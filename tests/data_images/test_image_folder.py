@@ -14,6 +14,7 @@ from PIL import Image
 
 from nm_ode.data import DATA, DataError, DataSet
 from nm_ode.data.images.generated import GENERATED
+from tests.data_images.pixels import by_hand
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +23,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return GENERATED["image_folder"](made, classes=4, per_class=5, held_out=12, side=8)
 
 
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    shutil.copytree(original, tmp_path / "images")
-    return tmp_path / "images"
-
-
 def images(folder: Path, **options: Any) -> DataSet:
     data: DataSet = DATA["image_folder"](folder, **options)
     return data
-
-
-def by_hand(path: Path) -> torch.Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def test_every_image_has_the_class_of_its_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nm_ode.data import DATA, DataError, DataSet
 from nm_ode.data.images.generated import GENERATED
+from tests.data_images.pixels import by_hand
 
 CLASSES, PER_CLASS, HELD_OUT = 10, 14, 20
 
@@ -26,11 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(folder: Path) -> DataSet:
     return DATA["tiny_imagenet"](folder)
-
-
-def by_hand(path: Path) -> torch.Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def test_20_images_are_what_pillow_gives_class_by_class(folder: Path, data: DataSet) -> None:

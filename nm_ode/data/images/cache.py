@@ -17,8 +17,9 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from nm_ode.data.base import DataError
 from nm_ode.data.images.decode import (
     CHANNELS,
     Decoded,
+    Piece,
     Pixels,
     Progress,
     Size,
@@ -62,21 +64,21 @@ def cached(
     Raises:
         DataError: an image cannot be decoded, or `folder` cannot be written.
     """
-    name, shape = f"{split}-{_key(listing, size)[:32]}", (len(listing), CHANNELS, size.side, size.side)
+    images = _Images(f"{split}-{_key(listing, size)[:32]}", listing, size, workers, progress)
     places = _places(listing.folder) if folder is None else [Path(folder)]
     for place in places:
-        found = _read(place, name, shape, workers)
+        found = _read(place, images)
         if found is not None:
             return found
     for place in places:
         try:
-            return _made(place, name, shape, listing, size, workers, progress)
+            return _made(place, images)
         except OSError as error:
             if folder is not None:
                 raise DataError(
                     f"cache: {place} cannot be written ({error.strerror or error}): give another folder"
                 ) from None
-    return in_memory(listing, size, decoded(listing, size, workers=workers, progress=progress))
+    return in_memory(listing, size, images.decoded())
 
 
 def users_caches() -> Path:
@@ -110,80 +112,85 @@ def _key(listing: Listing, size: Size) -> str:
     return digest.hexdigest()
 
 
-def _made(
-    place: Path,
-    name: str,
-    shape: tuple[int, ...],
-    listing: Listing,
-    size: Size,
-    workers: int | None,
-    progress: Progress | None,
-) -> Decoded:
+@dataclass(frozen=True)
+class _Images:
+    """What a cache is of, its name without the endings, and how it is decoded."""
+
+    name: str
+    listing: Listing
+    size: Size
+    workers: int | None
+    progress: Progress | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pixels, of a byte each."""
+        return len(self.listing), CHANNELS, self.size.side, self.size.side
+
+    def decoded(self) -> Generator[Piece, None, None]:
+        """A piece at a time."""
+        return decoded(self.listing, self.size, workers=self.workers, progress=self.progress)
+
+
+def _made(place: Path, images: _Images) -> Decoded:
     """Decoded into a cache by this process, or by another that was first.
 
     Raises:
         OSError: the folder cannot be written, or is full.
     """
     place.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(place).free < math.prod(shape):
-        raise OSError(errno.ENOSPC, f"{math.prod(shape) / 1e9:.1f} GB do not fit on its disk")
-    with _alone(place / f"{name}.lock"):
-        found = _read(place, name, shape, workers)
+    needed = math.prod(images.shape)
+    if shutil.disk_usage(place).free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB do not fit on its disk")
+    with _alone(place / f"{images.name}.lock"):
+        found = _read(place, images)
         if found is not None:
             return found
-        for leftover in place.glob(f".{name}-*"):  # of a process that was killed
+        for leftover in place.glob(f".{images.name}-*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        _write(place, name, shape, listing, size, workers, progress)
-        found = _read(place, name, shape, workers)
+        _write(place, images)
+        found = _read(place, images)
     if found is None:
         raise OSError(None, "what was written there is read back as something else")
     return found
 
 
-def _write(
-    place: Path,
-    name: str,
-    shape: tuple[int, ...],
-    listing: Listing,
-    size: Size,
-    workers: int | None,
-    progress: Progress | None,
-) -> None:
+def _write(place: Path, images: _Images) -> None:
     sums, squares = np.zeros(CHANNELS, np.int64), np.zeros(CHANNELS, np.int64)
     digests: list[str] = []
-    with _appearing(place / f"{name}.npy") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with _appearing(place / f"{images.name}.npy") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        with contextlib.closing(decoded(listing, size, workers=workers, progress=progress)) as pieces:
+        with contextlib.closing(images.decoded()) as pieces:
             for piece in pieces:
                 file.write(piece.pixels.data)
                 digests.append(piece.digest)
                 sums += piece.sums
                 squares += piece.squares
     about = {
-        "what": f"images of {listing.folder}, made by nm_ode; can be deleted",
+        "what": f"images of {images.listing.folder}, made by nm_ode; can be deleted",
         "decoder": decoder(),
         "sums": sums.tolist(),
         "squares": squares.tolist(),
         "digests": digests,
     }
     text = json.dumps(about, indent=1)
-    with _appearing(place / f"{name}.about") as file:
+    with _appearing(place / f"{images.name}.about") as file:
         file.write(json.dumps({"digest": hashlib.sha256(text.encode()).hexdigest(), "about": text}).encode())
 
 
-def _read(place: Path, name: str, shape: tuple[int, ...], workers: int | None) -> Decoded | None:
+def _read(place: Path, images: _Images) -> Decoded | None:
     """A cache that is there and whole; else None."""
     try:
-        sealed = json.loads((place / f"{name}.about").read_bytes())
+        sealed = json.loads((place / f"{images.name}.about").read_bytes())
         if hashlib.sha256(sealed["about"].encode()).hexdigest() != sealed["digest"]:
             return None
         about: dict[str, Any] = json.loads(sealed["about"])
         # Copied on write: what is written to the tensor never comes to the file.
-        pixels: Pixels = np.load(place / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-        if pixels.dtype != np.uint8 or pixels.shape != shape or not pixels.flags.c_contiguous:
+        pixels: Pixels = np.load(place / f"{images.name}.npy", mmap_mode="c", allow_pickle=False)
+        if pixels.dtype != np.uint8 or pixels.shape != images.shape or not pixels.flags.c_contiguous:
             return None
-        if not _are(pixels, about["digests"], workers):
+        if not _are(pixels, about["digests"], images.workers):
             return None
         return Decoded(pixels, np.array(about["sums"], np.int64), np.array(about["squares"], np.int64))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):

@@ -23,7 +23,6 @@ from nm_ode.data.images.reading import labelled, measured, with_test
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
-_PAD = 4
 
 Labels = NDArray[np.int64]
 
@@ -114,7 +113,7 @@ def cifar10(
         DataError: another folder, or one that is not whole; a pickle that has more in it than data.
     """
     found = _located(Path(folder), "CIFAR-10", _CIFAR10)
-    return _data_set(found, "CIFAR-10", 10, samples, _PAD if augment else None, seed, normalise)
+    return _data_set(found, "CIFAR-10", 10, samples, augment, seed, normalise)
 
 
 def cifar100(
@@ -141,7 +140,7 @@ def cifar100(
         raise DataError(f"labels must be 'fine' or 'coarse'; {labels!r} was given")
     found = _located(Path(folder), "CIFAR-100", _cifar100(labels))
     classes = 100 if labels == "fine" else 20
-    return _data_set(found, "CIFAR-100", classes, samples, _PAD if augment else None, seed, normalise)
+    return _data_set(found, "CIFAR-100", classes, samples, augment, seed, normalise)
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def _files(archive: tarfile.TarFile, stream: IO[bytes]) -> Iterator[tuple[str, I
 
 
 def _data_set(
-    found: _Found, what: str, classes: int, samples: int | None, pad: int | None, seed: int, normalise: bool
+    found: _Found, what: str, classes: int, samples: int | None, augment: bool, seed: int, normalise: bool
 ) -> DataSet:
     version = found.version
     files = found.read([*version.train, version.names[0], version.test])
@@ -243,7 +242,7 @@ def _data_set(
             )
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = _names(found, files.get(version.names[0]), classes)
-    preparation = measured(pixels).preparation(normalise, pad, seed)
+    preparation = measured(pixels).preparation(normalise, augment, seed)
     data = labelled(pixels, labels, names).first(samples, f"{what}'s training set")
     test = partial(_test, found, files[version.test], classes, names)
     return with_test(data, preparation, test)

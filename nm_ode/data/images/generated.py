@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nm_ode.data.images.decode import Pixels, pillow
 from nm_ode.registry import Registry
 
-_PER_BATCH = 5  # CIFAR-10 has its training images in so many files
+_FILES = 5  # that CIFAR-10 has its training images in
 _NOISE = 24.0  # standard deviation, of 255
 
 
@@ -91,8 +91,8 @@ def cifar10(
     _made(folder)
     patterns = Patterns(10, 3, 32, seed)
     labels = _mixed(10, 10 * per_class, seed)
-    files = [f"data_batch_{number}" for number in range(1, _PER_BATCH + 1)]
-    cut = np.array_split(np.arange(len(labels)), _PER_BATCH)
+    files = [f"data_batch_{number}" for number in range(1, _FILES + 1)]
+    cut = np.array_split(np.arange(len(labels)), _FILES)
     parts = [(name, [(labels[i], i) for i in which]) for name, which in zip(files, cut, strict=True)]
     of_test = enumerate(_mixed(10, held_out, seed + 1), len(labels))
     parts.append(("test_batch", [(label, index) for index, label in of_test]))

@@ -13,7 +13,6 @@ from nm_ode.data.images.reading import Reading, with_test
 from nm_ode.registry import NotInCases
 
 _HELD_OUT = ("val", "valid", "validation", "test")
-_PAD = 4
 
 
 def image_folder(
@@ -65,7 +64,7 @@ def image_folder(
     test = _held_out(root, split, beside if held_out is None else [held_out], classes)
     reading = Reading(side, cache, workers, progress)
     data, colours = reading.with_colours(training, classes, split or "all")
-    preparation = colours.preparation(normalise, _PAD if augment else None, seed)
+    preparation = colours.preparation(normalise, augment, seed)
     read = None if test is None else partial(reading.data_set, test[1], classes, test[0], data)
     return with_test(data, preparation, read)
 

@@ -89,10 +89,10 @@ def images_in(folder: Path, below: Path, *, deep: bool = False) -> list[File]:
         DataError: an empty file, or a folder that cannot be read.
     """
     found = []
-    for place in sorted(_with_folders(folder) if deep else [folder], key=str):
+    for place, entries in sorted(_listed(folder, deep), key=lambda listed: str(listed[0])):
         prefix = place.relative_to(below).as_posix()
-        entries = [entry for entry in _entries(place) if entry.name.lower().endswith(EXTENSIONS)]
-        for entry in sorted(entries, key=lambda entry: entry.name):
+        images = [entry for entry in entries if entry.name.lower().endswith(EXTENSIONS)]
+        for entry in sorted(images, key=lambda entry: entry.name):
             if not entry.is_file():
                 continue
             status = entry.stat()
@@ -139,10 +139,13 @@ def located(
     raise DataError(f"no {what} in {given}: expected {expected}, and looked for them in {looked}")
 
 
-def _with_folders(folder: Path) -> Iterator[Path]:
-    yield folder
-    for name in folders_in(folder):
-        yield from _with_folders(folder / name)
+def _listed(folder: Path, deep: bool) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """A folder with its entries, and those in it."""
+    entries = _entries(folder)
+    yield folder, entries
+    for entry in entries if deep else ():
+        if entry.is_dir():
+            yield from _listed(folder / entry.name, deep)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

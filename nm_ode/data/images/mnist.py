@@ -15,6 +15,7 @@ from nm_ode.data.images.decode import Pixels
 from nm_ode.data.images.reading import labelled, measured, with_test
 
 _CLASSES = 10
+_DIMENSIONS = {"images": 3, "labels": 1}
 _BELOW = ("", "raw", "MNIST/raw")  # the latter are torchvision's
 
 
@@ -34,7 +35,7 @@ def mnist(folder: Path, samples: int | None = None, normalise: bool = True) -> D
     training = _paths(place, "train")
     held_out = _paths(place, "t10k")
     whole = _data_set(training)
-    preparation = measured(whole.x.numpy()).preparation(normalise, None, 0)
+    preparation = measured(whole.x.numpy()).preparation(normalise)
     return with_test(whole.first(samples, "MNIST's training set"), preparation, partial(_data_set, held_out))
 
 
@@ -45,9 +46,7 @@ def _located(given: Path) -> Path:
         )
     places = [given / below for below in _BELOW]
     for place in places:
-        if any(
-            _candidates(place, prefix, kind) for prefix in ("train", "t10k") for kind in ("images", "labels")
-        ):
+        if any(_candidates(place, prefix, kind) for prefix in ("train", "t10k") for kind in _DIMENSIONS):
             return place
     looked = ", ".join(map(str, places))
     raise DataError(
@@ -58,7 +57,7 @@ def _located(given: Path) -> Path:
 def _paths(place: Path, prefix: str) -> tuple[Path, Path]:
     """Images and labels."""
     found = []
-    for kind, dimensions in (("images", 3), ("labels", 1)):
+    for kind, dimensions in _DIMENSIONS.items():
         candidates = _candidates(place, prefix, kind)
         if not candidates:
             raise DataError(
@@ -69,13 +68,14 @@ def _paths(place: Path, prefix: str) -> tuple[Path, Path]:
 
 
 def _candidates(place: Path, prefix: str, kind: str) -> list[Path]:
-    dimensions = {"images": 3, "labels": 1}[kind]
-    names = [f"{prefix}-{kind}{mark}idx{dimensions}-ubyte{end}" for end in ("", ".gz") for mark in "-."]
+    names = [
+        f"{prefix}-{kind}{mark}idx{_DIMENSIONS[kind]}-ubyte{end}" for end in ("", ".gz") for mark in "-."
+    ]
     return [place / name for name in names if (place / name).is_file()]
 
 
 def _data_set(paths: tuple[Path, Path]) -> DataSet:
-    pixels, labels = _array(paths[0], 3), _array(paths[1], 1)
+    pixels, labels = _array(paths[0], _DIMENSIONS["images"]), _array(paths[1], _DIMENSIONS["labels"])
     if len(pixels) != len(labels):
         raise DataError(
             f"{paths[0]} has {len(pixels)} images and {paths[1].name} {len(labels)} classes: download them again"

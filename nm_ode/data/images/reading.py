@@ -19,6 +19,8 @@ from nm_ode.data.images.listing import Listing
 from nm_ode.data.preparation import Augmentation, Preparation
 from nm_ode.memory import available
 
+_PAD = 4  # pixels by which images are shifted at most
+
 
 @dataclass(frozen=True)
 class Colours:
@@ -33,16 +35,12 @@ class Colours:
         variance = [(n * int(q) - int(s) ** 2) / n**2 for s, q in zip(sums, squares, strict=True)]
         return cls(tuple(int(s) / n / 255 for s in sums), tuple(math.sqrt(v) / 255 or 1.0 for v in variance))
 
-    def preparation(self, normalise: bool, pad: int | None, seed: int, *, flip: bool = True) -> Preparation:
-        """To these, or to 0 … 1.
-
-        Args:
-            pad: of the augmentation; there is none if None.
-        """
-        augment = None if pad is None else Augmentation(flip, pad, seed)
+    def preparation(self, normalise: bool, augment: bool = False, seed: int = 0) -> Preparation:
+        """To these, or to 0 … 1."""
+        augmentation = Augmentation(pad=_PAD, seed=seed) if augment else None
         if normalise:
-            return Preparation(self.mean, self.std, augment)
-        return Preparation((0.0,) * len(self.mean), (1.0,) * len(self.std), augment)
+            return Preparation(self.mean, self.std, augmentation)
+        return Preparation((0.0,) * len(self.mean), (1.0,) * len(self.std), augmentation)
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ def measured(pixels: Pixels) -> Colours:
 
 def with_test(data: DataSet, preparation: Preparation, test: Callable[[], DataSet] | None) -> DataSet:
     """Training and test samples prepared alike, the test samples not augmented."""
-    plain = replace(preparation, augment=None)
-    prepared = None if test is None else partial(_prepared, test, plain)
+    prepared = None if test is None else partial(_prepared, test, preparation.plain)
     return replace(data, preparation=preparation, test=prepared)
 
 

@@ -26,7 +26,6 @@ _EXPECTED = "train/, val/ and wnids.txt"
 _COLOURS = Colours(
     mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821)
 )  # of all 100 000 training images
-_PAD = 4
 
 
 def tiny_imagenet(
@@ -70,7 +69,7 @@ def tiny_imagenet(
     held_out = _held_out(root, wnids)
     reading = Reading(side, cache, workers, progress)
     data = reading.data_set(training, wnids, "train")
-    preparation = _COLOURS.preparation(normalise, _PAD if augment else None, seed)
+    preparation = _COLOURS.preparation(normalise, augment, seed)
     return with_test(data, preparation, partial(reading.data_set, held_out, wnids, "val", data))
 
 
