@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from nm_ode.cli import app
 from nm_ode.data import DATA
-from nm_ode.results import open_study, run_info
+from nm_ode.results import open_study, run_info, study_info
 from nm_ode.studies import open_store
 from tests.studies.conftest import TINY
 
@@ -35,6 +36,17 @@ def test_a_smoke_run_of_a_sweep_runs_its_members(case: Path, call) -> None:
     assert result.exit_code == 0, result.output
     study = open_study(str(case.parent / "results/tiny_smoke/study.zarr"))
     assert dict(study["discrete"].sizes) | {"lr": 2, "step": 2} == dict(study["discrete"].sizes)
+
+
+def test_results_say_what_they_are_of_beside_a_sweep_too(case: Path, call) -> None:
+    case.write_text(TINY + SMOKE)
+    other = case.with_name("other.toml")
+    other.write_text(f'{TINY}{SMOKE}\n[sweep]\n"optimizer.lr" = [0.1]\n'.replace('"tiny"', '"other"'))
+    result = call("run", case, other, "--smoke", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    text = study_info(open_store(case.parent / "results/tiny_smoke/run.zarr")).case_text
+    assert tomllib.loads(text)["name"] == "tiny_smoke"
+    assert tomllib.loads(text)["training"]["steps"] == 2
 
 
 IMAGES = """
