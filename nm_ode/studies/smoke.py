@@ -143,6 +143,8 @@ def make_data(case: Case, out: Path) -> None:
         GENERATED[table.name](aside)
         aside.rename(folder)
     except (NmOdeError, OSError) as error:
+        if folder.exists():  # another command was first, with the same images
+            return
         raise CaseError(f"{folder}: data of a smoke run cannot be generated there: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nm_ode.cli import app
 from nm_ode.data import DATA
 from nm_ode.results import open_study, run_info, study_info
-from nm_ode.studies import open_store
+from nm_ode.studies import load, make_data, open_store, smoke
 from tests.studies.conftest import TINY
 
 SMOKE = '\n[smoke]\n"training.steps" = 2\n"training.save_every" = 1\nflows = []\n'
@@ -122,6 +122,21 @@ def test_images_are_generated_once_and_may_be_read_from_elsewhere(images, tmp_pa
         open_store(out / "images_smoke/run.zarr")["discrete"].dataset for out in (tmp_path, folder / "out")
     ]
     np.testing.assert_array_equal(runs[0].loss, runs[1].loss)
+
+
+def test_images_that_another_command_generates_meanwhile_are_taken(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "images.toml").write_text(IMAGES)
+    case = load(tmp_path / "images.toml", smoke=True, out=tmp_path / "out").case
+    made = tmp_path / "out/images_smoke/images"
+
+    def twice(folder: Path) -> None:
+        for one in (folder, made):
+            one.mkdir()
+            (one / "image.png").touch()
+
+    monkeypatch.setattr(smoke, "GENERATED", {"image_folder": twice})
+    make_data(case, tmp_path / "out")
+    assert list(made.parent.iterdir()) == [made]
 
 
 def test_where_data_are_missing_it_is_said_where_they_were_looked_for(tmp_path: Path, call) -> None:
