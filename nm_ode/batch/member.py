@@ -121,15 +121,16 @@ class _Running:
 
     def _alone(self) -> MemberOutcome:
         """A case without members, as it is run alone."""
+        task = self._task
         try:
             with self._watched() as watch:
-                done = run_case(self._case, self._path, Path(self._task.out), watch.progress, self._say)
+                done = run_case(self._case, self._path, Path(task.out), watch.progress, self._say, task.text)
         except Cancelled:
             return self._came_to("stopped")
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            found = failure_of(error, self._task)
+            found = failure_of(error, task)
             return self._came_to("failed", found.sentence, ends_batch=found.kind == "disk")
         return self._came_to("whole" if done.reused else "done", remarks=(*done.discarded, *done.failures))
 

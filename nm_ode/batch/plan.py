@@ -61,10 +61,15 @@ def new_batch() -> str:
     return secrets.token_hex(6)
 
 
-def plan_case(case: Case, path: Path, out: str, batch: str) -> Plan:
-    """A case without members: one task."""
+def plan_case(case: Case, path: Path, text: str, out: str, batch: str) -> Plan:
+    """A case without members: one task.
+
+    Args:
+        text: of the case file, or of one that says the same.
+    """
     raw = case.model_dump(mode="json", exclude_none=True)
-    return Plan(case, path, (_task(case, "", raw, path, out, None, batch),))
+    task = _task(case, "", raw, path, out, None, batch)
+    return Plan(case, path, (replace(task, text=text),))
 
 
 def plan_sweep(sweep: Sweep, out: str, scratch: str | None, batch: str, chosen: Sequence[str] = ()) -> Plan:

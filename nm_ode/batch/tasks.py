@@ -34,6 +34,7 @@ class MemberTask:
         version: of nm_ode where the task was made.
         companions: name and case of other members, whose trainings are taken as one with this member's first.
         vectorise: "auto": if that is faster.
+        text: of the case file, of a case without members.
     """
 
     study: str
@@ -49,6 +50,7 @@ class MemberTask:
     version: str = ""
     companions: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), repr=False)
     vectorise: Literal["auto", True] = "auto"
+    text: str | None = field(default=None, repr=False)
 
     @property
     def all_seconds(self) -> float | None:

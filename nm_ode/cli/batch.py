@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nm_ode.batch.plan import Plan
     from nm_ode.batch.standing import Standing
     from nm_ode.batch.tasks import MemberOutcome
-    from nm_ode.studies import Case, Sweep
+    from nm_ode.studies import Loaded
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Where:
     members: tuple[str, ...] = ()
 
 
-def run_all(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> int:
+def run_all(cases: Sequence[tuple[Loaded, Path]], where: Where) -> int:
     """Run cases and members of sweeps; the exit code."""
     plans = planned(cases, where)
     if plans is None:
@@ -58,23 +58,23 @@ def run_all(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> i
     return max([_told_of(plan, outcomes) for plan in plans], default=DONE)
 
 
-def planned(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> list[Plan] | None:
+def planned(cases: Sequence[tuple[Loaded, Path]], where: Where) -> list[Plan] | None:
     """What is missing of each; None if there is a mistake in any, which is told."""
     from nm_ode.batch.plan import new_batch, plan_case, plan_sweep
     from nm_ode.errors import NmOdeError
     from nm_ode.studies import CaseError
 
     batch, plans, wrong = new_batch(), [], 0
-    for case, path, sweep in cases:
+    for one, path in cases:
         try:
-            if sweep is not None:
-                plans.append(plan_sweep(sweep, where.out, where.scratch, batch, where.members))
+            if one.sweep is not None:
+                plans.append(plan_sweep(one.sweep, where.out, where.scratch, batch, where.members))
                 continue
             if where.members:
                 raise CaseError(f"{path} has no [sweep], and so no member {where.members[0]!r}")
             if "://" in where.out:
                 raise CaseError(f"{path} has no [sweep]: a case alone is written to a folder, not to a URL")
-            plans.append(plan_case(case, path, where.out, batch))
+            plans.append(plan_case(one.case, path, one.text, where.out, batch))
         except NmOdeError as error:
             complain(str(error))
             wrong += 1

@@ -11,10 +11,10 @@ from nm_ode.cli.console import complain, err, print_dim, print_line
 from nm_ode.cli.stopping import DONE, FAILED, MISTAKE
 
 if TYPE_CHECKING:
-    from nm_ode.studies import Case, Sweep
+    from nm_ode.studies import Loaded
 
 
-def tell_estimate(cases: Sequence[tuple[Case, Path, Sweep | None]], where: Where) -> int:
+def tell_estimate(cases: Sequence[tuple[Loaded, Path]], where: Where) -> int:
     """Say what a run would do and take; nothing is written but in a folder that goes. The exit code."""
     from nm_ode.batch.estimate import measured
     from nm_ode.batch.machine import workers_for

@@ -110,17 +110,16 @@ def run(
         workers = 0
     asked = _Asked(engine, data, smoke, _local(out, scratch))
     loaded = _ready(cases, asked)
-    ready = [(one.case, path, one.sweep) for one, path in loaded]
     where = Where(
         out, workers, threads, scheduler, None if scratch is None else str(scratch), tuple(member or ())
     )
     if dry_run:
         from nm_ode.cli.estimate import tell_estimate
 
-        raise typer.Exit(tell_estimate(ready, where))
-    of_many = where.members or scheduler or workers or any(sweep is not None for _, _, sweep in ready)
+        raise typer.Exit(tell_estimate(loaded, where))
+    of_many = where.members or scheduler or workers or any(one.sweep is not None for one, _ in loaded)
     if of_many or "://" in out:
-        raise typer.Exit(run_all(ready, where))
+        raise typer.Exit(run_all(loaded, where))
     worst = DONE
     for one, path in loaded:
         worst = max(worst, _run_one(one, path, Path(out), asked))

@@ -117,10 +117,11 @@ def _print(tree: xr.DataTree) -> None:
     said = about(numbers)
     out.print(Text(f"\n{said.title or said.name}", style="bold"))
     print_dim(f"{size_sentence(numbers)}; {state_sentence(numbers)}")
-    members = member_table(numbers)
-    if len(members.rows) <= _ROWS and (fits(members) or not quantities(numbers)):
+    members = member_table(numbers) if numbers["state"].size <= _ROWS else None
+    measured = bool(quantities(numbers))
+    if members is not None and (fits(members) or not measured):
         print_table(members)
-    elif quantities(numbers):
+    elif measured:
         print_table(spread_table(numbers))
     convergence = tree["convergence"].dataset if "convergence" in tree.children else None
     if convergence is not None and convergence["error"].dims == ("lr", "flow"):

@@ -223,19 +223,17 @@ def _problem(
         "ghost_batches": case.ghost_batches,
         "autocast": case.autocast,
     }
-    pair = data
-    if isinstance(data, DataSet):
-        pair = (data.x, data.y) if data.preparation is None else data.source()
     try:
         with code.explained():
             if case.objective is None:
                 assert case.loss is not None
-                return Problem(model, LOSSES[case.loss].function, pair, **options)
+                return Problem(model, LOSSES[case.loss].function, data, **options)
             objective = code.function("objective", case.objective)
             more = code.arguments("objective", case.objective, objective, positional=2)
             if more:
                 objective = partial(objective, **more)
-            return Problem.from_objective(model, objective, pair, **options)
+            samples = data.source() if isinstance(data, DataSet) else data
+            return Problem.from_objective(model, objective, samples, **options)
     except CaseError:
         raise
     except NmOdeError as error:

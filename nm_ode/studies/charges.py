@@ -66,7 +66,7 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
     chosen = tuple(
         s
         for s in found
-        if (kinds is None or s.kind in kinds) and (layers is None or _layers_of(s, problem) <= set(layers))
+        if (kinds is None or s.kind in kinds) and (layers is None or _layers_of(s, problem).issubset(layers))
     )
     if layers is not None and not chosen:
         there = ", ".join(s.name for s in found)
@@ -86,14 +86,15 @@ def wanted_symmetries(case: Case, problem: Problem, optimizer: Optimizer) -> Wan
 
 
 def _layers_of(symmetry: Symmetry, problem: Problem) -> set[str]:
-    layer_of = {slot.name: slot.layer for slot in problem.layout.slots}
-    return {layer_of[parameter] for parameter in symmetry.parameters}
+    return {problem.layout[parameter].layer for parameter in symmetry.parameters}
 
 
 def require_layers_fit(case: Case, path: Path, problem: Problem) -> None:
     """Raises CaseError for a layer that the model has not."""
+    if case.symmetries is None:
+        return
     known = problem.layout.layers
-    for i, layer in enumerate((case.symmetries.layers or ()) if case.symmetries is not None else ()):
+    for i, layer in enumerate(case.symmetries.layers or ()):
         if layer not in known:
             raise CaseError(
                 f"{path}: symmetries.layers[{i}]: {layer!r} was given{did_you_mean(layer, known)}"

@@ -180,10 +180,10 @@ def _in_folder(data: Any, folder: Path, path: Path) -> Any:
     table = {"name": data} if isinstance(data, str) else data
     name = table.get("name") if isinstance(table, Mapping) else None
     if isinstance(name, str) and name in DATA and "folder" not in options_of(DATA[name]):
-        lie = [repr(one) for one in DATA if "folder" in options_of(DATA[one])]
+        others = ", ".join(repr(one) for one in DATA if "folder" in options_of(DATA[one]))
         raise CaseError(
-            f"{path}: data: {name!r} lies in no folder, and {str(folder)!r} was given as its: leave --data out"
-            + (f" (it is for {', '.join(lie)})" if lie else "")
+            f"{path}: data: {name!r} lies in no folder, and {str(folder)!r} was given as its: leave --data out "
+            f"(it is for {others})"
         )
     return {**table, "folder": str(folder.absolute())} if isinstance(table, Mapping) else data
 

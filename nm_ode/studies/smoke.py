@@ -58,9 +58,11 @@ def smoked(raw: Mapping[str, Any], table: Any, path: Path, *, out: Path | None =
         made["name"] = f"{name}{ENDING}"
         title = made.get("title")
         made["title"] = f"{title if isinstance(title, str) and title else name} (smoke run)"
-    folder = None if out is None or "data.folder" in values else _generated_folder(made, out)
-    if folder is not None:
-        made = put(made, "data.folder", str(folder), path, TABLE)
+    if out is not None and "data.folder" not in values and isinstance(made.get("name"), str):
+        data = made.get("data")
+        kind = data.get("name") if isinstance(data, Mapping) else data
+        if isinstance(kind, str) and kind in GENERATED:
+            made = put(made, "data.folder", str(_generated_folder(made["name"], out)), path, TABLE)
     return made
 
 
@@ -110,22 +112,15 @@ _REFUSED = {
 
 def _swept(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The case with other values of a key of its sweep, however that key is written there."""
-    sweep = raw.get("sweep")
+    sweep = raw.get("sweep", {})
     if not isinstance(sweep, Mapping):
-        sweep = {} if sweep is None else sweep
-    if isinstance(sweep, Mapping):
-        sweep = {**dict(leaves(sweep)), key.removeprefix("sweep."): value}
-    return {**raw, "sweep": sweep}
+        return dict(raw)  # a mistake, which is told of the case
+    return {**raw, "sweep": {**dict(leaves(sweep)), key.removeprefix("sweep."): value}}
 
 
-def _generated_folder(raw: Mapping[str, Any], out: Path) -> Path | None:
-    """Where data are generated; None for those that are none in a folder."""
-    data = raw.get("data")
-    name = data.get("name") if isinstance(data, Mapping) else data
-    case = raw.get("name")
-    if not isinstance(name, str) or name not in GENERATED or not isinstance(case, str):
-        return None
-    return (out / case / _DATA).absolute()
+def _generated_folder(name: str, out: Path) -> Path:
+    """Where data of the smoke run of this name are generated."""
+    return (out / name / _DATA).absolute()
 
 
 def make_data(case: Case, out: Path) -> None:
@@ -137,13 +132,10 @@ def make_data(case: Case, out: Path) -> None:
     Raises:
         CaseError: the folder cannot be written.
     """
-    table = case.data
+    table, folder = case.data, _generated_folder(case.name, out)
     if isinstance(table, CodeTable) or table.name not in GENERATED:
         return
-    folder = _generated_folder(case.model_dump(mode="json"), out)
-    if folder is None or table.options.get("folder") != folder:
-        return
-    if folder.exists():
+    if table.options.get("folder") != folder or folder.exists():
         return
     aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
     try:
@@ -151,6 +143,8 @@ def make_data(case: Case, out: Path) -> None:
         GENERATED[table.name](aside)
         aside.rename(folder)
     except (NmOdeError, OSError) as error:
+        if folder.exists():  # another command was first, with the same images
+            return
         raise CaseError(f"{folder}: data of a smoke run cannot be generated there: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

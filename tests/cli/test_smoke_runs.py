@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 
 from nm_ode.cli import app
 from nm_ode.data import DATA
-from nm_ode.results import open_study, run_info
-from nm_ode.studies import open_store
+from nm_ode.results import open_study, run_info, study_info
+from nm_ode.studies import load, make_data, open_store, smoke
 from tests.studies.conftest import TINY
 
 SMOKE = '\n[smoke]\n"training.steps" = 2\n"training.save_every" = 1\nflows = []\n'
@@ -35,6 +36,17 @@ def test_a_smoke_run_of_a_sweep_runs_its_members(case: Path, call) -> None:
     assert result.exit_code == 0, result.output
     study = open_study(str(case.parent / "results/tiny_smoke/study.zarr"))
     assert dict(study["discrete"].sizes) | {"lr": 2, "step": 2} == dict(study["discrete"].sizes)
+
+
+def test_results_say_what_they_are_of_beside_a_sweep_too(case: Path, call) -> None:
+    case.write_text(TINY + SMOKE)
+    other = case.with_name("other.toml")
+    other.write_text(f'{TINY}{SMOKE}\n[sweep]\n"optimizer.lr" = [0.1]\n'.replace('"tiny"', '"other"'))
+    result = call("run", case, other, "--smoke", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    text = study_info(open_store(case.parent / "results/tiny_smoke/run.zarr")).case_text
+    assert tomllib.loads(text)["name"] == "tiny_smoke"
+    assert tomllib.loads(text)["training"]["steps"] == 2
 
 
 IMAGES = """
@@ -110,6 +122,21 @@ def test_images_are_generated_once_and_may_be_read_from_elsewhere(images, tmp_pa
         open_store(out / "images_smoke/run.zarr")["discrete"].dataset for out in (tmp_path, folder / "out")
     ]
     np.testing.assert_array_equal(runs[0].loss, runs[1].loss)
+
+
+def test_images_that_another_command_generates_meanwhile_are_taken(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "images.toml").write_text(IMAGES)
+    case = load(tmp_path / "images.toml", smoke=True, out=tmp_path / "out").case
+    made = tmp_path / "out/images_smoke/images"
+
+    def twice(folder: Path) -> None:
+        for one in (folder, made):
+            one.mkdir()
+            (one / "image.png").touch()
+
+    monkeypatch.setattr(smoke, "GENERATED", {"image_folder": twice})
+    make_data(case, tmp_path / "out")
+    assert list(made.parent.iterdir()) == [made]
 
 
 def test_where_data_are_missing_it_is_said_where_they_were_looked_for(tmp_path: Path, call) -> None:
