@@ -136,7 +136,6 @@ def panels(
     height: float,
     *,
     of: str,
-    **options: Any,
 ) -> NDArray[np.object_]:
     """Axes in rows and columns: those given, or of a figure of its own.
 
@@ -145,14 +144,13 @@ def panels(
         shape: rows and columns.
         height: of a new figure, in inches.
         of: name of the plot, for messages.
-        options: of `Figure.subplots`.
 
     Raises:
         ArgumentError: too few axes, or something else.
     """
     if axes is None:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        return np.asarray(figure.subplots(*shape, squeeze=False, **options))
+        return np.asarray(figure.subplots(*shape, squeeze=False))
     given = np.asarray(axes, dtype=object).reshape(-1)
     if not all(isinstance(one, Axes) for one in given):
         raise ArgumentError(f"axes must be matplotlib's Axes; {said(axes)} was given")

@@ -19,9 +19,9 @@ from nm_ode.comparison import law_infos
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, study_axes
+from nm_ode.reporting.plots.given import alone, figure_of, flat_panels, study_axes
 from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
-from nm_ode.reporting.style import WIDTH, cut, panel, plain, room, styled
+from nm_ode.reporting.style import cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS, Symmetry
 
 Array = NDArray[np.float64]
@@ -206,13 +206,11 @@ def _portraits(tree: xr.DataTree) -> Figure:
     with styled():
         columns = min(len(chosen), 3)
         lines = -(-len(chosen) // columns)
-        figure = Figure(figsize=(WIDTH, 3.3 * lines + 0.4), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-        for ax, name in zip(grid, chosen, strict=False):
+        grid = flat_panels(None, len(chosen), columns, 3.3 * lines + 0.4, of="phase_portrait")
+        for ax, name in zip(grid, chosen, strict=True):
             phase_portrait(tree, symmetry=name, ax=ax)
             ax.tick_params(labelsize=7.5)
-        for ax in grid[len(chosen) :]:
-            ax.set_axis_off()
+        figure = figure_of(grid)
         handles, labels = law_legend()
         figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8.5)
         return figure
