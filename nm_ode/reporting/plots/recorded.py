@@ -100,7 +100,7 @@ def layers_plot(tree: xr.DataTree) -> Figure:
                     band=False,
                     logarithmic=False,
                 )
-            if _spans_decades(run[name].values):  # of all layers: one below 0 has no place on such an axis
+            if spans_decades(run[name].values):  # of all layers: one below 0 has no place on such an axis
                 axes.set_yscale("log")
             axes.set_title(plain(long_name(run[name])), fontsize=9)
         panels[-1].set_xlabel("step")
@@ -165,12 +165,12 @@ def draw_series(
         high = np.maximum.reduceat(np.where(finite, values, -np.inf), starts)
         shown = seen > 0
         axes.fill_between(places[shown], low[shown], high[shown], color=colour, alpha=0.2, lw=0)
-    if logarithmic and _spans_decades(values):
+    if logarithmic and spans_decades(values):
         axes.set_yscale("log")
 
 
-def _spans_decades(values: np.ndarray) -> bool:
-    """Are all of them above 0, and the largest more than 20 times the smallest?"""
+def spans_decades(values: np.ndarray) -> bool:
+    """Are all that are finite above 0, and the largest more than 20 times the smallest, as for a logarithmic axis?"""
     drawn = values[np.isfinite(values)]
     return bool(drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min())
 
