@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
+from nm_ode.observers.track import time_of
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import law_groups
@@ -114,8 +115,7 @@ def _draw(
     axes: Axes, tree: xr.DataTree, law: str, channels: np.ndarray, points: int, *, from_start: bool
 ) -> None:
     run, predicted = tree["discrete"].dataset, tree[f"laws/{law}"].dataset
-    along = str(run["charge"].dims[0])
-    times = run["time" if along == "step" else f"{along.removesuffix('_step')}_time"].values
+    times = run[time_of(str(run["charge"].dims[0]))].values
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(channels)))
     for colour, channel in zip(colours, channels, strict=True):
         recorded = run["charge"].values[:, channel]

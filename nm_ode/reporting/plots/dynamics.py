@@ -72,7 +72,7 @@ def parameters_and_channels(
     if why:
         raise ResultError(why)
     (charges,) = followed(tree, law, "data")
-    name, entries = _entries(charges, symmetry, run_info(tree["discrete"].to_dataset()).layout)
+    name, entries = _entries(charges, symmetry, run_info(run).layout)
     exact = isinstance(symmetry, Symmetry)
     times = run["saved_time"].values.astype(float)
     shown = entries[_spread(len(entries), parameters)]
@@ -151,21 +151,21 @@ def _entries(
     """
     there = charges.symmetries
     if isinstance(symmetry, Symmetry):
-        name = _known(symmetry.name, there)
+        name = charges.require(symmetry.name)
         starts = {slot.name: slot.start for slot in layout.slots}
         if not set(symmetry.parameters) <= set(starts):
             raise ArgumentError(f"{symmetry.name!r} is of another model: the run has none of its parameters")
         places = [part.entries.cpu().numpy() + starts[part.parameter] for part in symmetry.parts]
         return name, np.unique(np.concatenate(places))
     if symmetry is None:
-        moving = [name for name in there if charges.motion[charges.channels(name)].any()]
+        moving = [name for name in there if charges.moves(name)]
         if not moving:
             raise LawError("no charge of the run moves but by rounding: name a symmetry to have it drawn")
         known = [name for name in moving if slots_of(name, there[name], layout)] or moving
         symmetry = max(known, key=lambda name: (KINDS[there[name]].form.degree == 2, *merit(name, [charges])))
     elif not isinstance(symmetry, str):
         raise ArgumentError(f"symmetry must be a symmetry or the name of one; {said(symmetry)} was given")
-    name = _known(symmetry, there)
+    name = charges.require(symmetry)
     slots = slots_of(name, there[name], layout)
     if not slots:
         raise ArgumentError(
@@ -173,12 +173,6 @@ def _entries(
             "nm_ode.find_symmetries gives it"
         )
     return name, np.concatenate([np.arange(slot.start, slot.start + slot.size) for slot in slots])
-
-
-def _known(name: str, there: dict[str, str]) -> str:
-    if name not in there:
-        raise ArgumentError(f"the run has no charges of {name!r}; it has those of {', '.join(there)}")
-    return name
 
 
 def slots_of(name: str, kind: str, layout: Layout) -> list[Slot]:
@@ -196,10 +190,9 @@ def _applies(tree: xr.DataTree) -> bool:
     if "charge" not in run or _not_kept(run) or run["theta"].size > _LARGEST:
         return False
     (charges,) = followed(tree)
-    layout = run_info(tree["discrete"].to_dataset()).layout
+    layout = run_info(run).layout
     return any(
-        charges.motion[charges.channels(name)].any() and slots_of(name, kind, layout)
-        for name, kind in charges.symmetries.items()
+        charges.moves(name) and slots_of(name, kind, layout) for name, kind in charges.symmetries.items()
     )
 
 

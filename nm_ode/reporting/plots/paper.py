@@ -158,7 +158,7 @@ def _note(run: Followed, name: str) -> str:
         return "recorded once"
     if np.isnan(run.predicted[:, there]).all():
         return "no law describes it"
-    if not run.motion[there].any():
+    if not run.moves(name):
         return "does not move"
     return "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
 

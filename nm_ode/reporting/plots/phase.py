@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from nm_ode.arguments import as_count
 from nm_ode.charges import LawError, Regime, regimes
 from nm_ode.comparison import law_infos
-from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, figure_of, flat_panels, study_axes
@@ -135,16 +134,14 @@ def _title(ax: Axes, name: str, words: str) -> None:
 
 
 def _chosen(run: Followed, symmetry: str | None) -> str:
-    there = run.symmetries
     if symmetry is not None:
-        if symmetry not in there:
-            raise ArgumentError(f"the run has no charges of {symmetry!r}; it has those of {', '.join(there)}")
-        if not run.motion[run.channels(symmetry)].any():
+        if not run.moves(run.require(symmetry)):
             raise LawError(
                 f"the charges of {symmetry} do not move but by rounding: there is no portrait of them"
             )
         return symmetry
-    moving = [name for name in there if run.motion[run.channels(name)].any()]
+    there = run.symmetries
+    moving = [name for name in there if run.moves(name)]
     if not moving:
         raise LawError("no charge of the run moves but by rounding: there is no portrait of them")
     return max(moving, key=lambda name: (KINDS[there[name]].form.degree == 1, *merit(name, [run])))
@@ -224,7 +221,7 @@ def _of_each_kind(tree: xr.DataTree) -> list[str]:
     (run,) = followed(tree, groups[-1])
     found: dict[str, str] = {}
     for name in sorted(run.symmetries, key=lambda one: merit(one, [run]), reverse=True):
-        if run.motion[run.channels(name)].any() and run.symmetries[name] not in found:
+        if run.moves(name) and run.symmetries[name] not in found:
             try:
                 regimes(tree["discrete"].to_dataset(), name)
             except LawError:
