@@ -19,7 +19,7 @@ from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, figure_of, panels, study_axes
-from nm_ode.reporting.plots.paper import above_panel, draw_charges, law_legend, merit
+from nm_ode.reporting.plots.paper import above_panel, charge_label, draw_charges, law_legend, merit, spread
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
@@ -75,10 +75,10 @@ def parameters_and_channels(
     name, entries = _entries(charges, symmetry, run_info(run).layout)
     exact = isinstance(symmetry, Symmetry)
     times = run["saved_time"].values.astype(float)
-    shown = entries[_spread(len(entries), parameters)]
+    shown = entries[spread(len(entries), parameters)]
     thetas = run["theta"].isel(param=shown).values.astype(float)
     there = charges.channels(name)
-    chosen = there[_spread(len(there), channels)]
+    chosen = there[spread(len(there), channels)]
     with styled():
         left, right = panels(axes, (1, 2), 3.6, of="parameters_and_channels").reshape(-1)
         colours = colormaps["viridis"](np.linspace(0.05, 0.85, thetas.shape[1]))
@@ -87,10 +87,8 @@ def parameters_and_channels(
         left.set_title("individual parameters", pad=16)
         left.set_ylabel("θ", fontsize=9)
         draw_charges(right, charges, chosen)
-        kind = KINDS[charges.symmetries[name]]
-        units = "θ" if kind.form.degree == 1 else "θ²"
         right.set_title("charges of their channels", pad=16)
-        right.set_ylabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
+        right.set_ylabel(charge_label(KINDS[charges.symmetries[name]]), fontsize=9)
         at_saved = run["saved_charge"].values[:, there] if "saved_charge" in run else np.empty((0, 0))
         names = f"{len(shown)} of {len(entries)} " + ("that take part" if exact else "in its layers")
         above_panel(left, names, _said_of(thetas))
@@ -118,10 +116,6 @@ def way_over_range(values: Array) -> float:
 def _said_of(values: Array) -> str:
     ratio = way_over_range(values)
     return f"way / range = {ratio:.3g}" if np.isfinite(ratio) else ""
-
-
-def _spread(count: int, most: int) -> NDArray[np.int_]:
-    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
 def _not_kept(run: xr.Dataset) -> str:

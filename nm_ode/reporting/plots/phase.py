@@ -19,7 +19,7 @@ from nm_ode.comparison import law_infos
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
 from nm_ode.reporting.plots.given import alone, figure_of, flat_panels, study_axes
-from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
+from nm_ode.reporting.plots.paper import LAW_STYLE, charge_label, law_legend, merit
 from nm_ode.reporting.style import cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS, Symmetry
 
@@ -78,9 +78,8 @@ def phase_portrait(
         kind = KINDS[run.symmetries[name]]
         if kind.form.degree == 1 and len(stretches) == 1:
             _field(ax, stretches[0])
-        units = "θ" if kind.form.degree == 1 else "θ²"
         _title(ax, name, regime_words(stretches) + _coarse(times, stretches, block))
-        ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
+        ax.set_xlabel(charge_label(kind), fontsize=9)
         ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
         return ax
 
