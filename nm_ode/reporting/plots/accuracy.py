@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.plots.given import Given, alone
 from nm_ode.reporting.plots.recorded import draw_series, spans_decades
 from nm_ode.reporting.style import COLOURS, DASHES, DISCRETE, colour, panel, plain, styled, time_label
 from nm_ode.results import ResultError, run_info, solve_info
@@ -21,7 +21,7 @@ LOSS, ACCURACY = "test_loss", "test_accuracy"
 _TEST, _RIGHT = COLOURS[1], COLOURS[2]
 
 
-def accuracy(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def accuracy(data: Given, *, ax: Axes | None = None) -> Axes:
     """Loss of the run and over held-out samples, and on an axis at the right the share of these classified rightly.
 
     Over the run's steps; over flow time where flows have such numbers, too.

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import law_groups
-from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of, flat_panels
 from nm_ode.reporting.plots.paper import FEW, LAW_STYLE, law_legend, spread, unit_of
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.symmetries import KINDS
-
-Panels: TypeAlias = NDArray[np.object_]
-Given: TypeAlias = Sequence[Axes] | Panels | None
 
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
@@ -36,7 +30,7 @@ def plotted_law(tree: xr.DataTree) -> str | None:
     return next(iter(law_groups(tree)), None)
 
 
-def charges_by_kind(tree: xr.DataTree, axes: Given = None) -> Panels:
+def charges_by_kind(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
     Of each kind the symmetry with the most charges that move, and of those the one whose charges move most for their
@@ -61,7 +55,7 @@ def charges_by_kind(tree: xr.DataTree, axes: Given = None) -> Panels:
         return panels
 
 
-def charges_by_symmetry(tree: xr.DataTree, axes: Given = None) -> Panels:
+def charges_by_symmetry(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
     law, shown = plotted_law(tree), _that_move(tree)
     assert law is not None
@@ -121,7 +115,7 @@ def _draw(
         draw_line(axes, times, law_values - start, points, **LAW_STYLE)
 
 
-def _around(panels: Panels, tree: xr.DataTree, law: str, *, own: bool) -> None:
+def _around(panels: Grid, tree: xr.DataTree, law: str, *, own: bool) -> None:
     """What the axis of time and the lines are: once in a new figure, else in each of the panels, and in the last."""
     lines, labels = law_legend(plain(law_infos(tree)[law].title))
     if own:

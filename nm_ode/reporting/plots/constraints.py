@@ -15,7 +15,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import positive
-from nm_ode.reporting.plots.given import alone, figure_of, panels
+from nm_ode.reporting.plots.given import Given, alone, figure_of, panels
 from nm_ode.reporting.style import COLOURS, DASHES, cut, logarithmic, panel, plain, styled, time_label
 from nm_ode.results import ResultError
 from nm_ode.symmetries import KINDS
@@ -35,9 +35,7 @@ _NAMED = 4
 _LETTERS = 60  # of a name in the legend, which else leaves no room for the panel
 
 
-def constraint_residuals(
-    data: xr.DataTree | xr.Dataset, *, of: Of = "gradient", ax: Axes | None = None
-) -> Axes:
+def constraint_residuals(data: Given, *, of: Of = "gradient", ax: Axes | None = None) -> Axes:
     """Residuals of each symmetry's constraint of the gradient, or of the Hessian ("curvature"), over flow time.
 
     In the colour of its kind; dotted: the largest that rounding makes of a residual of the kind. Symmetries whose

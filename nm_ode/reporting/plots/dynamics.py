@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from nm_ode.arguments import as_count, said
@@ -18,14 +15,13 @@ from nm_ode.errors import ArgumentError
 from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, figure_of, panels, study_axes
+from nm_ode.reporting.plots.given import Given, Grid, Panels, alone, figure_of, panels, study_axes
 from nm_ode.reporting.plots.paper import above_panel, charge_label, draw_charges, law_legend, merit, spread
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS, Symmetry
 
-Given: TypeAlias = xr.DataTree | xr.Dataset
 Array = NDArray[np.float64]
 
 _LARGEST = 2**26  # numbers of theta that a report reads for this
@@ -40,8 +36,8 @@ def parameters_and_channels(
     law: str | None = None,
     parameters: int = 40,
     channels: int = 12,
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
-) -> NDArray[np.object_]:
+    axes: Panels = None,
+) -> Grid:
     """Parameters of a symmetry over flow time, and beside them its charges with what their law predicts.
 
     Above each panel: the length of the way that is gone at the saved steps over its range, the median of all that moves

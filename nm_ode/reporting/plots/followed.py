@@ -14,7 +14,7 @@ from nm_ode.charges import LAWS
 from nm_ode.comparison import law_infos
 from nm_ode.errors import ArgumentError
 from nm_ode.observers.track import time_of
-from nm_ode.reporting.plots.given import as_tree, study_axes, with_law
+from nm_ode.reporting.plots.given import Given, as_tree, study_axes, with_law
 from nm_ode.results import ResultError, run_info
 
 Array = NDArray[np.float64]
@@ -79,7 +79,7 @@ def law_groups(tree: xr.DataTree) -> list[str]:
     return list(dict.fromkeys([*reversed(continuous), *infos]))
 
 
-def followed(given: xr.DataTree | xr.Dataset, law: str | None = None, name: str = "run") -> list[Followed]:
+def followed(given: Given, law: str | None = None, name: str = "run") -> list[Followed]:
     """Of a run or a study's tree one, of a study of many members one for each that is whole and has charges.
 
     Args:

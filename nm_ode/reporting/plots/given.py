@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -18,13 +18,20 @@ from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import WIDTH
 from nm_ode.results import ResultError, law_info, run_info, solve_info
 
+Given: TypeAlias = xr.DataTree | xr.Dataset
+"""A study's tree, or a run."""
+Grid: TypeAlias = NDArray[np.object_]
+"""Axes that were drawn in."""
+Panels: TypeAlias = Sequence[Axes] | Grid | None
+"""Axes to draw in; None for new ones."""
+
 _CURVATURE = "curvature_step"
 _LIMITS = ("series_limit", "stability_limit")
 _LAWS = ("first_order", "second_order", "exact")
 """In the order in which one is looked for that describes a run."""
 
 
-def as_tree(run: xr.Dataset | xr.DataTree, *solutions: xr.Dataset, name: str = "run") -> xr.DataTree:
+def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTree:
     """The tree that a study would have of a run and of what was solved or predicted beside it.
 
     Args:
@@ -71,7 +78,7 @@ def study_axes(tree: xr.DataTree) -> tuple[str, ...] | None:
     return tuple(str(dim) for dim in root["whole"].dims)
 
 
-def alone(data: xr.DataTree | xr.Dataset) -> xr.DataTree:
+def alone(data: Given) -> xr.DataTree:
     """The tree of one run.
 
     Raises:
@@ -119,12 +126,12 @@ def with_law(tree: xr.DataTree) -> xr.DataTree:
 
 
 def panels(
-    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    axes: Axes | Panels,
     shape: tuple[int, int],
     height: float,
     *,
     of: str,
-) -> NDArray[np.object_]:
+) -> Grid:
     """Axes in rows and columns: those given, or of a figure of its own.
 
     Args:
@@ -149,13 +156,13 @@ def panels(
 
 
 def flat_panels(
-    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    axes: Axes | Panels,
     count: int,
     columns: int,
     height: float,
     *,
     of: str,
-) -> NDArray[np.object_]:
+) -> Grid:
     """So many panels, row by row: as `panels`, but given axes need not fill a grid, and the rest of a new one is empty.
 
     Raises:
@@ -169,7 +176,7 @@ def flat_panels(
     return grid[:count]
 
 
-def figure_of(drawn: NDArray[np.object_]) -> Figure:
+def figure_of(drawn: Grid) -> Figure:
     """The figure that panels are in."""
     figure = drawn.reshape(-1)[0].figure
     assert isinstance(figure, Figure)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nm_ode.optimizers import SGD
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.plots.given import Given, alone
 from nm_ode.reporting.plots.recorded import spans_decades
 from nm_ode.reporting.style import (
     DISCRETE,
@@ -106,7 +106,7 @@ def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
     return found, missing
 
 
-def modified_loss(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def modified_loss(data: Given, *, ax: Axes | None = None) -> Axes:
     """L + (η/4)‖∇L‖² along the run and each flow, and L itself as a thin line, against flow time.
 
     With momentum it is that of its slow manifold, with weight decay that of L + (λ/2)‖θ‖² (`penalty`).

@@ -20,12 +20,11 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import figure_of, panels, study_axes
+from nm_ode.reporting.plots.given import Given, Grid, Panels, figure_of, panels, study_axes
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import cut, plain, room, styled
 from nm_ode.symmetries import KINDS, Symmetry, SymmetryKind
 
-Given: TypeAlias = xr.DataTree | xr.Dataset
 Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given | Sequence[Given]]
 
 _ROWS = 8
@@ -51,8 +50,8 @@ def charge_grid(
     law: str | None = None,
     symmetries: Sequence[str | Symmetry] | None = None,
     channels: int = 12,
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
-) -> NDArray[np.object_]:
+    axes: Panels = None,
+) -> Grid:
     """Recorded charges and what their law predicts: a column for each kind of symmetry, a row for each run.
 
     Args:
@@ -204,7 +203,7 @@ def law_legend(label: str = "its law's prediction") -> tuple[list[Line2D], list[
     return lines, ["recorded, a colour each channel", label]
 
 
-def _legend(grid: NDArray[np.object_], *, own: bool) -> None:
+def _legend(grid: Grid, *, own: bool) -> None:
     lines, labels = law_legend()
     if own:
         grid[0, 0].figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -18,13 +17,12 @@ from nm_ode.charges import LawError, Regime, regimes
 from nm_ode.comparison import law_infos
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, figure_of, flat_panels, study_axes
+from nm_ode.reporting.plots.given import Given, alone, figure_of, flat_panels, study_axes
 from nm_ode.reporting.plots.paper import LAW_STYLE, charge_label, law_legend, merit
 from nm_ode.reporting.style import cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS, Symmetry
 
 Array = NDArray[np.float64]
-Given: TypeAlias = xr.DataTree | xr.Dataset
 
 _POINTS = 200
 _OF_A_PERIOD = 40  # points, as long as there are no more than _MOST

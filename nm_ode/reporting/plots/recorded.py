@@ -10,10 +10,9 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of, flat_panels
 from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, plain, styled
 from nm_ode.results import long_name
 
@@ -43,9 +42,7 @@ def loss_plot(tree: xr.DataTree) -> Figure:
         return figure
 
 
-def numbers_plot(
-    tree: xr.DataTree, axes: Sequence[Axes] | NDArray[np.object_] | None = None
-) -> NDArray[np.object_]:
+def numbers_plot(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """A small panel for each number that was recorded along steps, with its standard error where there is one."""
     run = tree["discrete"].dataset
     names = numbers_of(run)
@@ -65,10 +62,10 @@ def numbers_plot(
 
 def small_panels(
     numbers: Sequence[tuple[str, str]],
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
+    axes: Panels = None,
     *,
     of: str,
-) -> NDArray[np.object_]:
+) -> Grid:
     """A small panel for each number, of which the name and the long name are given.
 
     Two of one long name (of the Hessian and of a Gauss–Newton matrix, say) are told apart by their names.
