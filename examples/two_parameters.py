@@ -51,9 +51,8 @@ for axes, problem, lr, steps in zip(
     observe = [nm_ode.Charges([symmetry])]
     run = nm_ode.train(problem, optimizer, steps, save_every=1, observe=observe)
     flows = [nm_ode.GradientFlow(problem), nm_ode.modified_flow(problem, optimizer, 2, "hessian")]
-    times = np.linspace(
-        0, nm_ode.run_info(run).grid.times[-1], 200
-    )  # closer than the steps, for smooth curves
+    # Closer than the steps, for smooth curves.
+    times = np.linspace(0, nm_ode.run_info(run).grid.times[-1], 200)
     solutions = [nm_ode.solve(flow, times, rtol=1e-8, observe=observe) for flow in flows]
     nm_ode.plots.two_parameters(problem, run, *solutions, symmetry=symmetry, ax=axes)
     axes.set_title(f"{symmetry.kind} symmetry")

@@ -140,6 +140,7 @@ class _Measured(Observer):
             dict.fromkeys(context.layout[name].layer for name in one.parameters) for one in symmetries
         ]
         self._reason = self._opened.without_hessian() if asked.hessian else ""
+        self._has_hessian = asked.hessian and not self._reason
         self._signs = SparseSigns(context.layout, _SKETCH, asked.seed, context.device)
         names = ["gradient_constraint", *(["curvature_constraint"] if asked.hessian else [])]
         self.variables = {
@@ -192,9 +193,9 @@ class _Measured(Observer):
             "gradient_constraint_floor": self._largest(changes).clamp_min(least),
             "constraint_products": float(here.products + beside.products),
         }
-        if self._asked.hessian and (self._reason or not here.curved or not beside.curved):
+        if self._reason:
             named |= dict.fromkeys(("curvature_constraint", "curvature_constraint_floor"), self._missing)
-        elif self._asked.hessian:
+        if self._has_hessian:
             pairs = zip(here.curved, beside.curved, strict=True)
             floors = [
                 torch.stack([a.change_to(b) for a, b in zip(*pair, strict=True)]).amax() for pair in pairs
@@ -220,7 +221,7 @@ class _Measured(Observer):
             if not _finite(matrix.loss, matrix.gradient):
                 return None
             along = self._meter.constraint(matrix.gradient, theta) / self._scale(theta, matrix.gradient)
-            if not curved or self._reason or not self._asked.hessian:
+            if not (curved and self._has_hessian):
                 return _Residuals(along)
             return self._with_curvature(matrix, theta, along, seed)
 
@@ -234,9 +235,8 @@ class _Measured(Observer):
     def _with_curvature(self, matrix: Probed, theta: Tensor, along: Tensor, seed: int) -> _Residuals:
         size, spent = norm(matrix.gradient), 1
         of_matrix = norm(matrix.matvec(matrix.gradient / size)) if float(size) else size
-        if not float(
-            of_matrix
-        ):  # no gradient, or one that H takes to nothing: H's size in a direction by chance
+        if not float(of_matrix):
+            # No gradient, or one that H takes to nothing: H's size in a direction by chance.
             drawn = signs(theta, torch.Generator("cpu").manual_seed(seed + 2))
             of_matrix, spent = norm(matrix.matvec(drawn)) / norm(drawn), spent + 1
         source, curved = torch.Generator("cpu").manual_seed(seed), []

@@ -15,6 +15,7 @@ import nm_ode
 from nm_ode.models import mlp
 from nm_ode.symmetries import ChargeMeter, Symmetry
 from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
+from tests.oracles.networks import OnceRelu
 
 FLOORS = 20.0  # within so many times of its floor a residual is zero for all that can be known
 
@@ -37,6 +38,25 @@ def problem_of(
 def watched(problem: nm_ode.Problem, symmetries: Sequence[Symmetry], **options) -> xr.Dataset:
     observer = nm_ode.Constraints(symmetries, **{"every": 4, **options})
     return nm_ode.train(problem, nm_ode.SGD(lr=0.3), 9, save_every=4, observe=[observer])
+
+
+def on_a_batch(symmetries: Sequence[Symmetry], every: int, **options) -> nm_ode.Constraints:
+    return nm_ode.Constraints(
+        symmetries, every, batch=data(4), loss_fn=nn.functional.cross_entropy, **options
+    )
+
+
+def looped(model: nn.Module, observer: nm_ode.Constraints, *, lr: float, steps: int) -> xr.Dataset:
+    """In a loop of one's own, in the model's dtype."""
+    x, y = data(4)
+    x = x.to(next(model.parameters()).dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return recorder.run
 
 
 def generators(symmetry: Symmetry, layout, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -189,14 +209,7 @@ def test_the_floor_is_of_the_dtype_that_is_computed_in(
         found, 1, objective=objective, batch=(x.to(own), y), dtype=dtype, products=6
     )
     if loop:
-        model = mlp([3, 5, 4], "relu", seed=2).to(own)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-        with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
-            for _ in range(2):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x.to(own)), y).backward()
-                optimizer.step()
-        run = recorder.run
+        run = looped(mlp([3, 5, 4], "relu", seed=2).to(own), observer, lr=0.3, steps=2)
     else:
         run = nm_ode.train(problem_of("relu", own), nm_ode.SGD(lr=0.3), 2, observe=[observer])
     eps = torch.finfo(inside or dtype).eps
@@ -236,17 +249,6 @@ def test_epsilon_breaks_a_scale_by_a_little(relu) -> None:
 
 
 def test_without_a_hessian_the_gradients_constraint_is_there_and_the_reason(relu) -> None:
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x.relu()
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, grad):
-            return grad * (ctx.saved_tensors[0] > 0)
-
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -254,7 +256,7 @@ def test_without_a_hessian_the_gradients_constraint_is_there_and_the_reason(relu
 
         def forward(self, x):
             first, _, second = self.inner
-            return second(Once.apply(first(x)))
+            return second(OnceRelu.apply(first(x)))
 
     plain = nm_ode.symmetries_of(relu)
     problem = nm_ode.Problem(Net(), nn.functional.cross_entropy, data(4))
@@ -267,34 +269,18 @@ def test_without_a_hessian_the_gradients_constraint_is_there_and_the_reason(relu
     assert bool((run.gradient_constraint <= FLOORS * run.gradient_constraint_floor).all())
     assert run.constraint_products.values.tolist() == [0.0] * 3
     # Also on a batch of one's own, in a loop of one's own.
-    model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x, y = data(4)
-    observer = nm_ode.Constraints(translation, 2, batch=(x, y), loss_fn=nn.functional.cross_entropy)
-    with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
-        for _ in range(3):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    assert "second derivative" in str(recorder.run.constraint_reason.values[0])
-    assert bool(recorder.run.curvature_constraint.isnull().all())
-    ratio = recorder.run.gradient_constraint / recorder.run.gradient_constraint_floor
+    own = looped(Net(), on_a_batch(translation, 2), lr=0.1, steps=3)
+    assert "second derivative" in str(own.constraint_reason.values[0])
+    assert bool(own.curvature_constraint.isnull().all())
+    ratio = own.gradient_constraint / own.gradient_constraint_floor
     assert bool((ratio <= FLOORS).all())
 
 
 def test_a_loop_of_ones_own_has_the_numbers_of_train(broken, found) -> None:
     _problem, run = broken
-    model = mlp([3, 5, 4], "tanh", seed=2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    x, y = data(4)
-    observer = nm_ode.Constraints(found, 4, products=6, batch=(x, y), loss_fn=nn.functional.cross_entropy)
-    with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
-        for _ in range(9):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
+    own = looped(mlp([3, 5, 4], "tanh", seed=2), on_a_batch(found, 4, products=6), lr=0.3, steps=9)
     for name in ("gradient_constraint", "curvature_constraint"):
-        np.testing.assert_allclose(recorder.run[name], run[name], rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(own[name], run[name], rtol=1e-9, atol=1e-11)
 
 
 def test_the_hessians_may_be_left_out_and_samples_be_few(relu, found) -> None:
@@ -312,16 +298,8 @@ def test_along_a_flow_each_sample_has_them(relu, found, run) -> None:
 
 
 def test_where_the_gradient_is_not_finite_all_are_nan(found) -> None:
-    model = mlp([3, 5, 4], "relu", seed=2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e200)
-    x, y = data(4)
-    observer = nm_ode.Constraints(found, 1, batch=(x, y), loss_fn=nn.functional.cross_entropy)
-    with nm_ode.Recorder(model, optimizer, observe=[observer]) as recorder:
-        for _ in range(3):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    last = recorder.run.isel(constraint_step=-1)
+    run = looped(mlp([3, 5, 4], "relu", seed=2), on_a_batch(found, 1), lr=1e200, steps=3)
+    last = run.isel(constraint_step=-1)
     assert math.isnan(float(last.gradient_constraint[0]))
     assert math.isnan(float(last.curvature_constraint[0]))
 

@@ -11,6 +11,21 @@ from nm_ode import Problem
 from tests.oracles.dense import dense_loss
 
 
+class OnceRelu(torch.autograd.Function):
+    """ReLU with the right derivative, written by hand, and only the first."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.relu()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * (x > 0)
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()

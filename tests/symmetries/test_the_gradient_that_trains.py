@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import nm_ode
 from nm_ode.charges import LawError
 from nm_ode.symmetries import SymmetryError, find_symmetries, scan_symmetries, symmetries_of
+from tests.oracles.networks import OnceRelu
 from tests.symmetries.other_batches import worst_constraint
 
 
@@ -58,21 +59,6 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad
-
-
-class _Relu(torch.autograd.Function):
-    """The right derivative, written by hand, and only the first."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.relu()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return grad * (x > 0)
 
 
 def hooked(change: Callable[[Tensor], Tensor | None]) -> Callable[[_Model, Tensor], Tensor]:
@@ -122,7 +108,7 @@ CHANGED = {
     "a trunk that does not train": a_trunk_that_does_not_train,
 }
 KEPT = {
-    "a right backward": lambda model, x: _Relu.apply(model.a(x)),
+    "a right backward": lambda model, x: OnceRelu.apply(model.a(x)),
     "a hook that only looks": hooked(lambda grad: None),
     "a checkpoint": lambda model, x: checkpoint(lambda z: hidden(model, z), x, use_reentrant=False),
     "a reentrant checkpoint": lambda model, x: checkpoint(

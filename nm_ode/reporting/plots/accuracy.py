@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import alone
-from nm_ode.reporting.plots.recorded import draw_series
+from nm_ode.reporting.plots.given import Given, alone
+from nm_ode.reporting.plots.recorded import draw_series, spans_decades
 from nm_ode.reporting.style import COLOURS, DASHES, DISCRETE, colour, panel, plain, styled, time_label
 from nm_ode.results import ResultError, run_info, solve_info
 
@@ -19,10 +19,9 @@ LOSS, ACCURACY = "test_loss", "test_accuracy"
 """What `HeldOut` records."""
 
 _TEST, _RIGHT = COLOURS[1], COLOURS[2]
-_DECADES = 20.0
 
 
-def accuracy(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def accuracy(data: Given, *, ax: Axes | None = None) -> Axes:
     """Loss of the run and over held-out samples, and on an axis at the right the share of these classified rightly.
 
     Over the run's steps; over flow time where flows have such numbers, too.
@@ -47,10 +46,8 @@ def accuracy_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     with styled():
         axes = panel("Loss and accuracy over held-out samples", given=axes)
         _losses(axes, run, flows)
-        drawn = [line.get_ydata() for line in axes.lines]
-        values = np.concatenate([np.asarray(one, float) for one in drawn] or [np.zeros(0)])
-        values = values[np.isfinite(values)]
-        if values.size and values.min() > 0 and values.max() > _DECADES * values.min():
+        drawn = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
+        if drawn and spans_decades(np.concatenate(drawn)):
             axes.set_yscale("log")
         axes.set_xlabel(time_label(tree) if flows else "step")
         axes.set_ylabel("loss")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 from nm_ode.comparison import SymmetryRow, law_infos, symmetry_summary
+from nm_ode.observers.track import time_of
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import law_groups
-from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of, flat_panels
+from nm_ode.reporting.plots.paper import FEW, LAW_STYLE, law_legend, spread, unit_of
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.symmetries import KINDS
 
-Panels: TypeAlias = NDArray[np.object_]
-Given: TypeAlias = Sequence[Axes] | Panels | None
-
 _PANEL_CHANNELS, _SMALL_CHANNELS = 16, 6
 _PANEL_POINTS, _SMALL_POINTS = 300, 100
 _COLUMNS = 3
-_FEW = 8  # charges, with fewer of which another symmetry makes a better panel
 
 
 def plotted_law(tree: xr.DataTree) -> str | None:
@@ -36,7 +30,7 @@ def plotted_law(tree: xr.DataTree) -> str | None:
     return next(iter(law_groups(tree)), None)
 
 
-def charges_by_kind(tree: xr.DataTree, axes: Given = None) -> Panels:
+def charges_by_kind(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """One panel a kind of symmetry, as Neural Mechanics draws them: each channel's charge over time, and its law.
 
     Of each kind the symmetry with the most charges that move, and of those the one whose charges move most for their
@@ -50,21 +44,18 @@ def charges_by_kind(tree: xr.DataTree, axes: Given = None) -> Panels:
         panels = flat_panels(axes, len(chosen), columns, 3.2 * lines + 0.4, of="charges_by_kind")
         for ax, row in zip(panels, chosen, strict=True):
             channels = _moving(tree, law, row)
-            spread = (
-                np.linspace(0, len(channels) - 1, min(_PANEL_CHANNELS, len(channels))).round().astype(int)
-            )
-            _draw(ax, tree, law, channels[spread], _PANEL_POINTS, from_start=False)
+            shown = channels[spread(len(channels), _PANEL_CHANNELS)]
+            _draw(ax, tree, law, shown, _PANEL_POINTS, from_start=False)
             names = _wrapped(row, 84 // columns)
             ax.set_title(f"{row.kind}\n" + "\n" * names.count("\n"), pad=8)
             ax.text(0, 1.02, names, transform=ax.transAxes, fontsize=7.5, va="bottom")
             kind = KINDS[row.kind]
-            units = "θ" if kind.form.degree == 1 else "θ²"
-            ax.set_ylabel(f"charge {kind.formula}  (units of {units})", fontsize=9)
+            ax.set_ylabel(f"charge {kind.formula}  (units of {unit_of(kind)})", fontsize=9)
         _around(panels, tree, law, own=axes is None)
         return panels
 
 
-def charges_by_symmetry(tree: xr.DataTree, axes: Given = None) -> Panels:
+def charges_by_symmetry(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """A small panel for every symmetry that moves: how far its charges have gone, and its law."""
     law, shown = plotted_law(tree), _that_move(tree)
     assert law is not None
@@ -99,7 +90,7 @@ def _one_of_each_kind(tree: xr.DataTree) -> list[SymmetryRow]:
         return []
     chosen: dict[str, tuple[tuple[int, float], SymmetryRow]] = {}
     for row in symmetry_summary(tree):
-        moved = min(len(_moving(tree, law, row)), _FEW), _relative_motion(tree, law, row)
+        moved = min(len(_moving(tree, law, row)), FEW), _relative_motion(tree, law, row)
         if moved[1] > 0 and moved > chosen.get(row.kind, ((0, 0.0), row))[0]:
             chosen[row.kind] = moved, row
     return [row for _, row in chosen.values()]
@@ -114,24 +105,19 @@ def _draw(
     axes: Axes, tree: xr.DataTree, law: str, channels: np.ndarray, points: int, *, from_start: bool
 ) -> None:
     run, predicted = tree["discrete"].dataset, tree[f"laws/{law}"].dataset
-    along = str(run["charge"].dims[0])
-    times = run["time" if along == "step" else f"{along.removesuffix('_step')}_time"].values
+    times = run[time_of(str(run["charge"].dims[0]))].values
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(channels)))
     for colour, channel in zip(colours, channels, strict=True):
         recorded = run["charge"].values[:, channel]
         start = recorded[0] if from_start else 0.0
         draw_line(axes, times, recorded - start, points, color=colour, lw=2.4, alpha=0.7)
         law_values = predicted["charge"].values[:, channel]
-        draw_line(axes, times, law_values - start, points, color="black", lw=0.8, ls=(0, (4, 3)))
+        draw_line(axes, times, law_values - start, points, **LAW_STYLE)
 
 
-def _around(panels: Panels, tree: xr.DataTree, law: str, *, own: bool) -> None:
+def _around(panels: Grid, tree: xr.DataTree, law: str, *, own: bool) -> None:
     """What the axis of time and the lines are: once in a new figure, else in each of the panels, and in the last."""
-    lines = [
-        Line2D([], [], color=colormaps["viridis"](0.4), lw=1.8),
-        Line2D([], [], color="black", lw=0.9, ls=(0, (4, 3))),
-    ]
-    labels = ["recorded, a colour each channel", plain(law_infos(tree)[law].title)]
+    lines, labels = law_legend(plain(law_infos(tree)[law].title))
     if own:
         figure_of(panels).supxlabel(time_label(tree), fontsize=10)
         figure_of(panels).legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)

@@ -15,8 +15,8 @@ from nm_ode.errors import ArgumentError
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.flows import positive
-from nm_ode.reporting.plots.given import alone
-from nm_ode.reporting.style import COLOURS, DASHES, WIDTH, cut, logarithmic, panel, plain, styled, time_label
+from nm_ode.reporting.plots.given import Given, alone, figure_of, panels
+from nm_ode.reporting.style import COLOURS, DASHES, cut, logarithmic, panel, plain, styled, time_label
 from nm_ode.results import ResultError
 from nm_ode.symmetries import KINDS
 
@@ -25,18 +25,17 @@ Of = Literal["gradient", "curvature"]
 FAR = 20.0
 """Times its floor from which on a residual is not rounding."""
 
-_TITLES = {"gradient": "Constraint of the gradient", "curvature": "Constraint of the Hessian"}
+_TITLES: dict[Of, str] = {"gradient": "Constraint of the gradient", "curvature": "Constraint of the Hessian"}
 _LABELS = {
     "gradient": r"$|\langle g, \xi\rangle| \,/\, (\|g\|\,\|\xi\|)$",
     "curvature": r"$\|H\xi + (\partial\xi)^{\!\top} g\|$, relative",
 }
+_HEIGHT = 4.4  # inches, of a panel with its legend
 _NAMED = 4
 _LETTERS = 60  # of a name in the legend, which else leaves no room for the panel
 
 
-def constraint_residuals(
-    data: xr.DataTree | xr.Dataset, *, of: Of = "gradient", ax: Axes | None = None
-) -> Axes:
+def constraint_residuals(data: Given, *, of: Of = "gradient", ax: Axes | None = None) -> Axes:
     """Residuals of each symmetry's constraint of the gradient, or of the Hessian ("curvature"), over flow time.
 
     In the colour of its kind; dotted: the largest that rounding makes of a residual of the kind. Symmetries whose
@@ -66,7 +65,7 @@ def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = 
     residual, floor = run[name], run[f"{name}_floor"]
     times = run[time_of(str(residual.dims[0]))]
     with styled():
-        axes = panel(_TITLES[of], given=axes)
+        axes = panel(_TITLES[of], _HEIGHT, given=axes)
         marker = "o" if residual.sizes[residual.dims[0]] < 40 else ""
         for i, kind in enumerate(kinds_of(run)):
             here = run["constraint_kind"].values == kind
@@ -79,7 +78,8 @@ def constraint_plot(tree: xr.DataTree, of: Of = "gradient", axes: Axes | None = 
         logarithmic(axes, "y")
         axes.set_xlabel(time_label(tree))
         axes.set_ylabel(_LABELS[of])
-        axes.legend(handles=_lines(run, of), fontsize=8)
+        # Below the axes: inside, it may lie over the curves.
+        axes.legend(handles=_lines(run, of), loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
         return axes
 
 
@@ -87,13 +87,11 @@ def constraints_figure(tree: xr.DataTree) -> Figure:
     """A panel for each of the two that was measured."""
     measured = [of for of in _TITLES if has_constraint(tree["discrete"].dataset, of)]
     with styled():
-        figure = Figure(figsize=(WIDTH, 3.4 * len(measured)), layout="constrained")
-        panels = figure.subplots(len(measured), 1, squeeze=False, sharex=True).reshape(-1)
-        for axes, of in zip(panels, measured, strict=True):
-            constraint_plot(tree, of, axes)  # type: ignore[arg-type]
+        grid = panels(None, (len(measured), 1), _HEIGHT * len(measured), of="constraint_residuals")
+        for axes, of in zip(grid.reshape(-1), measured, strict=True):
+            constraint_plot(tree, of, axes)
             axes.set_title(_TITLES[of])
-            axes.label_outer()
-        return figure
+        return figure_of(grid)
 
 
 def beyond_rounding(run: xr.Dataset, of: Of) -> list[str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from nm_ode.arguments import as_count, said
@@ -18,14 +15,13 @@ from nm_ode.errors import ArgumentError
 from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, figure_of, panels, study_axes
-from nm_ode.reporting.plots.paper import above_panel, draw_charges, law_legend, merit
+from nm_ode.reporting.plots.given import Given, Grid, Panels, alone, figure_of, panels, study_axes
+from nm_ode.reporting.plots.paper import above_panel, charge_label, draw_charges, law_legend, merit, spread
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS, Symmetry
 
-Given: TypeAlias = xr.DataTree | xr.Dataset
 Array = NDArray[np.float64]
 
 _LARGEST = 2**26  # numbers of theta that a report reads for this
@@ -40,8 +36,8 @@ def parameters_and_channels(
     law: str | None = None,
     parameters: int = 40,
     channels: int = 12,
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
-) -> NDArray[np.object_]:
+    axes: Panels = None,
+) -> Grid:
     """Parameters of a symmetry over flow time, and beside them its charges with what their law predicts.
 
     Above each panel: the length of the way that is gone at the saved steps over its range, the median of all that moves
@@ -72,13 +68,13 @@ def parameters_and_channels(
     if why:
         raise ResultError(why)
     (charges,) = followed(tree, law, "data")
-    name, entries = _entries(charges, symmetry, run_info(tree["discrete"].to_dataset()).layout)
+    name, entries = _entries(charges, symmetry, run_info(run).layout)
     exact = isinstance(symmetry, Symmetry)
     times = run["saved_time"].values.astype(float)
-    shown = entries[_spread(len(entries), parameters)]
+    shown = entries[spread(len(entries), parameters)]
     thetas = run["theta"].isel(param=shown).values.astype(float)
     there = charges.channels(name)
-    chosen = there[_spread(len(there), channels)]
+    chosen = there[spread(len(there), channels)]
     with styled():
         left, right = panels(axes, (1, 2), 3.6, of="parameters_and_channels").reshape(-1)
         colours = colormaps["viridis"](np.linspace(0.05, 0.85, thetas.shape[1]))
@@ -87,10 +83,8 @@ def parameters_and_channels(
         left.set_title("individual parameters", pad=16)
         left.set_ylabel("θ", fontsize=9)
         draw_charges(right, charges, chosen)
-        kind = KINDS[charges.symmetries[name]]
-        units = "θ" if kind.form.degree == 1 else "θ²"
         right.set_title("charges of their channels", pad=16)
-        right.set_ylabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
+        right.set_ylabel(charge_label(KINDS[charges.symmetries[name]]), fontsize=9)
         at_saved = run["saved_charge"].values[:, there] if "saved_charge" in run else np.empty((0, 0))
         names = f"{len(shown)} of {len(entries)} " + ("that take part" if exact else "in its layers")
         above_panel(left, names, _said_of(thetas))
@@ -120,10 +114,6 @@ def _said_of(values: Array) -> str:
     return f"way / range = {ratio:.3g}" if np.isfinite(ratio) else ""
 
 
-def _spread(count: int, most: int) -> NDArray[np.int_]:
-    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
-
-
 def _not_kept(run: xr.Dataset) -> str:
     """Why the run's parameters cannot be drawn; empty where they can."""
     if "theta" not in run:
@@ -151,21 +141,21 @@ def _entries(
     """
     there = charges.symmetries
     if isinstance(symmetry, Symmetry):
-        name = _known(symmetry.name, there)
+        name = charges.require(symmetry.name)
         starts = {slot.name: slot.start for slot in layout.slots}
         if not set(symmetry.parameters) <= set(starts):
             raise ArgumentError(f"{symmetry.name!r} is of another model: the run has none of its parameters")
         places = [part.entries.cpu().numpy() + starts[part.parameter] for part in symmetry.parts]
         return name, np.unique(np.concatenate(places))
     if symmetry is None:
-        moving = [name for name in there if charges.motion[charges.channels(name)].any()]
+        moving = [name for name in there if charges.moves(name)]
         if not moving:
             raise LawError("no charge of the run moves but by rounding: name a symmetry to have it drawn")
         known = [name for name in moving if slots_of(name, there[name], layout)] or moving
         symmetry = max(known, key=lambda name: (KINDS[there[name]].form.degree == 2, *merit(name, [charges])))
     elif not isinstance(symmetry, str):
         raise ArgumentError(f"symmetry must be a symmetry or the name of one; {said(symmetry)} was given")
-    name = _known(symmetry, there)
+    name = charges.require(symmetry)
     slots = slots_of(name, there[name], layout)
     if not slots:
         raise ArgumentError(
@@ -173,12 +163,6 @@ def _entries(
             "nm_ode.find_symmetries gives it"
         )
     return name, np.concatenate([np.arange(slot.start, slot.start + slot.size) for slot in slots])
-
-
-def _known(name: str, there: dict[str, str]) -> str:
-    if name not in there:
-        raise ArgumentError(f"the run has no charges of {name!r}; it has those of {', '.join(there)}")
-    return name
 
 
 def slots_of(name: str, kind: str, layout: Layout) -> list[Slot]:
@@ -196,10 +180,9 @@ def _applies(tree: xr.DataTree) -> bool:
     if "charge" not in run or _not_kept(run) or run["theta"].size > _LARGEST:
         return False
     (charges,) = followed(tree)
-    layout = run_info(tree["discrete"].to_dataset()).layout
+    layout = run_info(run).layout
     return any(
-        charges.motion[charges.channels(name)].any() and slots_of(name, kind, layout)
-        for name, kind in charges.symmetries.items()
+        charges.moves(name) and slots_of(name, kind, layout) for name, kind in charges.symmetries.items()
     )
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nm_ode.charges import LAWS
 from nm_ode.comparison import law_infos
 from nm_ode.errors import ArgumentError
-from nm_ode.reporting.plots.given import as_tree, study_axes, with_law
+from nm_ode.observers.track import time_of
+from nm_ode.reporting.plots.given import Given, as_tree, study_axes, with_law
 from nm_ode.results import ResultError, run_info
 
 Array = NDArray[np.float64]
@@ -55,6 +56,21 @@ class Followed:
         """Which charges are a symmetry's; shape (channels,)."""
         return np.flatnonzero(self.symmetry == symmetry)
 
+    def moves(self, symmetry: str) -> bool:
+        """Does a charge of the symmetry move, not by rounding alone?"""
+        return bool(self.motion[self.channels(symmetry)].any())
+
+    def require(self, symmetry: str) -> str:
+        """The symmetry's name.
+
+        Raises:
+            ArgumentError: the run has no charges of it.
+        """
+        there = self.symmetries
+        if symmetry not in there:
+            raise ArgumentError(f"the run has no charges of {symmetry!r}; it has those of {', '.join(there)}")
+        return symmetry
+
 
 def law_groups(tree: xr.DataTree) -> list[str]:
     """Groups of predictions in the order of preference: differential equations, the last first, before recursions."""
@@ -63,7 +79,7 @@ def law_groups(tree: xr.DataTree) -> list[str]:
     return list(dict.fromkeys([*reversed(continuous), *infos]))
 
 
-def followed(given: xr.DataTree | xr.Dataset, law: str | None = None, name: str = "run") -> list[Followed]:
+def followed(given: Given, law: str | None = None, name: str = "run") -> list[Followed]:
     """Of a run or a study's tree one, of a study of many members one for each that is whole and has charges.
 
     Args:
@@ -131,18 +147,13 @@ def _place(root: xr.Dataset, where: Mapping[str, int]) -> dict[str, Any]:
 def _of(tree: xr.DataTree, where: Mapping[str, int], about: Mapping[str, Any], groups: list[str]) -> Followed:
     run = tree["discrete"].dataset
     along = str(next(dim for dim in run["charge"].dims if str(dim) in ("step", "charge_step")))
-    recorded, times = (
-        _numbers(run["charge"], where),
-        _numbers(run["time" if along == "step" else "charge_time"], where),
-    )
+    recorded, times = (_numbers(run[name], where) for name in ("charge", time_of(along)))
     names, kinds = (_chosen(run[name], where).astype(object) for name in ("charge_symmetry", "kind"))
     group, predicted = _prediction(tree, where, groups, like=recorded)
     compared = tree[f"comparison/{group}"].dataset
     motion = _numbers(compared["charge_motion"], where)
     motion = np.where(np.isfinite(motion), motion, _way(recorded))
-    if (
-        study_axes(tree) is not None
-    ):  # members that have fewer steps or charges than others of the study are filled up
+    if study_axes(tree) is not None:  # a member with fewer steps or charges than others is filled up
         steps = np.isfinite(times) & np.isfinite(recorded).any(axis=1)
         there = (names != "") & np.isfinite(recorded[steps]).any(axis=0)
         times, names, kinds, motion = times[steps], names[there], kinds[there], motion[there]

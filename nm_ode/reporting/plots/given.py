@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -18,13 +18,20 @@ from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import WIDTH
 from nm_ode.results import ResultError, law_info, run_info, solve_info
 
+Given: TypeAlias = xr.DataTree | xr.Dataset
+"""A study's tree, or a run."""
+Grid: TypeAlias = NDArray[np.object_]
+"""Axes that were drawn in."""
+Panels: TypeAlias = Sequence[Axes] | Grid | None
+"""Axes to draw in; None for new ones."""
+
 _CURVATURE = "curvature_step"
 _LIMITS = ("series_limit", "stability_limit")
 _LAWS = ("first_order", "second_order", "exact")
 """In the order in which one is looked for that describes a run."""
 
 
-def as_tree(run: xr.Dataset | xr.DataTree, *solutions: xr.Dataset, name: str = "run") -> xr.DataTree:
+def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTree:
     """The tree that a study would have of a run and of what was solved or predicted beside it.
 
     Args:
@@ -71,7 +78,7 @@ def study_axes(tree: xr.DataTree) -> tuple[str, ...] | None:
     return tuple(str(dim) for dim in root["whole"].dims)
 
 
-def alone(data: xr.DataTree | xr.Dataset) -> xr.DataTree:
+def alone(data: Given) -> xr.DataTree:
     """The tree of one run.
 
     Raises:
@@ -110,34 +117,21 @@ def with_law(tree: xr.DataTree) -> xr.DataTree:
         except LawError as error:
             refused = error
         else:
-            made = {f"laws/{law}": predicted, f"comparison/{law}": compare(run, predicted)}
-            return tree.assign(
-                {
-                    group: xr.DataTree.from_dict(
-                        {
-                            **{node: child.to_dataset() for node, child in _children(tree, group).items()},
-                            law: made[f"{group}/{law}"],
-                        }
-                    )
-                    for group in ("laws", "comparison")
-                }
-            )
+            made = tree.copy()  # shallow: the nodes are new, their arrays are not
+            made[f"laws/{law}"] = xr.DataTree(predicted)
+            made[f"comparison/{law}"] = xr.DataTree(compare(run, predicted))
+            return made
     assert refused is not None
     raise refused
 
 
-def _children(tree: xr.DataTree, group: str) -> dict[str, xr.DataTree]:
-    return dict(tree[group].children) if group in tree.children else {}
-
-
 def panels(
-    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    axes: Axes | Panels,
     shape: tuple[int, int],
     height: float,
     *,
     of: str,
-    **options: Any,
-) -> NDArray[np.object_]:
+) -> Grid:
     """Axes in rows and columns: those given, or of a figure of its own.
 
     Args:
@@ -145,14 +139,13 @@ def panels(
         shape: rows and columns.
         height: of a new figure, in inches.
         of: name of the plot, for messages.
-        options: of `Figure.subplots`.
 
     Raises:
         ArgumentError: too few axes, or something else.
     """
     if axes is None:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        return np.asarray(figure.subplots(*shape, squeeze=False, **options))
+        return np.asarray(figure.subplots(*shape, squeeze=False))
     given = np.asarray(axes, dtype=object).reshape(-1)
     if not all(isinstance(one, Axes) for one in given):
         raise ArgumentError(f"axes must be matplotlib's Axes; {said(axes)} was given")
@@ -163,13 +156,13 @@ def panels(
 
 
 def flat_panels(
-    axes: Axes | Sequence[Axes] | NDArray[np.object_] | None,
+    axes: Axes | Panels,
     count: int,
     columns: int,
     height: float,
     *,
     of: str,
-) -> NDArray[np.object_]:
+) -> Grid:
     """So many panels, row by row: as `panels`, but given axes need not fill a grid, and the rest of a new one is empty.
 
     Raises:
@@ -183,7 +176,7 @@ def flat_panels(
     return grid[:count]
 
 
-def figure_of(drawn: NDArray[np.object_]) -> Figure:
+def figure_of(drawn: Grid) -> Figure:
     """The figure that panels are in."""
     figure = drawn.reshape(-1)[0].figure
     assert isinstance(figure, Figure)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nm_ode.optimizers import SGD
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.plots.given import Given, alone
+from nm_ode.reporting.plots.recorded import spans_decades
 from nm_ode.reporting.style import (
     DISCRETE,
     WIDTH,
@@ -31,7 +32,6 @@ from nm_ode.results import ResultError, RunInfo, run_info, solve_info
 Array = NDArray[np.float64]
 
 _RUN = "run"
-_DECADES = 20.0  # spanned by positive losses, from which on their axis is logarithmic
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def modified_losses(tree: xr.DataTree) -> tuple[list[Along], list[str]]:
     return found, missing
 
 
-def modified_loss(data: xr.DataTree | xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def modified_loss(data: Given, *, ax: Axes | None = None) -> Axes:
     """L + (η/4)‖∇L‖² along the run and each flow, and L itself as a thin line, against flow time.
 
     With momentum it is that of its slow manifold, with weight decay that of L + (λ/2)‖θ‖² (`penalty`).
@@ -127,8 +127,7 @@ def modified_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     info = run_info(tree["discrete"].dataset)
     with styled():
         axes = panel("Loss and modified loss", 4.4, given=axes)
-        _draw_losses(axes, tree, paths)
-        axes.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
+        _draw_losses(axes, tree, paths, info)
         axes.set_xlabel(time_label(tree))
         axes.set_ylabel(f"modified loss  {formula(info)}")
         _legend(axes, missing)
@@ -143,14 +142,13 @@ def modified_loss_figure(tree: xr.DataTree) -> Figure:
         figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         above.set_title("Loss and modified loss")
-        _draw_losses(above, tree, paths)
+        _draw_losses(above, tree, paths, info)
         above.set_ylabel(formula(info))
         for path in paths:
             below.plot(path.times, np.where(path.added > 0, path.added, np.nan), **_style(tree, path))
         logarithmic(below, "y")
         below.set_ylabel(f"added:  {added(info)}")
         below.set_xlabel(time_label(tree))
-        above.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
         lines, labels = above.get_legend_handles_labels()
         figure.legend(
             lines,
@@ -199,7 +197,7 @@ def _style(tree: xr.DataTree, path: Along) -> dict[str, Any]:
     return {"color": colour(place), "ls": dash(place)}
 
 
-def _draw_losses(axes: Axes, tree: xr.DataTree, paths: list[Along]) -> None:
+def _draw_losses(axes: Axes, tree: xr.DataTree, paths: list[Along], info: RunInfo) -> None:
     for path in paths:
         style = _style(tree, path)
         axes.plot(path.times, path.modified, label=plain(f"{path.title}: {_share(path)}"), **style)
@@ -207,9 +205,8 @@ def _draw_losses(axes: Axes, tree: xr.DataTree, paths: list[Along]) -> None:
         axes.fill_between(
             path.times, path.loss, path.modified, color=style["color"], alpha=0.12, lw=0, zorder=1
         )
-    drawn = np.concatenate([np.concatenate([path.loss, path.modified]) for path in paths])
-    drawn = drawn[np.isfinite(drawn)]
-    if drawn.size and drawn.min() > 0 and drawn.max() > _DECADES * drawn.min():
+    axes.plot([], [], color=DISCRETE, lw=0.8, label=f"the loss {_of(info)} itself (thin, same colours)")
+    if spans_decades(np.concatenate([values for path in paths for values in (path.loss, path.modified)])):
         axes.set_yscale("log")
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from nm_ode.observers.track import time_of
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import figure_of
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of
 from nm_ode.reporting.plots.recorded import BOOKKEEPING, draw_error, draw_series, numbers_of, small_panels
 from nm_ode.reporting.style import DISCRETE, colour, dash, plain, styled, time_label
 from nm_ode.results import SolveInfo, long_name, solve_info
@@ -23,9 +21,7 @@ _ALWAYS = {
 """What every run or flow has, or what other plots show."""
 
 
-def observed_plot(
-    tree: xr.DataTree, given: Sequence[Axes] | NDArray[np.object_] | None = None
-) -> NDArray[np.object_]:
+def observed_plot(tree: xr.DataTree, given: Panels = None) -> Grid:
     """A small panel for each number that was asked for, over flow time: the run, and the flows that have it."""
     run, flows = tree["discrete"].dataset, list(_flows(tree))
     names, datasets = observed(tree), [run, *(flow for flow, _ in flows)]

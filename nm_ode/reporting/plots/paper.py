@@ -20,19 +20,19 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.reporting.formats import exponent
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import figure_of, panels, study_axes
+from nm_ode.reporting.plots.given import Given, Grid, Panels, figure_of, panels, study_axes
 from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import cut, plain, room, styled
-from nm_ode.symmetries import KINDS, Symmetry
+from nm_ode.symmetries import KINDS, Symmetry, SymmetryKind
 
-Given: TypeAlias = xr.DataTree | xr.Dataset
 Runs: TypeAlias = Given | Sequence[Given | Sequence[Given]] | Mapping[str, Given | Sequence[Given]]
 
 _ROWS = 8
 _POINTS = 300
 _WIDE = 20  # letters of a title, with which it has its formula beside it
 _LARGEST = 2**27  # numbers that a page reads for this
-_FEW = 8  # charges, with fewer of which another symmetry makes a better panel
+FEW = 8
+"""Charges, with fewer of which another symmetry makes a better panel."""
 LAW_STYLE: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (4, 3))}
 
 
@@ -50,8 +50,8 @@ def charge_grid(
     law: str | None = None,
     symmetries: Sequence[str | Symmetry] | None = None,
     channels: int = 12,
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
-) -> NDArray[np.object_]:
+    axes: Panels = None,
+) -> Grid:
     """Recorded charges and what their law predicts: a column for each kind of symmetry, a row for each run.
 
     Args:
@@ -142,8 +142,7 @@ def _panel(panel: Axes, row: _Row, column: _Column, most: int, *, above: bool) -
         return
     run, name = found
     there = run.channels(name)
-    shown = there[np.linspace(0, len(there) - 1, min(most, len(there))).round().astype(int)]
-    draw_charges(panel, run, shown)
+    draw_charges(panel, run, there[spread(len(there), most)])
     above_panel(panel, name.removeprefix(f"{column.kind} "), _note(run, name))
     panel.tick_params(labelsize=7.5)
 
@@ -158,22 +157,37 @@ def _note(run: Followed, name: str) -> str:
         return "recorded once"
     if np.isnan(run.predicted[:, there]).all():
         return "no law describes it"
-    if not run.motion[there].any():
+    if not run.moves(name):
         return "does not move"
     return "" if np.isnan(error) else f"error {exponent(error, figures=1)}"
 
 
-def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_], points: int = _POINTS) -> None:
+def draw_charges(panel: Axes, run: Followed, shown: NDArray[np.int_]) -> None:
     """Charges over flow time, a colour each, and their law in dashes."""
     colours = colormaps["viridis"](np.linspace(0.05, 0.85, len(shown)))
     for shade, channel in zip(colours, shown, strict=True):
-        draw_line(panel, run.times, run.recorded[:, channel], points, color=shade, lw=2.4, alpha=0.7)
-        draw_line(panel, run.times, run.predicted[:, channel], points, **LAW_STYLE)
+        draw_line(panel, run.times, run.recorded[:, channel], _POINTS, color=shade, lw=2.4, alpha=0.7)
+        draw_line(panel, run.times, run.predicted[:, channel], _POINTS, **LAW_STYLE)
     finite = run.recorded[:, shown][np.isfinite(run.recorded[:, shown])]
     if finite.size and not run.motion[shown].any():  # else rounding would fill the panel
         low, high = finite.min(), finite.max()
-        room = max(0.1 * (high - low), 0.05 * max(abs(low), abs(high))) or 1.0
-        panel.set_ylim(low - room, high + room)
+        margin = max(0.1 * (high - low), 0.05 * max(abs(low), abs(high))) or 1.0
+        panel.set_ylim(low - margin, high + margin)
+
+
+def spread(count: int, most: int) -> NDArray[np.int_]:
+    """At most so many of `count` places, evenly."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
+
+
+def unit_of(kind: SymmetryKind) -> str:
+    """Of charges."""
+    return "θ" if kind.form.degree == 1 else "θ²"
+
+
+def charge_label(kind: SymmetryKind) -> str:
+    """Of an axis of charges."""
+    return f"Q = {kind.formula}  ({unit_of(kind)})" if kind.formula else "charge Q"
 
 
 def above_panel(panel: Axes, left: str, right: str = "") -> None:
@@ -189,7 +203,7 @@ def law_legend(label: str = "its law's prediction") -> tuple[list[Line2D], list[
     return lines, ["recorded, a colour each channel", label]
 
 
-def _legend(grid: NDArray[np.object_], *, own: bool) -> None:
+def _legend(grid: Grid, *, own: bool) -> None:
     lines, labels = law_legend()
     if own:
         grid[0, 0].figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
@@ -303,7 +317,7 @@ def merit(name: str, runs: Sequence[Followed]) -> tuple[float, ...]:
         for moved, size in zip(moving, sizes, strict=True)
         if (moved > 0).any()
     ]
-    return len(having), min(max(int((moved > 0).sum()) for moved in moving), _FEW), max(far, default=0.0)
+    return len(having), min(max(int((moved > 0).sum()) for moved in moving), FEW), max(far, default=0.0)
 
 
 def _has_a_few_members(tree: xr.DataTree) -> bool:

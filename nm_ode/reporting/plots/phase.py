@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -16,16 +15,14 @@ from numpy.typing import NDArray
 from nm_ode.arguments import as_count
 from nm_ode.charges import LawError, Regime, regimes
 from nm_ode.comparison import law_infos
-from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.followed import Followed, followed
-from nm_ode.reporting.plots.given import alone, study_axes
-from nm_ode.reporting.plots.paper import LAW_STYLE, law_legend, merit
-from nm_ode.reporting.style import WIDTH, cut, panel, plain, room, styled
+from nm_ode.reporting.plots.given import Given, alone, figure_of, flat_panels, study_axes
+from nm_ode.reporting.plots.paper import LAW_STYLE, charge_label, law_legend, merit
+from nm_ode.reporting.style import cut, panel, plain, room, styled
 from nm_ode.symmetries import KINDS, Symmetry
 
 Array = NDArray[np.float64]
-Given: TypeAlias = xr.DataTree | xr.Dataset
 
 _POINTS = 200
 _OF_A_PERIOD = 40  # points, as long as there are no more than _MOST
@@ -79,9 +76,8 @@ def phase_portrait(
         kind = KINDS[run.symmetries[name]]
         if kind.form.degree == 1 and len(stretches) == 1:
             _field(ax, stretches[0])
-        units = "θ" if kind.form.degree == 1 else "θ²"
         _title(ax, name, regime_words(stretches) + _coarse(times, stretches, block))
-        ax.set_xlabel(f"Q = {kind.formula}  ({units})" if kind.formula else "charge Q", fontsize=9)
+        ax.set_xlabel(charge_label(kind), fontsize=9)
         ax.set_ylabel(r"$\dot{Q}$  (per flow time)", fontsize=9)
         return ax
 
@@ -135,16 +131,14 @@ def _title(ax: Axes, name: str, words: str) -> None:
 
 
 def _chosen(run: Followed, symmetry: str | None) -> str:
-    there = run.symmetries
     if symmetry is not None:
-        if symmetry not in there:
-            raise ArgumentError(f"the run has no charges of {symmetry!r}; it has those of {', '.join(there)}")
-        if not run.motion[run.channels(symmetry)].any():
+        if not run.moves(run.require(symmetry)):
             raise LawError(
                 f"the charges of {symmetry} do not move but by rounding: there is no portrait of them"
             )
         return symmetry
-    moving = [name for name in there if run.motion[run.channels(name)].any()]
+    there = run.symmetries
+    moving = [name for name in there if run.moves(name)]
     if not moving:
         raise LawError("no charge of the run moves but by rounding: there is no portrait of them")
     return max(moving, key=lambda name: (KINDS[there[name]].form.degree == 1, *merit(name, [run])))
@@ -206,13 +200,11 @@ def _portraits(tree: xr.DataTree) -> Figure:
     with styled():
         columns = min(len(chosen), 3)
         lines = -(-len(chosen) // columns)
-        figure = Figure(figsize=(WIDTH, 3.3 * lines + 0.4), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False).reshape(-1)
-        for ax, name in zip(grid, chosen, strict=False):
+        grid = flat_panels(None, len(chosen), columns, 3.3 * lines + 0.4, of="phase_portrait")
+        for ax, name in zip(grid, chosen, strict=True):
             phase_portrait(tree, symmetry=name, ax=ax)
             ax.tick_params(labelsize=7.5)
-        for ax in grid[len(chosen) :]:
-            ax.set_axis_off()
+        figure = figure_of(grid)
         handles, labels = law_legend()
         figure.legend(handles, labels, loc="outside upper right", ncols=2, fontsize=8.5)
         return figure
@@ -226,7 +218,7 @@ def _of_each_kind(tree: xr.DataTree) -> list[str]:
     (run,) = followed(tree, groups[-1])
     found: dict[str, str] = {}
     for name in sorted(run.symmetries, key=lambda one: merit(one, [run]), reverse=True):
-        if run.motion[run.channels(name)].any() and run.symmetries[name] not in found:
+        if run.moves(name) and run.symmetries[name] not in found:
             try:
                 regimes(tree["discrete"].to_dataset(), name)
             except LawError:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots import charges as of_charges
 from nm_ode.reporting.plots import flows, layers, observed, orders, recorded, sharpness, spectra
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import alone
+from nm_ode.reporting.plots.given import Given, Grid, Panels, alone
 from nm_ode.reporting.study.plots import losses, multiples, phase
 from nm_ode.reporting.study.plots import orders as study_orders
 from nm_ode.results import ResultError
 
-Given: TypeAlias = xr.DataTree | xr.Dataset
-Grid: TypeAlias = NDArray[np.object_]
-Panels: TypeAlias = Sequence[Axes] | Grid | None
 One: TypeAlias = Callable[[xr.DataTree, Axes | None], Axes]
 
 

@@ -10,10 +10,9 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nm_ode.reporting.plots.base import Plot
-from nm_ode.reporting.plots.given import figure_of, flat_panels
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of, flat_panels
 from nm_ode.reporting.style import COLOURS, DISCRETE, WIDTH, plain, styled
 from nm_ode.results import long_name
 
@@ -43,9 +42,7 @@ def loss_plot(tree: xr.DataTree) -> Figure:
         return figure
 
 
-def numbers_plot(
-    tree: xr.DataTree, axes: Sequence[Axes] | NDArray[np.object_] | None = None
-) -> NDArray[np.object_]:
+def numbers_plot(tree: xr.DataTree, axes: Panels = None) -> Grid:
     """A small panel for each number that was recorded along steps, with its standard error where there is one."""
     run = tree["discrete"].dataset
     names = numbers_of(run)
@@ -65,10 +62,10 @@ def numbers_plot(
 
 def small_panels(
     numbers: Sequence[tuple[str, str]],
-    axes: Sequence[Axes] | NDArray[np.object_] | None = None,
+    axes: Panels = None,
     *,
     of: str,
-) -> NDArray[np.object_]:
+) -> Grid:
     """A small panel for each number, of which the name and the long name are given.
 
     Two of one long name (of the Hessian and of a Gauss–Newton matrix, say) are told apart by their names.
@@ -100,7 +97,7 @@ def layers_plot(tree: xr.DataTree) -> Figure:
                     band=False,
                     logarithmic=False,
                 )
-            if _spans_decades(run[name].values):  # of all layers: one below 0 has no place on such an axis
+            if spans_decades(run[name].values):  # of all layers: one below 0 has no place on such an axis
                 axes.set_yscale("log")
             axes.set_title(plain(long_name(run[name])), fontsize=9)
         panels[-1].set_xlabel("step")
@@ -165,12 +162,12 @@ def draw_series(
         high = np.maximum.reduceat(np.where(finite, values, -np.inf), starts)
         shown = seen > 0
         axes.fill_between(places[shown], low[shown], high[shown], color=colour, alpha=0.2, lw=0)
-    if logarithmic and _spans_decades(values):
+    if logarithmic and spans_decades(values):
         axes.set_yscale("log")
 
 
-def _spans_decades(values: np.ndarray) -> bool:
-    """Are all of them above 0, and the largest more than 20 times the smallest?"""
+def spans_decades(values: np.ndarray) -> bool:
+    """Are all that are finite above 0, and the largest more than 20 times the smallest, as for a logarithmic axis?"""
     drawn = values[np.isfinite(values)]
     return bool(drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min())
 
