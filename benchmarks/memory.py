@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 ROWS = {
     "train SGD": "theta, gradient, update; theta at two saved steps",
-    "train Adam": "the same, two moments, and the whole state (3 P) at both ends",
+    "train Adam": "the same, two moments, theta as the state before; below 2**20 parameters 3 P as that after",
     "solve scipy RK23": "4 slopes, state, and what SciPy makes of them in a step",
     "solve scipy DOP853": "16 slopes, state, and what SciPy makes of them in a step",
     "solve scipy RK8": "12 slopes, two states, stages",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from nm_ode import (
     SGD,
@@ -73,20 +74,24 @@ ORDERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def descents(tanh_digits) -> dict[float, xr.Dataset]:
+    """Runs up to the same flow time, by their learning rates."""
+    ladder, horizon = (0.2, 0.1, 0.05), 8.0
+    steps = [round(horizon / lr) for lr in ladder]
+    return {lr: train(tanh_digits, SGD(lr=lr), n, save_every=n) for lr, n in zip(ladder, steps, strict=True)}
+
+
 @pytest.mark.parametrize("kind", ORDERS)
-def test_order_and_size_of_the_error_on_digits(tanh_digits, kind: str) -> None:
+def test_order_and_size_of_the_error_on_digits(tanh_digits, descents, kind: str) -> None:
     make, order, size = ORDERS[kind]
-    ladder, horizon, errors = (0.2, 0.1, 0.05), 8.0, []
-    for lr in ladder:
-        steps = round(horizon / lr)
-        run = train(tanh_digits, SGD(lr=lr), steps, save_every=steps)
-        solution = solve(
-            make(tanh_digits, SGD(lr=lr)), run, rtol=1e-10 if order < 4 else 1e-12, record=["theta"]
-        )
+    errors = []
+    for lr, run in descents.items():
+        solution = solve(make(tanh_digits, SGD(lr=lr)), run, rtol=10.0 ** -(order + 5), record=["theta"])
         comparison = compare(run, solution)
         assert not comparison["solver_limited"].any()
         errors.append(float(comparison["error"][-1]))
-    assert abs(observed_order(ladder, errors).order - order) < 0.15
+    assert abs(observed_order(list(descents), errors).order - order) < 0.15
     if size is not None:
         assert errors[2] < 1.5 * size
 
@@ -98,7 +103,8 @@ def test_adam_from_a_warm_state_is_followed_to_any_order(tanh_digits) -> None:
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
     for order, bound in ((1, 5e-3), (2, 5e-5), (3, 8e-7), (4, 1e-7), (6, 1e-10)):
         flow = modified_flow(tanh_digits, optimizer, order)
-        solution = solve(flow, run, engine="scipy", rtol=1e-11, record=["theta"])
+        rtol = max(1e-11, 1e-3 * bound)
+        solution = solve(flow, run, engine="scipy", rtol=rtol, record=["theta"])
         comparison = compare(run, solution)
         assert not comparison["solver_limited"].any()
         assert float(comparison["relative_error"][-1]) < bound, order
@@ -145,7 +151,7 @@ def test_what_is_written_down_by_hand_has_order_two_after_the_transient(tanh_dig
             SlowManifoldFlow(tanh_digits, optimizer),
             SecondOrderFlow(tanh_digits, optimizer),
         ):
-            solution = solve(flow, run, rtol=1e-9, record=["theta"], check=False)
+            solution = solve(flow, run, rtol=1e-7, record=["theta"], check=False)
             errors[flow.name].append(float(compare(run, solution)["error"][-1]))
     orders = {name: observed_order(ladder, found).order for name, found in errors.items()}
     assert orders["slow_manifold_1"] == pytest.approx(1, abs=0.15)

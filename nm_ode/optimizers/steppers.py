@@ -171,9 +171,8 @@ class _PiecewiseStepper:
         parts = gradient.split(_PIECE)
         for i, (piece, part) in enumerate(zip(self._pieces, parts, strict=True)):
             piece.grad = part
-            if (
-                self._at_rest
-            ):  # their memory is made in this step: one after the other, each moved before the next
+            if self._at_rest:
+                # Their memory is made in this step: one after the other, each moved before the next.
                 self._twin.step()
                 self._move_in(i)
                 piece.grad = None
