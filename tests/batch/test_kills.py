@@ -52,6 +52,7 @@ def test_a_sweep_survives_its_processes_and_two_commands_finish_it(folder: Path,
         kill(process)
     psutil.wait_procs(others, timeout=300)  # a worker may begin one more member before it knows
     there, before = whole(folder / "out"), len(begun(folder))
+    write_slow(folder, members=4, pause=0.005)
     both = [started(folder, "slow.toml", "--out", "out", "--workers", "0") for _ in range(2)]
     told = [one.communicate(timeout=600)[0] for one in both]
     process.communicate()
@@ -88,6 +89,7 @@ def test_workers_that_are_there_already(folder: Path, right, call: Call) -> None
         assert "Traceback" not in told
     (folder / "begun.txt").unlink()
     there = whole(folder / "out")
+    write_slow(folder, members=4, pause=0.0)
     assert call((folder / "slow.toml").read_text(), "--out", "out", "--workers", "0").exit_code == 0
     assert len(begun(folder)) == len(right) - len(there)
     assert whole(folder / "out") == right
