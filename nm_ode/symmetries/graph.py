@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 from nm_ode.arguments import first_line
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
+from nm_ode.symmetries.decompositions import TABLE
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.sizes import (
     fix_sizes,
@@ -168,8 +169,8 @@ def _exported(
 def _plain(exported: ExportedProgram, stops: bool) -> tuple[ExportedProgram, bool]:
     with _quiet():
         has_stops = find_stops(exported.graph_module, keep=stops)
-        # Nothing is decomposed by an empty table, but writes in place become ordinary operations.
-        plain: ExportedProgram = exported.run_decompositions({})
+        # Writes in place become ordinary operations, too.
+        plain: ExportedProgram = exported.run_decompositions(TABLE)
     return plain, has_stops
 
 

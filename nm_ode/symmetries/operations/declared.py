@@ -1,0 +1,257 @@
+"""What an operation does to a factor and to a shift of its arguments: one entry each, read by the rules of all kinds.
+
+Three things are declared, of the result whatever the numbers are:
+
+    degrees   multiplying the entries of some arguments by s > 0 multiplies the result by s**degree
+    shifts    adding c to the entries of some arguments adds coefficient · c to the result
+    along     the dimensions over which entries are put together: there all must have one factor, one shift
+
+An argument (a tensor that depends on parameters) that `degrees` does not name may take no factor, one that `shifts`
+does not name no shift. Contractions, normalisations, moves and lookups are not here: they have forms of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.fx import Node
+
+from nm_ode.symmetries.operations.reading import argument, operation, value
+
+
+@dataclass(frozen=True)
+class Degree:
+    """Arguments that must take the same factor s, entry by entry; the result then takes s**degree."""
+
+    arguments: tuple[str, ...]
+    degree: float = 1.0
+
+
+Degrees: TypeAlias = tuple[Degree, ...]
+"""The result's factor is the product of what each gives."""
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """How a result shifts with its arguments.
+
+    Attributes:
+        coefficients: argument → coefficient; 0 for what a shift of all entries alike leaves as it is.
+        together: all arguments named must shift alike, and the result then shifts as they do (a maximum of two).
+        linear: the result is linear in the arguments named, taken together; what mixes their entries along dimensions
+            that are not put together goes through.
+    """
+
+    coefficients: Mapping[str, float]
+    together: bool = False
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Of one operation; each a function of the node, since most depend on numbers among the arguments.
+
+    Attributes:
+        degrees: None: no factor passes.
+        shifts: None: no shift passes.
+        along: dimensions of the main argument (the first that is a tensor), not negative.
+    """
+
+    degrees: Callable[[Node], Degrees | None]
+    shifts: Callable[[Node], Shifts | None]
+    along: Callable[[Node], tuple[int, ...]]
+
+
+def declared(node: Node) -> Declared | None:
+    """What is declared of an operation, or None."""
+    return DECLARED.get(operation(node))
+
+
+DECLARED: dict[str, Declared] = {}
+"""Operation → what it does."""
+
+
+def declare(
+    names: str,
+    *,
+    degrees: Degrees | Callable[[Node], Degrees | None] | None = None,
+    shifts: Shifts | Callable[[Node], Shifts | None] | None = None,
+    along: Callable[[Node], tuple[int, ...]] | None = None,
+) -> None:
+    """Enter operations, their names separated by blanks."""
+
+    def of_node(given: Any) -> Callable[[Node], Any]:
+        return given if callable(given) else lambda node: given
+
+    entry = Declared(of_node(degrees), of_node(shifts), along or (lambda node: ()))
+    DECLARED.update(dict.fromkeys(names.split(), entry))
+
+
+def is_number(given: Any) -> bool:
+    """A Python number, not a node."""
+    return isinstance(given, float | int) and not isinstance(given, bool)
+
+
+def _named(node: Node, names: Iterable[str]) -> tuple[str, ...]:
+    """Of some arguments those that are tensors."""
+    return tuple(name for name in names if isinstance(argument(node, name), Node))
+
+
+# ---- along which dimensions
+
+
+def _ndim(node: Node) -> int:
+    first = node.args[0]
+    found = value(first) if isinstance(first, Node) else None
+    return found.ndim if isinstance(found, Tensor) else 0
+
+
+def _dim(node: Node) -> tuple[int, ...]:
+    """Its argument `dim`: a number, several, or all."""
+    ndim, dims = _ndim(node), argument(node, "dim")
+    if dims is None or dims == []:
+        return tuple(range(ndim))
+    return tuple(sorted({dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)})) if ndim else ()
+
+
+def _space(node: Node) -> tuple[int, ...]:
+    """All but samples and channels, or but channels where there is one sample without a dimension of its own."""
+    counts = {"1d": 1, "2d": 2, "3d": 3, "linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
+    space = next((n for suffix, n in counts.items() if suffix in operation(node)), 2)
+    return tuple(range(_ndim(node) - space, _ndim(node)))
+
+
+def _classes(node: Node) -> tuple[int, ...]:
+    return (1,) if _ndim(node) > 1 else (0,)
+
+
+# ---- numbers among the arguments
+
+
+def _sum_of(node: Node) -> Shifts | None:
+    """a + alpha b, a − alpha b, alpha-weighted the other way round for rsub."""
+    alpha = argument(node, "alpha", 1)
+    if not is_number(alpha):
+        return None
+    first, second = {
+        "add": (1.0, float(alpha)),
+        "sub": (1.0, -float(alpha)),
+        "rsub": (-float(alpha), 1.0),
+    }[operation(node)]
+    terms = {"self": first, "other": second}
+    return Shifts({name: terms[name] for name in _named(node, terms)}, linear=True)
+
+
+def _sum_degrees(node: Node) -> Degrees | None:
+    """Both alike; with a number beside it only zero (see the rules for a normalisation's ε)."""
+    names = _named(node, ("self", "other"))
+    numbers = [argument(node, name) for name in ("self", "other") if name not in names]
+    return (Degree(names),) if all(number == 0 for number in numbers) else None
+
+
+def _by_a_number(node: Node) -> Shifts | None:
+    a, b = argument(node, "self"), argument(node, "other")
+    if argument(node, "rounding_mode") is not None:
+        return None
+    if is_number(b):
+        return Shifts({"self": float(b) if operation(node) == "mul" else 1.0 / b if b else 0.0}, linear=True)
+    if is_number(a) and operation(node) == "mul":
+        return Shifts({"other": float(a)}, linear=True)
+    return None
+
+
+def _quotient_degrees(node: Node) -> Degrees | None:
+    if argument(node, "rounding_mode") is not None:
+        return None
+    return (Degree(("self",)), Degree(("other",), -1.0))
+
+
+def _power(node: Node) -> Degrees | None:
+    powers = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
+    power = powers.get(operation(node), argument(node, "exponent"))
+    return (Degree(("self",), float(power)),) if is_number(power) else None
+
+
+def _count(node: Node) -> float:
+    """Number of entries that a sum puts together."""
+    shape = tuple(value(node.args[0]).shape)
+    return float(prod(shape[dim] for dim in _dim(node)))
+
+
+def _no_noise(node: Node) -> Shifts | None:
+    active = argument(node, "train", False) and argument(node, "p", 0.0) > 0
+    return None if active else Shifts({"input": 1.0}, linear=True)
+
+
+def _average_pool(node: Node) -> Shifts | None:
+    """A mean of each window, where no zeros are counted in."""
+    padding = argument(node, "padding", 0)
+    padded = any(padding) if isinstance(padding, list | tuple) else bool(padding)
+    counted = padded and argument(node, "count_include_pad", True)
+    weighted = argument(node, "divisor_override") is not None or argument(node, "ceil_mode", False)
+    return None if counted or weighted else Shifts({"self": 1.0}, linear=True)
+
+
+def _lerp(node: Node) -> Shifts | None:
+    weight = argument(node, "weight")
+    return Shifts({"self": 1.0 - weight, "end": float(weight)}, linear=True) if is_number(weight) else None
+
+
+_ALIKE = (Degree(("self",)),)
+_SAME = Shifts({"self": 1.0})
+_SAME_LINEAR = Shifts({"self": 1.0}, linear=True)
+_NOTHING = Shifts({"self": 0.0})
+
+# ---- entry by entry
+declare("relu leaky_relu abs rrelu", degrees=_ALIKE)
+declare("neg", degrees=_ALIKE, shifts=Shifts({"self": -1.0}, linear=True))
+declare("sign sgn", degrees=(Degree(("self",), 0.0),))
+declare("dropout feature_dropout", degrees=(Degree(("input",)),), shifts=_no_noise)
+declare("native_dropout", degrees=(Degree(("input",)),))
+declare("prelu", degrees=_ALIKE)
+declare("add sub rsub", degrees=_sum_degrees, shifts=_sum_of)
+declare("mul", degrees=(Degree(("self",)), Degree(("other",))), shifts=_by_a_number)
+declare("div", degrees=_quotient_degrees, shifts=_by_a_number)
+declare("square sqrt rsqrt reciprocal pow", degrees=_power)
+declare(
+    "maximum minimum",
+    degrees=(Degree(("self", "other")),),
+    shifts=Shifts({"self": 1.0, "other": 1.0}, together=True),
+)
+declare(
+    "where", degrees=(Degree(("self", "other")),), shifts=Shifts({"self": 1.0, "other": 1.0}, together=True)
+)
+declare("lerp", degrees=(Degree(("self", "end")),), shifts=_lerp)
+declare("hypot", degrees=(Degree(("self", "other")),))
+# ---- along dimensions
+declare("sum", degrees=_ALIKE, shifts=lambda node: Shifts({"self": _count(node)}, linear=True), along=_dim)
+declare("mean", degrees=_ALIKE, shifts=_SAME_LINEAR, along=_dim)
+declare("amax amin sort topk kthvalue", degrees=_ALIKE, shifts=_SAME, along=_dim)
+declare("cumsum", degrees=_ALIKE, along=_dim)
+declare("logsumexp", shifts=_SAME, along=_dim)
+declare("linalg_vector_norm norm", degrees=_ALIKE, along=_dim)
+declare("std", degrees=_ALIKE, shifts=_NOTHING, along=_dim)
+declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=_dim)
+declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=_dim)
+declare("cross_entropy_loss", shifts=_NOTHING, along=_classes)
+# ---- images and sequences
+declare(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+    "max_pool1d_with_indices max_pool2d_with_indices",
+    degrees=_ALIKE,
+    shifts=_SAME,
+    along=_space,
+)
+declare("avg_pool1d avg_pool2d avg_pool3d", degrees=_ALIKE, shifts=_average_pool, along=_space)
+declare(
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d "
+    "upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+    "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _pad_circular",
+    degrees=_ALIKE,
+    shifts=_SAME_LINEAR,
+    along=_space,
+)
