@@ -25,6 +25,13 @@ def symmetries(
             "did not explain.",
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say of each parameter without a symmetry of a kind which operation ended it, and where it is.",
+        ),
+    ] = False,
 ) -> None:
     """The symmetries of a case's model, proved from its graph and verified; nothing is trained.
 
@@ -56,6 +63,8 @@ def symmetries(
     _print_found(found)
     if scanned is not None:
         _print_scan(scanned)
+    if explain:
+        _print_ended(found)
     for remark in (*found.left_out, *found.notes):
         out.print(Text.assemble(("note:", "yellow"), " ", remark), soft_wrap=True)
     for defect in found.defects:
@@ -71,6 +80,13 @@ def _print_found(found: Symmetries) -> None:
     print_table(constraint_table(symmetry_rows(found)))
     kinds = ", ".join(f"{found.n_charges(kind)} {kind}" for kind in KINDS if found.n_charges(kind))
     out.print(f"{found.n_charges()} charges: {kinds or 'none'}", highlight=False)
+
+
+def _print_ended(found: Symmetries) -> None:
+    from nm_ode.reporting.tables import ended_table
+    from nm_ode.symmetries.ended import rows_of
+
+    print_table(ended_table(rows_of(found.ended)))
 
 
 def _print_scan(scanned: Scan) -> None:

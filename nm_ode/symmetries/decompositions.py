@@ -1,15 +1,29 @@
-"""Operations that are taken apart before the rules look at them: they are others put together."""
+"""Operations that are taken apart before the rules look at them: they are others put together.
+
+What is in a table of `operations`, among the moves or among a kind's rules stays whole, and so does what nothing is
+gained by taking apart. All else is taken apart by torch's own decompositions: they are carried out by operations that
+are looked up here again, so that what is left has none.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.export import default_decompositions
 
-_attention_op = torch.ops.aten.scaled_dot_product_attention.default
+from nm_ode.symmetries.labels import MOVES
+from nm_ode.symmetries.operations.contractions import CONTRACTIONS
+from nm_ode.symmetries.operations.declared import DECLARED
+from nm_ode.symmetries.operations.normalisations import NORMALISATIONS
+
+Table: TypeAlias = dict[Any, Callable[..., Any]]
+
+_aten = torch.ops.aten
 
 
 def attention(
@@ -42,5 +56,165 @@ def attention(
     return weights @ value
 
 
-TABLE: dict[Any, Callable[..., Any]] = {_attention_op: attention}
-"""For `ExportedProgram.run_decompositions`; writes in place become ordinary operations by it too."""
+def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Any:
+    """Of more than two operands one after the other, from the left; of two it is a contraction and stays."""
+    if len(operands) <= 2 or "..." in equation:
+        return NotImplemented
+    inputs, arrow, out = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow:
+        out = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
+    made, letters = operands[0], terms[0]
+    for i, (term, operand) in enumerate(zip(terms[1:], operands[1:], strict=True), start=2):
+        later = set(out).union(*terms[i:])
+        kept = "".join(dict.fromkeys(c for c in letters + term if c in later)) if i < len(terms) else out
+        made, letters = _aten.einsum.default(f"{letters},{term}->{kept}", [made, operand]), kept
+    return made
+
+
+def embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A lookup of rows, and the sum, mean or maximum of those of each bag; arguments as torch's.
+
+    The bags' sizes and the winning rows, which torch gives too, are made of the indices alone.
+    """
+    starts = offsets[:-1] if include_last_offset else offsets
+    places = torch.arange(indices.shape[0], device=indices.device, dtype=offsets.dtype)
+    bag = torch.bucketize(places, starts, right=True) - 1
+    rows = torch.nn.functional.embedding(indices, weight)
+    counted = torch.ones_like(indices) if padding_idx is None else (indices != padding_idx).to(indices.dtype)
+    sizes = torch.zeros_like(starts).index_add(0, bag, counted.to(starts.dtype))
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(1)
+    if mode == 2:
+        rows = rows if padding_idx is None else rows.masked_fill((counted == 0).unsqueeze(1), -math.inf)
+        index = bag.unsqueeze(1).expand(rows.shape)
+        none = torch.zeros((starts.shape[0], rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        made = none.scatter_reduce(0, index, rows, "amax", include_self=False)
+        made = made.masked_fill((sizes == 0).unsqueeze(1), 0.0)
+    else:
+        rows = rows if padding_idx is None else rows.masked_fill((counted == 0).unsqueeze(1), 0.0)
+        none = torch.zeros((starts.shape[0], rows.shape[1]), dtype=rows.dtype, device=rows.device)
+        made = none.index_add(0, bag, rows)
+        if mode == 1:
+            made = made / sizes.clamp(min=1).to(rows.dtype).unsqueeze(1)
+    return made, bag, sizes, bag
+
+
+def recurrent(op: Any) -> Callable[..., Any]:
+    """nn.RNN, nn.LSTM or nn.GRU layer by layer, with the dropout between layers that torch's own leaves out."""
+
+    def apart(
+        x: Tensor,
+        hx: Any,
+        params: list[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> Any:
+        rest = (0.0, train, bidirectional)
+        if num_layers == 1 or dropout == 0 or not train:
+            return _torchs()[op](x, hx, params, has_biases, num_layers, *rest, batch_first)
+        several = isinstance(hx, list | tuple)  # an LSTM's h and c
+        hidden = tuple(hx) if several else (hx,)
+        ways, each = 2 if bidirectional else 1, len(params) // num_layers
+        last: list[tuple[Tensor, ...]] = []
+        x = x.transpose(0, 1) if batch_first else x
+        for i in range(num_layers):
+            first = [h.narrow(0, i * ways, ways) for h in hidden]
+            mine = params[i * each : (i + 1) * each]
+            x, *final = op(x, first if several else first[0], mine, has_biases, 1, *rest, False)
+            last.append(tuple(final))
+            x = torch.dropout(x, dropout, True) if i < num_layers - 1 else x
+        x = x.transpose(0, 1) if batch_first else x
+        return (x, *(torch.cat(states) for states in zip(*last, strict=True)))
+
+    return apart
+
+
+_RECURRENT = (_aten.rnn_tanh.input, _aten.rnn_relu.input, _aten.lstm.input, _aten.gru.input)
+
+OWN: Table = {
+    _aten.scaled_dot_product_attention.default: attention,
+    _aten.einsum.default: einsum,
+    _aten.embedding_bag.default: embedding_bag,
+    _aten.embedding_bag.padding_idx: embedding_bag,
+    _aten._embedding_bag.default: embedding_bag,
+}
+"""Those of nm_ode, for `ExportedProgram.run_decompositions`; writes in place become ordinary operations by it too."""
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CURVED = _names(
+    "arccos arccosh arcsin arcsinh arctan arctan2 arctanh celu cos elu erf exp expm1 frac gelu hardshrink hardsigmoid "
+    "hardswish hardtanh log log1p log_sigmoid log_sigmoid_forward logit mish relu6 selu sigmoid silu sin sinc softplus "
+    "softshrink tan tanh xlogy"
+)
+"""Functions of each entry of which no factor and no shift comes out, whole or in parts."""
+
+_WHOLE = CURVED | _names(
+    # made of numbers alone
+    "arange empty empty_like eye full full_like linspace logspace new_empty new_full new_ones new_zeros ones ones_like "
+    "zeros zeros_like "
+    # of integers: which of them may be met is read from these (`ranges`)
+    "floor_divide gather index_add index_put index_select multi_margin_loss nll_loss nll_loss2d nll_loss2d_forward "
+    "nll_loss_forward nll_loss_nd one_hot scatter scatter_add scatter_reduce take_along_dim type_as "
+    # a stopped gradient
+    "detach "
+    # of these there is a second derivative only as a whole (`nm_ode.loss.elementary`)
+    "cdist multilabel_margin_loss multilabel_margin_loss_forward pdist _weight_norm _weight_norm_interface "
+    # sums of exponentials: they shift as a whole
+    "logaddexp logaddexp2 logcumsumexp logsumexp"
+)
+
+
+def table(*, all_of_torchs: bool = True) -> Table:
+    """For `ExportedProgram.run_decompositions`.
+
+    Args:
+        all_of_torchs: False: nm_ode's own alone.
+    """
+    if not all_of_torchs:
+        return dict(OWN)
+    whole = _WHOLE | with_an_entry()
+    torchs = {op: apart for op, apart in _torchs().items() if _name(op) not in whole}
+    return torchs | OWN | {op: recurrent(op) for op in _RECURRENT}
+
+
+def with_an_entry() -> frozenset[str]:
+    """Operations that are in a table, among the moves, or have a rule of some kind."""
+    from nm_ode.symmetries.rules import scaling, translation  # they stand on the graph
+
+    return frozenset({*MOVES, *CONTRACTIONS, *NORMALISATIONS, *DECLARED, *scaling.RULES, *translation.RULES})
+
+
+@cache
+def _torchs() -> Table:
+    """torch's own, but for what draws at random, since its parts would draw other numbers."""
+    return {
+        op: apart
+        for op, apart in default_decompositions().items()
+        if isinstance(op, torch._ops.OpOverload)
+        and op.namespace == "aten"
+        and (op in _RECURRENT or torch.Tag.nondeterministic_seeded not in op.tags)
+        and not _name(op).endswith("_backward")
+    }
+
+
+def _name(op: Any) -> str:
+    return str(op._schema.name.rpartition("::")[2])

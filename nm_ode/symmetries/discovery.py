@@ -11,6 +11,7 @@ from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
 from nm_ode.symmetries.alone import alone
 from nm_ode.symmetries.check import Check
+from nm_ode.symmetries.ended import Ended, rows_of
 from nm_ode.symmetries.examples import name_of_loss
 from nm_ode.symmetries.kinds import Kind
 from nm_ode.symmetries.other_batches import lost_elsewhere
@@ -31,6 +32,7 @@ class Symmetries(Sequence[Symmetry]):
         left_out: sentences on what the graph has and the training does not: its gradient is another, or the graph is
             for batches of another size. Never in `found`.
         loss: the name of the loss that this is of.
+        ended: of each parameter without a symmetry of some kind the operations that ended it.
         notes: sentences on what could not be checked.
     """
 
@@ -39,6 +41,7 @@ class Symmetries(Sequence[Symmetry]):
     defects: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     loss: str = ""
+    ended: tuple[Ended, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -71,6 +74,15 @@ class Symmetries(Sequence[Symmetry]):
     def of_kind(self, kind: Kind) -> tuple[Symmetry, ...]:
         """Those of one kind."""
         return tuple(symmetry for symmetry in self.found if symmetry.kind == kind)
+
+    def explain(self, kind: Kind | None = None) -> str:
+        """Why parameters have no symmetry of a kind, or of any: a line for each operation that ends some."""
+        return "\n".join(
+            f"{row.kind}: {', '.join(row.parameters)}: {row.place}{f' ({row.why})' if row.why else ''}"
+            + (f"; {row.remedy}" if row.remedy else "")
+            for row in rows_of(self.ended)
+            if kind is None or kind in row.kind.split(" and ")
+        )
 
     def n_charges(self, kind: Kind | None = None) -> int:
         """Number of charges, of one kind or of all; those that are another symmetry's diagonal count once."""
@@ -129,7 +141,7 @@ def verified_symmetries(loss: TracedLoss, *, draws: int = 2, seed: int = 0) -> S
 
 
 def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
-    symmetries, links = discover(loss.graph)
+    symmetries, links, ended = discover(loss.graph)
     seen = verify(loss, symmetries, links, draws=draws, seed=seed)
     elsewhere = lost_elsewhere(loss, symmetries)
     trained = tuple(s for s in symmetries if not seen.untrue & set(s.parameters) and s.name not in elsewhere)
@@ -145,6 +157,7 @@ def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
         {s.name: seen.checks[s.name] for s in good},
         defects,
         _other_gradient(symmetries, seen) + _other_size(symmetries, elsewhere),
+        ended=ended,
     )
 
 

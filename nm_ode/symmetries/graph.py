@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 from nm_ode.arguments import first_line
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
-from nm_ode.symmetries.decompositions import TABLE
+from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.sizes import (
     fix_sizes,
@@ -156,9 +156,14 @@ def _exported(
     try:
         exported = _with_sizes(whole, tensors) if sizes else None
         if exported is not None:
-            with suppress(Exception):  # then of the example's sizes alone
+            with suppress(Exception):
                 return _plain(exported, stops)
-        return _plain(_export(whole, tensors, None), stops)
+            with suppress(Exception):  # some of torch's decompositions ask for numbers
+                return _plain(exported, stops, all_of_torchs=False)
+        exported = _export(whole, tensors, None)  # of the example's sizes alone
+        with suppress(Exception):
+            return _plain(exported, stops)
+        return _plain(exported, stops, all_of_torchs=False)
     except Exception as error:
         raise SymmetryError(
             f"the graph of {type(whole.model).__name__} cannot be traced ({first_line(error)}); symmetries are found "
@@ -166,11 +171,13 @@ def _exported(
         ) from error
 
 
-def _plain(exported: ExportedProgram, stops: bool) -> tuple[ExportedProgram, bool]:
+def _plain(
+    exported: ExportedProgram, stops: bool, *, all_of_torchs: bool = True
+) -> tuple[ExportedProgram, bool]:
     with _quiet():
         has_stops = find_stops(exported.graph_module, keep=stops)
         # Writes in place become ordinary operations, too.
-        plain: ExportedProgram = exported.run_decompositions(TABLE)
+        plain: ExportedProgram = exported.run_decompositions(table(all_of_torchs=all_of_torchs))
     return plain, has_stops
 
 

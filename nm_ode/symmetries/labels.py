@@ -58,6 +58,10 @@ _MOVES = {
 }
 RESHAPES = {"_unsafe_view", "reshape", "view", "view_as", "_reshape_alias"}
 _COPIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive"}
+_CASTS = {"_to_copy", "convert_element_type", "to", "type_as"}
+_PICKS = {"index", "repeat_interleave"}
+MOVES = frozenset(_MOVES | RESHAPES | _COPIES | _CASTS | _PICKS)
+"""Names of all of them; a cast is one only from one floating-point dtype to another."""
 
 Read = Callable[[Any], Any]
 """From an argument that is a node to its labels (a tensor, or a tuple of tensors)."""
@@ -66,9 +70,9 @@ Read = Callable[[Any], Any]
 def is_move(node: Node) -> bool:
     """Does the operation only move entries about, each result a copy of one entry?"""
     name = operation(node)
-    if name in ("index", "repeat_interleave"):
+    if name in _PICKS:
         return True
-    if name in ("_to_copy", "to", "type_as"):
+    if name in _CASTS:
         result, given = node.meta["val"], node.args[0].meta["val"]  # type: ignore[union-attr]
         return bool(result.is_floating_point() and given.is_floating_point())
     return name in _MOVES or name in RESHAPES or name in _COPIES
@@ -77,7 +81,7 @@ def is_move(node: Node) -> bool:
 def move(node: Node, read: Read) -> Any:
     """Carry out such an operation on labels."""
     name = operation(node)
-    if name in _COPIES or name in ("_to_copy", "to", "type_as"):
+    if name in _COPIES or name in _CASTS:
         return read(node.args[0])
     if name in RESHAPES:
         return read(node.args[0]).reshape(tuple(node.meta["val"].shape))

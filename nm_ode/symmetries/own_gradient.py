@@ -23,7 +23,7 @@ from nm_ode.symmetries.graph import LossModule
 from nm_ode.symmetries.layers import faint_scale
 from nm_ode.symmetries.traced_loss import TracedLoss
 
-SAME = 1e-8
+SAME = 1e-6
 """Gradients of a parameter that differ by less, relative to its layer's, are the same but for rounding."""
 
 _TORCHS_OWN = ("BackwardHookFunction", "CheckpointFunction")

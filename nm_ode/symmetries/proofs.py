@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import Ended, collecting
 from nm_ode.symmetries.findings import Absorption, Found
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.kinds import KINDS
@@ -31,12 +33,32 @@ class EpsilonLink:
     powers: Tensor
 
 
-def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...]]:
-    """The symmetries in the order of their kinds, and the ε's that break them."""
+class Discovery(NamedTuple):
+    """What the rules say of a graph.
+
+    Attributes:
+        symmetries: in the order of their kinds.
+        links: the ε's that break them.
+        ended: of each parameter without a symmetry of some kinds the operations that ended it.
+    """
+
+    symmetries: tuple[Symmetry, ...]
+    links: tuple[EpsilonLink, ...]
+    ended: tuple[Ended, ...]
+
+
+def discover(graph: Graph) -> Discovery:
+    """All that the rules of all kinds prove."""
     found: list[Found] = []
     absorptions: list[tuple[int, Absorption]] = []  # with the place of its findings' first symmetry
+    ended: list[Ended] = []
     for find in dict.fromkeys(kind.find for kind in KINDS.values()):
-        findings = find(graph)
+        with collecting() as ends:
+            findings = find(graph)
+        moved = {part.parameter for one in findings.symmetries for part in one.parts}
+        still = {node: name for node, name in graph.parameters.items() if name not in moved}
+        kinds = " and ".join(name for name, kind in KINDS.items() if kind.find is find)
+        ended += ends.of(kinds, still, graph.loss)
         absorptions += [(len(found), absorption) for absorption in findings.absorptions]
         found += findings.symmetries
     rank = {kind: i for i, kind in enumerate(KINDS)}
@@ -63,7 +85,8 @@ def discover(graph: Graph) -> tuple[tuple[Symmetry, ...], tuple[EpsilonLink, ...
         )
         for i in order
     )
-    return symmetries, tuple(_link(absorption, starts[first:]) for first, absorption in absorptions)
+    links = tuple(_link(absorption, starts[first:]) for first, absorption in absorptions)
+    return Discovery(symmetries, links, tuple(ended))
 
 
 def _link(absorption: Absorption, starts: np.ndarray) -> EpsilonLink:

@@ -152,7 +152,7 @@ def _blocks(layout: Layout) -> csr_array:
 def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tuple[Array, Array]:
     """Sums (draws, 2·blocks), and the size of each."""
     layout = traced.layout
-    _, links = discover(traced.graph)
+    links = discover(traced.graph).links
     extended = ExtendedLoss(traced, links)
     epsilons = [_EPSILON * epsilon for epsilon in extended.epsilons]
     generator = torch.Generator().manual_seed(seed)

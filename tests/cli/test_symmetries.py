@@ -30,6 +30,13 @@ def test_a_scan_says_what_is_explained(with_charges: Path, call) -> None:
     assert "explained by the symmetries above" in text
 
 
+def test_what_ended_a_parameter_is_explained(with_charges: Path, call) -> None:
+    result = call("symmetries", with_charges, "--explain")
+    assert result.exit_code == 0
+    assert "ended by" in result.stdout
+    assert "cross_entropy_loss in the loss" in " ".join(result.stdout.split())
+
+
 def test_a_scan_of_a_large_model_is_a_mistake(with_charges: Path, call) -> None:
     with_charges.write_text(CHARGES.replace("[64, 6, 10]", "[64, 900, 10]"))
     result = call("symmetries", with_charges, "--scan")

@@ -2,7 +2,7 @@
 
 from nm_ode.reporting.tables.flows import cost_table, flow_label, flow_table
 from nm_ode.reporting.tables.orders import layer_order_table, order_table, unexpected
-from nm_ode.reporting.tables.symmetries import constraint_table, law_table
+from nm_ode.reporting.tables.symmetries import constraint_table, ended_table, law_table
 from nm_ode.reporting.tables.table import Cell, Column, Table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Table",
     "constraint_table",
     "cost_table",
+    "ended_table",
     "flow_label",
     "flow_table",
     "law_table",

@@ -9,6 +9,7 @@ from nm_ode.comparison import SymmetryRow
 from nm_ode.reporting.formats import NOT_MEASURED, count, exponent, power
 from nm_ode.reporting.tables.table import Cell, Column, Table
 from nm_ode.results import LawInfo
+from nm_ode.symmetries.ended import Row as EndedRow
 
 _SYMMETRY = (Column(None, "kind", numeric=False), Column("symmetry", "symmetry", numeric=False))
 
@@ -98,3 +99,22 @@ def _constraint_cells(row: SymmetryRow) -> list[Cell]:
 
 def _symmetry_cells(row: SymmetryRow, note: str = "") -> list[Cell]:
     return [Cell("", row.kind), Cell(row.name, row.name.removeprefix(f"{row.kind} "), note=note)]
+
+
+def ended_table(rows: Sequence[EndedRow]) -> Table:
+    """Which operations ended the parameters that have no symmetry of a kind."""
+    columns = tuple(
+        Column(title, title, numeric=False)
+        for title in ("kind", "parameters", "ended by", "why", "what to do")
+    )
+    return Table(
+        columns,
+        [
+            [Cell(text) for text in (row.kind, _some(row.parameters), row.place, row.why, row.remedy)]
+            for row in rows
+        ],
+    )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -254,3 +254,6 @@ _FORMS: dict[str, Callable[[Node], Contraction | None]] = {
     **dict.fromkeys(("outer", "ger"), _outer),
     "einsum": _einsum,
 }
+
+CONTRACTIONS = frozenset(_FORMS)
+"""The operations that are contractions."""

@@ -115,3 +115,6 @@ _FORMS: dict[str, Callable[[Node], Normalisation]] = {
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
 }
+
+NORMALISATIONS = frozenset(_FORMS)
+"""The operations that are normalisations."""
