@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         StochasticModifiedFlow,
         modified_flow,
     )
-    from nm_ode.loss import Problem, ProblemError, RandomProblem
+    from nm_ode.loss import Problem, ProblemError, RandomProblem, WithLoss, own_loss
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
         Charges,
@@ -119,6 +119,7 @@ _HOMES = {
     "Variable": "nm_ode.results",
     "View": "nm_ode.observers",
     "Warmup": "nm_ode.optimizers.schedules",
+    "WithLoss": "nm_ode.loss",
     "compare": "nm_ode.comparison",
     "compare_ensembles": "nm_ode.comparison",
     "comparison_info": "nm_ode.results",
@@ -133,6 +134,7 @@ _HOMES = {
     "open_run": "nm_ode.results",
     "open_store": "nm_ode.results",
     "open_study": "nm_ode.results",
+    "own_loss": "nm_ode.loss",
     "predict_charges": "nm_ode.charges",
     "run_info": "nm_ode.results",
     "scan_of": "nm_ode.symmetries",
@@ -201,6 +203,7 @@ __all__ = [
     "Variable",
     "View",
     "Warmup",
+    "WithLoss",
     "compare",
     "compare_ensembles",
     "comparison_info",
@@ -215,6 +218,7 @@ __all__ = [
     "open_run",
     "open_store",
     "open_study",
+    "own_loss",
     "plots",
     "predict_charges",
     "run_info",

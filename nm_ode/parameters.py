@@ -11,6 +11,19 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, without the wrappers of torch.compile and of several devices."""
+    while True:
+        if isinstance(model, _WRAPPERS):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
 
 @dataclass(frozen=True)
 class Slot:

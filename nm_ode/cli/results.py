@@ -69,14 +69,14 @@ def print_results(tree: xr.DataTree) -> None:
 
 
 def _print_flows(tree: xr.DataTree) -> None:
-    from nm_ode.comparison import summary
+    from nm_ode.comparison import stability, summary
     from nm_ode.reporting.tables import flow_table
-    from nm_ode.reporting.words import flow_sentences
+    from nm_ode.reporting.words import farther_sentences, flow_sentences
 
     rows = summary(tree)
     if rows:
         print_table(flow_table(rows))
-        for sentence in flow_sentences(rows):
+        for sentence in (*flow_sentences(rows), *farther_sentences(rows, stability(tree))):
             print_sentence(sentence)
 
 

@@ -14,7 +14,14 @@ from nm_ode.comparison.law_summary import (
     symmetry_summary,
 )
 from nm_ode.comparison.order import ObservedOrder, observed_order
-from nm_ode.comparison.stability import ErrorPastStability, Stability, stability
+from nm_ode.comparison.stability import (
+    ErrorPastStability,
+    Farther,
+    Stability,
+    farther_flows,
+    higher_order_is_farther,
+    stability,
+)
 from nm_ode.comparison.summary import EngineDistance, Row, summary
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "EngineDistance",
     "ErrorPastStability",
     "Evidence",
+    "Farther",
     "LawAccuracy",
     "LeftOut",
     "ObservedOrder",
@@ -39,6 +47,8 @@ __all__ = [
     "defects",
     "diagnose",
     "diagnoses",
+    "farther_flows",
+    "higher_order_is_farther",
     "holds_from",
     "law_infos",
     "observed_order",

@@ -20,10 +20,12 @@ class LawAccuracy:
     Attributes:
         together: of the symmetry's charges together.
         worst: of its worst charge by itself.
+        still: do none of the charges move, but by rounding? Then there is nothing that an error could be relative to.
     """
 
     together: float
     worst: float
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _law_error(comparison: xr.Dataset, name: str) -> LawAccuracy:
         return LawAccuracy(math.nan, math.nan)
     together = comparison["symmetry_relative_error"].values[:, comparison["symmetry"].values == name]
     each = comparison["charge_relative_error"].values[:, comparison["charge_symmetry"].values == name]
-    return LawAccuracy(_largest(together), _largest(each))
+    motion = comparison["charge_motion"].values[comparison["charge_symmetry"].values == name]
+    return LawAccuracy(_largest(together), _largest(each), still=bool((motion == 0).all()))
 
 
 def _recorded_residual(run: xr.Dataset, name: str) -> float:

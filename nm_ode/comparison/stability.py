@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from nm_ode.comparison.summary import Row
 from nm_ode.results import comparison_info
 
 
@@ -42,6 +45,30 @@ class Stability:
     unstable_time: float | None
     points: int
     errors: tuple[ErrorPastStability, ...] = ()
+
+
+class Farther(NamedTuple):
+    """A flow that is farther from the run than one of lower order."""
+
+    higher: Row
+    lower: Row
+
+
+def farther_flows(rows: Sequence[Row]) -> tuple[Farther, ...]:
+    """Of each flow that is farther from the run at its end than one of lower order, with the nearest of those."""
+    found: dict[str, Farther] = {}
+    for higher, lower in permutations([row for row in rows if row.solved], 2):
+        one, other = ((row.expected_order, row.relative_error) for row in (higher, lower))
+        if higher.beside == lower.beside and higher_order_is_farther([one, other]) and one > other:
+            before = found.get(higher.name)
+            if before is None or lower.relative_error < before.lower.relative_error:
+                found[higher.name] = Farther(higher, lower)
+    return tuple(found.values())
+
+
+def higher_order_is_farther(errors: Iterable[tuple[int, float]]) -> bool:
+    """Is there, of flows with their orders and errors, one of higher order with a larger error?"""
+    return any(a[0] > b[0] and a[1] > b[1] for a, b in permutations(errors, 2))
 
 
 def stability(tree: xr.DataTree) -> Stability | None:

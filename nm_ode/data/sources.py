@@ -10,7 +10,15 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from nm_ode.arguments import as_tensor, said
 from nm_ode.data.base import DataError, NoSuchSampleError
@@ -113,12 +121,19 @@ class DatasetSource:
     Args:
         dataset: has `__len__` and `__getitem__`, and gives the same item for the same index every time.
         collate_fn: items to batch; torch's `default_collate` if None, which here also knows dataclasses.
+        at_once: the most samples that a batch is meant to have, for who is not told by others.
 
     Raises:
         DataError: a Dataset without indices or without samples.
     """
 
-    def __init__(self, dataset: Dataset[Any], collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        *,
+        at_once: int | None = None,
+    ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(
                 f"data: {type(dataset).__name__} has no length or no indices; give a map-style Dataset, with "
@@ -126,7 +141,7 @@ class DatasetSource:
             )
         if len(dataset) == 0:
             raise DataError(f"data: {type(dataset).__name__} is empty; give at least one sample")
-        self.dataset = dataset
+        self.dataset, self.at_once = dataset, at_once
         self._collate = collate if collate_fn is None else collate_fn
 
     def __len__(self) -> int:
@@ -163,7 +178,9 @@ class Part:
 def source_of(data: Any) -> Source:
     """A source as it is; a map-style Dataset; or a tree of tensors or arrays.
 
-    A plain `TensorDataset` is in memory like its tensors. A tree with an `np.memmap` in it stays on disk.
+    A plain `TensorDataset` is in memory like its tensors. A tree with an `np.memmap` in it stays on disk. A DataLoader
+    is its dataset, put together by its `collate_fn`, no more samples at once than its batches have; the order in which
+    it would give them is another matter (`train(batch_size=…)`).
 
     Raises:
         DataError: nothing that samples could be taken from.
@@ -177,10 +194,7 @@ def source_of(data: Any) -> Source:
     if isinstance(data, Dataset):
         return DatasetSource(data)
     if isinstance(data, DataLoader):
-        raise DataError(
-            "data: a DataLoader shuffles and batches by itself; give its dataset (loader.dataset), or "
-            "DatasetSource(loader.dataset, loader.collate_fn)"
-        )
+        return _of_loader(data)
     if Source in type(data).__mro__ or (isinstance(data, Source) and not hasattr(data, "__getitem__")):
         source: Source = data  # a tensor and many a table have `take` too, but also `__getitem__`
         if len(source) == 0:
@@ -192,6 +206,29 @@ def source_of(data: Any) -> Source:
     if any(isinstance(leaf, np.memmap) for leaf in leaves):
         return ArraySource(data)
     return TensorSource(data)
+
+
+def at_once_of(source: Source) -> int | None:
+    """The most samples that a batch of it is meant to have, if it says so: of a DataLoader."""
+    return source.at_once if isinstance(source, DatasetSource) else None
+
+
+def _of_loader(loader: DataLoader[Any]) -> Source:
+    dataset: Any = loader.dataset
+    sampler = loader.sampler
+    every_once = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(dataset)
+    )
+    if not isinstance(loader.dataset, IterableDataset) and (not every_once or loader.batch_size is None):
+        raise DataError(
+            f"data: the DataLoader draws by a {type(loader.batch_sampler or sampler).__name__}, so that its batches "
+            "are not of all samples, each once: give the samples that are meant, as its dataset (loader.dataset) or "
+            "a torch.utils.data.Subset of it"
+        )
+    if type(loader.dataset) is TensorDataset and loader.collate_fn is default_collate:
+        return TensorSource(loader.dataset.tensors)
+    collated = None if loader.collate_fn is default_collate else loader.collate_fn
+    return DatasetSource(loader.dataset, collated, at_once=loader.batch_size)
 
 
 def place(tree: Any, device: torch.device, dtype: torch.dtype, *, non_blocking: bool = False) -> Any:

@@ -1,9 +1,10 @@
-"""Batches as trees: tuples, lists, dicts, named tuples, dataclasses and what torch's pytree knows, in any nesting."""
+"""Batches as trees: tuples, lists, mappings, dataclasses and what torch's pytree knows, in any nesting."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import islice
@@ -17,8 +18,9 @@ Rebuild: TypeAlias = Callable[[Iterable[Any]], Any]
 def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
     """The leaves of a tree, and the function that makes a tree of the same structure from other leaves.
 
-    Dataclasses need not be registered with torch: their fields are branches. A rebuilt one is a copy with other
-    fields; `__post_init__` does not run again.
+    Dataclasses and mappings (the BatchEncoding of transformers, say) need not be registered with torch: their fields
+    are branches. A rebuilt dataclass is a copy with other fields; `__post_init__` does not run again. A rebuilt mapping
+    is a copy too if it is a UserDict, and else a dict.
     """
     nodes, spec = pytree.tree_flatten(tree)
     if (
@@ -49,23 +51,36 @@ def named_leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
     for path, node in pytree.tree_flatten_with_path(tree)[0]:
         place = name + pytree.keystr(path)
         if _is_branch(node):
-            for field in fields(node):
-                yield from named_leaves(getattr(node, field.name), f"{place}.{field.name}")
+            for part, value in _parts(node).items():
+                where = f"{place}[{part!r}]" if isinstance(node, Mapping) else f"{place}.{part}"
+                yield from named_leaves(value, where)
         else:
             yield place, node
 
 
 def _is_branch(node: Any) -> bool:
-    return is_dataclass(node) and not isinstance(node, type)
+    return isinstance(node, Mapping) or (is_dataclass(node) and not isinstance(node, type))
+
+
+def _parts(node: Any) -> dict[str, Any]:
+    if isinstance(node, Mapping):
+        return dict(node)
+    return {field.name: getattr(node, field.name) for field in fields(node)}
 
 
 def _flatten_fields(node: Any) -> tuple[list[Any], Rebuild]:
-    names = [field.name for field in fields(node)]
-    leaves, rebuild_values = flatten([getattr(node, name) for name in names])
+    parts = _parts(node)
+    leaves, rebuild_values = flatten(list(parts.values()))
 
     def rebuild(leaves: Iterable[Any]) -> Any:
+        values = dict(zip(parts, rebuild_values(leaves), strict=True))
+        if isinstance(node, Mapping) and not isinstance(node, UserDict):
+            return values
         made = copy.copy(node)
-        for name, value in zip(names, rebuild_values(leaves), strict=True):
+        if isinstance(node, UserDict):
+            made.data = values
+            return made
+        for name, value in values.items():
             object.__setattr__(made, name, value)  # also where the dataclass is frozen
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -27,15 +27,23 @@ def require_own_parameters(loss: Tensor, parameters: list[nn.Parameter]) -> None
             "the loss does not depend on the model's trainable parameters: evaluate the model that is passed to the "
             "objective (a copy), not the one that it was made from, and with gradients switched on"
         )
+    other = parameter_of_others(loss, parameters)
+    if other is not None:
+        raise ProblemError(
+            f"the loss depends on a trainable parameter, of shape {tuple(other.shape)}, that is not in theta: a "
+            "problem copies its model, so evaluate the model that is passed to the objective "
+            "(Problem.from_objective), not the one that it was made from"
+        )
+
+
+def parameter_of_others(loss: Tensor, parameters: Iterable[nn.Parameter]) -> nn.Parameter | None:
+    """A trainable parameter in the loss's graph that is none of these."""
     ours = {id(parameter) for parameter in parameters}
-    for node in nodes(loss):
+    for node in nodes(loss) if loss.requires_grad else ():
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, nn.Parameter) and id(leaf) not in ours:
-            raise ProblemError(
-                f"the loss depends on a trainable parameter, of shape {tuple(leaf.shape)}, that is not in theta: a "
-                "problem copies its model, so evaluate the model that is passed to the objective "
-                "(Problem.from_objective), not the one that it was made from"
-            )
+            return leaf
+    return None
 
 
 def require_no_second_names(model: nn.Module, loss: object) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nm_ode.arguments import as_vector
 from nm_ode.loss import guards, no_hessian
+from nm_ode.loss.calling import call
 from nm_ode.loss.derivatives import Differentiable
 from nm_ode.loss.explain import failed, passes_through
 from nm_ode.loss.finite import close
@@ -195,7 +196,7 @@ class Evaluation:
             return failed(error, "the objective", batch, self.theta.dtype)
         try:
             with torch.no_grad():
-                given = self._model(batch[0])
+                given = call(self._model, batch[0])
         except Exception:
             return failed(error, "the model", batch, self.theta.dtype)
         return failed(error, "the loss", batch, self.theta.dtype, given)

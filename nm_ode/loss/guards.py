@@ -48,8 +48,9 @@ def require_model_and_loss(model: Any, loss: Any) -> None:
         )
 
 
-def require_chunk_size(chunk_size: Any, in_memory: bool) -> int | None:
-    """At least 1, and given where the data are not in memory."""
+def require_chunk_size(chunk_size: Any, in_memory: bool, at_once: int | None = None) -> int | None:
+    """At least 1, and given where the data are not in memory; `at_once` (of a DataLoader) if it is not."""
+    chunk_size = at_once if chunk_size is None else chunk_size
     if chunk_size is not None:
         return as_count(chunk_size, "chunk_size", error=ProblemError)
     if not in_memory:

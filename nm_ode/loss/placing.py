@@ -26,13 +26,8 @@ def copied(model: M, device: torch.device, dtype: torch.dtype) -> M:
         ProblemError: it cannot be copied.
     """
     try:
-        made = copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ProblemError(
-            f"the model cannot be copied ({error}): a module keeps a computed tensor as an attribute, as the "
-            "old torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations instead"
-        ) from error
-    except (TypeError, AttributeError, NotImplementedError) as error:
+        made = deep_copied(model)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise ProblemError(
             f"the model cannot be copied ({error}): a module keeps an attribute that copy.deepcopy cannot take"
         ) from error
@@ -42,6 +37,20 @@ def copied(model: M, device: torch.device, dtype: torch.dtype) -> M:
 
     made._apply(convert)  # type: ignore[no-untyped-call]
     return made
+
+
+def deep_copied(model: M) -> M:
+    """A deep copy; of a computed tensor that a module keeps as an attribute, its values.
+
+    The old `torch.nn.utils.weight_norm` keeps one, and computes it anew before each forward pass.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, computed)
 
 
 def placed(function: Function, model: nn.Module | None, device: torch.device, dtype: torch.dtype) -> Function:
@@ -59,7 +68,7 @@ def placed(function: Function, model: nn.Module | None, device: torch.device, dt
     made: Any = function
     if isinstance(function, nn.Module):
         if model is not None:
-            _require_no_parameters_of_its_own(function, model)
+            require_no_parameters_of_its_own(function, model)
         made = copied(function, device, dtype)
     elif isinstance(function, functools.partial):
         inner = placed(function.func, model, device, dtype)
@@ -81,11 +90,13 @@ def _placed_value(value: Any, model: nn.Module | None, device: torch.device, dty
     return value
 
 
-def _require_no_parameters_of_its_own(loss: nn.Module, model: nn.Module) -> None:
+def require_no_parameters_of_its_own(loss: nn.Module, model: nn.Module) -> None:
+    """Raises ProblemError for a module with trainable parameters that are not the model's."""
     theirs = {id(parameter) for parameter in model.parameters()}
     for name, parameter in loss.named_parameters():
         if parameter.requires_grad and id(parameter) not in theirs:
             raise ProblemError(
-                f"the loss {type(loss).__name__} has a trainable parameter {name!r}, which is not in theta: make it "
-                "part of the model, or call loss.requires_grad_(False) to hold it constant"
+                f"the loss {type(loss).__name__} has a trainable parameter {name!r}, which is not the model's: to "
+                "train it too, give nm_ode.WithLoss(model, loss) as the model, nm_ode.own_loss as the loss and (x, y) "
+                "as the batch; to hold it constant, call loss.requires_grad_(False)"
             )

@@ -12,6 +12,7 @@ from nm_ode.loss import randomness
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.bindings import require_own_parameters
 from nm_ode.loss.broadcasting import no_broadcast_targets
+from nm_ode.loss.calling import call
 from nm_ode.loss.directions import normal, scale
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.explain import EvaluationError
@@ -94,7 +95,7 @@ def _look_at_labels(
     model = at.roots[0][1]
     with passes.one(settled=False), torch.no_grad():
         try:
-            output = model(batch[0])
+            output = call(model, batch[0])
         except Exception:  # is explained where the loss is computed
             return
     targets = (batches.unprepared(None) if batches.in_memory else batch)[1]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nm_ode.arguments import as_device, as_dtype
 from nm_ode.data.preparation import Augmentation
-from nm_ode.data.sources import Samples, Source, TensorSource, source_of
+from nm_ode.data.sources import Samples, Source, TensorSource, at_once_of
 from nm_ode.loss import guards
 from nm_ode.loss.autocast import Autocast, MayBeLowered, ScaledEvaluation, as_autocast
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
@@ -22,13 +22,13 @@ from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.many_points import ManyPoints
-from nm_ode.loss.objective import LossFunction, Objective, Supervised, supervised_source
+from nm_ode.loss.objective import Form, LossFunction, Objective, Supervised, any_form, short_form
 from nm_ode.loss.placing import copied, placed
 from nm_ode.loss.probe import first_look
 from nm_ode.loss.reduction import chunked_reduction, measured_reduction, require_mean_or_sum
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
-from nm_ode.parameters import Layout
+from nm_ode.parameters import Layout, unwrapped
 
 _TESTED = 16  # samples on which derivatives are held against differences
 
@@ -49,8 +49,9 @@ class Problem(ManyPoints, MayBeLowered):
 
     Args:
         model: any module, in the mode (train or eval) in which the loss is meant.
-        loss_fn: `(model(x), y) -> scalar`.
-        data: `(x, y)`, samples along the first axis; a `DataSet`; or a Dataset or source of such pairs.
+        loss_fn: `(model(x), y) -> scalar`; or `nm_ode.own_loss`, the loss that the model returns of a batch.
+        data: `(x, y)`, samples along the first axis; a `DataSet`; or a Dataset, DataLoader or source of such pairs. A
+            tuple x is spread over the model's arguments and a dict over its keywords, where its forward has them.
         dtype: float64 or float32, of parameters and floating-point inputs. Integers stay what they are.
         device: where to compute; the model's device if None.
         chunk_size: the most samples in one forward pass. It bounds memory and changes nothing but
@@ -104,8 +105,7 @@ class Problem(ManyPoints, MayBeLowered):
     ) -> None:
         guards.require_model_and_loss(model, loss_fn)
         how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
-        source = partial(supervised_source, data, loss_fn)
-        self._build(model, loss_fn, Supervised, source, dtype, device, **how)
+        self._build(model, loss_fn, short_form(loss_fn, data), dtype, device, **how)
 
     @classmethod
     def from_objective(
@@ -135,7 +135,7 @@ class Problem(ManyPoints, MayBeLowered):
         guards.require_model_and_loss(model, objective)
         problem = cls.__new__(cls)
         how = {"chunk_size": chunk_size, "ghost_batches": ghost_batches, "autocast": autocast}
-        problem._build(model, objective, lambda given: given, partial(source_of, data), dtype, device, **how)
+        problem._build(model, objective, any_form(data), dtype, device, **how)
         return problem
 
     @in_own_modes
@@ -143,8 +143,7 @@ class Problem(ManyPoints, MayBeLowered):
         self,
         model: nn.Module,
         loss: Callable[..., Any],
-        objective_of: Callable[[Any], Objective],
-        source: Callable[[], Source],
+        form: Form,
         dtype: Any,
         device: Any,
         *,
@@ -155,15 +154,16 @@ class Problem(ManyPoints, MayBeLowered):
         self.dtype = dtype = as_dtype(dtype, error=ProblemError)
         self.device = as_device(_device_of(model) if device is None else device, error=ProblemError)
         autocast = as_autocast(autocast, dtype)
+        model = unwrapped(model)
         guards.require_initialised(model)
         guards.require_separate(model)
         require_no_second_names(model, loss)
         guards.require_no_parameter_hooks(model)
         guards.require_real_and_trainable(model)
-        self.objective = objective = objective_of(placed(loss, model, self.device, dtype))
+        self.objective = objective = form.objective_of(placed(loss, model, self.device, dtype))
         self.loss_fn = objective.loss_fn if isinstance(objective, Supervised) else None
-        batches = DeviceBatches(source(), self.device, dtype, None)
-        chunk_size = guards.require_chunk_size(chunk_size, batches.in_memory)
+        batches = DeviceBatches(form.source(), self.device, dtype, None)
+        chunk_size = guards.require_chunk_size(chunk_size, batches.in_memory, at_once_of(batches.source))
         self._batches = batches
 
         self.model = copied(model, self.device, dtype)

@@ -18,6 +18,7 @@ from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.batch_norm import GivenStatistics
 from nm_ode.loss.batching import DeviceBatches, Reduction, first_samples
+from nm_ode.loss.calling import call
 from nm_ode.loss.chunked import LossAt
 from nm_ode.loss.labels import ignored_label, require_labels
 from nm_ode.loss.objective import supervised_source
@@ -189,7 +190,7 @@ class _Measured(Observer):
     def _by_outputs(self) -> dict[str, Tensor]:
         found, wanted = [], []
         for x, y in (batch for batch, _ in self._batches.chunks(None)):
-            found.append(self._model(x))
+            found.append(call(self._model, x))
             wanted.append(y)
         outputs, targets = torch.cat(found), torch.cat(wanted)
         assert self._loss_fn is not None

@@ -12,19 +12,6 @@ from nm_ode.errors import ArgumentError
 from nm_ode.loss.given import require_problem
 from nm_ode.parameters import Layout
 
-_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module itself, without the wrappers of torch.compile and of several devices."""
-    while True:
-        if isinstance(model, _WRAPPERS):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
 
 def require_module(given: Any) -> nn.Module:
     """The model that a loop trains.

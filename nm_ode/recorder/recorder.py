@@ -26,7 +26,7 @@ from nm_ode.observers import (
     saved_steps,
     sketch_in_place_of_theta,
 )
-from nm_ode.parameters import Layout, Parts
+from nm_ode.parameters import Layout, Parts, unwrapped
 from nm_ode.recorder.conditions import Conditions
 from nm_ode.recorder.described import coarsest, described
 from nm_ode.recorder.followed import (
@@ -35,7 +35,6 @@ from nm_ode.recorder.followed import (
     require_module,
     require_optimizer_of_torch,
     require_problem_of,
-    unwrapped,
 )
 from nm_ode.recorder.going_on import Place, Resume, require_resume, stopped_at
 from nm_ode.recorder.hooks import StepHooks

@@ -21,7 +21,13 @@ from nm_ode.reporting.tables import (
     layer_order_table,
     order_table,
 )
-from nm_ode.reporting.words import Sentence, flow_sentences, remark_sentences, stability_sentence
+from nm_ode.reporting.words import (
+    Sentence,
+    farther_sentences,
+    flow_sentences,
+    remark_sentences,
+    stability_sentence,
+)
 from nm_ode.results import symmetries_info
 
 
@@ -66,7 +72,7 @@ def _flows(tree: xr.DataTree) -> Iterator[Section]:
         yield Section(
             "Distance between the flows and the discrete run",
             table=flow_table(rows),
-            sentences=[*flow_sentences(rows), *_of_sketches(tree)],
+            sentences=[*flow_sentences(rows), *farther_sentences(rows, stability(tree)), *_of_sketches(tree)],
         )
 
 

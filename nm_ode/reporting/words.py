@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nm_ode.comparison import Cause, Diagnosis, Evidence, LeftOut, Outcome, Row, Stability
+from nm_ode.comparison import Cause, Diagnosis, Evidence, LeftOut, Outcome, Row, Stability, farther_flows
 from nm_ode.optimizers import SERIES_LIMIT
 from nm_ode.reporting.formats import order_with_error, power
 from nm_ode.results import SymmetriesInfo
@@ -88,6 +88,42 @@ def flow_sentences(rows: Sequence[Row]) -> list[Sentence]:
         found += [Sentence(f"{_start(row.title)}: {text}.") for text in _solution_clauses(row)]
     found += [solver_sentence(row) for row in rows if row.solver_limited]
     return found
+
+
+def farther_sentences(rows: Sequence[Row], seen: Stability | None) -> list[Sentence]:
+    """Of flows that are farther from the run than one of lower order: why, by the sharpness where that is known."""
+    return [
+        Sentence(
+            f"{_start(higher.title)} is farther from the run at its end ({power(higher.relative_error)} of the motion) "
+            f"than {lower.title} ({power(lower.relative_error)}): {_why_farther(higher, seen)}.",
+            warns=True,
+        )
+        for higher, lower in farther_flows(rows)
+    ]
+
+
+def _why_farther(row: Row, seen: Stability | None) -> str:
+    if row.solver_limited:
+        return "the solver's own error is in it"
+    if seen is None:
+        return "where lr · λ_max is above 1 a higher order need not be closer; [stability] in the case measures it"
+    limit = f"{seen.series_limit:g}"
+    if seen.largest > seen.series_limit:
+        stable = (
+            "" if seen.stability_limit is None else f", and a step is stable below {seen.stability_limit:.3g}"
+        )
+        return (
+            f"lr · λ_max reaches {seen.largest:.3g}, and above {limit} the series of a modified flow does not converge"
+            f"{stable}; a smaller lr brings them into order"
+        )
+    reach = (
+        f"lr · λ_max stays below {_rounded_up(seen.largest)}: the sharpness (limit {limit}) is not the cause"
+    )
+    if row.kinks:
+        return f"the gradient jumps at kinks ({', '.join(row.kinks)}), which no order follows; {reach}"
+    return (
+        f"{reach}; the learning rate may be too large for what the loss does elsewhere: look at smaller ones"
+    )
 
 
 def remark_sentences(info: SymmetriesInfo) -> list[Sentence]:

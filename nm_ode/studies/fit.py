@@ -49,7 +49,9 @@ def require_targets_fit(case: Case, path: Path, data: Any) -> None:
     if case.loss is None or not isinstance(data, DataSet):
         return
     whose, targets = of_what(case), LOSSES[case.loss].targets
-    others = " or ".join(repr(name) for name, loss in LOSSES.items() if loss.targets != targets)
+    if targets == "own":
+        return
+    others = " or ".join(repr(name) for name, loss in LOSSES.items() if loss.targets not in (targets, "own"))
     if data.is_classification != (targets == "classes"):
         has = "classes" if data.is_classification else "values, not classes"
         raise CaseError(f"{path}: loss: {case.loss!r} was given; {whose} has {has}: use {others}")

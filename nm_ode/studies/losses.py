@@ -7,16 +7,16 @@ from typing import Literal
 
 from torch import nn
 
-from nm_ode.loss import LossFunction
+from nm_ode.loss import LossFunction, own_loss
 from nm_ode.registry import Registry
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss function, and the targets that it is for: int64 classes (n,), or values (n, outputs)."""
+    """A loss function, and its targets: int64 classes (n,), or values (n, outputs); or the model's own of a batch."""
 
     function: LossFunction
-    targets: Literal["classes", "values"]
+    targets: Literal["classes", "values", "own"]
 
 
 LOSSES: Registry[Loss] = Registry(
@@ -24,6 +24,7 @@ LOSSES: Registry[Loss] = Registry(
     {
         "cross_entropy": Loss(nn.functional.cross_entropy, "classes"),
         "mse": Loss(nn.functional.mse_loss, "values"),
+        "own": Loss(own_loss, "own"),
     },
 )
 """Name in a case file → loss."""

@@ -22,6 +22,7 @@ from nm_ode.studies.charges import wanted_symmetries
 from nm_ode.studies.cross_check import cross_checked
 from nm_ode.studies.keeping import Checkpoints
 from nm_ode.studies.progress import Progress, unheard
+from nm_ode.studies.sharpness import explain_orders
 from nm_ode.symmetries import Symmetry
 from nm_ode.training import TrainingDiverged, final_state, train
 
@@ -60,6 +61,7 @@ def compute(
         writer.write(f"comparison/{law.group}", compare(run, predicted))
     for flow in study.flows_beside(run, study.optimizer):
         failures += _solved(study, writer, flow, run, chosen, progress, say)
+    explain_orders(study, writer, run)
     return failures
 
 

@@ -38,14 +38,24 @@ def repeated(part: Tensor, count: int) -> Tensor:
 
 
 def at_least(x: Tensor, count: int, seed: int) -> Tensor:
-    """Enough samples to tell one from another; more are drawn like those given."""
+    """Enough samples to tell one from another; more are drawn like those given, and integers are some of them."""
     if len(x) >= count:
         return x
     more = repeated(x, count)
-    if not x.is_floating_point():
+    if not x.is_floating_point() or is_counted(x):
         return more
     noise = torch.randn(more.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
-    return more + max(float(x.std()), 0.1) * noise if x.numel() > 1 else more + noise
+    noise[: len(x)] = 0
+    return more + (max(float(x.std()), 0.1) if x.numel() > 1 else 1.0) * noise
+
+
+def is_counted(x: Tensor) -> bool:
+    """Integers, or floating-point numbers that are different whole ones: counts, masks, one-hot classes."""
+    if x.is_complex() or x.dtype == torch.bool:
+        return False
+    if not x.is_floating_point():
+        return True
+    return bool((x == x.round()).all()) and bool((x != x.reshape(-1)[:1]).any())
 
 
 def _float64_on_cpu(tensor: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
@@ -92,10 +93,10 @@ class Symmetries(Sequence[Symmetry]):
 @alone
 def find_symmetries(
     model: nn.Module,
-    example_input: Tensor,
+    example_input: Any,
     loss: str | LossFunction | None = None,
     *,
-    target: Tensor | None = None,
+    target: Any = None,
     draws: int = 2,
     seed: int = 0,
 ) -> Symmetries:
@@ -103,10 +104,13 @@ def find_symmetries(
 
     Args:
         model: in the mode (train or eval) in which it is meant; it is copied, and stays as it is.
-        example_input: a batch, samples along the first axis (a tensor, an array, a list of numbers). Its
-            size is the cost of the verification, so for a large network a small image is enough.
-        loss: "cross_entropy", "mse", or a function of (output, target); then `target` is needed. Cross entropy is
-            assumed where none is given, and the result's `loss` says so.
+        example_input: a batch, samples along the first axis: a tensor, an array, a list of numbers; a tuple of them for
+            `model(*batch)`, a dict for `model(**batch)`, a dataclass …; or a DataLoader or Dataset, of which the first
+            samples are taken. Its size is the cost of the verification, so for a large network a small image is
+            enough.
+        loss: "cross_entropy", "mse", or a function of (output, target); then `target` is needed. "own" is the loss that
+            the model returns of a batch with its targets. Where none is given, this is taken if there is one, and cross
+            entropy is assumed if not; the result's `loss` says so.
         target: targets of the example; drawn at random if None.
         draws: random parameters and batches at which the constraints are verified.
         seed: of these.
@@ -114,8 +118,8 @@ def find_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    traced = loss_of_model(model, example_input, loss, target, seed)
-    return replace(verified_symmetries(traced, draws=draws, seed=seed), loss=name_of_loss(loss))
+    traced, name = loss_of_model(model, example_input, loss, target, seed)
+    return replace(verified_symmetries(traced, draws=draws, seed=seed), loss=name)
 
 
 @alone

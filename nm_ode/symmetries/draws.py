@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nm_ode.symmetries.batches import is_counted
 from nm_ode.symmetries.ranges import Range
 
 WIDE, MIXED, GIVEN = "drawn", "mixed", "given"
@@ -36,17 +37,17 @@ def _mixed(tensor: Tensor, order: Mapping[int, Tensor], share: Tensor) -> Tensor
 
 
 def _anew(example: Tensor, within: Range | None, generator: torch.Generator) -> Tensor:
-    """Of the example's shape and scale; integers over all that is taken, else over what the example's column has."""
-    if example.is_floating_point():
+    """Of the example's shape and scale; integers over all that is taken, else of those in the example's column."""
+    if is_counted(example):
+        made = _of_columns(example, generator)
+    elif example.is_floating_point():
         spread = float(example.std()) if example.numel() > 1 else 1.0
         noise = torch.randn(example.shape, dtype=example.dtype, generator=generator, device="cpu")
         made = float(example.mean()) + (spread or 1.0) * noise
     elif example.is_complex():
         made = example + torch.randn(example.shape, dtype=example.dtype, generator=generator, device="cpu")
-    elif example.dtype == torch.bool:
-        made = torch.rand(example.shape, generator=generator, device="cpu") < 0.5
     else:
-        made = _integers(*_of_columns(example), generator).to(example.dtype)
+        made = torch.rand(example.shape, generator=generator, device="cpu") < 0.5
     if within is None or not bool(within.bounded.any()):
         return made
     integers = _integers(within.low, torch.where(within.bounded, within.high, within.low), generator)
@@ -56,12 +57,12 @@ def _anew(example: Tensor, within: Range | None, generator: torch.Generator) -> 
     return torch.where(within.bounded, integers.to(made.dtype), made)
 
 
-def _of_columns(example: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and largest of each column over the samples: columns may mean different things."""
+def _of_columns(example: Tensor, generator: torch.Generator) -> Tensor:
+    """Each entry another sample's in its column: columns may mean different things, and not every number something."""
     if not example.ndim or not example.numel():
-        return example.long(), example.long()
-    low, high = example.long().aminmax(dim=0, keepdim=True)
-    return low.expand(example.shape), high.expand(example.shape)
+        return example
+    samples = torch.randint(len(example), example.shape, generator=generator, device="cpu")
+    return example.gather(0, samples)
 
 
 def _integers(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:

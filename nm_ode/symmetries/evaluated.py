@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nm_ode.arguments import dtype_name, first_line
+from nm_ode.loss.bindings import parameter_of_others
 from nm_ode.loss.guards import no_scalar
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
@@ -64,6 +65,13 @@ def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int =
         raise SymmetryError(
             f"the loss of the example cannot be evaluated ({type(error).__name__}: {first_line(error)})"
         ) from error
+    other = parameter_of_others(loss, model.parameters()) if isinstance(loss, Tensor) else None
+    if other is not None:
+        raise SymmetryError(
+            f"the loss reads a trainable parameter, of shape {tuple(other.shape)}, by another way than through the "
+            "model whose output it is given: let the model return what the loss needs, or its own loss "
+            "(nm_ode.own_loss)"
+        )
     loss = loss.detach() if isinstance(loss, Tensor) else loss
     if not isinstance(loss, Tensor) or loss.ndim:
         raise SymmetryError(f"the loss {no_scalar(loss)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import null_space
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, nn
+from torch import nn
 
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
@@ -78,10 +79,10 @@ class Scan:
 @alone
 def scan_symmetries(
     model: nn.Module,
-    example_input: Tensor,
+    example_input: Any,
     loss: str | LossFunction | None = None,
     *,
-    target: Tensor | None = None,
+    target: Any = None,
     seed: int = 0,
 ) -> Scan:
     """Conserved directions of a small model, beside those that `find_symmetries` proves; arguments as there.
@@ -90,7 +91,7 @@ def scan_symmetries(
         SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
             the loss's.
     """
-    traced = loss_of_model(model, example_input, loss, target, seed)
+    traced, _ = loss_of_model(model, example_input, loss, target, seed)
     return _scan(traced, verified_symmetries(traced, seed=seed), seed)
 
 

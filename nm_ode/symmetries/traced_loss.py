@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.loss import Problem
-from nm_ode.loss.objective import LossFunction, Objective, Supervised
-from nm_ode.parameters import Layout
+from nm_ode.loss.objective import LossFunction, Objective
+from nm_ode.loss.placing import deep_copied
+from nm_ode.parameters import Layout, unwrapped
 from nm_ode.symmetries import examples
 from nm_ode.symmetries.batches import Batch, float64_on_cpu, tensors_of
 from nm_ode.symmetries.draws import drawn
@@ -75,21 +76,24 @@ class TracedLoss:
 
 def loss_of_model(
     model: nn.Module, example_input: object, loss: str | LossFunction | None, target: object, seed: int
-) -> TracedLoss:
-    """From a user's model and example.
+) -> tuple[TracedLoss, str]:
+    """From a user's model and example; and what is said of the loss.
 
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
     examples.require_model(model)
+    examples.require_constant_loss(loss, model)
+    model = unwrapped(model)
     hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
     given, model = _copied(model), _copied(model)
     model = model.to(torch.float64)
-    x, samples = examples.input_of(example_input, _LEAST_SAMPLES, seed)
-    loss_fn, y = examples.loss_and_target(model, loss, x, samples, target, seed)
-    objective = _of_float64(Supervised(loss_fn))
-    loss_in_float64(model, objective, (x, y), instead_of=(given, Supervised(loss_fn)))
-    return TracedLoss(model, objective, (x, y), hooked)
+    objective, batch, name = examples.loss_of_example(
+        model, example_input, loss, target, least=_LEAST_SAMPLES, seed=seed
+    )
+    own = _of_float64(objective)
+    loss_in_float64(model, own, batch, instead_of=(given, objective))
+    return TracedLoss(model, own, batch, hooked), name
 
 
 def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
@@ -122,11 +126,10 @@ def _copied(model: nn.Module) -> nn.Module:
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
     try:
-        model = copy.deepcopy(model).to(device="cpu")
-    except (RuntimeError, TypeError, AttributeError) as error:
+        model = deep_copied(model).to(device="cpu")
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise SymmetryError(
-            f"the model cannot be copied ({error}): a module keeps as an attribute what copy.deepcopy does not take, "
-            "such as a computed tensor (old torch.nn.utils.weight_norm; torch.nn.utils.parametrizations has its kin)"
+            f"the model cannot be copied ({error}): a module keeps an attribute that copy.deepcopy cannot take"
         ) from error
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):

@@ -368,7 +368,9 @@ def test_arrays_on_disk_are_not_read_before_they_are_asked_for(tmp_path: Path) -
     assert source.take(slice(2, 4))["x"].tolist() == arrays()[0][2:4].tolist()
 
 
-def test_a_dataloader_is_refused_with_the_remedy() -> None:
-    loader = DataLoader(TensorDataset(torch.ones(4, 2)), batch_size=2)
+def test_a_dataloader_is_its_dataset_where_it_gives_each_sample_once() -> None:
+    data = TensorDataset(torch.arange(8.0).reshape(4, 2))
+    source = source_of(DataLoader(data, batch_size=2, shuffle=True))
+    assert source.take(None)[0].tolist() == data.tensors[0].tolist()
     with pytest.raises(DataError, match=r"loader\.dataset"):
-        source_of(loader)
+        source_of(DataLoader(data, batch_size=2, sampler=[3, 3]))

@@ -98,7 +98,7 @@ class _Returns(nn.Module):
 
 
 X, Y = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
-LOADER = DataLoader(TensorDataset(X, Y), 4)
+NOTHING = TensorDataset(X[:0], Y[:0])
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "a function": (lambda: find_symmetries(F.relu, X), "model must be"),
     "a class": (lambda: find_symmetries(nn.Linear, X), "the class Linear"),
@@ -107,9 +107,9 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "symmetries_of",
     ),
     "a model as problem": (lambda: symmetries_of(model()), "find_symmetries"),
-    "a loader": (lambda: find_symmetries(model(), LOADER), "give a batch"),
-    "a dict": (lambda: find_symmetries(model(), {"x": X}), "from_objective"),
-    "several inputs": (lambda: find_symmetries(model(), (X, X)), "from_objective"),
+    "an empty loader": (lambda: find_symmetries(model(), DataLoader(NOTHING, 4)), "give a batch"),
+    "a dict": (lambda: find_symmetries(model(), {"x": X}), "dict of 'x'"),
+    "several inputs": (lambda: find_symmetries(model(), (X, X)), "tuple of 2"),
     "text": (lambda: find_symmetries(model(), "X"), "example_input must be"),
     "nothing": (lambda: find_symmetries(model(), None), "example_input must be"),
     "no samples": (lambda: find_symmetries(model(), X[:0]), "at least one sample"),

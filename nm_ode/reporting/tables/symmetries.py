@@ -11,6 +11,9 @@ from nm_ode.reporting.tables.table import Cell, Column, Table
 from nm_ode.results import LawInfo
 from nm_ode.symmetries.ended import Row as EndedRow
 
+AT_REST = "at rest"
+"""In place of an error: the charges do not move."""
+
 _SYMMETRY = (Column(None, "kind", numeric=False), Column("symmetry", "symmetry", numeric=False))
 
 
@@ -34,13 +37,13 @@ def law_table(rows: Sequence[SymmetryRow], laws: Mapping[str, LawInfo]) -> Table
         caption=(
             "Largest error over the run, relative to how far the charges move: of a symmetry's charges together "
             "(2-norm over channels), and of its worst single charge. The exact law is SGD's own arithmetic and closes "
-            "to rounding; a continuous law's error is that of taking steps for time. – : the charges do not move, or "
-            "it does not describe them."
+            "to rounding; a continuous law's error is that of taking steps for time. At rest: the charges do not move "
+            "but by rounding, so there is nothing that an error could be relative to. – : it does not describe them."
             + (epsilon if any(info.with_residual for info in laws.values()) else "")
         ),
         brief_caption=(
-            "largest error of each law over the run, relative to the motion of the symmetry's charges; –: they do not "
-            "move, or it does not describe them"
+            "largest error of each law over the run, relative to the motion of the symmetry's charges; at rest: they "
+            "do not move; –: it does not describe them"
             if laws
             else ""
         ),
@@ -51,6 +54,9 @@ def _law_cells(row: SymmetryRow, laws: Iterable[str]) -> list[Cell]:
     cells = [*_symmetry_cells(row), Cell(count(row.n_charges), f"{row.n_charges}")]
     for law in laws:
         error = row.laws[law]
+        if error.still:
+            cells += [Cell(AT_REST), Cell(AT_REST)]
+            continue
         cells += [Cell(power(error.together), exponent(error.together)), Cell(power(error.worst))]
     return cells
 

@@ -1,0 +1,76 @@
+"""Models that return their own loss, as those of language libraries do, and losses with parameters of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from nm_ode.loss.calling import call
+from nm_ode.loss.guards import ProblemError
+
+
+def own_loss(model: Any, batch: Any) -> Tensor:
+    """The loss that a model returns of a batch: an objective.
+
+    The model is called as `model(**batch)`, `model(*batch)` or `model(batch)`, whichever its forward takes. What it
+    returns is the loss itself, has it as `.loss` or `["loss"]`, or as the first part of a tuple.
+
+        problem = nm_ode.Problem.from_objective(model, nm_ode.own_loss, {"input_ids": ids, "labels": labels})
+
+    Raises:
+        ProblemError: there is no loss in it.
+    """
+    made = call(model, batch)
+    loss = loss_in(made)
+    if loss is None:
+        raise ProblemError(
+            f"the model returns {_described(made)}, in which there is no loss (a scalar, `.loss`, ['loss'] or the "
+            "first part of a tuple): give it its targets in the batch (a model of transformers takes `labels`), or "
+            "Problem.from_objective with an objective of your own"
+        )
+    return loss
+
+
+def loss_in(made: Any) -> Tensor | None:
+    """The loss in what a model returns; None if there is none."""
+    if isinstance(made, Tensor):
+        return made if made.ndim == 0 else None
+    if isinstance(made, Mapping):
+        found = made.get("loss")
+    elif hasattr(made, "loss"):
+        found = made.loss
+    elif isinstance(made, tuple | list) and made:
+        found = made[0] if isinstance(made[0], Tensor) and made[0].ndim == 0 else None
+    else:
+        found = None
+    return found if isinstance(found, Tensor) else None
+
+
+class WithLoss(nn.Module):
+    """A model and its loss as one module, which returns the loss: where the loss has parameters that are trained.
+
+        problem = nm_ode.Problem.from_objective(nm_ode.WithLoss(model, loss), nm_ode.own_loss, (x, y))
+
+    Args:
+        model: is called with the inputs as `own_loss` does.
+        loss: a module, `loss(model(x), y) -> scalar`.
+    """
+
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, inputs: Any, targets: Any) -> Tensor:
+        """The loss, a scalar."""
+        found: Tensor = self.loss(call(self.model, inputs), targets)
+        return found
+
+
+def _described(made: Any) -> str:
+    if isinstance(made, Tensor):
+        return f"a tensor of shape {tuple(made.shape)}"
+    if isinstance(made, Mapping):
+        return f"{type(made).__name__} with {', '.join(map(repr, made)) or 'nothing'}"
+    return type(made).__name__
