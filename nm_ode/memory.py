@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nm_ode.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -14,6 +18,19 @@ def available() -> int | None:
     """Bytes that this process may still take; None where the system does not say."""
     found = [free for free in (_of_the_system(), _of_the_group()) if free is not None]
     return min(found) if found else None
+
+
+def available_on(device: torch.device) -> int | None:
+    """Bytes that this process may still take where tensors of a device lie; None where the system does not say.
+
+    On a GPU that is what nobody has, and what torch has kept of tensors that are gone.
+    """
+    if device.type != "cuda":
+        return available()
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def require_memory(needed: int, what: str, remedy: str, free: int | None = None) -> None:

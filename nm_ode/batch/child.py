@@ -17,7 +17,7 @@ import psutil
 
 from nm_ode.batch.machine import SHARE
 from nm_ode.batch.process import receive, send
-from nm_ode.batch.tasks import BatchError, MemberTask
+from nm_ode.batch.tasks import BatchError, MemberOutcome, MemberTask, Sure
 
 _LOOK = 0.1  # seconds
 _STOPPING = 8.0  # seconds that a member has to keep how far it is
@@ -55,6 +55,7 @@ class MemberProcess:
         """Start it, if it does not run."""
         if self._process is not None and self._process.poll() is None:
             return
+        self.end()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         path = [os.path.abspath(place) for place in sys.path]
         self._process = subprocess.Popen(
@@ -67,8 +68,8 @@ class MemberProcess:
         self._answers, self._ready = queue.SimpleQueue(), False
         threading.Thread(target=self._listen, args=(self._process, self._answers), daemon=True).start()
 
-    def ask(self, task: MemberTask, is_wanted: Callable[[], bool]) -> Any:
-        """The outcome of a task.
+    def ask(self, task: MemberTask, is_wanted: Callable[[], bool]) -> MemberOutcome:
+        """The outcome of a task; one that is sure comes though the process ends in what follows it.
 
         Args:
             is_wanted: asked again and again; where it says no, the member is told to end, and is ended.
@@ -79,10 +80,26 @@ class MemberProcess:
         """
         self.start()
         self._await_ready(is_wanted)
+        sure: list[MemberOutcome] = []
+        try:
+            return self._asked(task, is_wanted, sure)
+        except (Died, Ended):
+            if not sure:
+                raise
+            return sure[0]
+
+    def _asked(
+        self, task: MemberTask, is_wanted: Callable[[], bool], sure: list[MemberOutcome]
+    ) -> MemberOutcome:
+        """As `ask`, of a process that is ready.
+
+        Args:
+            sure: takes up an outcome as soon as it is.
+        """
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or was ended
             send(process.stdin, ("run", task))
         began, stopping = time.monotonic(), None
         while True:
@@ -90,11 +107,14 @@ class MemberProcess:
                 answer = self._answers.get(timeout=_LOOK)
                 if answer is None:
                     raise Died
-                return answer
+                if not isinstance(answer, Sure):
+                    outcome: MemberOutcome = answer
+                    return outcome
+                sure.append(answer.outcome)
             now = time.monotonic()
             if stopping is None and not is_wanted():
                 stopping = now
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     send(process.stdin, ("stop", task.batch))
             if stopping is not None and now - stopping > _STOPPING:
                 self.end()
@@ -111,6 +131,11 @@ class MemberProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            for stream in (self._process.stdin, self._errors):
+                with contextlib.suppress(OSError):  # what nobody read any more
+                    if stream is not None:
+                        stream.close()
+            self._process = None
 
     def _await_ready(self, is_wanted: Callable[[], bool]) -> None:
         while not self._ready:
@@ -137,12 +162,13 @@ class MemberProcess:
     @staticmethod
     def _listen(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[Any]) -> None:
         assert process.stdout is not None
-        try:
-            while True:
-                answers.put(receive(process.stdout))
-        except (EOFError, OSError, ValueError):
-            process.wait()
-            answers.put(None)
+        with process.stdout:
+            try:
+                while True:
+                    answers.put(receive(process.stdout))
+            except (EOFError, OSError, ValueError):
+                process.wait()
+                answers.put(None)
 
 
 def _held(pid: int) -> int:

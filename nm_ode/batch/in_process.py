@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from nm_ode.batch.member import run_member
+from nm_ode.batch.pages import with_page
 from nm_ode.batch.standing import Standing, Told
 from nm_ode.batch.tasks import MemberOutcome, MemberTask
 from nm_ode.batch.waiting import Waiting
@@ -21,7 +22,7 @@ def in_process(tasks: Sequence[MemberTask], standing: Standing, told: Told) -> I
         if task is None:
             time.sleep(waiting.until(time.monotonic()))
             continue
-        outcome = run_member(task)
+        outcome = with_page(task, run_member(task))
         standing.running = 0
         if outcome.status == "busy":
             waiting.put_off(task, time.monotonic())

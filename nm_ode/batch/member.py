@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from nm_ode.results import StoreError
 from nm_ode.results.root import read_root
 from nm_ode.results.study import Busy, Failure, StudyStore
 from nm_ode.studies import Case, run_case, run_case_into
-from nm_ode.studies.own_code import identity_now
+from nm_ode.studies.identity import data_place, identity_now
 from nm_ode.studies.together import Companion, train_companions
 from nm_ode.studies.written import as_toml, with_code_found
 
@@ -64,10 +64,12 @@ def is_whole(store: StudyStore, member: str, case: Case, path: Path) -> bool:
     Raises:
         StoreError: they are of another case or other code, or cannot be read.
     """
-    known: list[str] = []
-    if case.code:  # what it imports is known to its results alone
+    known: Mapping[str, str] = {}
+    if case.code or data_place(
+        case
+    ):  # what it imports, and of what data it is, is known to its results alone
         with contextlib.suppress(StoreError):
-            known = list(read_root(store.study.below(member))[0].identity.code)
+            known = read_root(store.study.below(member))[0].identity.code
     return store.is_whole(member, identity_now(case, known, path.parent))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import nm_ode
 from nm_ode.batch.member import is_whole
-from nm_ode.batch.tasks import MemberTask
+from nm_ode.batch.tasks import MANY_PAGES, MemberTask
 from nm_ode.registry import did_you_mean
 from nm_ode.results import StoreError
 from nm_ode.results.study import StudyStore
@@ -104,6 +104,7 @@ def plan_sweep(sweep: Sweep, out: str, scratch: str | None, batch: str, chosen: 
             _task(sweep.case, member.name, dict(member.raw), sweep.path, out, scratch, batch),
             max_seconds=limit,
             vectorise=vectorise or "auto",
+            page=len(members) <= MANY_PAGES,
         )
         for member in missing
     )

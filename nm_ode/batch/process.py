@@ -46,6 +46,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     from nm_ode.batch.member import run_member
+    from nm_ode.batch.pages import is_to_be_drawn, with_page
+    from nm_ode.batch.tasks import Sure
     from nm_ode.batch.watch import give_up, has_broken_off
 
     def listen() -> None:
@@ -62,7 +64,11 @@ def main() -> None:
     threading.Thread(target=listen, name="listen", daemon=True).start()
     send(answers, "ready")
     while not has_broken_off():  # the next member gets a fresh process
-        send(answers, run_member(tasks.get(), whole_process=True))
+        task = tasks.get()
+        outcome = run_member(task, whole_process=True)
+        if is_to_be_drawn(task, outcome):
+            send(answers, Sure(outcome))
+        send(answers, with_page(task, outcome))
     os._exit(0)
 
 

@@ -11,6 +11,9 @@ from nm_ode.errors import NmOdeError
 ALLOWED = 3
 """So many processes may die of one member in one batch; it may have been somebody else's fault."""
 
+MANY_PAGES = 100
+"""Members above which their pages are drawn if they are asked for."""
+
 
 class BatchError(NmOdeError, RuntimeError):
     """A batch that cannot go on: no scheduler, workers that cannot run members."""
@@ -35,6 +38,7 @@ class MemberTask:
         companions: name and case of other members, whose trainings are taken as one with this member's first.
         vectorise: "auto": if that is faster.
         text: of the case file, of a case without members.
+        page: is the member's page drawn when its results are there?
     """
 
     study: str
@@ -51,6 +55,7 @@ class MemberTask:
     companions: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), repr=False)
     vectorise: Literal["auto", True] = "auto"
     text: str | None = field(default=None, repr=False)
+    page: bool = False
 
     @property
     def all_seconds(self) -> float | None:
@@ -92,3 +97,10 @@ class MemberOutcome:
     def label(self) -> str:
         """For a reader: "sweep_x: lr=0.1,seed=3"."""
         return f"{self.study}: {self.member}" if self.member else self.study
+
+
+@dataclass(frozen=True)
+class Sure:
+    """The outcome of a task, whatever happens from now on: its member is whole, and its page is being drawn."""
+
+    outcome: MemberOutcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from distributed import get_worker
 
@@ -40,7 +40,7 @@ def on_worker(task: MemberTask) -> MemberOutcome:
     with _one_at_a_time:
         while is_wanted():
             try:
-                return cast(MemberOutcome, members.ask(task, is_wanted))
+                return members.ask(task, is_wanted)
             except Died:
                 deaths += 1  # the member counts its attempts, if it comes so far
                 if deaths > 2 * ALLOWED:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from nm_ode.results.folders import Folder
 
-MANY = 100
-"""Members above which their pages are drawn if they are asked for."""
 _ROWS = 60
 
 
@@ -33,7 +31,7 @@ def present_study(
     Args:
         tree: of `open_study`.
         folder: of the study, where `study.zarr` is.
-        pages: draw those of the members that have none, or an old one? If None, unless they are MANY.
+        pages: draw those of the members that have none, or an old one? If None, unless they are MANY_PAGES.
 
     Returns:
         Did all of it work? The store is as it was in any case.
@@ -54,22 +52,25 @@ def present_study(
 
 def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
     """The study's page first: those of many members take their time."""
+    from nm_ode.batch.tasks import MANY_PAGES
     from nm_ode.comparison.study import study_numbers
     from nm_ode.comparison.study.numbers import FAILED, MISSING
-    from nm_ode.reporting.study.members import draw_pages, pages_of, stale
+    from nm_ode.errors import NmOdeError
+    from nm_ode.reporting.study.members import draw_page, pages_of, stale
     from nm_ode.reporting.study.page import study_html
 
     def page() -> None:
         html = study_html(tree, pages_of(folder))
         folder.write(REPORT, html.encode("utf-8", "backslashreplace"))
 
+    worked = True
     try:
         page()
         print_line("report", folder.place(REPORT))
         numbers = study_numbers(tree)
         states = zip(numbers["member"].values.reshape(-1), numbers["state"].values.reshape(-1), strict=True)
         there = [str(member) for member, state in states if state not in (FAILED, MISSING)]
-        if not (len(there) <= MANY if pages is None else pages):
+        if not (len(there) <= MANY_PAGES if pages is None else pages):
             if pages is None and len(there) > len(pages_of(folder)):
                 print_dim(
                     f"Pages of {len(there)} members are drawn with `nm-ode report {folder.name} --pages`."
@@ -78,7 +79,12 @@ def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
         wanted = stale(folder, there)
         with progress_bars() as progress:
             report = progress("pages of members", len(wanted))
-            for done, _ in enumerate(draw_pages(folder, wanted), 1):
+            for done, member in enumerate(wanted, 1):
+                try:
+                    draw_page(folder, member)
+                except NmOdeError as error:  # the others have theirs
+                    complain(f"{folder.name}: the page of {member}: {error}")
+                    worked = False
                 report(done)
         if wanted:
             page()
@@ -88,7 +94,7 @@ def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
             f"{where} cannot be written ({error.strerror or error}); the results in {folder.name} are kept"
         )
         return False
-    return True
+    return worked
 
 
 def _export(tree: xr.DataTree, csv: Path | None, netcdf: Path | None) -> bool:

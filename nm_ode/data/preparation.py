@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nm_ode.data.base import DataError
 from nm_ode.data.sources import ArraySource, Samples, Source, TensorSource, indices_of, samples_of
 from nm_ode.data.trees import flatten
+from nm_ode.memory import available_on
 from nm_ode.required import as_seed
 
 H = TypeVar("H", int, Tensor)
@@ -243,8 +244,8 @@ def _of_channels(values: tuple[float, ...], device: torch.device, dtype: torch.d
 
 
 def _fits(source: ArraySource, device: torch.device) -> bool:
-    free, _ = torch.cuda.mem_get_info(device)
-    return source.nbytes * _ROOM <= free
+    free = available_on(device)
+    return free is not None and source.nbytes * _ROOM <= free
 
 
 def _require_images(batch: Any, channels: int) -> None:

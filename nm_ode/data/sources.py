@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 from nm_ode.arguments import as_tensor, said
-from nm_ode.data.base import DataError, NoSuchSampleError
+from nm_ode.data.base import DataError, DataSet, NoSuchSampleError
 from nm_ode.data.leaves import as_leaf, in_dtype, is_array, numbers
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
 
@@ -176,7 +176,7 @@ class Part:
 
 
 def source_of(data: Any) -> Source:
-    """A source as it is; a map-style Dataset; or a tree of tensors or arrays.
+    """A source as it is; a `DataSet`'s pairs, prepared as it says; a map-style Dataset; or a tree of tensors or arrays.
 
     A plain `TensorDataset` is in memory like its tensors. A tree with an `np.memmap` in it stays on disk. A DataLoader
     is its dataset, put together by its `collate_fn`, no more samples at once than its batches have; the order in which
@@ -189,6 +189,8 @@ def source_of(data: Any) -> Source:
         raise DataError(
             f"data is the text {said(data)}: give the arrays themselves (nm_ode.data.npz reads a file)"
         )
+    if isinstance(data, DataSet):
+        return data.source()
     if type(data) is TensorDataset:
         return TensorSource(data.tensors)
     if isinstance(data, Dataset):

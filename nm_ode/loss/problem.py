@@ -126,7 +126,8 @@ class Problem(ManyPoints, MayBeLowered):
             model: as of `Problem`.
             objective: `objective(model, batch) -> scalar`. It is given the problem's copy of the model.
             data: a tree (tuples, dicts, dataclasses …) of tensors or arrays, samples along their first axis; a
-                map-style Dataset; or a `nm_ode.data.Source`. The batch has the same structure.
+                `DataSet`, of pairs (x, y); a map-style Dataset; or a `nm_ode.data.Source`. The batch has the same
+                structure.
             dtype, device, chunk_size, ghost_batches, autocast: as of `Problem`.
 
         Raises:

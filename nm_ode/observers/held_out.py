@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nm_ode.arguments import as_count, first_line
-from nm_ode.data import DataSet
 from nm_ode.data.preparation import PreparedSource
 from nm_ode.data.sources import Source, source_of
 from nm_ode.errors import ArgumentError, NmOdeError
@@ -215,5 +214,5 @@ def _source(data: Any, problem: Problem) -> Source:
     if problem.loss_fn is not None:
         found = supervised_source(data, problem.loss_fn)
     else:
-        found = data.source() if isinstance(data, DataSet) else source_of(data)
+        found = source_of(data)
     return found.plain if isinstance(found, PreparedSource) else found

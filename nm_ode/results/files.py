@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 
 
@@ -29,10 +30,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what `write_atomically(path, …)` left if its process was killed; nobody else may be writing it now."""
+def remove_leftovers(path: Path, older_than: float | None = None) -> None:
+    """Remove what `write_atomically(path, …)` left if its process was killed.
+
+    Args:
+        older_than: seconds, so that what somebody else writes now stays; if None, nobody else may be writing it.
+    """
     for leftover in path.parent.glob(f".{path.name}-*"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if older_than is None or time.time() - leftover.stat().st_mtime > older_than:
+                leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

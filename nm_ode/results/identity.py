@@ -16,10 +16,11 @@ class StoreError(NmOdeError, RuntimeError):
 
 @dataclass(frozen=True)
 class Identity:
-    """A case, with all its defaults, and the user's own code that it names.
+    """A case, with all its defaults, and the user's own code and data on disk that it names.
 
     Attributes:
-        code: path relative to the case file's folder → SHA-256; "" for a file that is not there.
+        code: path relative to the case file's folder → SHA-256, of data that of the samples; "" for a file that is not
+            there.
     """
 
     case: Mapping[str, Any]
@@ -27,7 +28,7 @@ class Identity:
 
 
 def require_same(path: Path | str, there: Identity, here: Identity) -> None:
-    """Refuse to go on with results of another case or of other code.
+    """Refuse to go on with results of another case, of other code or of other data.
 
     Args:
         path: where the results are.

@@ -325,7 +325,7 @@ class StudyInfo:
         case_text: the file as the user wrote it.
         failures: a sentence for each part that did not go well.
         versions: of Python and the packages.
-        code: path → SHA-256 of the user's own code that the case names.
+        code: path → SHA-256 of the user's own code that the case names, and of its data on disk.
     """
 
     title: str

@@ -101,7 +101,11 @@ def _verified_tree(folder: Folder) -> xr.DataTree:
                     variable.load()
     for name in ("digests", "digest"):
         del tree.attrs[name]
-    return tree
+    # In the order in which they were written: Zarr lists groups as their files come to be read.
+    groups = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    return xr.DataTree.from_dict(
+        {path: groups[path] for path in ("/", *(f"/{group}" for group in root.digests))}
+    )
 
 
 def unfinished_identity(path: Path) -> Identity | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ctypes
 import sys
 
-import torch
 from torch import Tensor
 
 from bridges import Engine
 from bridges.vectors import Vector
-from nm_ode.memory import require_memory
+from nm_ode.memory import available_on, require_memory
 
 _LARGE = 2**20  # bytes of a state: with smaller ones nothing is to be gained, and all have room
 
@@ -37,11 +36,7 @@ def require_room(engine: Engine, method: str, state: Tensor) -> None:
     }
     fewer = [name for name in sorted(taken, key=taken.__getitem__) if taken[name] < taken[method]]
     remedy = f"take {' or '.join(fewer)}, with fewer" if fewer else "take a smaller network"
-    free = None
-    if engine.capabilities.tensors and state.device.type == "cuda":
-        device = state.device
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free = torch.cuda.mem_get_info(device)[0] + kept
+    free = available_on(state.device) if engine.capabilities.tensors else None
     require_memory(
         taken[method],
         f"{engine.name} {method}, with {sum(used.vectors)} vectors of {len(state):,} numbers,",

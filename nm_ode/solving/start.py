@@ -17,6 +17,9 @@ from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, FlowError, follow_batches
 from nm_ode.loss.expected import ExpectedLoss
 from nm_ode.results import ResultError, RunInfo, run_info
+from nm_ode.sketches import SparseSigns
+
+_SAME = 1e-12  # over the norm: two sketches of one theta differ in the order of sums at most
 
 
 @dataclass(eq=False)
@@ -46,7 +49,8 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     """From a run of `train` (its saved times and start), or from times.
 
     Args:
-        theta0: a vector of any kind; None for the run's or the problem's.
+        theta0: a vector of any kind; None for the run's or the problem's; beside a run that kept sketches alone the
+            problem's, if the first of them is of it.
 
     Raises:
         EngineError: times that no engine takes (see `bridges.require_times`).
@@ -65,10 +69,6 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     for name in ("saved_time", "theta_sketch" if sketched else "theta"):
         if name not in t.variables:
             raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
-    if sketched and theta0 is None and "initial_state" not in t:
-        raise ArgumentError(
-            "t: the run kept sketches of theta alone: give theta0, the parameters that it started with"
-        )
     try:
         info = run_info(t)
     except ResultError as error:
@@ -97,12 +97,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
         if not sketched:
             theta0 = torch.from_numpy(t["theta"].isel(saved_step=0).values.copy())
         else:
-            assert memory is not None
-            if int(t["saved_step"].values[0]):
-                raise ArgumentError(
-                    "t: the run's first steps were cut off, and of later ones it kept sketches alone: give theta0"
-                )
-            theta0 = memory[: flow.problem.layout.size]
+            theta0 = _first_of_sketches(flow, t, memory)
     times = _times(t["saved_time"].values)
     start = _placed(flow, theta0, what, copy=given)
     flow, expected = follow_batches(flow, info.grid, start)
@@ -113,6 +108,31 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             f"{first}: solve from step 0, or train from there with state0"
         )
     return Start(times, flow, state, info, info.warm_start and memory is not None, expected)
+
+
+def _first_of_sketches(flow: Flow, run: xr.Dataset, memory: Tensor | None) -> Tensor:
+    """Where a run began that kept sketches alone: in its optimiser's state, or the problem's theta0, if they are of it.
+
+    Raises:
+        ArgumentError: it is not known.
+    """
+    if int(run["saved_step"].values[0]):
+        raise ArgumentError(
+            "t: the run's first steps were cut off, and of later ones it kept sketches alone: give theta0"
+        )
+    if memory is not None:
+        return memory[: flow.problem.layout.size]
+    problem, parts = flow.problem, int(run["sketch_parts"])
+    there = np.asarray(run["theta_sketch"].values[0])
+    m, seed = len(there) // parts, int(run["sketch_seed"])
+    signs = SparseSigns(problem.layout, m, seed, problem.device, by_layer=parts > 1)
+    here = signs.of(problem.theta0).cpu().numpy()
+    if here.shape != there.shape or np.linalg.norm(here - there) > _SAME * np.linalg.norm(there):
+        raise ArgumentError(
+            "t: the run kept sketches of theta alone, and did not start from the problem's theta0: give theta0, the "
+            "parameters that it started with"
+        )
+    return problem.theta0
 
 
 def _times(t: Any) -> NDArray[np.float64]:

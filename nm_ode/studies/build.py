@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,13 @@ from nm_ode.loss import Problem, ProblemError
 from nm_ode.observers import Context, Curvature, Observer, Recording
 from nm_ode.optimizers import Optimizer, Schedule, factors_of
 from nm_ode.planned import always_recorded
-from nm_ode.results import Beside
+from nm_ode.results import Beside, Identity
 from nm_ode.studies.charges import require_laws_fit, require_layers_fit
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.fit import in_the_models_shape, of_what, require_targets_fit
 from nm_ode.studies.here import device_of, read_data
+from nm_ode.studies.identity import data_hash
 from nm_ode.studies.load import case_text
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.observing import observers_of, require_sketch_fits
@@ -47,6 +48,7 @@ class Study:
         code: the user's own Python, loaded.
         text: of the case file, as it was when the case was built.
         held_out: gives the test split of the data, read once; None if there is none.
+        data_hash: place → digest, of data that were read from disk.
     """
 
     case: Case
@@ -58,6 +60,12 @@ class Study:
     code: OwnCode
     text: str
     held_out: Callable[[], DataSet] | None = None
+    data_hash: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Identity:
+        """Of what its results are."""
+        return Identity(self.case.model_dump(mode="json"), {**self.code.hashes, **self.data_hash})
 
     def observers(
         self, along: Literal["run", "flows"], symmetries: Sequence[Symmetry] = ()
@@ -99,7 +107,9 @@ def build_study(case: Case, path: Path, text: str | None = None, progress: Progr
     _require_solver(case, path)
     code = OwnCode(path)
     device = device_of(case, path, code)
-    data = in_the_models_shape(case, path, read_data(case, path, code, progress))
+    read = read_data(case, path, code, progress)
+    data_now = data_hash(case, path.parent, read)
+    data = in_the_models_shape(case, path, read)
     require_targets_fit(case, path, data)
     problem = _problem(case, path, code, _model(case, path, code, data, device), data, device)
     if isinstance(case.training.batch_size, int) and case.training.batch_size > problem.n_samples:
@@ -118,7 +128,9 @@ def build_study(case: Case, path: Path, text: str | None = None, progress: Progr
     made_schedule = None if schedule is None else schedule.make(folder=path.parent)
     _require_times_fit(case, path, optimizer, made_schedule)
     text = case_text(path) if text is None else text
-    study = Study(case, path, problem, optimizer, made_schedule, flows, code, text, _held_out(data, path))
+    study = Study(
+        case, path, problem, optimizer, made_schedule, flows, code, text, _held_out(data, path), data_now
+    )
     _require_observers_fit(study)
     require_sketch_fits(case, path, optimizer, study.observers("run"))
     return study
@@ -232,8 +244,7 @@ def _problem(
             more = code.arguments("objective", case.objective, objective, positional=2)
             if more:
                 objective = partial(objective, **more)
-            samples = data.source() if isinstance(data, DataSet) else data
-            return Problem.from_objective(model, objective, samples, **options)
+            return Problem.from_objective(model, objective, data, **options)
     except CaseError:
         raise
     except NmOdeError as error:

@@ -15,6 +15,7 @@ from nm_ode.comparison import compare
 from nm_ode.flows import Flow
 from nm_ode.observers import Charges
 from nm_ode.results import RunInfo, run_info, solve_info
+from nm_ode.results.curvature import without_curvature
 from nm_ode.results.store import StoreWriter
 from nm_ode.solving import SolveError, solve
 from nm_ode.studies.build import Study
@@ -25,9 +26,6 @@ from nm_ode.studies.progress import Progress, unheard
 from nm_ode.studies.sharpness import explain_orders
 from nm_ode.symmetries import Symmetry
 from nm_ode.training import TrainingDiverged, final_state, train
-
-CURVATURE_STEP = "curvature_step"
-CURVATURE_LIMITS = ("series_limit", "stability_limit")
 
 
 def compute(
@@ -142,20 +140,6 @@ def _warm_state(study: Study, kept: Checkpoints) -> Tensor | None:
         full_loss=training.full_loss,
     )
     return final_state(warmed)
-
-
-def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
-    """A run's dataset, and the curvature in it as one of its own; None if there is none."""
-    if CURVATURE_STEP not in run.dims:
-        return run, None
-    limits = [name for name in CURVATURE_LIMITS if name in run.data_vars]
-    elsewhere = [
-        name
-        for name, found in run.variables.items()
-        if CURVATURE_STEP not in found.dims and name not in limits
-    ]
-    measured = run.drop_vars(elsewhere).drop_attrs(deep=False)
-    return run.drop_dims(CURVATURE_STEP).drop_vars(limits), measured
 
 
 def at_some_of(run: xr.Dataset, samples: int | None) -> xr.Dataset:

@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,6 @@ from typing import Any
 
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.registry import did_you_mean
-from nm_ode.results import Identity
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
@@ -32,16 +31,8 @@ def code_files(case: Case, path: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(files))
 
 
-def identity_now(case: Case, known: Iterable[str], folder: Path) -> Identity:
-    """Of results that the case would have with its code as it is now; the hash of a file that cannot be read is "".
-
-    Args:
-        known: paths of the code's files relative to the folder, as in `OwnCode.hashes`.
-    """
-    return Identity(case.model_dump(mode="json"), {name: _sha256(folder / name) for name in known})
-
-
-def _sha256(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file; "" of one that cannot be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
@@ -213,7 +204,7 @@ class OwnCode:
                 if path is None or any(map(path.is_relative_to, installed)):
                     continue
                 if path.is_relative_to(folder):
-                    self._hashes[path] = _sha256(path)
+                    self._hashes[path] = file_hash(path)
                     del sys.modules[name]
 
 

@@ -20,8 +20,8 @@ from nm_ode.results.identity import require_same
 from nm_ode.results.store import StoreWriter, unfinished_identity
 from nm_ode.studies.build import Study, build_study
 from nm_ode.studies.errors import CaseError
+from nm_ode.studies.identity import identity_now
 from nm_ode.studies.member import compute
-from nm_ode.studies.own_code import identity_now
 from nm_ode.studies.progress import Progress, silent, unheard
 from nm_ode.studies.schema import Case
 from nm_ode.studies.versions import git_commit, versions
@@ -142,7 +142,7 @@ def run_case_into(
         _require_ready(case, path)
     study = build_study(case, path, text, progress)
     started = _now()
-    writer = StoreWriter(store, Identity(case.model_dump(mode="json"), study.code.hashes))
+    writer = StoreWriter(store, study.identity)
     try:
         with study.code.explained():
             failures = compute(study, writer, progress or silent, say)
@@ -208,7 +208,7 @@ def _info(study: Study, failures: list[str], started: str) -> StudyInfo:
         parameters=problem.layout.size,
         samples=problem.n_samples,
         failures=tuple(failures),
-        code=study.code.hashes,
+        code=study.identity.code,
     )
 
 

@@ -17,7 +17,7 @@ from nm_ode.errors import NmOdeError
 from nm_ode.loss import Problem, problem_identity
 from nm_ode.loss.batching import A_FEW, spread_samples
 from nm_ode.optimizers import Optimizer
-from nm_ode.results import Identity, member_run, run_info
+from nm_ode.results import member_run, run_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.studies.build import Study, build_study
 from nm_ode.studies.charges import wanted_symmetries
@@ -164,8 +164,7 @@ def _lacking(
         # What is wrong with a member is told when it is run.
         with contextlib.suppress(NmOdeError), surroundings(companion.case.seed):
             study = build_study(companion.case, path, companion.text)
-            identity = Identity(companion.case.model_dump(mode="json"), study.code.hashes)
-            writer = StoreWriter(companion.store, identity)
+            writer = StoreWriter(companion.store, study.identity)
             if known_run(study, writer) is not None:
                 continue
             if first is None:

@@ -82,6 +82,7 @@ def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Pages take longer than these members."""
     if "with_pages" not in request.fixturenames:
         monkeypatch.setattr("nm_ode.cli.batch._presented", lambda plan: True)
+        monkeypatch.setattr("nm_ode.batch.plan.MANY_PAGES", 0)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from nm_ode.cli.console import out
+from nm_ode.results import open_store
 from nm_ode.results.study import Failure, StudyStore
 from nm_ode.studies import load_sweep, run_case
 from tests.reporting.pages import Outline
@@ -144,3 +145,11 @@ def test_a_case_alone_goes_to_no_url(call, tmp_path: Path, monkeypatch) -> None:
     assert result.exit_code == 2
     assert "not to a URL" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["alone.toml"]
+
+
+def test_groups_come_in_the_order_in_which_they_were_written(computed: Path) -> None:
+    store = computed / "study.zarr" / "lr=0.1"
+    orders = {tuple(node.path for node in open_store(store).subtree) for _ in range(12)}
+    assert len(orders) == 1
+    flows = [path for path in next(iter(orders)) if path.startswith("/flows/")]
+    assert flows == ["/flows/gradient", "/flows/modified_2_hessian"]

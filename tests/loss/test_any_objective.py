@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import nm_ode
 from nm_ode import Problem, ProblemError
+from nm_ode.data import DataSet, Preparation
 from nm_ode.loss.noise import gradient_noise
 from nm_ode.loss.nonsmooth import kinks, sides
 
@@ -354,6 +355,29 @@ def test_a_nested_batch_gives_what_the_short_form_gives(data: st.DataObject, chu
         assert torch.equal(general.sample_grads(theta, samples), short.sample_grads(theta, samples))
     part = general.subset(torch.tensor([1, 3]))
     assert torch.equal(part.grad(theta), short.grad(theta, torch.tensor([1, 3])))
+
+
+def test_a_data_set_is_pairs_of_its_samples() -> None:
+    model, x, y = small_model()
+
+    def objective(model: Any, batch: Any) -> Tensor:
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    found = Problem.from_objective(model, objective, DataSet(x, y))
+    assert torch.equal(found.grad(found.theta0), short_form(None).grad(found.theta0))
+
+
+def test_images_of_a_data_set_are_prepared_for_any_objective() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (6, 3, 2, 2), dtype=torch.uint8, generator=generator)
+    y = torch.randint(2, (6,), generator=generator)
+    data = DataSet(images, y, preparation=Preparation((0.5,) * 3, (0.25,) * 3, flat=True))
+    model = nn.Linear(12, 2)
+    short = Problem(model, F.cross_entropy, data)
+    found = Problem.from_objective(
+        model, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), data
+    )
+    assert torch.equal(found.grad(found.theta0), short.grad(short.theta0))
 
 
 def test_chunks_of_sorted_data_are_refused_where_the_weights_of_chunks_differ() -> None:

@@ -148,8 +148,9 @@ def test_another_start_is_seen_in_the_sketches(problem) -> None:
 
 def test_a_flow_beside_a_sketched_run_needs_its_start(problem) -> None:
     run = run_with(problem, Sketch(512))
-    plain = train(problem, nm_ode.SGD(lr=0.05), 5, observe=[Sketch(512)])
-    with pytest.raises(ArgumentError, match="theta0"):
+    elsewhere = {"theta0": problem.theta0 + 1e-9, "observe": [Sketch(512, by_layer=True)]}
+    plain = train(problem, nm_ode.SGD(lr=0.05), 5, **elsewhere)
+    with pytest.raises(ArgumentError, match=r"did not start from the problem's theta0: give theta0"):
         solve(GradientFlow(problem), plain, observe=[Sketch(512)])
     # Of an optimiser with a memory its first state is there, theta in it.
     asked, given = (
@@ -158,6 +159,19 @@ def test_a_flow_beside_a_sketched_run_needs_its_start(problem) -> None:
     np.testing.assert_array_equal(asked["theta"], given["theta"])
     with pytest.raises(ArgumentError, match="Sketch"):
         solve(GradientFlow(problem), run, theta0=problem.theta0, record=["loss"])
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_a_run_from_the_problems_own_start_is_known_by_its_sketch(problem, by_layer: bool) -> None:
+    sketch = Sketch(512, 3, by_layer=by_layer)
+    run = train(problem, nm_ode.SGD(lr=0.05), 5, observe=[sketch])
+    asked, given = (
+        solve(GradientFlow(problem), run, check=False, observe=[sketch], **more)
+        for more in ({}, {"theta0": problem.theta0})
+    )
+    np.testing.assert_array_equal(asked["theta_sketch"], given["theta_sketch"])
+    with pytest.raises(ArgumentError, match="cut off"):
+        solve(GradientFlow(problem), run.isel(saved_step=slice(1, None)), observe=[sketch])
 
 
 def test_the_recorder_takes_the_same_at_chosen_steps(problem) -> None:

@@ -25,6 +25,9 @@ _OF_MEMBER = (
     "end_time",
     "wall_seconds",
     "final_loss",
+    "last_batch_loss",
+    "final_test_loss",
+    "final_test_accuracy",
     "largest_normalised_sharpness",
 )
 _OF_FLOW = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
@@ -38,9 +41,10 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
 
     Returns:
         Index: the member's name. Columns: what varies (`lr`, `momentum`, …), `state` ("whole", "diverged", "stopped",
-        "failed", "missing") with its `reason`, `parameters`, `steps`, `end_time`, `wall_seconds`, `final_loss`,
-        `largest_normalised_sharpness`, and of each flow, its name behind a dot, `error.gradient`,
-        `relative_error.gradient`, …. What was not measured is NaN; what no member has is no column.
+        "failed", "missing") with its `reason`, `parameters`, `steps`, `end_time`, `wall_seconds`, `final_loss` (or
+        `last_batch_loss`), `final_test_loss`, `final_test_accuracy`, `largest_normalised_sharpness`,
+        and of each flow, its name behind a dot, `error.gradient`, `relative_error.gradient`, …. What was not measured
+        is NaN; what no member has is no column.
 
     Raises:
         ResultError: the tree is no study's.

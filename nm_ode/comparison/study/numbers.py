@@ -33,7 +33,18 @@ _SAID = {
     "end_time": Variable((), "flow time at the last saved step"),
     "in_fit": Variable((), "is the member in the fit of the flow's order"),
     "final_loss": Variable((), "loss over all samples at the last saved step"),
+    "last_batch_loss": Variable(
+        (), "loss of the last step's batch, where none over all samples was recorded"
+    ),
+    "final_test_loss": Variable((), "loss over held-out samples, at the end"),
+    "final_test_accuracy": Variable((), "share of held-out samples classified rightly, at the end"),
 }
+_OF_RUN: tuple[tuple[str, Literal["loss", "accuracy"], str, str], ...] = (
+    ("final_loss", "loss", "Loss at the end", "loss over all samples"),
+    ("last_batch_loss", "loss", "Loss of the last batch", "loss of the last batch"),
+    ("final_test_loss", "loss", "Test loss at the end", "loss over held-out samples"),
+    ("final_test_accuracy", "accuracy", "Test accuracy at the end", "share classified rightly"),
+)
 _AT_END = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
 
 
@@ -52,7 +63,7 @@ class Quantity:
     """
 
     key: str
-    kind: Literal["loss", "error", "sharpness", "order"]
+    kind: Literal["loss", "accuracy", "error", "sharpness", "order"]
     title: str
     label: str
     values: xr.DataArray
@@ -115,10 +126,11 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
 
     Returns:
         Along the study's axes `member` (its name), `state` (one of STATES), `reason`, `parameters`, `wall_seconds`,
-        `steps`, `end_time`, `final_loss`, `largest_normalised_sharpness`; along them and `flow` what each flow's
-        comparison has at the last step (`error`, `relative_error`, `loss_gap`, `solver_error`, `solver_limited`), with
-        `flow_title` and `expected_order` along `flow`, and `in_fit` where the study has a reduction to orders. What was
-        not measured is NaN, or not there at all.
+        `steps`, `end_time`, `final_loss` (or `last_batch_loss`), `final_test_loss`, `final_test_accuracy`,
+        `largest_normalised_sharpness`; along them and `flow` what each flow's comparison has at the last step
+        (`error`, `relative_error`, `loss_gap`, `solver_error`, `solver_limited`), with `flow_title` and
+        `expected_order` along `flow`, and `in_fit` where the study has a reduction to orders. What was not measured is
+        NaN, or not there at all.
 
     Raises:
         ResultError: it is no study's.
@@ -158,11 +170,11 @@ def with_numbers(tree: xr.DataTree) -> xr.DataTree:
 
 def quantities(numbers: xr.Dataset) -> list[Quantity]:
     """What there is to be drawn of each member, the loss first."""
-    found = []
-    if "final_loss" in numbers:
-        found.append(
-            Quantity("final_loss", "loss", "Loss at the end", "loss over all samples", numbers["final_loss"])
-        )
+    found = [
+        Quantity(key, kind, title, label, numbers[key])
+        for key, kind, title, label in _OF_RUN
+        if key in numbers
+    ]
     for i, (name, title) in enumerate(flows_of(numbers)):
         for key, what, unit in (
             ("relative_error", "error over the motion", "dimensionless"),
@@ -239,9 +251,16 @@ def _of_run(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.Dat
     if "discrete" not in tree.children:
         return found
     run = tree["discrete"].dataset
-    for name, source in (("final_loss", "full_loss"), ("end_time", "saved_time")):
+    for name, source in (
+        ("final_loss", "full_loss"),
+        ("end_time", "saved_time"),
+        ("final_test_loss", "test_loss"),
+        ("final_test_accuracy", "test_accuracy"),
+    ):
         if source in run.variables:
             found[name] = _along(_end(run[source], axes), found, axes)
+    if "loss" in run.data_vars and _lacks_loss(found):
+        found["last_batch_loss"] = _along(_end(run["loss"], axes), found, axes)
     # What is called like an axis has its dimension behind its name.
     lrs = next((run[name] for name in ("lr", "lr_of_step") if name in run and "step" in run[name].dims), None)
     if lrs is not None:
@@ -255,6 +274,13 @@ def _of_run(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.Dat
         if "stability_limit" in curvature:
             found["stability_limit"] = _along(curvature["stability_limit"].compute(), found, axes)
     return found
+
+
+def _lacks_loss(found: xr.Dataset) -> bool:
+    """Has a member that is whole no loss over all samples?"""
+    if "final_loss" not in found:
+        return True
+    return bool(((found["state"] == WHOLE) & found["final_loss"].isnull()).any())
 
 
 def _end(values: xr.DataArray, axes: Sequence[str]) -> xr.DataArray:

@@ -17,6 +17,7 @@ from nm_ode.comparison import compare
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import WIDTH
 from nm_ode.results import ResultError, law_info, run_info, solve_info
+from nm_ode.results.curvature import without_curvature
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
 """A study's tree, or a run."""
@@ -25,8 +26,6 @@ Grid: TypeAlias = NDArray[np.object_]
 Panels: TypeAlias = Sequence[Axes] | Grid | None
 """Axes to draw in; None for new ones."""
 
-_CURVATURE = "curvature_step"
-_LIMITS = ("series_limit", "stability_limit")
 _LAWS = ("first_order", "second_order", "exact")
 """In the order in which one is looked for that describes a run."""
 
@@ -57,11 +56,10 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
             f"{name} must be a study's tree (nm_ode.open_store) or a run (nm_ode.train); {said(run)} was given"
         )
     run_info(run)
-    seen = [found for found, values in run.variables.items() if _CURVATURE in values.dims]
-    limits = [limit for limit in _LIMITS if limit in run]
-    groups = {"/discrete": run.drop_vars([*seen, *limits])}
-    if seen:
-        groups["/discrete/curvature"] = run[[*seen, *limits]].drop_attrs(deep=False)
+    run, curvature = without_curvature(run)
+    groups = {"/discrete": run}
+    if curvature is not None:
+        groups["/discrete/curvature"] = curvature
     for solution in solutions:
         group, found = _group(solution)
         if f"/{group}/{found}" in groups:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from nm_ode.reporting.report import report_html
 from nm_ode.reporting.study.page import MEMBERS
 from nm_ode.results import open_store
-from nm_ode.results.folders import Folder
+from nm_ode.results.files import remove_leftovers
+from nm_ode.results.folders import Folder, LocalFolder
 from nm_ode.results.root import ROOT_FILE
 from nm_ode.results.study.reader import STUDY
 from nm_ode.results.verified import sha256
 
 _END = ".html"
+_LONG = 60.0  # seconds that nobody takes to write a page
 
 
 def pages_of(folder: Folder) -> list[str]:
@@ -37,26 +39,26 @@ def stale(folder: Folder, members: Iterable[str]) -> list[str]:
     return [
         member
         for member in members
-        if member not in drawn or not _page(folder, member).endswith(_mark(folder, member))
+        if member not in drawn or not folder.read(_page(member)).endswith(_mark(folder, member))
     ]
 
 
-def draw_pages(folder: Folder, members: Iterable[str]) -> Iterator[str]:
-    """Write the page of each member; its name when it is there.
+def draw_page(folder: Folder, member: str) -> None:
+    """Write the page of a member, as a whole or not at all.
 
     Raises:
-        NmOdeError: a member's store does not open, or no page can be made of it.
+        NmOdeError: the member's store does not open, or no page can be made of it.
         OSError: no room, or no access.
     """
-    for member in members:
-        mark = _mark(folder, member)
-        html = report_html(open_store(folder.place(f"{STUDY}/{member}")))
-        folder.write(f"{MEMBERS}/{member}{_END}", html.encode("utf-8", "backslashreplace") + mark)
-        yield member
+    page, mark = _page(member), _mark(folder, member)
+    html = report_html(open_store(folder.place(f"{STUDY}/{member}")))
+    folder.write(page, html.encode("utf-8", "backslashreplace") + mark)
+    if isinstance(folder, LocalFolder):
+        remove_leftovers(folder.path / page, older_than=_LONG)
 
 
-def _page(folder: Folder, member: str) -> bytes:
-    return folder.read(f"{MEMBERS}/{member}{_END}")
+def _page(member: str) -> str:
+    return f"{MEMBERS}/{member}{_END}"
 
 
 def _mark(folder: Folder, member: str) -> bytes:

@@ -24,7 +24,14 @@ from nm_ode.reporting.sections import Drawing, Section, drawings
 from nm_ode.reporting.study.plots import STUDY_PLOTS
 from nm_ode.reporting.study.plots.plane import places
 from nm_ode.reporting.study.tables import diagnosis_table, member_table, spread_table, study_order_table
-from nm_ode.reporting.study.words import MOST_TOLD, about_sentence, size_sentence, state_sentence, troubles
+from nm_ode.reporting.study.words import (
+    MOST_TOLD,
+    about_sentence,
+    size_sentence,
+    state_sentence,
+    troubles,
+    without_page,
+)
 from nm_ode.reporting.style import svg
 from nm_ode.reporting.tables import layer_order_table, order_table
 from nm_ode.required import as_path
@@ -116,6 +123,7 @@ def _rendered(tree: xr.DataTree, pages: frozenset[str]) -> str:
             untold=max(0, len(found) - MOST_TOLD),
             sections=list(study_sections(tree)),
             members=member_table(numbers, link),
+            without_page=without_page(numbers, pages),
             axes=[(name, places(numbers, name)) for name in axes_of(numbers)],
             facts=facts,
         )

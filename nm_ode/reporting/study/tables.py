@@ -19,8 +19,17 @@ from nm_ode.reporting.words import diagnosis_sentence
 Link = Callable[[str], str]
 """Name of a member → where its page is; empty where it has none."""
 
+_SHORT_TITLES = {
+    "final_loss": "loss",
+    "last_batch_loss": "batch loss",
+    "final_test_loss": "test loss",
+    "final_test_accuracy": "test acc.",
+}
 _TITLES = {
     "final_loss": "loss at\nthe end",
+    "last_batch_loss": "loss of the\nlast batch",
+    "final_test_loss": "test loss\nat the end",
+    "final_test_accuracy": "test accuracy\nat the end",
     "largest_normalised_sharpness": "largest\nlr · λ_max",
     "sharpness_over_limit": "lr · λ_max\nover limit",
 }
@@ -177,7 +186,7 @@ def _column(one: Quantity, numbers: xr.Dataset) -> Column:
 
 def _short_title(one: Quantity) -> str:
     if one.flow is None:
-        return {"loss": "loss", "sharpness": "lr·λ"}.get(one.kind, one.key)
+        return "lr·λ" if one.kind == "sharpness" else _SHORT_TITLES.get(one.key, one.key)
     return flow_label(one.key.partition(".")[2])
 
 

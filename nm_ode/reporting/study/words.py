@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ _WORDS = {
     MISSING: "not run yet",
 }
 MOST_TOLD = 200
+_NAMED = 12  # members in one sentence
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,22 @@ def troubles(numbers: xr.Dataset) -> list[Trouble]:
     reasons = numbers["reason"].values.reshape(-1).tolist() if "reason" in numbers else [""] * len(flat[0])
     found = [Trouble(*one) for one in zip(*flat, reasons, strict=True) if one[1] in order]
     return sorted(found, key=lambda one: order.index(one.state))
+
+
+def without_page(numbers: xr.Dataset, pages: Collection[str]) -> str:
+    """Which members with results have no page of their own; "" if all have one."""
+    flat = [numbers[name].values.reshape(-1).tolist() for name in ("member", "state")]
+    there = [str(member) for member, state in zip(*flat, strict=True) if state not in (FAILED, MISSING)]
+    lacking = [member for member in there if member not in pages]
+    if not lacking:
+        return ""
+    remedy = "`nm-ode report` of this page's folder with `--pages` draws them"
+    if len(lacking) == len(there):
+        return f"No member has a page of its own: {remedy}."
+    told = ", ".join(lacking[:_NAMED]) + (
+        f" and {count(len(lacking) - _NAMED)} more" if lacking[_NAMED:] else ""
+    )
+    return f"Without a page of their own: {told}; {remedy}."
 
 
 def duration(seconds: float) -> str:

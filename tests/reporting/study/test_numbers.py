@@ -9,6 +9,9 @@ import xarray as xr
 import nm_ode
 from nm_ode.comparison.study import study_numbers, study_orders
 from nm_ode.comparison.study.numbers import STATES, last, quantities, with_numbers
+from nm_ode.reporting.study.plots.multiples import over_axes
+from nm_ode.reporting.study.tables import member_table
+from nm_ode.reporting.style import svg
 from tests.reporting.study.trees import FLOWS, study_tree
 
 
@@ -116,6 +119,41 @@ def test_a_study_of_losses_alone() -> None:
         "final_loss",
         "largest_normalised_sharpness",
     ]
+
+
+def recorded(tree: xr.DataTree, *without: str, **series: list[float]) -> xr.DataTree:
+    """The study with what else its runs recorded, the same in all."""
+    run = tree["discrete"].to_dataset()
+    for name, values in series.items():
+        dim = "step" if name == "loss" else "held_out_step"
+        if dim == "step":
+            values = values[:1] * run.sizes["step"]
+        run[name] = run["status"].notnull() * xr.DataArray(values, dims=[dim])
+    return tree.assign({"discrete": xr.DataTree(run.drop_vars(without))})
+
+
+def test_what_was_measured_of_held_out_samples_has_columns() -> None:
+    tree = recorded(study_tree({"lr": [0.1, 0.2]}, flows={}), test_loss=[3.0, 2.0], test_accuracy=[0.5, 0.75])
+    numbers = study_numbers(tree)
+    assert numbers["final_test_loss"].values.tolist() == [2.0, 2.0]
+    assert numbers["final_test_accuracy"].values.tolist() == [0.75, 0.75]
+    shown = {one.key: one for one in quantities(numbers)}
+    assert list(shown)[:3] == ["final_loss", "final_test_loss", "final_test_accuracy"]
+    assert not shown["final_test_accuracy"].logarithmic
+    titles = [column.title for column in member_table(numbers).columns]
+    assert "test accuracy\nat the end" in titles
+    frame = nm_ode.study_frame(tree)
+    assert frame["final_test_accuracy"].tolist() == [0.75, 0.75]
+    assert svg(over_axes(tree, "final_test_accuracy"))
+
+
+def test_without_a_loss_over_all_samples_there_is_that_of_the_last_batch() -> None:
+    tree = study_tree({"lr": [0.1, 0.2]}, flows={})
+    assert "last_batch_loss" not in study_numbers(recorded(tree, loss=[0.25]))
+    numbers = study_numbers(recorded(tree, "full_loss", loss=[0.25]))
+    assert "final_loss" not in numbers
+    assert numbers["last_batch_loss"].values.tolist() == [0.25, 0.25]
+    assert quantities(numbers)[0].key == "last_batch_loss"
 
 
 @pytest.mark.parametrize("what", [xr.DataTree(), xr.DataTree(xr.Dataset({"status": 1}))])

@@ -21,7 +21,7 @@ from nm_ode.reporting.study.tables import (
     spread_table,
     study_order_table,
 )
-from nm_ode.reporting.study.words import duration, size_sentence, state_sentence, troubles
+from nm_ode.reporting.study.words import duration, size_sentence, state_sentence, troubles, without_page
 from nm_ode.results import LadderInfo, ladder_info, write
 from tests.reporting.pages import Outline, drawings, texts
 from tests.reporting.study.trees import study_tree
@@ -100,6 +100,16 @@ def test_tables_of_spread_and_orders(plane, seeds) -> None:
     assert orders is not None
     assert [cell.text for cell in orders.rows[0]] == ["0", "1.00 ± 0.00", "2.00 ± 0.00", "3"]
     assert study_order_table(study_numbers(seeds)) is None
+
+
+def test_members_without_a_page_are_named(seeds, tmp_path: Path) -> None:
+    numbers = study_numbers(study_tree({"seed": list(range(20))}, saved=2, flows={}))
+    members = numbers["member"].values.reshape(-1).tolist()
+    assert without_page(numbers, members) == ""
+    assert without_page(numbers, members[1:]).startswith(f"Without a page of their own: {members[0]};")
+    assert "and 7 more;" in without_page(numbers, members[:1])
+    assert "No member has a page" in without_page(numbers, [])
+    assert "--pages" in write_study_report(seeds, tmp_path / "report.html").read_text()
 
 
 def test_words() -> None:

@@ -137,7 +137,7 @@ def _scale(row: NDArray[np.object_], one: Quantity) -> None:
         for panel in row:
             panel.set_yscale("log")
         few_decades(row[0])
-    elif not one.logarithmic:
+    elif one.kind == "sharpness":
         row[0].set_ylim(bottom=0)
 
 
