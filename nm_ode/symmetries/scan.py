@@ -1,14 +1,15 @@
 """A numerical search for conserved directions, for small models: what did the graph's rules not explain?
 
-At many random parameters and batches ⟨g_c, θ_c⟩ and ⟨g_c, 1⟩ are taken over the rows and columns c of every parameter.
-A combination of them that is zero at all draws is a conserved direction: of Σ r_c ‖θ_c‖² or Σ r_c ⟨θ_c, 1⟩. Those that
-hold for any numbers (all rows together are all columns together) say nothing and are left out.
+At many random parameters and batches ⟨g_c, θ_c⟩ and ⟨g_c, 1⟩ are taken over sets c of entries: each entry alone, and
+pairs of rows and of columns, where the model is small enough for that, else the rows and columns of every parameter.
+A combination that is zero at all draws is a conserved direction: of Σ r_c ‖θ_c‖², Σ r_ab ⟨θ_a, θ_b⟩ or Σ r_c ⟨θ_c, 1⟩.
+Those that hold for any numbers (all rows together are all columns together) say nothing and are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,20 @@ from torch import nn
 
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction
-from nm_ode.parameters import Layout
 from nm_ode.symmetries.alone import alone
 from nm_ode.symmetries.discovery import Symmetries, verified_symmetries
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
-from nm_ode.symmetries.kinds import KINDS
+from nm_ode.symmetries.layers import faint_scale
 from nm_ode.symmetries.proofs import discover
+from nm_ode.symmetries.scan_space import SHORT, Array, Space, charge_directions, space_of
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
 from nm_ode.symmetries.verify import first_look
 
-Array = NDArray[np.float64]
-
 LIMIT = 3000  # features: as many gradients, and a singular value decomposition of that size
 _NULL = 1e-9  # a singular value below this share of the largest is rounding
-_SHORT = 1e-5  # and so is a part of a unit vector below this
+_FAINTER = 1e-9  # and so is a gradient this far below one that is already faint
 _EPSILON = 1e-9  # of each normalisation's ε is kept: no symmetry is broken, and nothing divided by zero
 
 
@@ -67,6 +66,8 @@ class Scan:
         conserved: dimension of what is conserved, trivial combinations left out.
         explained: of these, how many the symmetries that were found account for.
         unexplained: the rest.
+        kinds: "shift", "scale" and "mixing" → how many are conserved that are of this kind alone, and how many of
+            them are explained; those of several kinds at once count as mixing.
     """
 
     blocks: int
@@ -74,6 +75,7 @@ class Scan:
     conserved: int
     explained: int
     unexplained: tuple[Unexplained, ...]
+    kinds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @alone
@@ -92,7 +94,7 @@ def scan_symmetries(
             the loss's.
     """
     traced, _ = loss_of_model(model, example_input, loss, target, seed)
-    return _scan(traced, verified_symmetries(traced, seed=seed), seed)
+    return scan_traced(traced, verified_symmetries(traced, seed=seed), seed=seed)
 
 
 @alone
@@ -104,54 +106,74 @@ def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int =
             the loss's.
     """
     traced = loss_of_problem(problem, samples)
-    return _scan(traced, verified_symmetries(traced, seed=seed) if found is None else found, seed)
+    return scan_traced(traced, verified_symmetries(traced, seed=seed) if found is None else found, seed=seed)
 
 
-def _scan(traced: TracedLoss, found: Sequence[Symmetry], seed: int) -> Scan:
-    layout = traced.layout
-    blocks = _blocks(layout)
-    count = 2 * blocks.shape[1]  # scale and shift of each
+def scan_traced(traced: TracedLoss, found: Sequence[Symmetry], *, seed: int = 0) -> Scan:
+    """The same for a loss that is traced, beside the symmetries found in it.
+
+    Raises:
+        SymmetryError: it has too many rows and columns, or trains by another gradient than the loss's.
+    """
+    space = space_of(traced.layout, found)
+    count = space.features.shape[1]
     if count > LIMIT:
         raise SymmetryError(
             f"the scan is for small models: this one has {count} sums over rows and columns, of at most {LIMIT}; "
             "scan a narrower model of the same architecture"
         )
     draws = count + 20
-    sums, sizes = _sampled(traced, blocks, draws, seed)
-    combinations, _ = np.linalg.qr(null_space(sums / sizes, rcond=_NULL) / sizes[:, None])
-    # As coefficients of the squares of theta's entries, and of the entries; what holds for any numbers is 0 there.
-    directions = _span(np.concatenate([blocks @ part for part in np.split(combinations, 2)]))
-    charges = _span(_charge_directions(layout, found))
-    rest = _span(directions - charges @ (charges.T @ directions))
+    sums, sizes = _sampled(traced, space, draws, seed)
+    # As coefficients of the coordinates: what holds for any numbers is 0 there.
+    directions = {
+        kind: _conserved(space, sums, sizes, features) for kind, features in _features(space).items()
+    }
+    linear = directions["shift"][space.halves["shift"]]
+    # A product of two linear charges is conserved with them, and says nothing.
+    implied = space.products(directions["mixing"], linear)
+    charges = _span(np.concatenate([charge_directions(space, found), implied], axis=1))
+    counts, rest = {}, directions["mixing"]
+    for kind, mine in directions.items():
+        mine = _rest(mine, implied)
+        rest = _rest(mine, charges)
+        counts[kind] = np.array([mine.shape[1], mine.shape[1] - rest.shape[1]])
+    conserved, explained = counts["mixing"].tolist()
+    counts["mixing"] = counts["mixing"] - counts["shift"] - counts["scale"]
     return Scan(
         blocks=count,
         draws=draws,
-        conserved=directions.shape[1],
-        explained=directions.shape[1] - rest.shape[1],
-        unexplained=_described(rest, layout),
+        conserved=conserved,
+        explained=explained,
+        unexplained=_described(rest, space),
+        kinds={kind: (int(all_of), int(known)) for kind, (all_of, known) in counts.items()},
     )
 
 
-def _blocks(layout: Layout) -> csr_array:
-    """Rows and columns of every parameter: shape (P, blocks), 1 where an entry of theta is in a block."""
-    blocks: list[NDArray[np.int64]] = []
-    for slot in layout.slots:
-        places = np.arange(slot.start, slot.slice.stop).reshape(slot.shape)
-        axes = range(places.ndim if places.ndim <= 3 else 2)  # of a kernel the channels only
-        of_size = [axis for axis in axes if places.shape[axis] > 1]
-        for axis in of_size:
-            blocks += list(np.moveaxis(places, axis, 0).reshape(places.shape[axis], -1))
-        if not of_size:
-            blocks.append(places.reshape(-1))
-    rows, columns = (
-        np.concatenate(blocks),
-        np.repeat(np.arange(len(blocks)), [block.size for block in blocks]),
-    )
-    return csr_array((np.ones(rows.size), (rows, columns)), shape=(layout.size, len(blocks)))
+def _features(space: Space) -> dict[str, NDArray[np.int64]]:
+    """Those of one half alone, and last all of them."""
+    found = {}
+    for kind in ("shift", "scale"):
+        outside = np.ones(space.size, dtype=bool)
+        outside[space.halves[kind]] = False
+        found[kind] = np.flatnonzero((space.features[outside] != 0).sum(0) == 0)
+    return found | {"mixing": np.arange(space.features.shape[1])}
 
 
-def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tuple[Array, Array]:
-    """Sums (draws, 2·blocks), and the size of each."""
+def _conserved(space: Space, sums: Array, sizes: Array, features: NDArray[np.int64]) -> Array:
+    """Basis of the combinations of some features that are zero at all draws, as coefficients of the coordinates."""
+    if not features.size:
+        return np.zeros((space.size, 0))
+    scale = sizes[features]
+    combinations, _ = np.linalg.qr(null_space(sums[:, features] / scale, rcond=_NULL) / scale[:, None])
+    return _span(space.features[:, features] @ combinations)
+
+
+def _rest(directions: Array, charges: Array) -> Array:
+    return _span(directions - charges @ (charges.T @ directions))
+
+
+def _sampled(traced: TracedLoss, space: Space, draws: int, seed: int) -> tuple[Array, Array]:
+    """Sums (draws, features), and the size of each."""
     layout = traced.layout
     links = discover(traced.graph).links
     extended = ExtendedLoss(traced, links)
@@ -163,7 +185,9 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
             f"the scan is of the loss's gradient, and {', '.join(untrue[:4])} {'train' if untrue[1:] else 'trains'} by "
             "another one (a backward of its own, a hook or a stopped gradient)"
         )
-    sums, squares = np.empty((draws, 2 * blocks.shape[1])), np.zeros(2 * blocks.shape[1])
+    features = space.features.T.tocsr()
+    squared = features.power(2)
+    sums, squares = np.empty((draws, features.shape[0])), np.zeros(features.shape[0])
     for draw in range(draws):
         theta = traced.drawn_theta(generator)
         tensors = traced.drawn_tensors(how, generator)
@@ -171,13 +195,14 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
         loss = extended(parameters, epsilons, tensors, draw)
         pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
         gradient = flat(pieces)
-        typical = torch.empty_like(gradient)
-        for norm, layer in zip(layout.layer_norms(gradient), layout.layers.values(), strict=True):
-            for piece in layer:
-                typical[piece] = norm
+        typical, scale = torch.empty_like(gradient), faint_scale(layout, gradient)
+        for slot in layout.slots:
+            typical[slot.slice] = scale[slot.layer]
+            if float(gradient[slot.slice].norm()) < _FAINTER * scale[slot.layer]:
+                gradient[slot.slice] = 0  # rounding, of what the loss does not feel
         g, t, s = gradient.numpy(), theta.numpy(), typical.numpy()
-        sums[draw] = np.concatenate([(g * t) @ blocks, g @ blocks])
-        squares += np.concatenate([(s * t) ** 2 @ blocks, s**2 @ blocks])
+        sums[draw] = features @ space.terms(g, t)
+        squares += squared @ space.sizes(s, t)
     seen, expected = np.linalg.norm(sums, axis=0), np.sqrt(squares)
     # A sum that is zero by itself (of a bias before BatchNorm) is rounding, which must not be blown up.
     return sums, np.where(seen > 1e-11 * expected, seen, np.maximum(expected, np.finfo(float).tiny))
@@ -186,53 +211,25 @@ def _sampled(traced: TracedLoss, blocks: csr_array, draws: int, seed: int) -> tu
 def _span(columns: Array) -> Array:
     """Orthonormal basis of the columns, none of which is longer than 1 by much; what is short counts as zero."""
     left, values, _ = np.linalg.svd(columns, full_matrices=False)
-    return np.asarray(left[:, values > _SHORT])
+    return np.asarray(left[:, values > SHORT])
 
 
-def _charge_directions(layout: Layout, found: Sequence[Symmetry]) -> Array:
-    """Shape (2P, charges): coefficients of the squares of theta's entries, then of the entries."""
-    columns = [np.zeros((2 * layout.size, 0))]
-    for symmetry in found:
-        kind = KINDS[symmetry.kind]
-        if (
-            kind.diagonal is not None
-        ):  # which is a symmetry of its own; the rest are no sums over rows or columns
-            continue
-        made = np.zeros((2 * layout.size, symmetry.count))
-        linear = kind.form.degree == 1
-        offset = layout.size if linear else 0
-        for part in symmetry.parts:
-            shape = [n if dim in part.axes else 1 for dim, n in enumerate(part.view.shape)]
-            charge = part.index.reshape(shape).expand(part.view.shape).reshape(-1).numpy()
-            entries = (
-                part.view.of(torch.arange(layout[part.parameter].size, device="cpu")).reshape(-1).numpy()
-            )
-            takes_part = charge >= 0
-            np.add.at(
-                made,
-                (offset + layout[part.parameter].start + entries[takes_part], charge[takes_part]),
-                part.weight,
-            )
-        columns.append(made / np.linalg.norm(made, axis=0))
-        if linear:
-            # A sum of one entry: its gradient is zero, so its square is conserved too.
-            single = made[:, np.count_nonzero(made, axis=0) == 1]
-            columns.append(np.roll(single, layout.size, axis=0))
-    return np.concatenate(columns, axis=1)
-
-
-def _described(rest: Array, layout: Layout) -> tuple[Unexplained, ...]:
+def _described(rest: Array, space: Space) -> tuple[Unexplained, ...]:
     """Directions that share no parameter apart; of each group how many, and what takes part."""
     pieces: list[tuple[str, Array]] = []
-    for what, half in zip(("scale", "shift"), np.split(rest, 2), strict=True):
-        for slot in layout.slots:
-            piece = half[slot.slice].reshape(*slot.shape, -1)
-            if piece.size and np.abs(piece).max() > _SHORT:
+    for slot in space.layout.slots:
+        for what in ("scale", "shift"):
+            piece = rest[space.halves[what]][slot.slice].reshape(*slot.shape, -1)
+            if piece.size and np.abs(piece).max() > SHORT:
                 pieces.append((f"{what} of {_varying(piece)} {slot.name}", piece.reshape(slot.size, -1)))
+        mine = (space.pairs[:, 0] >= slot.start) & (space.pairs[:, 0] < slot.slice.stop)
+        piece = rest[space.halves["mixing"]][mine]
+        if piece.size and np.abs(piece).max() > SHORT:
+            pieces.append((f"mixing of the rows or columns of {slot.name}", piece))
     if not pieces:
         return ()
     grams = np.stack([(piece.T @ piece).reshape(-1) for _, piece in pieces])
-    groups = connected_components(csr_array(grams @ grams.T > _SHORT**2), directed=False)[1]
+    groups = connected_components(csr_array(grams @ grams.T > SHORT**2), directed=False)[1]
     sizes = np.array([np.square(piece).sum() for _, piece in pieces])
     return tuple(
         Unexplained(
@@ -245,7 +242,7 @@ def _described(rest: Array, layout: Layout) -> tuple[Unexplained, ...]:
 
 def _varying(piece: Array) -> str:
     """Along which of a parameter's axes the directions (the last axis) differ."""
-    axes = [axis for axis in range(piece.ndim - 1) if np.ptp(piece, axis=axis).max() > _SHORT]
+    axes = [axis for axis in range(piece.ndim - 1) if np.ptp(piece, axis=axis).max() > SHORT]
     if piece.ndim <= 2:
         return "entries of" if axes else "all of"
     return {(0,): "the rows of", (1,): "the columns of", (): "all of"}.get(tuple(axes), "entries of")

@@ -83,3 +83,30 @@ def test_what_only_one_position_feels(normal):
 def test_a_large_model_is_refused_with_the_remedy(normal):
     with pytest.raises(SymmetryError, match="for small models"):
         scan_symmetries(mlp([64, 800, 10], "relu"), normal(8, 64))
+
+
+class _Products(nn.Module):
+    """Each entry of one parameter beside one of another; and two layers without anything between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.u, self.v = (nn.Parameter(torch.ones(5) + i) for i in range(2))
+        self.a, self.b = nn.Linear(6, 2, bias=False), nn.Linear(2, 5, bias=False)
+
+    def forward(self, x):
+        return torch.tanh(self.b(self.a(x))) * (self.u * self.v)
+
+
+def test_in_a_small_model_every_entry_and_mixtures_of_rows_are_looked_at(normal):
+    scan = scan_symmetries(_Products(), normal(8, 6), "mse")
+    # u_i against v_i, and the symmetric matrices of two coordinates, of which the diagonal are rescales.
+    assert scan.conserved == 5 + 3
+    assert scan.kinds["scale"][0] == 5 + 2
+    assert scan.kinds["mixing"] == (1, 1)
+    assert scan.unexplained == ()
+
+
+def test_products_of_conserved_sums_are_not_counted(normal):
+    # The logits' common shift is conserved, and so are its products with itself.
+    scan = scan_symmetries(nn.Linear(3, 2), normal(8, 3))
+    assert scan.conserved == scan.explained == 3 + 1
