@@ -48,6 +48,8 @@ class Drawer:
         return self.random.random() < share
 
     def choice(self, options: Sequence[T]) -> T:
+        if not options:
+            raise MisfitError
         return self.random.choice(options)
 
     def width(self) -> int:

@@ -68,7 +68,7 @@ def _of_any_size(seed: int) -> bool:
 def judged(program: Program, *, seed: int = 0, draws: int = 2) -> Judged:
     """The rules' own findings, and which of them do not hold."""
     loss = traced(program, seed)
-    symmetries, _ = discover(loss.graph)
+    symmetries = discover(loss.graph)[0]
     model = program.network(EPSILON)
     return _judged(loss, program, model, symmetries, seed, draws)
 
