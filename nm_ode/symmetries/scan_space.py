@@ -193,7 +193,7 @@ def charge_directions(space: Space, found: Sequence[Symmetry]) -> Array:
         for part in symmetry.parts:
             if form is Blocks:
                 for i, j, charge in _mixing(layout, part):
-                    np.add.at(made, (place(i, j), charge), part.weight)
+                    np.add.at(made[:, charge], place(i, j), part.weight)
                 entries, charge_of = _diagonal(layout, part)
             else:
                 entries, charge_of = _moving(layout, part)
