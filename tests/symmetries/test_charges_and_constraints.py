@@ -18,7 +18,7 @@ import nm_ode
 from nm_ode.models import cnn, mlp, resnet18, vgg, vit
 from nm_ode.observers import Charges
 from nm_ode.symmetries import ChargeMeter, find_symmetries, symmetries_of
-from nm_ode.symmetries.rules import scaling
+from nm_ode.symmetries.operations.declared import DECLARED
 from tests.oracles.dense import dense_hessian, dense_loss
 from tests.oracles.symmetry import generator, mixed, transformed
 
@@ -175,7 +175,7 @@ def test_the_checks_say_what_was_measured(normal):
 
 def test_what_does_not_verify_is_a_defect_and_not_returned(normal, monkeypatch):
     # A wrong rule: tanh taken for homogeneous.
-    monkeypatch.setitem(scaling.RULES, "tanh", scaling.RULES["relu"])
+    monkeypatch.setitem(DECLARED, "tanh", DECLARED["relu"])
     found = find_symmetries(mlp([6, 5, 3], "tanh"), normal(8, 6))
     assert [s.name for s in found] == ["translation linear2"]
     (defect,) = found.defects

@@ -7,14 +7,16 @@ Three things are declared, of the result whatever the numbers are:
     along     the dimensions over which entries are put together: there all must have one factor, one shift
 
 An argument (a tensor that depends on parameters) that `degrees` does not name may take no factor, one that `shifts`
-does not name no shift. Contractions, normalisations, moves and lookups are not here: they have forms of their own.
+does not name no shift. "self" is the first argument, however torch calls it. Further results of an operation are
+indices, or what nobody may read. Contractions, normalisations, moves and lookups are not here: they have forms of their
+own. Every entry is tried on torch's operation by tests/symmetries/test_declared_operations.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isinf, prod
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -184,7 +186,7 @@ def _count(node: Node) -> float:
 
 def _no_noise(node: Node) -> Shifts | None:
     active = argument(node, "train", False) and argument(node, "p", 0.0) > 0
-    return None if active else Shifts({"input": 1.0}, linear=True)
+    return None if active else _SAME_LINEAR
 
 
 def _average_pool(node: Node) -> Shifts | None:
@@ -201,7 +203,70 @@ def _lerp(node: Node) -> Shifts | None:
     return Shifts({"self": 1.0 - weight, "end": float(weight)}, linear=True) if is_number(weight) else None
 
 
-_ALIKE = (Degree(("self",)),)
+def _clamp(node: Node) -> Degrees | None:
+    """Zero alone is a bound that scales."""
+    bounds = [argument(node, name) for name in ("min", "max")]
+    return _ALIKE if all(bound is None or (is_number(bound) and bound == 0) for bound in bounds) else None
+
+
+def _filled(node: Node) -> Degrees | None:
+    filler = argument(node, "value")
+    return _ALIKE if is_number(filler) and filler == 0 else None
+
+
+def _comparison(node: Node) -> Degrees | None:
+    """With zero, or of two that scale alike."""
+    other = argument(node, "other")
+    return (Degree(("self", "other"), 0.0),) if isinstance(other, Node) or other == 0 else None
+
+
+def _either(node: Node) -> Degrees | None:
+    """Both alike; of numbers zero and infinities scale with whatever is beside them."""
+    numbers = [n for n in (argument(node, name) for name in _PAIR) if not isinstance(n, Node)]
+    return _BOTH if all(is_number(n) and (n == 0 or isinf(n)) for n in numbers) else None
+
+
+def _either_shifts(node: Node) -> Shifts | None:
+    names = _named(node, _PAIR)
+    return Shifts(dict.fromkeys(names, 1.0), together=True) if len(names) == 2 else None
+
+
+def _is_pair(node: Node) -> bool:
+    return isinstance(argument(node, "other"), Node)
+
+
+def _largest(node: Node) -> Degrees:
+    return _BOTH if _is_pair(node) else _ALIKE
+
+
+def _largest_shifts(node: Node) -> Shifts:
+    return Shifts(dict.fromkeys(_PAIR, 1.0), together=True) if _is_pair(node) else _SAME
+
+
+def _of_largest(node: Node) -> tuple[int, ...]:
+    return () if _is_pair(node) else _dim(node)
+
+
+def _norm(node: Node) -> Degrees | None:
+    """Of order 0 it counts."""
+    order = argument(node, "ord", argument(node, "p", 2))
+    if order is None:
+        return _ALIKE
+    return (_NONE if order == 0 else _ALIKE) if is_number(order) else None
+
+
+def _copies_outside(node: Node) -> bool:
+    return operation(node) != "pad" or argument(node, "mode") != "constant"
+
+
+def _padded(node: Node) -> tuple[int, ...]:
+    return tuple(range(_ndim(node) - len(argument(node, "pad")) // 2, _ndim(node)))
+
+
+_PAIR = ("self", "other")
+_ALIKE: Degrees = (Degree(("self",)),)
+_NONE: Degrees = (Degree(("self",), 0.0),)
+_BOTH: Degrees = (Degree(_PAIR),)
 _SAME = Shifts({"self": 1.0})
 _SAME_LINEAR = Shifts({"self": 1.0}, linear=True)
 _NOTHING = Shifts({"self": 0.0})
@@ -209,31 +274,48 @@ _NOTHING = Shifts({"self": 0.0})
 # ---- entry by entry
 declare("relu leaky_relu abs rrelu", degrees=_ALIKE)
 declare("neg", degrees=_ALIKE, shifts=Shifts({"self": -1.0}, linear=True))
-declare("sign sgn", degrees=(Degree(("self",), 0.0),))
-declare("dropout feature_dropout", degrees=(Degree(("input",)),), shifts=_no_noise)
-declare("native_dropout", degrees=(Degree(("input",)),))
-declare("prelu", degrees=_ALIKE)
+declare("sign sgn", degrees=_NONE)
+declare("dropout feature_dropout", degrees=_ALIKE, shifts=_no_noise)
+declare("native_dropout rrelu_with_noise rrelu_with_noise_functional prelu tril triu", degrees=_ALIKE)
+declare("clamp clamp_min clamp_max", degrees=_clamp)
+declare("index_fill", degrees=_filled)
+declare("gt lt ge le eq ne", degrees=_comparison)
+declare("logical_not isnan isfinite angle heaviside", degrees=_NONE)
+declare("real imag conj_physical _conj resolve_conj", degrees=_ALIKE)
 declare("add sub rsub", degrees=_sum_degrees, shifts=_sum_of)
 declare("mul", degrees=(Degree(("self",)), Degree(("other",))), shifts=_by_a_number)
 declare("div", degrees=_quotient_degrees, shifts=_by_a_number)
 declare("square sqrt rsqrt reciprocal pow", degrees=_power)
 declare(
-    "maximum minimum",
+    "maximum minimum fmax fmin",
     degrees=(Degree(("self", "other")),),
     shifts=Shifts({"self": 1.0, "other": 1.0}, together=True),
 )
-declare(
-    "where", degrees=(Degree(("self", "other")),), shifts=Shifts({"self": 1.0, "other": 1.0}, together=True)
-)
+declare("where", degrees=_either, shifts=_either_shifts)
 declare("lerp", degrees=(Degree(("self", "end")),), shifts=_lerp)
-declare("hypot", degrees=(Degree(("self", "other")),))
+declare("hypot", degrees=_BOTH)
+declare("atan2", degrees=(Degree(("self", "other"), 0.0),))
 # ---- along dimensions
 declare("sum", degrees=_ALIKE, shifts=lambda node: Shifts({"self": _count(node)}, linear=True), along=_dim)
 declare("mean", degrees=_ALIKE, shifts=_SAME_LINEAR, along=_dim)
-declare("amax amin sort topk kthvalue", degrees=_ALIKE, shifts=_SAME, along=_dim)
-declare("cumsum", degrees=_ALIKE, along=_dim)
-declare("logsumexp", shifts=_SAME, along=_dim)
-declare("linalg_vector_norm norm", degrees=_ALIKE, along=_dim)
+declare(
+    "amax amin sort topk kthvalue median nanmedian mode cummax cummin",
+    degrees=_ALIKE,
+    shifts=_SAME,
+    along=_dim,
+)
+declare("max min", degrees=_largest, shifts=_largest_shifts, along=_of_largest)
+declare("argmax argmin argsort", degrees=_NONE, shifts=_NOTHING, along=_dim)
+declare("count_nonzero", degrees=_NONE, along=_dim)
+declare("cumsum nansum _fft_r2c _fft_c2c _fft_c2r", degrees=_ALIKE, along=_dim)
+declare("prod", degrees=lambda node: (Degree(("self",), _count(node)),), along=_dim)
+declare("trace _pdist_forward pdist", degrees=_ALIKE, along=lambda node: (0, 1))
+declare("view_as_complex", degrees=_ALIKE, along=lambda node: (_ndim(node) - 1,))
+declare("dist", degrees=_BOTH, along=lambda node: tuple(range(_ndim(node))))
+declare("linalg_cross", degrees=(Degree(("self",)), Degree(("other",))), along=_dim)
+declare("cosine_similarity", degrees=(Degree(("self",), 0.0), Degree(("x2",), 0.0)), along=_dim)
+declare("logsumexp logcumsumexp", shifts=_SAME, along=_dim)
+declare("linalg_vector_norm norm", degrees=_norm, along=_dim)
 declare("std", degrees=_ALIKE, shifts=_NOTHING, along=_dim)
 declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=_dim)
 declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=_dim)
@@ -241,17 +323,24 @@ declare("cross_entropy_loss", shifts=_NOTHING, along=_classes)
 # ---- images and sequences
 declare(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-    "max_pool1d_with_indices max_pool2d_with_indices",
+    "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices",
     degrees=_ALIKE,
     shifts=_SAME,
     along=_space,
 )
 declare("avg_pool1d avg_pool2d avg_pool3d", degrees=_ALIKE, shifts=_average_pool, along=_space)
 declare(
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d "
-    "upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
-    "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _pad_circular",
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa "
+    "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d",
     degrees=_ALIKE,
     shifts=_SAME_LINEAR,
     along=_space,
+)
+declare(
+    "pad _pad_circular",
+    degrees=lambda node: _ALIKE if _copies_outside(node) else None,
+    shifts=lambda node: _SAME_LINEAR if _copies_outside(node) else None,
+    along=_padded,
 )

@@ -20,7 +20,10 @@ def operation(node: Node) -> str:
 
 
 def argument(node: Node, name: str, default: Any = None) -> Any:
-    """An argument of an operation by its schema's name, whether given by place, by name or not at all."""
+    """An argument of an operation by its schema's name, whether given by place, by name or not at all.
+
+    "self" is the first, however the schema calls it.
+    """
     if name in node.kwargs:
         return node.kwargs[name]
     target = node.target
@@ -30,7 +33,7 @@ def argument(node: Node, name: str, default: Any = None) -> Any:
             if i < len(node.args):
                 return node.args[i]
             return declared.default_value if declared.has_default_value() else default
-    return default
+    return node.args[0] if name == "self" and node.args else default
 
 
 def value(node: Any) -> Any:

@@ -1,7 +1,9 @@
-"""Factors through contractions: matrix products, convolutions, lookups, attention."""
+"""Factors through sums of products: contractions in their normal form, convolutions, lookups of an embedding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -10,85 +12,158 @@ from torch.fx import Node
 
 from nm_ode.symmetries.labels import at
 from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.operations.contractions import (
+    CONTRACTIONS,
+    ONE,
+    Contraction,
+    Letters,
+    Operand,
+    contraction_of,
+)
 from nm_ode.symmetries.padding import padding_row, stays_zero
-from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal, Term, Use
+from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
+from nm_ode.symmetries.rules.scaling.uses import Term, Use
 from nm_ode.symmetries.rules.scaling.variables import Variables
-from nm_ode.symmetries.rules.weights import described
+from nm_ode.symmetries.rules.weights import Weight, described
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
 
-@_rule("linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "mv")
-def _linear(s: ScalingTraversal, node: Node) -> Any:
-    """y[m, n] = Σ_k a[m, k] b[k, n], in its many spellings."""
-    name = operation(node)
-    added = None
-    if name == "linear":
-        a, b, added = node.args[0], node.args[1], argument(node, "bias")
-    elif name in ("addmm", "baddbmm"):
-        added, a, b = node.args[:3]
-    else:
-        a, b = node.args[:2]
-    result = tuple(value(node).shape)
-    out = _contracted(s, a, b, transposed=name == "linear")
-    if out is None:
+@_rule(*CONTRACTIONS)
+def _contraction(s: ScalingTraversal, node: Node) -> Any:
+    """result = Σ a b + added: over what is summed all products must have one factor, and what is added that too."""
+    form = contraction_of(node)
+    if form is None:
         return None
-    out = out.expand(result) if out.ndim == len(result) else out.reshape(result)
-    if added is not None:
-        bias = s.labels(added).expand(result)
-        s.variables.equal(out, bias)
+    made = _contracted(s, form)
+    out = made.expand(tuple(value(node).shape))
+    if form.added is not None and not s.is_zero(form.added):
+        s.variables.equal(out, s.labels(form.added).expand(out.shape))
     return out
 
 
-def _contracted(s: ScalingTraversal, a: Any, b: Any, *, transposed: bool = False) -> Tensor | None:
-    left, right = s.weight(a), s.weight(b)
-    if right is not None and right.view.ndim == 2:
-        x = s.labels(a)
-        axis_n, axis_k = (0, 1) if transposed else (1, 0)
-        k = s.variables.merge(x, (-1,))
-        y = s.variables.new(right.view.shape[axis_n])
-        s.uses.append(
-            Use(described(right.name, right.view), (Term((axis_n,), y, 1.0), Term((axis_k,), k, -1.0)))
+def _contracted(s: ScalingTraversal, form: Contraction) -> Tensor:
+    """Labels along the letters of the result, of size one where they do not vary."""
+    a, b = form.a, form.b
+    left, right = s.weight(a.node), s.weight(b.node)
+    if not form.contracted:
+        return s.variables.combine(*((1.0, _along(s, operand, form.out)) for operand in (a, b)))
+    if left is not None and right is not None:
+        return _of_two_weights(s, form, left, right)
+    if right is not None:
+        return _of_weight(s, right, b, a, form.out)
+    if left is not None:
+        return _of_weight(s, left, a, b, form.out)
+    batch, k, m, n = form.batch, form.contracted, form.free(a), form.free(b)
+    made = contract(
+        s.variables,
+        _merged(s, a, (*batch, *m, *k)),
+        _merged(s, b, (*batch, *k, *n)),
+        (len(batch), len(m), len(k), len(n)),
+    )
+    return _arranged(made, (*batch, *m, *n), form.out)
+
+
+def _of_weight(s: ScalingTraversal, weight: Weight, operand: Operand, other: Operand, out: Letters) -> Tensor:
+    """W[batch, k, n] x[batch, m, k]: an entry takes y[batch, n] − x[batch, k], and all m have one factor."""
+    outer = tuple(c for c in operand.letters if c and c in out)
+    inner = tuple(c for c in operand.letters if c and c in other.letters)
+    x = _merged(s, other, inner)
+    y = _new(s, operand, outer)
+    _use(s, weight, operand, (outer, y, 1.0), (inner, x, -1.0))
+    return _arranged(y, outer, out)
+
+
+def _of_two_weights(s: ScalingTraversal, form: Contraction, left: Weight, right: Weight) -> Tensor:
+    """A[batch, m, k] B[batch, k, n] of two parameters: A takes p[m] + q[k], B takes r[n] − q[k]."""
+    batch, k, m, n = form.batch, form.contracted, form.free(form.a), form.free(form.b)
+    rows, columns, between = (*batch, *m), (*batch, *n), (*batch, *k)
+    p, q, r = _new(s, form.a, rows), _new(s, form.a, between), _new(s, form.b, columns)
+    _use(s, left, form.a, (rows, p, 1.0), (between, q, 1.0))
+    _use(s, right, form.b, (columns, r, 1.0), (between, q, -1.0))
+    return s.variables.combine((1.0, _arranged(p, rows, form.out)), (1.0, _arranged(r, columns, form.out)))
+
+
+def _new(s: ScalingTraversal, operand: Operand, letters: Letters) -> Tensor:
+    sizes = [value(operand.node).shape[operand.letters.index(c)] for c in letters]
+    return s.variables.new(prod(sizes)).reshape(sizes)
+
+
+def _use(
+    s: ScalingTraversal, weight: Weight, operand: Operand, *terms: tuple[Letters, Tensor, float]
+) -> None:
+    s.uses.append(
+        Use(
+            described(weight.name, weight.view),
+            tuple(
+                Term(tuple(operand.letters.index(c) for c in letters), labels.reshape(-1), coefficient)
+                for letters, labels, coefficient in terms
+            ),
         )
-        return at(y, -1, x.ndim).expand(*x.shape[:-1], -1)
-    if left is not None and left.view.ndim == 2 and not transposed and s.labels(b).ndim == 2:
-        x = s.labels(b)
-        k = s.variables.merge(x, (0,))
-        y = s.variables.new(left.view.shape[0])
-        s.uses.append(Use(described(left.name, left.view), (Term((0,), y, 1.0), Term((1,), k, -1.0))))
-        return y[:, None].expand(-1, x.shape[1])
-    labels = s.labels(a), s.labels(b)
-    if labels[0].ndim < 2 or labels[1].ndim < 2:
-        return None
-    return contract(s.variables, labels[0], labels[1].mT if transposed else labels[1])
+    )
 
 
-def contract(variables: Variables, a: Tensor, b: Tensor) -> Tensor:
-    """Labels of a @ b for a (…, M, K) and b (…, K, N), neither of them a parameter.
+def _merged(s: ScalingTraversal, operand: Operand, keep: Letters) -> Tensor:
+    """Labels of a factor along some letters; all others are put together."""
+    own = tuple(c for c in keep if c in operand.letters)
+    labels = s.merged(operand.node, tuple(operand.letters.index(c) for c in own))
+    return _arranged(labels, own, keep)
+
+
+def _along(s: ScalingTraversal, operand: Operand, out: Letters) -> Tensor:
+    """Labels of a factor along the result's letters; what the result has not is put together."""
+    own = tuple(c for c in operand.letters if c and c in out)
+    if all(c in out for c in operand.letters if c):
+        labels = s.labels(operand.node)
+        for dim in reversed([dim for dim, c in enumerate(operand.letters) if c == ONE]):
+            labels = labels.select(dim, 0)
+    else:
+        labels = _merged(s, operand, own)
+    return _arranged(labels, own, out)
+
+
+def _arranged(labels: Tensor, letters: Letters, out: Letters) -> Tensor:
+    """In the order of the result's letters, of size one where it has others."""
+    order = [letters.index(c) for c in out if c in letters]
+    sizes = iter(labels.permute(order).shape)
+    return labels.permute(order).reshape([next(sizes) if c in letters else 1 for c in out])
+
+
+def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) -> Tensor:
+    """Labels (batch…, m…, n…) of Σ_k a b for a (batch…, m…, k…) and b (batch…, k…, n…), neither of them a parameter.
 
     a[m,k] + b[k,n] must be the same for all k. Where either is uniform in k both must be; where both vary, what
     is taken is a[k] + b[k] = y, which loses only factors of single rows.
     """
-    if variables.uniform(a, -1) or variables.uniform(b, -2):
-        rows = variables.merge(a, tuple(range(a.ndim - 1)))[..., :, None]
-        columns = variables.merge(b, (*range(b.ndim - 2), b.ndim - 1))[..., None, :]
-        rows, columns = torch.broadcast_tensors(rows, columns)
-        return variables.combine((1.0, rows), (1.0, columns)).expand(rows.shape)
-    k_of_a = variables.merge(a, (*range(a.ndim - 2), a.ndim - 1))
-    k_of_b = variables.merge(b, tuple(range(b.ndim - 1)))
-    total = variables.combine((1.0, k_of_a), (1.0, k_of_b))
-    y = variables.merge(total, tuple(range(total.ndim - 1)))
-    return y[..., None, None].expand(*y.shape, a.shape[-2], b.shape[-1])
+    nb, nm, nk, nn = counts
+    batch = tuple(range(nb))
+    m, k_of_a = tuple(range(nb, nb + nm)), tuple(range(nb + nm, nb + nm + nk))
+    k_of_b, n = tuple(range(nb, nb + nk)), tuple(range(nb + nk, nb + nk + nn))
+    uniform = [
+        all(variables.uniform(labels, dim) for dim in dims) for labels, dims in ((a, k_of_a), (b, k_of_b))
+    ]
+    if any(uniform):
+        rows = variables.merge(a, (*batch, *m))
+        columns = variables.merge(b, (*batch, *n))
+        rows = rows.reshape(*rows.shape, *[1] * nn)
+        columns = columns.reshape(*columns.shape[:nb], *[1] * nm, *columns.shape[nb:])
+        return variables.combine((1.0, rows), (1.0, columns))
+    total = variables.combine(
+        (1.0, variables.merge(a, (*batch, *k_of_a))), (1.0, variables.merge(b, (*batch, *k_of_b)))
+    )
+    y = variables.merge(total, batch)
+    return y.reshape(*y.shape, *[1] * (nm + nn))
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _convolution(s: ScalingTraversal, node: Node) -> Any:
-    x, result = s.labels(node.args[0]), value(node)
-    if x.ndim != result.ndim or x.ndim < 3:
+    x, result = node.args[0], value(node)
+    assert isinstance(x, Node)
+    if value(x).ndim != result.ndim or result.ndim < 3:
         return None
     groups = argument(node, "groups", 1)
-    channels = s.variables.merge(x, (1,))
+    channels = s.merged(x, (1,))
     weight = s.weight(node.args[1])
     if weight is not None:
         y = s.variables.new(result.shape[1])
@@ -101,39 +176,45 @@ def _convolution(s: ScalingTraversal, node: Node) -> Any:
     elif "transpose" in operation(node):
         return None
     else:
-        entries = s.labels(node.args[1])
-        out, inn = entries.shape[:2]
-        kernel_merged = s.variables.merge(entries, (0, 1)).reshape(groups, out // groups, inn)
-        y = contract(s.variables, channels.reshape(groups, 1, inn), kernel_merged.mT).reshape(-1)
+        kernel = node.args[1]
+        assert isinstance(kernel, Node)
+        out, inn = value(kernel).shape[:2]
+        merged = s.merged(kernel, (0, 1)).reshape(groups, out // groups, inn)
+        y = contract(s.variables, channels.reshape(groups, inn), merged.mT, (1, 0, 1, 1))
+        y = y.expand(groups, out // groups).reshape(-1)
     bias = argument(node, "bias")
-    if bias is not None:
+    if bias is not None and not s.is_zero(bias):
         s.variables.equal(y, s.labels(bias))
     return at(y, 1, result.ndim).expand(tuple(result.shape))
 
 
-@_rule("embedding")
-def _embedding(s: ScalingTraversal, node: Node) -> Any:
-    weight = s.weight(node.args[0])
-    if weight is None:
+@_rule("_trilinear")
+def _bilinear(s: ScalingTraversal, node: Node) -> Any:
+    """y[o] = Σ_ij a[i] W[o, i, j] b[j]; torch spells F.bilinear so, with dimensions of size one put in."""
+    weight = s.weight(node.args[1])
+    if weight is None or weight.view.ndim != 3:
         return None
+    if list(node.args[3:6]) != [[1, 3], [0], [1, 2]] or argument(node, "sumdim") != [2, 3]:
+        return None
+    a, b = (s.merged(one, (1,)) for one in (node.args[0], node.args[2]))  # type: ignore[arg-type]
+    y = s.variables.new(weight.view.shape[0])
+    terms = (Term((0,), y, 1.0), Term((1,), a, -1.0), Term((2,), b, -1.0))
+    s.uses.append(Use(described(weight.name, weight.view), terms))
+    return y.expand(tuple(value(node).shape))
+
+
+@_rule("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+def _embedding(s: ScalingTraversal, node: Node) -> Any:
+    """Rows of a table, or sums, means and maxima of rows: the batch says which, so all rows have one factor."""
+    table, results = node.args[0], value(node)
+    assert isinstance(table, Node)
     if argument(node, "scale_grad_by_freq"):
         return None  # torch's gradient is not the derivative
-    y = s.variables.new(weight.view.shape[1])
-    s.uses.append(Use(described(weight.name, weight.view), (Term((1,), y, 1.0),)))
+    y = s.merged(table, (1,))
     if padding_row(node) is not None and not stays_zero(s.graph, node):
         s.variables.zero(y)  # a row that is not zero, and that nothing trains
-    shape = tuple(value(node).shape)
-    return at(y, -1, len(shape)).expand(shape)
-
-
-@_rule("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu")
-def _attention(s: ScalingTraversal, node: Node) -> Any:
-    query, key, values = (s.labels(part) for part in node.args[:3])
-    if argument(node, "enable_gqa", False) or isinstance(value(node), tuple | list):
-        return None
-    mask = argument(node, "attn_mask")
-    if mask is not None:
-        s.variables.zero(s.labels(mask))
-    s.variables.zero(contract(s.variables, query, key.mT))
-    tokens = s.variables.merge(values, (*range(values.ndim - 2), values.ndim - 1))
-    return tokens[..., None, :].expand(tuple(value(node).shape))
+    for other in node.all_input_nodes[1:]:
+        s.still(other)
+    if isinstance(results, tuple | list):  # the first are the sums, the others integers
+        return (y.expand(tuple(results[0].shape)), *[torch.zeros((), dtype=torch.int64)] * (len(results) - 1))
+    return y.expand(tuple(results.shape))

@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from nm_ode.symmetries.findings import Absorption, Findings, Found
-from nm_ode.symmetries.rules.scaling.traversal import EpsilonTerm, ScalingTraversal, Use
+from nm_ode.symmetries.rules.scaling.traversal import EpsilonTerm, ScalingTraversal
+from nm_ode.symmetries.rules.scaling.uses import Use
 from nm_ode.symmetries.rules.scaling.variables import Free
 from nm_ode.symmetries.symmetry import Part
 
@@ -26,28 +28,18 @@ class _Place:
 def gathered(traversal: ScalingTraversal, free: Free) -> Findings:
     """The symmetries of a graph that has been traversed, and the ε's that break them."""
     rank = {name: i for i, name in enumerate(traversal.graph.parameters.values())}
-    uses = sorted(
-        _distinct(traversal.uses), key=lambda use: rank[use.view.parameter]
-    )  # as the model lists them
+    uses = sorted(traversal.uses, key=lambda use: rank[use.view.parameter])  # as the model lists them
     found, places = _symmetries(uses, free)
     return Findings(tuple(found), tuple(_absorption(term, free, places) for term in traversal.epsilons))
 
 
-def _distinct(uses: Sequence[Use]) -> list[Use]:
-    """A parameter that is used again in the same way moves once, whatever its uses."""
-    found = {
-        (use.view, tuple((term.axes, term.coefficient) for term in use.terms)): use for use in reversed(uses)
-    }
-    return list(reversed(found.values()))
-
-
 def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int, _Place]]:
     terms = [(use, term) for use in uses for term in use.terms]
-    touched: dict[int, dict[tuple[int, float], list[int]]] = defaultdict(lambda: defaultdict(list))
+    touched: dict[int, dict[tuple[int, float], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
     for number, (_, term) in enumerate(terms):
-        for channel, variable in enumerate(term.variables.reshape(-1).tolist()):
-            for which, coefficient in free.of(variable):
-                touched[which][number, term.coefficient * coefficient].append(channel)
+        for variable, channels in _by_root(term.variables, free):
+            for which, coefficient in free.of(variable).items():
+                touched[which][number, term.coefficient * coefficient].append(channels)
     alike: dict[frozenset[tuple[int, float]], list[int]] = defaultdict(list)
     for which in sorted(touched):
         alike[frozenset(touched[which])].append(which)
@@ -61,7 +53,8 @@ def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int,
             use, term = terms[number]
             index = torch.full((term.variables.numel(),), -1, dtype=torch.int64)
             for channel, which in enumerate(members):
-                index[touched[which][number, coefficient]] = channel
+                for channels in touched[which][number, coefficient]:
+                    index[torch.from_numpy(channels)] = channel
             parts.append(Part(use.view, term.axes, index, flip * coefficient))
         for channel, which in enumerate(members):
             places[which] = _Place(len(found), channel, flip)
@@ -70,14 +63,27 @@ def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int,
     return found, places
 
 
+def _by_root(variables: torch.Tensor, free: Free) -> list[tuple[int, np.ndarray]]:
+    """The variables of a term that move, each with the channels that have it."""
+    roots = free.root[variables.reshape(-1).numpy()]
+    order = np.argsort(roots, kind="stable")
+    distinct, first = np.unique(roots[order], return_index=True)
+    return [
+        (int(root), channels)
+        for root, channels in zip(distinct, np.split(order, first[1:]), strict=True)
+        if free.of(int(root))
+    ]
+
+
 def _absorption(term: EpsilonTerm, free: Free, places: dict[int, _Place]) -> Absorption:
     groups, beside, powers = [], [], []
-    for group, variable in enumerate(term.variables.reshape(-1).tolist()):
-        for which, coefficient in free.of(variable):
+    for root, channels in _by_root(term.variables, free):
+        for which, coefficient in free.of(root).items():
             if which in places:
-                groups.append(group)
-                beside.append(places[which])
-                powers.append(term.power * coefficient * places[which].sign)
+                place = places[which]
+                groups += channels.tolist()
+                beside += [place] * len(channels)
+                powers += [term.power * coefficient * place.sign] * len(channels)
     return Absorption(
         term.node,
         tuple(term.variables.shape),

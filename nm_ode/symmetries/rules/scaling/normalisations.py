@@ -8,62 +8,35 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import at
 from nm_ode.symmetries.operations import argument, registering, value
+from nm_ode.symmetries.operations.normalisations import NORMALISATIONS, normalisation_of
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal, zeros
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
 
-@_rule("batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "native_batch_norm")
-def _batch_norm(s: ScalingTraversal, node: Node) -> Any:
-    result = value(node)
-    parts = tuple(result) if isinstance(result, tuple | list) else None
-    x = s.labels(node.args[0])
-    training = argument(node, "training", argument(node, "train", True))
-    if training:
-        s.absorb(node, s.variables.merge(x, (1,)))
+@_rule(*NORMALISATIONS)
+def _normalisation(s: ScalingTraversal, node: Node) -> Any:
+    form = normalisation_of(node)
+    if form is None:
+        return None
+    x, results = s.labels(form.x), value(node)
+    several = isinstance(results, tuple | list)
+    if several and any(user.args[1] != 0 for user in node.users if user in s.live):
+        return None  # mean and spread scale as x does
+    if form.own:
+        apart = form.apart(x)
+        keep = tuple(dim for dim in range(apart.ndim) if dim not in form.over)
+        s.absorb(node, s.variables.merge(apart, keep), form.epsilon)
     else:
         s.variables.zero(x)  # fixed statistics: an affine map
-    y = _affine(s, node, x.shape[1:2])
-    out = at(y.expand(x.shape[1]), 1, x.ndim).expand(x.shape)
-    return out if parts is None else (out, *(zeros(part) for part in parts[1:]))
-
-
-@_rule("instance_norm")
-def _instance_norm(s: ScalingTraversal, node: Node) -> Any:
-    x = s.labels(node.args[0])
-    if not argument(node, "use_input_stats"):
-        return None
-    s.absorb(node, s.variables.merge(x, (0, 1)))
-    y = _affine(s, node, x.shape[1:2])
-    return at(y.expand(x.shape[1]), 1, x.ndim).expand(x.shape)
-
-
-@_rule("layer_norm", "rms_norm")
-def _layer_norm(s: ScalingTraversal, node: Node) -> Any:
-    x, normalised = s.labels(node.args[0]), argument(node, "normalized_shape")
-    leading = x.ndim - len(normalised)
-    s.absorb(node, s.variables.merge(x, tuple(range(leading))))
-    return _affine(s, node, tuple(normalised)).expand(x.shape)
-
-
-@_rule("group_norm")
-def _group_norm(s: ScalingTraversal, node: Node) -> Any:
-    x, groups = s.labels(node.args[0]), argument(node, "num_groups")
-    s.absorb(node, s.variables.merge(x.unflatten(1, (groups, -1)), (0, 1)))
-    y = _affine(s, node, x.shape[1:2])
-    return at(y.expand(x.shape[1]), 1, x.ndim).expand(x.shape)
-
-
-def _affine(s: ScalingTraversal, node: Node, shape: Any) -> Tensor:
-    """Labels after a normalisation's own γ and β, in the shape of γ; zero without them."""
-    weight, bias = argument(node, "weight"), argument(node, "bias")
-    y = s.labels(weight) if weight is not None else torch.zeros((), dtype=torch.int64)
-    if bias is not None:
-        s.variables.equal(y.expand(tuple(shape)), s.labels(bias))
-    return y
+    y = torch.zeros((), dtype=torch.int64) if form.weight is None else s.labels(form.weight)
+    if form.bias is not None and not s.is_zero(form.bias):
+        bias = s.labels(form.bias)
+        s.variables.equal(y.expand(bias.shape), bias)
+    out: Tensor = form.placed(y, x.ndim).expand(x.shape)
+    return (out, *(zeros(part) for part in results[1:])) if several else out
 
 
 @_rule("_weight_norm", "_weight_norm_interface")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,37 +18,60 @@ from nm_ode.symmetries.labels import compressed, distinct_pairs, one_for_each
 ZERO = 0
 """The variable that is zero."""
 
+_TINY = 1e-9  # of a coefficient: sums of a few small numbers that should cancel
+_SWEEPS = 3  # of rows that are but equalities, before rows are taken one by one
+
+Combination: TypeAlias = dict[int, float]
+
 
 @dataclass(frozen=True, eq=False)
 class Free:
     """The solution: every variable as a combination of free ones.
 
     Attributes:
-        count: number of free variables.
-        rows: variable → list of (free variable, coefficient); a variable that is zero has none.
+        root: for each variable the one that stands for all that are equal to it.
+        determined: such a variable → its combination of free ones; all others are free themselves, but for ZERO.
     """
 
-    count: int
-    rows: list[tuple[tuple[int, float], ...]]
-    number: np.ndarray
+    root: np.ndarray
+    determined: dict[int, Combination]
 
-    def of(self, variable: int) -> tuple[tuple[int, float], ...]:
-        return self.rows[int(self.number[variable])]
+    def of(self, variable: int) -> Combination:
+        """Free variable → coefficient; none of a variable that is zero."""
+        root = int(self.root[variable])
+        if root == ZERO:
+            return {}
+        return self.determined.get(root, {root: 1.0})
+
+    @property
+    def free(self) -> np.ndarray:
+        """The free variables."""
+        roots = np.unique(self.root)
+        return np.setdiff1d(roots, [ZERO, *self.determined])
 
 
 class Variables:
-    """The linear system: equalities kept as edges, sums as rows."""
+    """The linear system: equalities in a forest, sums as rows."""
 
     def __init__(self) -> None:
         self.count = 1  # ZERO
+        self._parent = np.arange(1024)
         self._edges: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []  # shape (n, 2k): coefficient, variable, …
-        self._roots: np.ndarray | None = None
+        self._rows: list[np.ndarray] = []  # shape (n, 2k): coefficient, variable, …; each row is zero
+
+    def copy(self) -> Variables:
+        """The same system, which may be given further equations."""
+        other = Variables()
+        other.count, other._parent = self.count, self._parent.copy()
+        other._edges, other._rows = list(self._edges), list(self._rows)
+        return other
 
     def new(self, count: int) -> Tensor:
         made = torch.arange(self.count, self.count + count)
         self.count += count
-        self._roots = None
+        if self.count > len(self._parent):
+            more = np.arange(len(self._parent), max(2 * len(self._parent), self.count))
+            self._parent = np.concatenate([self._parent, more])
         return made
 
     def equal(self, a: Tensor, b: Tensor | int) -> None:
@@ -57,92 +82,166 @@ class Variables:
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if len(pairs):
             self._edges.append(pairs)
-            self._roots = None
 
     def zero(self, a: Tensor) -> None:
         self.equal(a, ZERO)
 
     def merge(self, labels: Tensor, keep: tuple[int, ...]) -> Tensor:
         """Entries equal along all dimensions but those kept; one of each, in the kept dimensions' shape."""
-        groups = one_for_each(labels, keep)
+        keep = tuple(dim % labels.ndim for dim in keep)
+        groups = one_for_each(compressed(labels), keep)
         if groups.shape[-1] > 1:
             self.equal(groups[..., 1:], groups[..., :1])
-        return groups[..., 0]
+        return groups[..., 0].expand([labels.shape[dim] for dim in keep])
 
     def combine(self, *terms: tuple[float, Tensor]) -> Tensor:
         """New variables for a sum of terms, entry by entry, broadcast; existing ones where that is enough."""
-        terms = tuple((c, v) for c, v in terms if not bool((compressed(v) == ZERO).all()))
-        if not terms:
-            return torch.tensor(ZERO)
-        if len(terms) == 1 and terms[0][0] == 1:
-            return terms[0][1]
-        labels = torch.broadcast_tensors(*(v for _, v in terms))
-        small = torch.broadcast_tensors(*(compressed(v) for v in labels))
-        stacked = torch.stack([v.reshape(-1) for v in small], dim=1).numpy()
+        shape = torch.broadcast_shapes(*(v.shape for _, v in terms))
+        left = [(c, v) for c, v in terms if c and not self.is_zero(v)]
+        if not left:
+            return torch.tensor(ZERO).expand(shape)
+        if len(left) == 1 and left[0][0] == 1:
+            return left[0][1].expand(shape)
+        small = torch.broadcast_tensors(*(compressed(v.expand(shape)) for _, v in left))
+        stacked = np.stack([self.root(v.reshape(-1).numpy()) for v in small], axis=1)
         distinct, inverse = np.unique(stacked, axis=0, return_inverse=True)
-        made = self.new(len(distinct)).numpy()
-        row = [np.full(len(distinct), -1.0), made]
-        for i, (coefficient, _) in enumerate(terms):
-            row += [np.full(len(distinct), coefficient), distinct[:, i]]
-        self._rows.append(np.stack(row, axis=1))
-        result = torch.from_numpy(made[inverse.reshape(-1)]).reshape(small[0].shape)
-        return result.expand(labels[0].shape)
+        made = self.new(len(distinct))
+        coefficients = [c for c, _ in left]
+        self.require(
+            (-1.0, made), *((c, torch.from_numpy(distinct[:, i])) for i, c in enumerate(coefficients))
+        )
+        result = made[torch.from_numpy(inverse.reshape(-1))].reshape(small[0].shape)
+        return result.expand(shape)
 
-    def roots(self) -> np.ndarray:
-        """For each variable the number of its class of equal ones."""
-        if self._roots is None:
-            edges = np.concatenate(self._edges) if self._edges else np.empty((0, 2), dtype=np.int64)
-            graph = coo_array(
-                (np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(self.count, self.count)
-            )
-            self._roots = connected_components(graph, directed=False)[1]
-        return self._roots
+    def require(self, *terms: tuple[float, Tensor]) -> None:
+        """Σ coefficient · variable = 0, entry by entry; vectors of one length."""
+        row = [part for c, v in terms for part in (np.full(len(v), c), v.numpy())]
+        if len(row[0]):
+            self._rows.append(np.stack(row, axis=1))
+
+    def root(self, variables: np.ndarray) -> np.ndarray:
+        """For each variable the first of those that are known to be equal to it."""
+        if self._edges:
+            edges = np.concatenate(self._edges)
+            self._edges.clear()
+            self._join(edges)
+        return self._found(variables)
+
+    def _found(self, variables: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._parent[variables]
+        while True:
+            further = self._parent[found]
+            if np.array_equal(further, found):
+                break
+            found = further
+        self._parent[variables] = found
+        return found
+
+    def _join(self, edges: np.ndarray) -> None:
+        nodes, number = np.unique(self._found(edges), return_inverse=True)
+        a, b = number.reshape(-1, 2).T
+        graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(nodes), len(nodes)))
+        count, component = connected_components(graph, directed=False)
+        first = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(first, component, nodes)
+        self._parent[nodes] = first[component]
+
+    def is_zero(self, labels: Tensor) -> bool:
+        """Are all known to be zero?"""
+        return not self.root(compressed(labels).numpy()).any()
 
     def uniform(self, labels: Tensor, dim: int) -> bool:
         """Are the variables known to be equal along a dimension?"""
         small = compressed(labels)
-        if small.shape[dim] == 1:
+        if small.shape[dim] <= 1:
             return True
-        roots = self.roots()[small.numpy()]
+        roots = self.root(small.numpy())
         return bool((roots == np.take(roots, [0], axis=dim)).all())
 
     def solve(self) -> Free:
         """Eliminate the sums; what no sum determines is free."""
-        roots = self.roots()
-        zero = int(roots[ZERO])
-        determined: dict[int, dict[int, float]] = {zero: {}}
-        for rows in self._rows:
-            terms = [(rows[:, i], roots[rows[:, i + 1].astype(np.int64)]) for i in range(0, rows.shape[1], 2)]
-            signature = np.stack([part for term in terms for part in term], axis=1)
-            for row in np.unique(signature, axis=0):
-                total: dict[int, float] = defaultdict(float)
+        determined: dict[int, Combination] = {}
+        for row in self._reduced_rows():
+            left = _resolved(row, determined)
+            if left:
+                # Of two variables the later one follows from the earlier: a product from its factors.
+                pivot = max(left)
+                scale = -left.pop(pivot)
+                determined[pivot] = {free: c / scale for free, c in left.items()}
+        for variable in sorted(determined):  # made of earlier ones, which are resolved by then
+            determined[variable] = _substituted(determined[variable], determined)
+        return Free(self.root(np.arange(self.count)), determined)
+
+    def _reduced_rows(self) -> Iterator[Combination]:
+        """The rows in terms of roots, without repetition; those that are but equalities have become edges."""
+        rows = self._rows
+        for sweep in range(_SWEEPS):
+            kept = []
+            for given in rows:
+                signed = given.copy()
+                signed[:, 1::2] = self.root(given[:, 1::2].astype(np.int64))
+                signed[:, ::2][signed[:, 1::2] == ZERO] = 0.0
+                kept.append(np.unique(signed, axis=0))
+            rows = kept
+            if sweep == _SWEEPS - 1 or not self._equalities(rows):
+                break
+        for given in rows:
+            for row in given.tolist():
+                total: Combination = defaultdict(float)
                 for coefficient, variable in zip(row[::2], row[1::2], strict=True):
-                    for free, share in _reduced(int(variable), determined).items():
-                        total[free] += coefficient * share
-                left = {free: c for free, c in total.items() if abs(c) > 1e-9}
-                if left:
-                    # Of two variables the later one follows from the earlier: a product from its factors.
-                    pivot = max(left)
-                    scale = -left.pop(pivot)
-                    determined[pivot] = {free: c / scale for free, c in left.items()}
-        reduced = [_reduced(root, determined) for root in range(int(roots.max()) + 1)]
-        names = {free: i for i, free in enumerate(sorted({free for row in reduced for free in row}))}
-        return Free(
-            len(names),
-            [tuple((names[free], c) for free, c in row.items() if abs(c) > 1e-9) for row in reduced],
-            roots,
-        )
+                    total[int(variable)] += coefficient
+                yield _nonzero(total)
+
+    def _equalities(self, rows: list[np.ndarray]) -> bool:
+        """Rows of one variable, and of two with opposite signs, are equalities."""
+        found = False
+        for given in rows:
+            there = given[:, ::2] != 0
+            for count in (1, 2):
+                few = given[there.sum(1) == count]
+                if len(few):
+                    order = np.argsort(few[:, ::2] == 0, axis=1, kind="stable")[:, :count]
+                    c = np.take_along_axis(few[:, ::2], order, axis=1)
+                    v = np.take_along_axis(few[:, 1::2], order, axis=1).astype(np.int64)
+                    if count == 1:
+                        pairs = np.concatenate([v, np.zeros_like(v)], axis=1)
+                    else:
+                        pairs = v[(c.sum(1) == 0) & (v[:, 0] != v[:, 1])]
+                    if len(pairs):
+                        self._edges.append(pairs)
+                        found = True
+        return found
 
 
-def _reduced(variable: int, determined: dict[int, dict[int, float]]) -> dict[int, float]:
-    if variable not in determined:
-        return {variable: 1.0}
-    total: dict[int, float] = defaultdict(float)
-    for earlier, coefficient in determined[variable].items():
-        for free, share in _reduced(earlier, determined).items():
-            total[free] += coefficient * share
-    determined[variable] = dict(total)
-    return determined[variable]
+def _resolved(row: Combination, determined: dict[int, Combination]) -> Combination:
+    """A row in terms of variables that nothing determines."""
+    waiting = [variable for variable in row if variable in determined]
+    while waiting:
+        variable = waiting[-1]
+        deeper = [v for v in determined[variable] if v in determined]
+        unresolved = [v for v in deeper if any(w in determined for w in determined[v])]
+        if unresolved:
+            waiting += unresolved
+            continue
+        if deeper:
+            determined[variable] = _substituted(determined[variable], determined)
+        waiting.pop()
+    return _substituted(row, determined)
+
+
+def _substituted(row: Combination, determined: dict[int, Combination]) -> Combination:
+    total: Combination = defaultdict(float)
+    for variable, coefficient in row.items():
+        if variable in determined:
+            for free, share in determined[variable].items():
+                total[free] += coefficient * share
+        else:
+            total[variable] += coefficient
+    return _nonzero(total)
+
+
+def _nonzero(row: Combination) -> Combination:
+    return {variable: c for variable, c in row.items() if abs(c) > _TINY and variable != ZERO}
 
 
 def _pairs(a: Tensor, b: Tensor) -> np.ndarray:
