@@ -118,15 +118,6 @@ def _copied(s: ScalingTraversal, node: Node) -> Any:
     return s.labels(node.args[1]).expand(tuple(value(node).shape))
 
 
-@_rule("glu")
-def _gated(s: ScalingTraversal, node: Node) -> Any:
-    """One half times the sigmoid of the other."""
-    labels = s.labels(node.args[0])
-    half, gate = labels.chunk(2, argument(node, "dim", -1))
-    s.variables.zero(gate)
-    return half
-
-
 @_rule("im2col", "unfold", "col2im")
 def _windows(s: ScalingTraversal, node: Node) -> Any:
     """Windows of images as columns, and back: a channel's entries have one factor."""

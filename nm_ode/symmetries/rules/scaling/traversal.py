@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, compressed, is_move, move
 from nm_ode.symmetries.lookups import open_dims, place_of_index
@@ -119,6 +120,7 @@ class ScalingTraversal:
 
     def unknown(self, node: Node) -> Any:
         """Nothing may be multiplied that enters here."""
+        ended(node)
         for needed in node.all_input_nodes:
             self.still(needed)
         result = value(node)
