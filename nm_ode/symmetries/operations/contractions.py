@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -81,12 +82,12 @@ def contraction_of(node: Node) -> Contraction | None:
 
 
 def inner_product_of(node: Node) -> Contraction | None:
-    """The contraction that a sum over a product is, `(u * v).sum(dim)`, or None."""
+    """The contraction that a sum (a mean) over a product is, `(u * v).sum(dim)`, or None."""
     product = node.args[0] if node.args else None
-    if operation(node) != "sum" or not isinstance(product, Node) or operation(product) != "mul":
+    if operation(node) not in ("sum", "mean") or not isinstance(product, Node) or operation(product) != "mul":
         return None
     a, b = product.args[:2]
-    if not (isinstance(a, Node) and isinstance(b, Node)) or len(product.users) > 1:
+    if not _is_tensors(a, b) or len(product.users) > 1:
         return None
     shape, dims = tuple(value(product).shape), argument(node, "dim")
     over = range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
@@ -98,7 +99,22 @@ def inner_product_of(node: Node) -> Contraction | None:
             kept.append(letter)
         elif argument(node, "keepdim", False):
             kept.append(ONE)
-    return Contraction(_broadcast(a, names, shape), _broadcast(b, names, shape), tuple(kept))
+    count = prod(int(shape[dim]) for dim in gone) if operation(node) == "mean" else 1
+    return Contraction(
+        _broadcast(a, names, shape),
+        _broadcast(b, names, shape),
+        tuple(kept),
+        alpha=1.0 / count if count else 1.0,
+    )
+
+
+def in_inner_product(node: Node) -> bool:
+    """Is an operation a product of which only an inner product is taken?"""
+    return (
+        operation(node) == "mul"
+        and len(node.users) == 1
+        and all(inner_product_of(user) is not None for user in node.users)
+    )
 
 
 def _letters(count: int, first: str = "a") -> Letters:

@@ -1,160 +1,183 @@
-"""Coordinates that are always read together form a space, and spaces of the same weights (heads) one symmetry."""
+"""Coordinates that are always summed over together form a space, spaces of the same weights (heads) one symmetry."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import product
+from math import prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from nm_ode.symmetries.rules.matrix.coordinates import Coordinates
-from nm_ode.symmetries.rules.weights import overlap
+from nm_ode.symmetries.rules.matrix.conditions import Conditions
+from nm_ode.symmetries.rules.matrix.sides import Side, Sides
 from nm_ode.symmetries.symmetry import Part, View
 
+Integers = NDArray[np.int64]
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a coordinate is a row of a producer or a column of a consumer; it goes with M (+1) or M⁻ᵀ (−1) there."""
-
-    consumed: bool
-    number: int
-    at: int
-    sign: float
-
-    @property
-    def who(self) -> tuple[bool, int, float]:
-        """The weight, whatever the row."""
-        return self.consumed, self.number, self.sign
+_MOST_PARTS = 128
+"""Of one weight: more than a convolution of any size has offsets is not worth it."""
 
 
-_Space: TypeAlias = list[list[_Place]]
-"""For each of a space's coordinates the places of all that go with it."""
+@dataclass(frozen=True, eq=False)
+class _Classes:
+    """Coordinates that go together, by M (+1) or by M⁻ᵀ (−1) relative to the first of them.
+
+    Attributes:
+        root: coordinate → the first that it goes with.
+        sign: coordinate → ±1.
+        free: root → it may be mixed.
+    """
+
+    root: Integers
+    sign: Integers
+    free: NDArray[np.bool_]
 
 
-def parts_of_spaces(coordinates: Coordinates) -> list[tuple[Part, ...]]:
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """Coordinates that are mixed with one another.
+
+    Attributes:
+        members: shape (d, slots): for each coordinate all that go with it; a slot holds one vector's coordinates.
+        signs: of each slot.
+        sides: of each slot the side that it lies on.
+    """
+
+    members: Integers
+    signs: tuple[int, ...]
+    sides: tuple[int, ...]
+
+
+def parts_of_spaces(sides: Sides, conditions: Conditions) -> list[tuple[Part, ...]]:
     """The parts of each symmetry: views of shape (blocks, d, rest)."""
-    parity, representative, forbidden = _signed_classes(coordinates)
-    read: dict[int, set[tuple[int, int]]] = defaultdict(set)
-    for number, row_of in enumerate(coordinates.contractions):
-        for coordinate, row in row_of.items():
-            read[representative[coordinate]].add((number, row))
-    spaces: dict[frozenset[tuple[int, int]], list[int]] = defaultdict(list)
-    for root in sorted(set(representative.values())):
-        if root not in forbidden and read[root]:
-            spaces[frozenset(read[root])].append(root)
-    members: dict[int, list[int]] = defaultdict(list)
-    for coordinate, root in representative.items():
-        members[root].append(coordinate)
-    places = _places(coordinates)
-
-    def of_root(root: int) -> list[_Place]:
-        return [
-            _Place(place.consumed, place.number, place.at, place.sign * parity[coordinate])
-            for coordinate in sorted(members[root])
-            for place in places[coordinate]
-        ]
-
-    # Blocks of one symmetry are made and read by the same weights: heads.
-    blocks: dict[tuple[int, tuple[tuple[bool, int, float], ...]], list[_Space]] = defaultdict(list)
-    for roots in spaces.values():
-        if len(roots) > 1:
-            space = [of_root(root) for root in roots]
-            who = {tuple(place.who for place in each) for each in space}
-            if len(who) == 1:
-                blocks[len(roots), who.pop()].append(space)
-    made = [_parts(coordinates, spaces_of_one) for spaces_of_one in blocks.values()]
+    if not sides.count or not conditions.sums:
+        return []
+    classes = _classes(sides.count, conditions)
+    spaces = [space for space in _spaces(sides, conditions, classes) if len(space.members) > 1]
+    spaces = _consistent(spaces, sides.count, conditions)
+    blocks: dict[tuple[int, tuple[int, ...], tuple[int, ...]], list[_Space]] = defaultdict(list)
+    for space in spaces:
+        blocks[len(space.members), space.sides, space.signs].append(space)
+    made = []
+    for alike in blocks.values():
+        together = _parts(sides, alike)
+        # Heads that do not lie evenly are symmetries of their own.
+        made += [together] if together is not None else [_parts(sides, [space]) for space in alike]
     return [parts for parts in made if parts is not None]
 
 
-def _signed_classes(coordinates: Coordinates) -> tuple[dict[int, int], dict[int, int], set[int]]:
-    """Coordinates that go together, by M (+1) or by M⁻ᵀ (−1) relative to the first of them.
-
-    Returns:
-        For each coordinate its sign, and the first that it goes with; and which of these first ones are forbidden.
-    """
-    neighbours: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for one, other, sign in coordinates.links:
-        neighbours[one].append((other, sign))
-        neighbours[other].append((one, sign))
-    parity: dict[int, int] = {}
-    representative: dict[int, int] = {}
-    forbidden: set[int] = set()
-    for start in range(coordinates.count):
-        if start in parity:
-            continue
-        parity[start] = 1
-        waiting = [start]
-        while waiting:
-            one = waiting.pop()
-            representative[one] = start
-            if one in coordinates.forbidden:
-                forbidden.add(start)
-            for other, sign in neighbours[one]:
-                if other not in parity:
-                    parity[other] = sign * parity[one]
-                    waiting.append(other)
-                elif parity[other] != sign * parity[one]:
-                    forbidden.add(start)
-    return parity, representative, forbidden
+def _classes(count: int, conditions: Conditions) -> _Classes:
+    """By the components of the graph of links, each coordinate in it twice: as it is, and as its opposite."""
+    none = np.empty((0, 2), dtype=np.int64)
+    alike = np.concatenate([none, *(link.pairs.numpy() for link in conditions.links if link.sign == 1)])
+    opposite = np.concatenate([none, *(link.pairs.numpy() for link in conditions.links if link.sign == -1)])
+    one = np.concatenate([alike[:, 0], alike[:, 0] + count, opposite[:, 0], opposite[:, 0] + count])
+    other = np.concatenate([alike[:, 1], alike[:, 1] + count, opposite[:, 1] + count, opposite[:, 1]])
+    edges = coo_array((np.ones(len(one)), (one, other)), shape=(2 * count, 2 * count))
+    component = connected_components(edges, directed=False)[1]
+    plain, mirrored = component[:count], component[count:]
+    class_of = np.minimum(plain, mirrored)
+    first = np.full(2 * count, count, dtype=np.int64)
+    np.minimum.at(first, class_of, np.arange(count))
+    root = first[class_of]
+    free = np.ones(count, dtype=bool)
+    free[root[plain == mirrored]] = False
+    for forbidden in conditions.forbidden:
+        free[root[forbidden.numpy()]] = False
+    for summed in conditions.sums.values():
+        roots, times = np.unique(root[summed.numpy()], return_counts=True)
+        free[roots[times > 1]] = False
+    return _Classes(root, np.where(plain == plain[root], 1, -1), free)
 
 
-def _places(coordinates: Coordinates) -> dict[int, list[_Place]]:
-    """For each coordinate where it is made and read, as if it went with M."""
-    places: dict[int, list[_Place]] = defaultdict(list)
-    for number, producer in enumerate(coordinates.producers):
-        for row in range(producer.weight.shape[0]):
-            places[producer.first + row].append(_Place(False, number, row, 1.0))
-    for number, consumer in enumerate(coordinates.consumers):
-        for column, coordinate in enumerate(consumer.coordinates.tolist()):
-            places[coordinate].append(_Place(True, number, column, -1.0))
-    return places
+def _spaces(sides: Sides, conditions: Conditions, classes: _Classes) -> Iterator[_Space]:
+    """Classes that are in the same sums, and on the same sides."""
+    read: dict[int, list[int]] = defaultdict(list)
+    for number, summed in enumerate(conditions.sums.values()):
+        for root in np.unique(classes.root[summed.numpy()]).tolist():
+            if classes.free[root]:
+                read[root].append(number)
+    members: dict[int, list[int]] = defaultdict(list)
+    for coordinate in np.flatnonzero(np.isin(classes.root, np.array(sorted(read), dtype=np.int64))).tolist():
+        members[int(classes.root[coordinate])].append(coordinate)
+    firsts = np.array([side.first for side in sides.sides])
+    alike: dict[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], list[int]] = defaultdict(list)
+    for root in sorted(read):
+        coordinates = np.array(members[root])
+        on = tuple((np.searchsorted(firsts, coordinates, side="right") - 1).tolist())
+        alike[tuple(read[root]), on, tuple(classes.sign[coordinates].tolist())].append(root)
+    for (_, on, signs), roots in alike.items():
+        yield _Space(np.array([members[root] for root in roots]), signs, on)
 
 
-def _parts(coordinates: Coordinates, spaces: list[_Space]) -> tuple[Part, ...] | None:
-    """A part for each weight; None where its rows are not evenly spaced, or it is used for something else too."""
-    rows = np.array([[[place.at for place in each] for each in space] for space in spaces])
-    n_blocks, d, n_places = rows.shape
-    charges = torch.arange(n_blocks)
+def _consistent(spaces: list[_Space], count: int, conditions: Conditions) -> list[_Space]:
+    """Those whose slots hold what is summed over at once, and meet slot by slot."""
+    space_of, slot_of = np.full(count, -1), np.full(count, -1)
+    for number, space in enumerate(spaces):
+        space_of[space.members] = number
+        slot_of[space.members] = np.arange(space.members.shape[1])
+    wrong: set[int] = set()
+    for summed in conditions.sums.values():
+        coordinates = summed.numpy()
+        pairs = np.unique(np.stack([space_of[coordinates], slot_of[coordinates]], axis=1), axis=0)
+        numbers, times = np.unique(pairs[:, 0], return_counts=True)
+        wrong.update(numbers[times > 1].tolist())
+    for link in conditions.links:
+        if link.sign == 1:
+            one, other = link.pairs.numpy().T
+            meets = np.unique(np.stack([space_of[one], slot_of[one], slot_of[other]], axis=1), axis=0)
+            slots, times = np.unique(meets[:, :2], axis=0, return_counts=True)
+            wrong.update(slots[times > 1, 0].tolist())
+    return [space for number, space in enumerate(spaces) if number not in wrong]
+
+
+def _parts(sides: Sides, spaces: Sequence[_Space]) -> tuple[Part, ...] | None:
+    """A part for each slot; None where its rows are not evenly spaced, or two sides of one weight meet."""
+    members = np.stack([space.members for space in spaces])  # (blocks, d, slots)
+    charges = torch.arange(len(spaces))
     parts: list[Part] = []
-    for i in range(n_places):
-        place = spaces[0][0][i]
-        steps = _regular(rows[:, :, i])
+    for slot, (number, sign) in enumerate(zip(spaces[0].sides, spaces[0].signs, strict=True)):
+        side = sides.sides[number]
+        steps = _regular(side.starts.numpy()[members[:, :, slot] - side.first])
         if steps is None:
             return None
-        start, block_step, row_step = steps
-        for view, axis in _weights(coordinates, place):
-            if sum(overlap(view, other) for other in coordinates.uses[view.parameter]) != 1:
-                return None  # tied to something else
-            stride = view.strides[axis]
-            rest = [
-                (n, s) for j, (n, s) in enumerate(zip(view.shape, view.strides, strict=True)) if j != axis
-            ]
-            size, step = rest[0] if rest else (1, 1)
-            taken = View(
-                view.parameter,
-                (n_blocks, d, size),
-                (block_step * stride, row_step * stride, step),
-                view.offset + start * stride,
-            )
-            parts.append(Part(taken, (0,), charges, place.sign))
+        views = _views(side, members.shape[:2], steps)
+        if views is None:
+            return None
+        parts += [Part(view, (0,), charges, float(sign)) for view in views]
     return tuple(parts)
 
 
-def _weights(coordinates: Coordinates, place: _Place) -> list[tuple[View, int]]:
-    """The views that a place is in, and the axis along which coordinates lie."""
-    if place.consumed:
-        return [(coordinates.consumers[place.number].weight, 1)]
-    producer = coordinates.producers[place.number]
-    return [(producer.weight, 0)] + ([(producer.bias, 0)] if producer.bias is not None else [])
+def _regular(entries: Integers) -> tuple[int, int, int] | None:
+    """(start, step between blocks, step within) of entries (blocks, d); None if they are not evenly spaced."""
+    start = int(entries[0, 0])
+    block_step = int(entries[1, 0]) - start if len(entries) > 1 else int(entries.size)
+    row_step = int(entries[0, 1]) - start
+    even = start + block_step * np.arange(len(entries))[:, None] + row_step * np.arange(entries.shape[1])
+    return (
+        (start, block_step, row_step) if row_step > 0 < block_step and bool((even == entries).all()) else None
+    )
 
 
-def _regular(rows: NDArray[np.int64]) -> tuple[int, int, int] | None:
-    """(start, step between blocks, step within) of rows (blocks, d); None if they are not evenly spaced."""
-    start = int(rows[0, 0])
-    block_step = int(rows[1, 0]) - start if len(rows) > 1 else int(rows.size)
-    row_step = int(rows[0, 1]) - start
-    even = start + block_step * np.arange(len(rows))[:, None] + row_step * np.arange(rows.shape[1])
-    return (start, block_step, row_step) if bool((even == rows).all()) else None
+def _views(side: Side, sizes: tuple[int, ...], steps: tuple[int, int, int]) -> list[View] | None:
+    """Views (blocks, d, rest); several where the rest is not one dimension."""
+    start, block_step, row_step = steps
+    longest = max(side.rest, key=lambda dim: dim[0], default=(1, 1))
+    others = [dim for dim in side.rest if dim is not longest]
+    if prod(n for n, _ in others) > _MOST_PARTS:
+        return None
+    return [
+        View(
+            side.view.parameter,
+            (*sizes, longest[0]),
+            (block_step, row_step, longest[1]),
+            start + sum(i * stride for i, (_, stride) in zip(place, others, strict=True)),
+        )
+        for place in product(*(range(n) for n, _ in others))
+    ]

@@ -1,0 +1,142 @@
+"""Coordinates through sums and products, and through what is linear along dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.fx import Node
+
+from nm_ode.symmetries.operations import argument, value
+from nm_ode.symmetries.operations.contractions import in_inner_product
+from nm_ode.symmetries.operations.declared import is_number
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, together, varies, zeros
+from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal, unmixed
+
+
+def added(t: CoordinateTraversal, node: Node, terms: Sequence[Any]) -> Labels | None:
+    """A linear combination of terms: nodes, or labels that have been made already (None: nothing of it is one)."""
+    shape = tuple(value(node).shape)
+    read: list[Labels | None] = [t.labels(term) if isinstance(term, Node) else term for term in terms]
+    like = next((labels for labels in read if labels is not None and labels.live), None)
+    if like is not None:
+        like = like.expand(shape)
+    elif all(t.weight(term) is None for term in terms):
+        alive = [labels for labels in read if labels is not None]
+        return zeros(shape) if len(alive) == len(read) else None
+    found: list[Labels] = []
+    for term, labels in zip(terms, read, strict=True):
+        if t.weight(term) is not None:
+            labels = t.as_tensor(node, term, like)
+            if like is None and labels is not None:
+                like = labels.expand(shape)
+        if labels is None:
+            labels = unmixed(node)
+        found.append(labels.expand(shape))
+    coordinates = found[0].coordinates
+    for labels in found[1:]:
+        coordinates = t.conditions.alike(coordinates, labels.coordinates)
+    return Labels(coordinates, together(t.numbers[node], *(labels.fibres for labels in found)))
+
+
+def scaled(t: CoordinateTraversal, node: Node, x: Any, factor: Any = None) -> Any:
+    """Multiplied by a number, or by a tensor of which nothing is a coordinate."""
+    weight, labels, shape = t.weight(x), t.labels(x), tuple(value(node).shape)
+    plain = not isinstance(factor, Node) or value(factor).numel() == 1
+    if weight is not None:
+        if plain and tuple(weight.view.shape) == shape:
+            return weight
+        labels = t.as_tensor(node, x)
+    if labels is None:
+        return None
+    labels = labels.expand(shape)
+    salt = t.numbers[node]
+    if plain:
+        return Labels(labels.coordinates, together(salt, labels.fibres))
+    own = tuple(value(factor).shape)
+    along = tuple(len(shape) - len(own) + dim for dim, n in enumerate(own) if n > 1)
+    if set(varies(labels.coordinates)) <= set(along) and not labels.zero:
+        t.conditions.forbid(labels)  # each coordinate by a number of its own
+        return None
+    return Labels(labels.coordinates, together(salt, labels.fibres, numbered(shape, along)))
+
+
+def product(t: CoordinateTraversal, node: Node) -> Any:
+    """x · y or x / y."""
+    a, b = argument(node, "self"), argument(node, "other")
+    if argument(node, "rounding_mode") is not None:
+        return t.forbid(node)
+    if in_inner_product(node):
+        return None  # its sum has the rule
+    if is_number(b):
+        return scaled(t, node, a)
+    division = "div" in str(node.target)
+    if is_number(a):
+        return t.forbid(node) if division else scaled(t, node, b)
+    operands = [a] if division else [a, b]
+    # A parameter beside coordinates is a factor; of two tensors the one with coordinates is what is multiplied.
+    mixed = [
+        one for one in operands if (labels := t.labels(one)) is not None and (labels.live or labels.zero)
+    ]
+    if not mixed:
+        mixed = [one for one in operands if t.weight(one) is not None and _is_alone(t, one, a, b)]
+    if len(mixed) != 1 or (division and t.labels(b) is not None):
+        return t.forbid(node)
+    factor = b if mixed[0] is a else a
+    t.forbid_value(t.known(factor))
+    return scaled(t, node, mixed[0], factor)
+
+
+def _is_alone(t: CoordinateTraversal, one: Any, a: Any, b: Any) -> bool:
+    other = b if one is a else a
+    return t.known(other) is None
+
+
+def masked(t: CoordinateTraversal, node: Node) -> Labels | None:
+    """x where a mask lets it, else zero."""
+    x, mask, fill = node.args[:3]
+    if not (is_number(fill) and fill == 0):
+        return t.forbid(node)
+    return scaled(t, node, x, mask) if t.weight(x) is None else t.forbid(node)
+
+
+def chosen(t: CoordinateTraversal, node: Node) -> Labels | None:
+    """where(condition, a, b): a sum of two that are masked."""
+    condition, a, b = node.args[:3]
+    shape = tuple(value(node).shape)
+    terms = [one for one in (a, b) if not (is_number(one) and one == 0)]
+    if not all(isinstance(one, Node) for one in terms) or any(t.weight(one) is not None for one in terms):
+        return t.forbid(node)
+    made = added(t, node, terms)
+    if made is None:
+        return None
+    own = tuple(value(condition).shape)
+    along = tuple(len(shape) - len(own) + dim for dim, n in enumerate(own) if n > 1)
+    if made.live and set(varies(made.coordinates)) <= set(along):
+        t.conditions.forbid(made)
+        return None
+    return Labels(made.coordinates, together(t.numbers[node], made.fibres, numbered(shape, along)))
+
+
+def along_dimensions(t: CoordinateTraversal, node: Node, x: Any, dims: Sequence[int]) -> Any:
+    """Linear along some dimensions, in the same way at each place along the others: a mean, a pool, a sum."""
+    labels = t.as_tensor(node, x)
+    if labels is None:
+        return None
+    shape, before = tuple(value(node).shape), labels.shape
+    gone, dims = len(before) - len(shape), tuple(dims)
+    kept = tuple(dim for dim in range(len(before)) if dim not in dims)
+    coordinates = t.conditions.merge(labels.coordinates, kept)
+    fibres = folded(labels.fibres, dims)
+    if gone == len(dims):
+        fibres = fibres[tuple(0 if dim in dims else slice(None) for dim in range(len(before)))]
+        made = Labels(coordinates, together(t.numbers[node], fibres))
+        return made.expand(shape)
+    if gone:
+        return t.forbid(node)
+    for dim in sorted(dims):
+        coordinates = coordinates.unsqueeze(dim)
+    return Labels(
+        coordinates.expand(shape),
+        together(t.numbers[node], fibres.expand(shape), numbered(shape, dims)),
+    )
