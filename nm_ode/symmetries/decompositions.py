@@ -198,9 +198,11 @@ def table(*, all_of_torchs: bool = True) -> Table:
 
 def with_an_entry() -> frozenset[str]:
     """Operations that are in a table, among the moves, or have a rule of some kind."""
-    from nm_ode.symmetries.rules import scaling, translation  # they stand on the graph
+    from nm_ode.symmetries.rules import matrix, scaling, translation  # they stand on the graph
 
-    return frozenset({*MOVES, *CONTRACTIONS, *NORMALISATIONS, *DECLARED, *scaling.RULES, *translation.RULES})
+    return frozenset(
+        {*MOVES, *CONTRACTIONS, *NORMALISATIONS, *DECLARED, *matrix.RULES, *scaling.RULES, *translation.RULES}
+    )
 
 
 @cache

@@ -87,7 +87,7 @@ def inner_product_of(node: Node) -> Contraction | None:
     if operation(node) not in ("sum", "mean") or not isinstance(product, Node) or operation(product) != "mul":
         return None
     a, b = product.args[:2]
-    if not _is_tensors(a, b) or len(product.users) > 1:
+    if not (isinstance(a, Node) and isinstance(b, Node)) or len(product.users) > 1:
         return None
     shape, dims = tuple(value(product).shape), argument(node, "dim")
     over = range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims

@@ -47,7 +47,8 @@ def find(graph: Graph) -> Findings:
 def _rule(node: Node) -> Rule | None:
     if is_move(node):
         return moves.moved
-    return RULES.get(operation(node), linear.rule)
+    rule: Rule = RULES.get(operation(node), linear.rule)
+    return rule
 
 
 MATRIX = SymmetryKind(find, Blocks, diagonal="rescale", formula=r"$W_A W_A^\top - W_B^\top W_B$, entries")

@@ -72,8 +72,8 @@ def _by_weight(
             form.contracted,
             sizes,
         )
-    else:
-        t.conditions.forbid(labels)
+    elif labels is not None:
+        t.end(node, x.node, "its coordinates are not what the weight reads")
     if not made_along:
         return None
     in_order = tuple(c for c in w.letters if c in made_along)
@@ -115,7 +115,8 @@ def _of_weights(
             other = form.b if operand is form.a else form.a
             made = _made(t, node, form, found[-1], in_order, form.free(other) + form.batch)
     if form.contracted:
-        bond(t.conditions, *readings, form.batch, form.contracted, sizes)
+        one, two = readings
+        bond(t.conditions, one, two, form.batch, form.contracted, sizes)
     return made
 
 
@@ -132,9 +133,9 @@ def _of_tensors(t: CoordinateTraversal, node: Node, form: Contraction) -> Labels
         bond(t.conditions, operands[0][1], operands[1][1], form.batch, form.contracted, sizes)
         return None
     handed_on = [pair for pair, contracted in zip(operands, read, strict=True) if not contracted]
-    for (operand, one), contracted in zip(operands, read, strict=True):
+    for (operand, _), contracted in zip(operands, read, strict=True):
         if contracted or len(handed_on) > 1:
-            t.conditions.forbid(one.labels)
+            t.end(node, operand.node, "what it is contracted with is no weight and no other vector")
     return _mixed(t, node, form, *handed_on[0]) if len(handed_on) == 1 else None
 
 
@@ -147,14 +148,14 @@ def _mixed(
     other = form.b if operand is form.a else form.a
     of_other = set(other.letters)
     if x.letters_of_coordinates() <= of_other:
-        t.conditions.forbid(x.labels)
+        t.end(node, operand.node, "each coordinate is multiplied by another number")
         return None
     kept = tuple(c for c in form.out if c and c in operand.letters)
     gone = tuple(c for c in operand.letters if c and c not in form.out)
     labels = x.arranged((*kept, *gone), sizes)
     coordinates = t.conditions.merge(labels.coordinates, tuple(range(len(kept))))
     fibres = folded(labels.fibres, tuple(range(len(kept), len(kept) + len(gone))))
-    fibres = fibres[(..., *(0,) * len(gone))] if gone else fibres
+    fibres = fibres.flatten(len(kept))[..., 0] if gone else fibres
     row = numbered(shape, tuple(dim for dim, c in enumerate(form.out) if c and c in of_other))
     return Labels(
         arranged(coordinates, kept, form.out, sizes),

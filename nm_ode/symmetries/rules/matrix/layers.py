@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import Node
 
@@ -13,7 +15,7 @@ from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 from nm_ode.symmetries.rules.weights import Weight
 
 
-def convolved(t: CoordinateTraversal, node: Node) -> Labels | None:
+def convolved(t: CoordinateTraversal, node: Node) -> Any:
     """Channels are read, and channels are made, at each position alike."""
     x, weight, groups = node.args[0], t.weight(node.args[1]), int(argument(node, "groups", 1))
     labels, result = t.labels(x), value(node)

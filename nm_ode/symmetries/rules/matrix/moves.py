@@ -132,7 +132,7 @@ def padded(t: CoordinateTraversal, node: Node) -> Any:
     )
 
 
-def embedded(t: CoordinateTraversal, node: Node) -> Labels | None:
+def embedded(t: CoordinateTraversal, node: Node) -> Any:
     """Rows of a table: each a vector of its own."""
     weight = t.weight(node.args[0])
     if weight is None or weight.view.ndim != 2:

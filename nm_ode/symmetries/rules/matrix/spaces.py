@@ -64,7 +64,7 @@ def parts_of_spaces(sides: Sides, conditions: Conditions) -> list[tuple[Part, ..
     blocks: dict[tuple[int, tuple[int, ...], tuple[int, ...]], list[_Space]] = defaultdict(list)
     for space in spaces:
         blocks[len(space.members), space.sides, space.signs].append(space)
-    made = []
+    made: list[tuple[Part, ...] | None] = []
     for alike in blocks.values():
         together = _parts(sides, alike)
         # Heads that do not lie evenly are symmetries of their own.

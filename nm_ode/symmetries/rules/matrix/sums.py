@@ -56,7 +56,7 @@ def scaled(t: CoordinateTraversal, node: Node, x: Any, factor: Any = None) -> An
     own = tuple(value(factor).shape)
     along = tuple(len(shape) - len(own) + dim for dim, n in enumerate(own) if n > 1)
     if set(varies(labels.coordinates)) <= set(along) and not labels.zero:
-        t.conditions.forbid(labels)  # each coordinate by a number of its own
+        t.end(node, x, "each coordinate is multiplied by another number")
         return None
     return Labels(labels.coordinates, together(salt, labels.fibres, numbered(shape, along)))
 
@@ -92,7 +92,7 @@ def _is_alone(t: CoordinateTraversal, one: Any, a: Any, b: Any) -> bool:
     return t.known(other) is None
 
 
-def masked(t: CoordinateTraversal, node: Node) -> Labels | None:
+def masked(t: CoordinateTraversal, node: Node) -> Any:
     """x where a mask lets it, else zero."""
     x, mask, fill = node.args[:3]
     if not (is_number(fill) and fill == 0):
@@ -100,7 +100,7 @@ def masked(t: CoordinateTraversal, node: Node) -> Labels | None:
     return scaled(t, node, x, mask) if t.weight(x) is None else t.forbid(node)
 
 
-def chosen(t: CoordinateTraversal, node: Node) -> Labels | None:
+def chosen(t: CoordinateTraversal, node: Node) -> Any:
     """where(condition, a, b): a sum of two that are masked."""
     condition, a, b = node.args[:3]
     shape = tuple(value(node).shape)

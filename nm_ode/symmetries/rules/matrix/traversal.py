@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import operation, value
@@ -67,10 +68,20 @@ class CoordinateTraversal:
         found = self.known(node)
         return found if isinstance(found, Labels) else None
 
-    def forbid(self, node: Node) -> None:
-        """What enters here may not be mixed."""
+    def forbid(self, node: Node, why: str = "") -> Any:
+        """What enters here may not be mixed, and nothing of the result is a coordinate.
+
+        Args:
+            why: half a sentence, where more is known than that no rule is.
+        """
+        ended(node, why)
         for needed in node.all_input_nodes:
             self.forbid_value(self.known(needed))
+
+    def end(self, node: Node, needed: Node, why: str) -> None:
+        """This one may not be mixed that enters here."""
+        ended(node, why, inputs=[needed])
+        self.forbid_value(self.known(needed))
 
     def forbid_value(self, found: Any) -> None:
         """Nor what this is."""
