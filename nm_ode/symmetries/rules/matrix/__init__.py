@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolved),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.convolved),
     **dict.fromkeys(("mul", "div"), sums.product),
-    **dict.fromkeys(("zeros", "zeros_like", "new_zeros", "full", "full_like", "new_full"), linear.filled),
+    **dict.fromkeys(linear.FILLED, linear.filled),
     "embedding": moves.embedded,
     "constant_pad_nd": moves.padded,
     "pad": moves.padded,

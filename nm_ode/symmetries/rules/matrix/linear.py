@@ -18,6 +18,12 @@ from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 _ALWAYS_LINEAR = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum"}
 """Linear also where they do not hand on a shift as it is."""
 
+FILLED = (
+    *("zeros", "zeros_like", "new_zeros", "full", "full_like", "new_full", "ones", "ones_like", "new_ones"),
+    *("empty_like", "new_empty", "rand_like", "randn_like"),
+)
+"""Operations that take of a tensor its shape alone."""
+
 
 def rule(t: CoordinateTraversal, node: Node) -> Any:
     """Of an operation that has no rule of its own."""

@@ -10,7 +10,8 @@ from torch.fx import Node
 
 from nm_ode.symmetries.labels import NONE, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
-from nm_ode.symmetries.operations import operation, value
+from nm_ode.symmetries.operations import argument, operation, value
+from nm_ode.symmetries.padding import padding_row, stays_zero
 from nm_ode.symmetries.rules.matrix.coordinates import (
     ZERO,
     Labels,
@@ -26,8 +27,9 @@ from nm_ode.symmetries.rules.weights import Weight, moved_weight
 
 def moved(t: CoordinateTraversal, node: Node) -> Any:
     """The labels move as the entries do."""
-    first = node.args[0] if node.args else None
-    found = t.known(first)
+    if not any(t.known(needed) is not None for needed in node.all_input_nodes):
+        return None
+    found = t.known(node.args[0] if node.args else None)
     dims = open_dims(t.graph, node)
     if isinstance(found, Weight):
         if not dims and (weight := moved_weight(node, found)) is not None:
@@ -118,17 +120,17 @@ def _looked_up(t: CoordinateTraversal, node: Node, x: Labels, dims: tuple[int, .
 
 def padded(t: CoordinateTraversal, node: Node) -> Any:
     """Zeros around: coordinates of anything."""
-    x, pad = node.args[:2]
+    x, pad = node.args[0], argument(node, "pad")
     labels = t.as_tensor(node, x)
     if labels is None:
         return None
-    fill = node.args[2] if len(node.args) > 2 else 0
-    if fill != 0 or not all(isinstance(n, int) for n in pad):  # type: ignore[union-attr]
+    zero = not argument(node, "value") and argument(node, "mode", "constant") == "constant"
+    if not zero or not all(isinstance(n, int) for n in pad):
         t.conditions.forbid(labels)
-        return None
+        return t.forbid(node, "what is put around it is not zero")
     return Labels(
-        settled(torch.constant_pad_nd(labels.coordinates, pad, ZERO)),  # type: ignore[arg-type]
-        settled(torch.constant_pad_nd(labels.fibres, pad, 0)),  # type: ignore[arg-type]
+        settled(torch.constant_pad_nd(labels.coordinates, pad, ZERO)),
+        settled(torch.constant_pad_nd(labels.fibres, pad, 0)),
     )
 
 
@@ -137,6 +139,8 @@ def embedded(t: CoordinateTraversal, node: Node) -> Any:
     weight = t.weight(node.args[0])
     if weight is None or weight.view.ndim != 2:
         return t.forbid(node)
+    if padding_row(node) is not None and not stays_zero(t.graph, node):
+        return t.forbid(node, "its padding row is not zero, and has no gradient")
     (coordinates,) = t.sides.use(weight, (1,))
     shape = tuple(int(n) for n in value(node).shape)
     return Labels(coordinates.expand(shape), t.fresh(node, shape, range(len(shape) - 1)))
