@@ -7,8 +7,9 @@ process of its own, as a user calls it, on members of cases/sweep_lr_momentum.to
 
 rate      members an hour with one worker process and with two, one thread each: by the difference between a sweep of
           16 members and one of 4, so without the start (the import of torch, the cluster); and of the whole command.
-overhead  what a member takes in a worker, store and scheduler included and the start left out as above, beyond the same
-          training, flows and comparison by nm_ode's functions in one process: seconds, and as a share of 10 s.
+overhead  what a member takes in a worker, store, scheduler and its page included and the start left out as above, beyond the
+          same training, flows and comparison by nm_ode's functions in one process: seconds, and as a share of 10 s. What
+          the page takes of it, drawn again in this process, is said apart: it is no matter of store and scheduler.
 memory    the largest resident size of the command and of its worker at 4, 16 and 48 members.
 opening   `open_study` of 1000 members in a fresh process: seconds and megabytes beyond the import.
 together  64 members of about 2000 parameters trained as one, against a loop of `train`.
@@ -104,6 +105,7 @@ def overhead() -> dict[str, object]:
         ]
         case = sweep(folder, others, momenta)
         bare = [seconds(work) for work in bare_members(case)]
+        page = page_seconds(folder / f"{len(few + others)}/sweep_lr_momentum")
     n = len(bare)
     each = (took[1] - took[0] - sum(bare)) / n
     return {
@@ -112,7 +114,20 @@ def overhead() -> dict[str, object]:
         "bare_seconds": sum(bare) / n,
         "overhead": each,
         "of_10_s": each / 10,
+        "page_seconds": page,
+        "of_10_s_without_page": (each - page) / 10,
     }
+
+
+def page_seconds(study: Path) -> float:
+    """What it takes to draw the page of a member, on average, without the first."""
+    from nm_ode.reporting.study.members import draw_page, pages_of
+    from nm_ode.results.folders import LocalFolder
+
+    folder = LocalFolder(study)
+    first, *members = pages_of(folder)
+    draw_page(folder, first)
+    return sum(seconds(lambda member=member: draw_page(folder, member)) for member in members) / len(members)
 
 
 def bare_members(case: Path) -> list[Callable[[], object]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,14 @@ def require_memory(needed: int, what: str, remedy: str, free: int | None = None)
         raise ArgumentError(
             f"{what} would take {in_words(needed)} of memory, and {in_words(free)} are free: {remedy}"
         )
+
+
+def trim() -> None:
+    """Give back what the C library keeps of freed memory; elsewhere than under glibc nothing is done."""
+    if sys.platform == "linux":
+        given_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if given_back is not None:
+            given_back(0)
 
 
 def in_words(size: int) -> str:

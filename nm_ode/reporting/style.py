@@ -7,13 +7,16 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import cache, lru_cache
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,6 +25,7 @@ from nm_ode.errors import ArgumentError
 from nm_ode.results import run_info
 
 WIDTH = 8.2  # inches
+_FORMULAS = 1000
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -60,11 +64,41 @@ def styled() -> Iterator[None]:
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same data."""
     text = io.StringIO()
-    with styled(), warnings.catch_warnings():
+    _remember_formulas()
+    with styled(), _laid_out_alone(figure), warnings.catch_warnings():
         # A name may be in any script; a letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+@contextmanager
+def _laid_out_alone(figure: Figure) -> Iterator[None]:
+    """matplotlib draws a figure that has a layout twice, the first time into nothing: then the layout is all of it."""
+    draw, engine = figure.draw, figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+
+    def laid_out(renderer: RendererBase) -> None:
+        if figure.get_layout_engine() is engine:  # which saving takes away between the two
+            engine.execute(figure)
+        else:
+            draw(renderer)
+
+    figure.draw = laid_out  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del figure.draw
+
+
+@cache
+def _remember_formulas() -> None:
+    """matplotlib knows of 50 formulas how they are set; tick labels of a page are more, and those of the next alike."""
+    parse: Any = getattr(MathTextParser, "_parse_cached", None)
+    if hasattr(parse, "cache_parameters") and hasattr(parse, "__wrapped__"):
+        MathTextParser._parse_cached = lru_cache(_FORMULAS)(parse.__wrapped__)  # type: ignore[attr-defined]
 
 
 def plain(name: str) -> str:

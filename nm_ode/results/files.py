@@ -6,7 +6,10 @@ import contextlib
 import os
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+_AT_ONCE = 16  # files that are written to the disk
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -58,8 +61,19 @@ def sync_tree(folder: Path) -> None:
     Raises:
         OSError: the disk is full or broken, as some file systems say only now.
     """
+    files: list[str] = []
+    folders: list[Path] = []
     for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            with open(os.path.join(place, name), "rb+") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(place))
+        files += [os.path.join(place, name) for name in names]
+        folders.append(Path(place))
+    # Those that wait at once are written by a file system together.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(_sync_file, files):
+            pass
+        for _ in pool.map(sync_folder, folders):
+            pass
+
+
+def _sync_file(file: str) -> None:
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())

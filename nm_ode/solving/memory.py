@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 from torch import Tensor
 
 from bridges import Engine
 from bridges.vectors import Vector
-from nm_ode.memory import available_on, require_memory
+from nm_ode.memory import available_on, require_memory, trim
 
 _LARGE = 2**20  # bytes of a state: with smaller ones nothing is to be gained, and all have room
 
@@ -54,7 +51,5 @@ def let_go(state: Vector) -> None:
     Args:
         state: of the solve; nothing is done for a small one.
     """
-    if sys.platform == "linux" and state.nbytes >= _LARGE:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    if state.nbytes >= _LARGE:
+        trim()
