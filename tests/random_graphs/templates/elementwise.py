@@ -28,7 +28,7 @@ expressions(
     F.relu({x}) - F.relu(-{x}) ; {x} * {x} ; {x} / ({x}.abs() + 0.5) ; F.softsign({x}) ;
     torch.maximum({x}, -{x}) ; {x}.round() * 0.1 + {x} ; torch.zeros_like({x}) ;
     torch.ones_like({x}) * {x} ; F.rrelu({x}, training=False) ; F.celu({x}) ;
-    torch.heaviside({x}, {x}.new_zeros(())) ; torch.atan({x}) ; {x}.abs().log1p() ; {x}.lerp(-{x}, 0.3) ;
+ torch.atan({x}) ; {x}.abs().log1p() ; {x}.lerp(-{x}, 0.3) ;
     {x}.clamp(min=1e-4) ; {x}.clamp_min(1e-3) ; {x} / ({x}.square() + eps) ; ({x}.square() + eps).sqrt() ;
     {x} + 1e-4 ; torch.where({x} > 0.1, {x}, 0.0) ; {x} * ({x} >= {x}.mean(-1, keepdim=True)) ; {x} ** 0 ;
     {x} * ({x} > 0).sum(-1, keepdim=True) ; {x} + ({x} > 0).double() ; 2.0 ** -{x}.abs() ;
