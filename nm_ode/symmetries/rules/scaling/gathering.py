@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int,
         alike[frozenset(touched[which])].append(which)
     found: list[Found] = []
     places: dict[int, _Place] = {}
-    for signature, members in alike.items():
+    for signature, members in _channels_apart(alike, touched):
         # The producers' side is the plus side: that of the first parameter, as the model lists them.
         flip = -1.0 if min(signature)[1] < 0 else 1.0
         parts = []
@@ -63,8 +63,34 @@ def _symmetries(uses: Sequence[Use], free: Free) -> tuple[list[Found], dict[int,
     return found, places
 
 
+def _channels_apart(
+    alike: Mapping[frozenset[tuple[int, float]], list[int]],
+    touched: Mapping[int, Mapping[tuple[int, float], list[np.ndarray]]],
+) -> Iterator[tuple[frozenset[tuple[int, float]], list[int]]]:
+    """Of the variables that move the same terms those together that share no entry: a channel has one charge."""
+    for signature, members in alike.items():
+        groups: list[tuple[list[int], set[tuple[int, int]]]] = []
+        for which in members:
+            mine = {
+                (number, channel)
+                for (number, _), channels in touched[which].items()
+                for channel in np.concatenate(channels).tolist()
+            }
+            for group, taken in groups:
+                if not mine & taken:
+                    group.append(which)
+                    taken |= mine
+                    break
+            else:
+                groups.append(([which], mine))
+        for group, _ in groups:
+            yield signature, group
+
+
 def _by_root(variables: torch.Tensor, free: Free) -> list[tuple[int, np.ndarray]]:
     """The variables of a term that move, each with the channels that have it."""
+    if not variables.numel():
+        return []
     roots = free.root[variables.reshape(-1).numpy()]
     order = np.argsort(roots, kind="stable")
     distinct, first = np.unique(roots[order], return_index=True)
