@@ -7,9 +7,9 @@ process of its own, as a user calls it, on members of cases/sweep_lr_momentum.to
 
 rate      members an hour with one worker process and with two, one thread each: by the difference between a sweep of
           16 members and one of 4, so without the start (the import of torch, the cluster); and of the whole command.
-overhead  what a member takes in a worker, store, scheduler and its page included and the start left out as above, beyond the
-          same training, flows and comparison by nm_ode's functions in one process: seconds, and as a share of 10 s. What
-          the page takes of it, drawn again in this process, is said apart: it is no matter of store and scheduler.
+overhead  what a member takes in a worker, with store, scheduler and its page and without the start as above, beyond
+          the same training, flows and comparison by nm_ode's functions in one process: seconds, and as a share of 10 s.
+          What the page takes of it, drawn again in this process, is said apart: it is no matter of store and scheduler.
 memory    the largest resident size of the command and of its worker at 4, 16 and 48 members.
 opening   `open_study` of 1000 members in a fresh process: seconds and megabytes beyond the import.
 together  64 members of about 2000 parameters trained as one, against a loop of `train`.
