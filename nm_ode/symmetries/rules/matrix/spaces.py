@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
 from nm_ode.symmetries.rules.matrix.sides import Side, Sides
+from nm_ode.symmetries.rules.weights import overlap
 from nm_ode.symmetries.symmetry import Part, View
 
 Integers = NDArray[np.int64]
@@ -140,6 +141,9 @@ def _consistent(spaces: list[_Space], count: int, conditions: Conditions) -> lis
 def _parts(sides: Sides, spaces: Sequence[_Space]) -> tuple[Part, ...] | None:
     """A part for each slot; None where its rows are not evenly spaced, or two sides of one weight meet."""
     members = np.stack([space.members for space in spaces])  # (blocks, d, slots)
+    met = [sides.sides[number].view for number in dict.fromkeys(spaces[0].sides)]
+    if any(a.parameter == b.parameter and overlap(a, b) for a, b in combinations(met, 2)):
+        return None  # W → M W M⁻¹, whose charges are not the sum of what two parts give
     charges = torch.arange(len(spaces))
     parts: list[Part] = []
     for slot, (number, sign) in enumerate(zip(spaces[0].sides, spaces[0].signs, strict=True)):
