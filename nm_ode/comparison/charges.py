@@ -29,7 +29,7 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
         Dimensions: the first of `recorded` (`step`, or `saved_step`), `charge_index`, `symmetry`. `charge_error`
         (predicted − recorded), `charge_motion` max_k |Q_k − Q_0|, `charge_relative_error` |error| / motion, and
         `symmetry_relative_error`: the 2-norm of the errors over a symmetry's channels, over the largest 2-norm of
-        their motion. NaN where nothing moves but by rounding.
+        their motion. NaN where nothing moves but by rounding, of which `symmetry_at_rest` says so.
 
     Raises:
         AlignmentError: other symmetries.
@@ -56,6 +56,7 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
             "charge_motion": (CHARGES, motion),
             "charge_relative_error": ((along, CHARGES), ratio(np.abs(error), motion)),
             "symmetry_relative_error": ((along, "symmetry"), np.stack(relative, axis=1)),
+            "symmetry_at_rest": ("symmetry", np.array([not size > 0 for size in moved])),
         },
         coords={
             **{name: (CHARGES, recorded[name].values) for name in ("charge_symmetry", "kind", "channel")},

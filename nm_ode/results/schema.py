@@ -139,6 +139,7 @@ _SCHEMA = {
     "step": ("optimiser step", "step"),
     "summed_steps": ("steps since the last record of which the laws' sums are", "step"),
     "symmetry": ("symmetry", ""),
+    "symmetry_at_rest": ("the charges do not move but by rounding: there is no relative error", ""),
     "symmetry_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
     "theta": ("parameters", "1"),
     "theta_gradient": ("⟨θ, ∇L⟩", "1"),
