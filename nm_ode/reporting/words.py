@@ -103,7 +103,7 @@ def farther_sentences(rows: Sequence[Row], seen: Stability | None) -> list[Sente
 
 
 def _why_farther(row: Row, seen: Stability | None) -> str:
-    if row.solver_limited:
+    if row.solver_limited and (seen is None or seen.largest <= seen.series_limit):
         return "the solver's own error is in it"
     if seen is None:
         return "where lr · λ_max is above 1 a higher order need not be closer; [stability] in the case measures it"
