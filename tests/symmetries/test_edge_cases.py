@@ -57,3 +57,50 @@ def test_an_empty_piece_of_a_weight_has_no_factors():
         shapes=((4, 4), (4,), (1,), (1,), (3,)),
     )
     assert charges(drawn)["rescale"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("through", "rescales"),
+    [
+        # A floor is met by entries of any size; only a norm, which is above it, may have one.
+        ("v0.clamp_min(1e-3)", 0),
+        ("v0.clamp(min=0.0)", 4),
+        # Of entries that are not zero the number is the same at any scale.
+        ("torch.linalg.vector_norm(v0, 0, -1, keepdim=True) + v0", 0),
+        # The threshold is the bias, which scales too; it cannot where it is compared with data.
+        ("torch.where(v0 > p1, v0, 0.0)", 4),
+        ("torch.where(x > p1, v0, 0.0)", 0),
+        ("torch.where(v0 > 0, v0, 1.0)", 0),
+        ("v0.clamp(max=0.0)", 4),
+        ("v0 * v0.long()", 0),
+        ("v0 * (v0.argmax(-1, keepdim=True) + 1)", 1),
+        ("v0.index_put((torch.arange(len(x)), k), v0[:, 3])", 1),
+        ("torch.zeros_like(v0).scatter_add(1, ids.clamp(max=3), v0[:, :3])", 1),
+        ("v0.masked_fill(v0 < v0.mean(), 0.0)", 1),
+        ("v0.masked_fill(v0 < 0, p1[0])", 0),
+        ("v0 / len(x)", 4),
+        ("v0 * v0.detach()", 0),
+    ],
+)
+def test_how_many_units_may_be_rescaled_before(through, rescales):
+    counts = charges(program(HIDDEN, through, "F.mse_loss(F.linear(v1, p2), y)"))
+    assert counts.get("rescale", 0) == rescales
+
+
+def test_a_pool_of_images_without_samples_takes_rows_together():
+    # (N, T, d) is read as (C, H, W): all of T and d meet in the windows.
+    drawn = program(
+        "F.linear(s, p0, p1)", "F.max_pool2d(v0, 3, 1, 1)", "F.mse_loss(F.linear(v1.mean(1), p2), y)"
+    )
+    assert charges(drawn)["rescale"] == 1
+
+
+def test_overlapping_views_of_a_parameter_move_its_entries_once():
+    drawn = program(
+        "F.linear(s, p0, p1)",
+        "torch.softmax(s @ v0.mT, -1) @ s",  # a key's bias shifts what a softmax takes away
+        "F.linear(v1.mean(1), p2, p3) + F.linear(x, p4, p1[1:4])",
+        "F.cross_entropy(v2, k)",
+        shapes=(*SHAPES, (3,), (3, 4)),
+    )
+    assert charges(drawn)["translation"] >= 4 + 4 + 1

@@ -68,7 +68,7 @@ def beside(drawer: Drawer) -> str:
         [
             *["{x} + {w}"] * 4,
             *["{x} * {w}"] * 3,
-            *["{x} - {w}", "{w} - {x}", "{x} / ({w}.abs() + 1e-9)", "torch.addcmul({w}, {x}, {w2})"],
+            *["{x} - {w}", "{w} - {x}", "{x} / ({w}.abs() + eps)", "torch.addcmul({w}, {x}, {w2})"],
             *[
                 "torch.add({x}, {w}, alpha=2)",
                 "torch.lerp({x}, {w}, 0.3)",
