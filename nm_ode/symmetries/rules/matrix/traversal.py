@@ -104,7 +104,7 @@ class CoordinateTraversal:
         shape = tuple(weight.view.shape)
         axes = tuple(axes)
         (coordinates,) = self.sides.use(weight, axes)
-        side = coordinates.min()
+        side = coordinates.min() if coordinates.numel() else torch.zeros((), dtype=torch.int64)
         for dim in range(len(shape)):
             if dim not in axes:
                 coordinates = coordinates.unsqueeze(dim)
