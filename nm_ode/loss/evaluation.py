@@ -58,7 +58,7 @@ class Evaluation:
         self._model, self._objective = model, objective
         self._differentiable = Differentiable()
         self._watch = Watch((), self.parameters)
-        self._seen = False
+        self._seen = self._differentiates = False
 
     def watch(self, unread: Sequence[Cell]) -> None:
         """From now on hold what is in the model for what passes must leave as it is, but for what none reads."""
@@ -179,7 +179,7 @@ class Evaluation:
     def _computed(self, batch: Any) -> Tensor:
         supervised = isinstance(self._objective, Supervised)
         try:
-            loss = self._objective(self._model, batch)
+            loss = self._of(batch)
         except Exception as error:
             # Once it could be computed, an error is the caller's own, but for a label that no batch before had.
             if passes_through(error) or (self._seen and not isinstance(error, IndexError)):
@@ -190,6 +190,19 @@ class Evaluation:
                 f"{'the loss function' if supervised else 'the objective'} {guards.no_scalar(loss)}"
             )
         return loss
+
+    def _of(self, batch: Any) -> Any:
+        """The objective's value; of one that differentiates inside (by a PINN's inputs, say) with gradients on."""
+        if torch.is_grad_enabled() or not self._differentiates:
+            try:
+                return self._objective(self._model, batch)
+            except RuntimeError as error:
+                if torch.is_grad_enabled() or "does not require grad" not in str(error):
+                    raise
+        with torch.enable_grad():
+            loss: Any = self._objective(self._model, batch)
+        self._differentiates = True
+        return loss.detach() if isinstance(loss, Tensor) else loss
 
     def _explained(self, error: Exception, batch: Any) -> ProblemError:
         if not isinstance(self._objective, Supervised):

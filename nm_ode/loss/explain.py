@@ -41,6 +41,16 @@ def failed(
     )
 
 
+def without_float64(text: str) -> str:
+    """What to do where torch has an operation in coarser dtypes alone; empty where an error says something else."""
+    if not ("Double" in text and ("Expected" in text or "not implemented for" in text)):
+        return ""
+    return (
+        "torch has an operation of it only in float32 and coarser: take another path of the model, if it has one (of "
+        "mixtures of experts in transformers, config._experts_implementation = 'eager')"
+    )
+
+
 def passes_through(error: Exception) -> bool:
     """Is it one that says enough, or that is no fault of the model's (a file that is gone, no memory)?"""
     return isinstance(error, NmOdeError | OSError | torch.OutOfMemoryError | MemoryError)
@@ -74,6 +84,8 @@ def _hint(error: Exception, text: str, batch: Any, dtype: torch.dtype, given: An
             f"there are bytes in the batch ({seen}), and networks take numbers: give images as DataSet(x, y, "
             "preparation=nm_ode.data.Preparation(mean, std)), or divide them by 255"
         )
+    if dtype == torch.float64 and without_float64(text):
+        return f"{without_float64(text)}, or give the problem dtype=torch.float32"
     if any(word in text for word in _DTYPES):
         name = dtype_name(dtype)
         return (

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from nm_ode.arguments import dtype_name, first_line
 from nm_ode.loss.bindings import parameter_of_others
+from nm_ode.loss.explain import without_float64
 from nm_ode.loss.guards import no_scalar
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
@@ -62,8 +63,10 @@ def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int =
     except SymmetryError:
         raise
     except Exception as error:
+        remedy = without_float64(str(error))
         raise SymmetryError(
             f"the loss of the example cannot be evaluated ({type(error).__name__}: {first_line(error)})"
+            + f"; {remedy}" * bool(remedy)
         ) from error
     other = parameter_of_others(loss, model.parameters()) if isinstance(loss, Tensor) else None
     if other is not None:

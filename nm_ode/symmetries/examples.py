@@ -18,6 +18,7 @@ from nm_ode.data.sources import collate
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
 from nm_ode.loss import Problem, ProblemError
 from nm_ode.loss.calling import call, takes_and_given
+from nm_ode.loss.explain import without_float64
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.own import loss_in, own_loss
 from nm_ode.loss.placing import deep_copied, require_no_parameters_of_its_own
@@ -181,7 +182,7 @@ def _output(model: nn.Module, x: Batch) -> Any:
     except ProblemError as error:
         raise SymmetryError(f"example_input: {error}") from None
     except Exception as error:
-        several = takes_and_given(model, x)
+        several = takes_and_given(model, x) or without_float64(str(error))
         numbers = ": its bytes must be numbers, as in example_input / 255; or ask symmetries_of(problem)"
         raise SymmetryError(
             f"the model cannot be evaluated at example_input ({type(error).__name__}: {first_line(error)})"

@@ -151,3 +151,47 @@ def test_a_mapping_is_a_tree():
     assert twice.made_by == "me"
     assert twice.a.tolist() == [2.0, 2.0]
     assert given.a.tolist() == [1.0, 1.0]
+
+
+class Experts(nn.Module):
+    """By an operation that torch has in float32 and coarser alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(1, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.grouped_mm(x, self.w, offs=torch.tensor([len(x)], dtype=torch.int32))
+
+
+def test_an_operation_without_float64_is_said_with_the_remedy():
+    x, y = torch.randn(8, 8), torch.randint(8, (8,))
+    with pytest.raises(nm_ode.ProblemError, match=r"only in float32.*dtype=torch\.float32"):
+        nm_ode.Problem(Experts(), F.cross_entropy, (x, y))
+    with pytest.raises(nm_ode.SymmetryError, match="another path of the model"):
+        nm_ode.find_symmetries(Experts(), x)
+
+
+def heat(model: nn.Module, x: Tensor) -> Tensor:
+    """Residual of u″ = −u, the derivatives taken as one writes them in a training loop."""
+    x = x.clone().requires_grad_()
+    u = model(x)
+    (first,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    return (second + u).square().mean()
+
+
+def test_an_objective_that_differentiates_by_its_inputs():
+    torch.manual_seed(0)
+    x = torch.linspace(0, 1, 6, dtype=torch.float64)[:, None]
+    model = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    problem = nm_ode.Problem.from_objective(model, heat, x)
+    loss = heat(model, x)
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    found = problem.loss(problem.theta0)
+    assert not found.requires_grad
+    assert torch.allclose(found, loss.detach(), rtol=1e-14)
+    assert torch.allclose(problem.grad(problem.theta0), gradient, atol=1e-13)
+    v, h = torch.randn_like(problem.theta0), 1e-5
+    difference = (problem.grad(problem.theta0 + h * v) - problem.grad(problem.theta0 - h * v)) / (2 * h)
+    assert torch.allclose(problem.hvp(problem.theta0, v), difference, atol=1e-6)
