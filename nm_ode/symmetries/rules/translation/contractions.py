@@ -1,125 +1,347 @@
-"""Shifts through contractions: a product with the data hands a weight the labels of its output at each sample."""
+"""Shifts through contractions: matrix products in any spelling, convolutions, embeddings.
+
+In Σ a b either factor may shift: what the one's shift adds is that shift times the other, which becomes the row. Of the
+two one is taken as it was and one as it is after the shift, so that both together are all that is added.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.operations.contractions import ONE as BROADCAST
+from nm_ode.symmetries.operations.contractions import (
+    Contraction,
+    Letters,
+    Operand,
+    contraction_of,
+    inner_product_of,
+)
 from nm_ode.symmetries.padding import padding_row
-from nm_ode.symmetries.rules.translation.partitions import collect, per_row, tied_along
-from nm_ode.symmetries.rules.translation.traversal import Labelled, Rule, broadcast_back, labelled
+from nm_ode.symmetries.rules.translation.shifts import (
+    ONE,
+    Shift,
+    Term,
+    added,
+    agree,
+    constant,
+    content,
+    numbered,
+    same,
+    small_pair,
+    tied,
+    varying,
+)
+from nm_ode.symmetries.rules.translation.system import is_zero
+from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
+from nm_ode.symmetries.rules.weights import Weight
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
-
-@_rule("linear")
-def _linear(node: Node, mine: Tensor | None) -> Labelled:
-    x, weight, bias = node.args[0], node.args[1], argument(node, "bias")
-    assert isinstance(x, Node)
-    assert isinstance(weight, Node)
-    found = labelled((x, _constant_shift(value(x).shape, mine)))
-    found += labelled((weight, _weight_labels(per_row(mine), value(weight).shape[1], out_first=True)))
-    if isinstance(bias, Node):
-        found.append((bias, broadcast_back(bias, mine)))
-    return found
+_MOST_ROWS = 1 << 20
+"""Rows that may differ at every entry of a result: then only what is put together later can use them."""
 
 
-def _constant_shift(shape: Sequence[int], mine: Tensor | None) -> Tensor | None:
-    """Labels of x in y = x Wᵀ where each output may be shifted by any number that is the same in all rows.
+@_rule(
+    "linear", "mm", "bmm", "mv", "matmul", "addmm", "addmv", "baddbmm", "dot", "vdot", "outer", "ger", "einsum"
+)
+def _contraction(s: ShiftTraversal, node: Node) -> Shift | None:
+    found = contraction_of(node)
+    return None if found is None else contracted(s, node, found)
 
-    As BatchNorm lets it: then each input may be, whatever W is.
+
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """The factor that makes the rows: it varies along some letters of the result."""
+
+    operand: Operand
+    identity: Hashable
+    vary: tuple[int, ...]
+
+
+def contracted(s: ShiftTraversal, node: Node, c: Contraction, how: str = "") -> Shift:
+    """The shift of alpha · Σ a b + beta · added.
+
+    Args:
+        how: what is done to the second factor first; then it may not shift.
     """
-    if mine is None:
-        return None
-    rows = mine.reshape(-1, mine.shape[-1])
-    free = (
-        bool((rows == rows[:1]).all())
-        and bool((rows[0] != NONE).all())
-        and len(rows[0].unique()) == len(rows[0])
-    )
-    return tied_along(shape, range(len(shape) - 1)) if free else None
+    shape = tuple(value(node).shape)
+    parts: list[tuple[float, Shift]] = []
+    moved = c.a if s.weight(c.a.node) is not None else c.b
+    if c.a.node is c.b.node:
+        moved = c.b
+    for operand, other in ((c.a, c.b), (c.b, c.a)):
+        if how and operand is c.b:
+            s.hold(operand.node)
+            continue
+        vary = tuple(i for i, letter in enumerate(c.out) if letter and letter in other.letters)
+        identity = (s.identity(other.node, other is moved), how)
+        parts.append((c.alpha, _of_factor(s, operand, _Factor(other, identity, vary), c.out, shape)))
+    if c.added is not None:
+        parts.append((c.beta, s.read(c.added)))
+    return added(s.system, shape, *parts)
 
 
-@_rule("mm", "matmul", "bmm", "addmm", "baddbmm")
-def _product(node: Node, mine: Tensor | None) -> Labelled:
-    """y = a b: all of a row of y shifts by one number where b's shift is constant along its last axis."""
-    adds = operation(node) in ("addmm", "baddbmm")
-    added, a, b = node.args[:3] if adds else (None, *node.args[:2])
-    assert isinstance(a, Node)
-    assert isinstance(b, Node)
-    found = labelled((a, None))
-    shape = tuple(value(b).shape)
-    if value(a).ndim < 2 or len(shape) < 2 or mine is None:
-        found += labelled((b, None))
-    elif len(shape) == 2:
-        found += labelled((b, _weight_labels(per_row(mine), shape[0], out_first=False)))
-    else:
-        found += labelled((b, _tied_columns(shape, mine)))
-    if isinstance(added, Node):
-        found.append((added, broadcast_back(added, mine)))
+def _of_factor(
+    s: ShiftTraversal, operand: Operand, other: _Factor, out: Letters, shape: tuple[int, ...]
+) -> Shift:
+    """What a factor's shift adds to the result."""
+    if not s.depends(operand.node):
+        return []
+    letters = operand.letters
+    gone = [i for i, letter in enumerate(letters) if letter not in out]
+    theirs = [letter for letter in other.operand.letters if letter and letter not in out]
+    inner = tuple(letters.index(letter) for letter in theirs if letter in letters)
+    dims = tuple(other.operand.letters.index(letter) for letter in theirs if letter in letters)
+    summed = tuple(other.operand.letters.index(letter) for letter in theirs if letter not in letters)
+    alone = [i for i in gone if letters[i] and i not in inner]
+    sizes = tuple(int(value(other.operand.node).shape[dim]) for dim in dims)
+    everywhere = all(n == 1 or i in other.vary for i, n in enumerate(shape))
+    weight = s.weight(operand.node)
+    rows = numbered(shape, other.vary)
+    whole = other.identity, dims, summed
+    if weight is not None:
+        if (alone and any(weight.view.shape[i] > 1 for i in alone)) or (everywhere and _many(shape, inner)):
+            s.uses.hold(weight)
+            return []
+        if inner:
+            labels = s.uses.rows(weight, inner)
+            labels = _placed(labels, gone, letters, out, shape)
+            return [Term(("rows", *whole), s.owner(weight), prod(sizes), rows, labels)]
+    found = []
+    for term in s.read(operand.node):
+        labels = tied(s.system, term.labels, alone)
+        if term.row == ONE and set(varying(labels)) & set(inner):
+            labels = s.packed(labels, inner, sizes)
+            row, size, where = ("rows", *whole), prod(sizes), rows
+        elif term.row == ONE:
+            labels, size = tied(s.system, labels, inner), 1
+            row, where = ("sums", *whole), rows
+            if not alone and not summed and _sums_to_one(other.operand.node, dims):
+                row, where = ONE, same(shape)
+        else:
+            labels, size = tied(s.system, labels, inner), term.size
+            own = [out.index(letters[i]) for i in varying(term.rows) if letters[i] in out]
+            where = numbered(shape, {*other.vary, *own})
+            row = "of", term.row, content(term.rows), letters, whole
+        labels = _placed(labels, gone, letters, out, shape)
+        if row != ONE and len(varying(where)) == sum(n > 1 for n in shape) and _many(shape, inner):
+            s.system.zero(labels)
+        else:
+            found.append(Term(row, term.owner, size, where, labels))
     return found
 
 
-def _tied_columns(shape: tuple[int, ...], mine: Tensor) -> Tensor | None:
-    """Labels of b (…, K, N) in a batched product where every row of y is one label of its own."""
-    rows = mine.reshape(-1, mine.shape[-1])
-    one_each = bool((rows == rows[:, :1]).all()) and len(rows[:, 0].unique()) == len(rows)
-    if not one_each or bool((rows == NONE).any()) or mine.shape[:-2] != shape[:-2]:
+def _many(shape: Sequence[int], inner: Sequence[int]) -> bool:
+    return not inner or prod(shape) > _MOST_ROWS
+
+
+def _placed(
+    labels: Tensor, gone: Sequence[int], letters: Letters, out: Letters, shape: tuple[int, ...]
+) -> Tensor:
+    """Labels of a factor as those of the result; along the dimensions that are gone all are equal."""
+    for dim in gone:
+        labels = labels.narrow(dim, 0, 1)
+    kept = [i for i in range(len(letters)) if i not in gone]
+    labels = labels.permute(*kept, *gone).reshape([labels.shape[i] for i in kept])
+    order = sorted(range(len(kept)), key=lambda i: out.index(letters[kept[i]]))
+    labels = labels.permute(order)
+    places = {out.index(letters[kept[i]]): labels.shape[n] for n, i in enumerate(order)}
+    return labels.reshape([places.get(i, 1) for i in range(len(shape))]).expand(shape)
+
+
+def _sums_to_one(node: Node, dims: Sequence[int]) -> bool:
+    """Is it what a softmax gives, summed over what that softmax was taken over?"""
+    if len(dims) != 1 or not isinstance(node, Node):
+        return False
+    ndim, dim = value(node).ndim, dims[0]
+    name = operation(node)
+    if name in ("softmax", "_softmax"):
+        return bool(argument(node, "dim") % ndim == dim)
+    before = node.args[0] if node.args else None
+    if not isinstance(before, Node) or not isinstance(value(before), Tensor):
+        return False
+    if name in ("alias", "clone", "contiguous", "_to_copy"):
+        return _sums_to_one(before, dims)
+    if name in ("dropout", "native_dropout"):
+        return name == "dropout" and not argument(node, "train") and _sums_to_one(before, dims)
+    last = value(before).ndim - 1
+    if name in ("view", "reshape", "_unsafe_view", "expand", "unsqueeze") and dim == ndim - 1:
+        return bool(value(before).shape[last] == value(node).shape[dim] > 1) and _sums_to_one(before, (last,))
+    return False
+
+
+@_rule("mul", "div")
+def _product(s: ShiftTraversal, node: Node) -> Shift | None:
+    """Entry by entry: a contraction of nothing."""
+    a, b = node.args[:2]
+    if argument(node, "rounding_mode") is not None:
         return None
-    return tied_along(shape, [-1])
+    division = operation(node) == "div"
+    if not isinstance(b, Node) or not isinstance(a, Node):
+        number, x = (b, a) if isinstance(a, Node) else (a, b)
+        if division and (number is a or not number):
+            return None
+        factor = 1.0 / float(number) if division else float(number)
+        return added(s.system, tuple(value(node).shape), (factor, s.read(x)))
+    shape = tuple(value(node).shape)
+    names = tuple(chr(ord("a") + i) for i in range(len(shape)))
+    c = Contraction(_entrywise(a, names, shape), _entrywise(b, names, shape), names)
+    return contracted(s, node, c, "divided by" if division else "")
 
 
-@_rule("scaled_dot_product_attention")
-def _attention(node: Node, mine: Tensor | None) -> Labelled:
-    """A key that shifts equally at all tokens shifts every score of a query equally: the softmax takes it away."""
-    query, key, values = node.args[:3]
-    assert isinstance(key, Node)
-    mask = argument(node, "attn_mask")
-    return labelled((query, None), (key, tied_along(value(key).shape, [-2])), (values, None), (mask, None))
+def _entrywise(node: Node, names: Letters, shape: tuple[int, ...]) -> Operand:
+    own = tuple(value(node).shape)
+    last = len(names) - len(own)
+    letters = (BROADCAST if n == 1 and shape[last + i] != 1 else names[last + i] for i, n in enumerate(own))
+    return Operand(node, tuple(letters))
 
 
-@_rule("conv1d", "conv2d", "conv3d")
-def _convolution(node: Node, mine: Tensor | None) -> Labelled:
-    weight, bias = node.args[1], argument(node, "bias")
-    assert isinstance(weight, Node)
-    found = labelled((node.args[0], None))
-    if mine is None or argument(node, "groups", 1) != 1:
-        found += labelled((weight, None))
+@_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
+    """The row of an output is the patch that it sees; that of a shifted channel the sum of a kernel."""
+    x, kernel = node.args[:2]
+    shape = tuple(value(node).shape)
+    assert isinstance(x, Node)
+    assert isinstance(kernel, Node)
+    if value(x).ndim != len(shape) or len(shape) < 3:
+        return None
+    transposed = "transpose" in operation(node)
+    weight, bias, groups = s.weight(kernel), argument(node, "bias"), argument(node, "groups", 1)
+    found: list[tuple[float, Shift]] = []
+    channels = (groups, shape[1] // groups)
+    space = tuple(range(2, len(shape)))
+    if weight is None:
+        s.hold(kernel)
+    elif groups > 1 and (channels[1] == 1 or prod(shape) > _MOST_ROWS):
+        s.uses.hold(weight)  # each channel has patches of its own: nothing takes them away
     else:
-        shape = tuple(value(weight).shape)
-        labels = _weight_labels(per_row(mine.movedim(1, -1)), int(np.prod(shape[1:])), out_first=True)
-        found += labelled((weight, None if labels is None else labels.reshape(shape)))
-    if isinstance(bias, Node) and mine is not None:
-        channels = torch.arange(value(bias).numel()).reshape(-1, *[1] * (mine.ndim - 2)).expand(mine.shape)
-        found.append((bias, collect(channels, mine, value(bias).numel())))
-    return found
+        view, inner = weight.view, tuple(range(1, len(shape)))
+        if groups > 1:
+            view, inner = view.unflatten(0, (groups, -1)), tuple(range(2, len(shape) + 1))
+        if transposed:  # inputs first
+            inner = tuple(axis for axis in range(view.ndim) if axis not in ((0, 2) if groups > 1 else (1,)))
+        labels = s.uses.rows(Weight(weight.name, view, weight.frozen), inner)
+        for axis in inner:
+            labels = labels.narrow(axis, 0, 1)
+        size = prod(view.shape[axis] for axis in inner)
+        each = (shape[0], *channels, *shape[2:])
+        rows = numbered(each, (0, 1, *(dim + 1 for dim in space))).reshape(shape)
+        spelt = repr([argument(node, name) for name in ("stride", "padding", "dilation", "output_padding")])
+        row = "patches", s.identity(x, False), operation(node), groups, tuple(value(kernel).shape[2:]), spelt
+        placed = labels.reshape(1, -1, *[1] * len(space)).expand(shape)
+        found.append((1.0, [Term(row, s.owner(weight), size, rows, placed)]))
+    padded = transposed or argument(node, "padding") not in (0, [0], [0, 0], [0, 0, 0], "valid")
+    for term in s.read(x):
+        labels = tied(s.system, term.labels, (0, *space))
+        if term.row != ONE:
+            s.system.zero(labels)
+            continue
+        of_group = labels.reshape(groups, -1)
+        packed = s.packed(of_group, (1,), (of_group.shape[1],)).expand(channels).reshape(1, -1)
+        where = numbered(shape, (1, *space) if padded else (1,))
+        row = "kernel", s.identity(kernel, True), node if padded else "whole", groups
+        placed = packed.reshape(1, -1, *[1] * len(space)).expand(shape)
+        found.append((1.0, [Term(row, term.owner, of_group.shape[1], where, placed)]))
+    if isinstance(bias, Node):
+        one_each = [
+            replace(
+                term,
+                rows=term.rows.reshape(-1, *[1] * len(space)),
+                labels=term.labels.reshape(-1, *[1] * len(space)),
+            )
+            for term in s.read(bias)
+        ]
+        found.append((1.0, one_each))
+    return added(s.system, shape, *found)
 
 
 @_rule("embedding")
-def _embedding(node: Node, mine: Tensor | None) -> Labelled:
-    weight = node.args[0]
-    assert isinstance(weight, Node)
-    rows, _ = value(weight).shape
+def _embedding(s: ShiftTraversal, node: Node) -> Any:
+    """A table: all of its rows alike, and each row by itself."""
+    table, ids = node.args[:2]
     if argument(node, "scale_grad_by_freq"):
-        return []  # torch's gradient is not the derivative
-    labels = _weight_labels(per_row(mine), rows, out_first=False)
-    still = padding_row(node)
-    if labels is not None and still is not None:
-        labels = labels.clone()
-        labels[still] = NONE  # nothing trains it
-    return labelled((weight, labels))
+        return None  # torch's gradient is not the derivative
+    shape = tuple(value(node).shape)
+    weight, still = s.weight(table), padding_row(node)
+    if weight is None:
+        found = []
+        for term in s.read(table):
+            if still is not None or 0 in varying(term.rows):
+                s.system.zero(term.labels)
+            else:
+                rows, labels = (part.narrow(0, 0, 1).reshape(-1) for part in (term.rows, tied(s.system, term.labels, (0,))))
+                found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
+        return found
+    used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
+    if used is None:
+        return []
+    plain, single = (labels[0].expand(shape) for labels in (used.plain, used.single))
+    row = "place", ids, used.size
+    rows = numbered(shape, range(len(shape) - 1))
+    return [constant(plain, s.owner(weight)), Term(row, s.owner(weight), used.size, rows, single)]
 
 
-def _weight_labels(outputs: Tensor | None, rest: int, *, out_first: bool) -> Tensor | None:
-    """Labels of a weight from the partition of its outputs: one for each class and each input."""
-    if outputs is None:
-        return None
-    labels = torch.where(outputs[:, None] == NONE, NONE, outputs[:, None] * rest + torch.arange(rest))
-    return labels if out_first else labels.T
+@_rule("sum")
+def _sum(s: ShiftTraversal, node: Node) -> Shift | None:
+    """As often as there are entries, a number that another batch may have another one of; or an inner product."""
+    product = inner_product_of(node)
+    if product is not None:
+        return contracted(s, node, product)
+    x = node.args[0]
+    assert isinstance(x, Node)
+    ndim, dims = value(x).ndim, argument(node, "dim")
+    over = set(range(ndim)) if dims in (None, []) else {d % ndim for d in ([dims] if isinstance(dims, int) else dims)}
+    return mixed(s, node, s.read(x), over, ("sum", node))
+
+
+def mixed(
+    s: ShiftTraversal, node: Node, shift: Shift, over: set[int], coefficient: Hashable = None, spread: bool = False
+) -> Shift:
+    """A linear operation of what is put together along dimensions: then what it adds is the same of the rows.
+
+    Args:
+        coefficient: None where a shift of all entries alike shifts the result alike; else a name of what it is
+            multiplied by.
+        spread: that is another number along the dimensions.
+    """
+    shape = tuple(value(node).shape)
+    found = []
+    for term in shift:
+        ndim = term.labels.ndim
+        labels = tied(s.system, term.labels, over)
+        own = {dim for dim in varying(term.rows) if dim not in over}
+        kept = [dim for dim in range(ndim) if dim not in over]
+        if term.row == ONE and coefficient is None:
+            row, rows = ONE, same(labels.shape)
+        elif not set(varying(term.rows)) & over and coefficient is None:
+            row, rows = term.row, _first(term.rows, over)
+        else:
+            row = "mixed", node, term.row, content(term.rows)
+            rows = numbered(labels.shape, own)
+        if len(shape) == ndim:
+            rows, labels = rows.expand(shape), labels.expand(shape)
+            if row != term.row and (spread or (set(varying(term.rows)) & over)):
+                rows = numbered(shape, {*own, *over})
+        else:
+            sizes = [labels.shape[dim] for dim in kept]
+            rows, labels = rows.reshape(sizes).expand(shape), labels.reshape(sizes).expand(shape)
+        if row != ONE and len(varying(rows)) == sum(n > 1 for n in shape) and prod(shape) > _MOST_ROWS:
+            s.system.zero(labels)
+        elif not is_zero(labels):
+            found.append(Term(row, term.owner, term.size, rows, labels))
+    return found
+
+
+def _first(labels: Tensor, over: set[int]) -> Tensor:
+    for dim in over:
+        labels = labels.narrow(dim, 0, 1)
+    return labels

@@ -1,54 +1,112 @@
-"""Shifts through sums, factors that are numbers, and the softmax, which takes away what all its entries share."""
+"""Shifts through masks, paddings and running sums."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import replace
+from math import isinf
+from typing import Any
+
+import torch
 from torch.fx import Node
 
+from nm_ode.symmetries.graph import MODEL
 from nm_ode.symmetries.operations import argument, operation, registering, value
-from nm_ode.symmetries.rules.translation.partitions import tied_along
-from nm_ode.symmetries.rules.translation.traversal import Labelled, Rule, broadcast_back, labelled
+from nm_ode.symmetries.rules.translation.contractions import mixed
+from nm_ode.symmetries.rules.translation.declared import alike
+from nm_ode.symmetries.rules.translation.shifts import Shift, lean
+from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
-
-@_rule("add", "sub", "rsub")
-def _sum(node: Node, mine: Tensor | None) -> Labelled:
-    return labelled(*((part, broadcast_back(part, mine)) for part in node.args[:2] if isinstance(part, Node)))
+_BEYOND = 1e30  # a number of this size is the same number when a shift is added, and its exponential is 0 or ∞
+_MASKED = -1e8  # under a softmax this is as good
 
 
-@_rule("mul", "div")
-def _by_a_number(node: Node, mine: Tensor | None) -> Labelled:
-    a, b = node.args[:2]
-    if isinstance(b, float | int):
-        return labelled((a, mine))
-    if isinstance(a, float | int) and operation(node) == "mul":
-        return labelled((b, mine))
-    return labelled((a, None), (b, None))
+@_rule("masked_fill")
+def _masked_fill(s: ShiftTraversal, node: Node) -> Shift | None:
+    x, mask, filled = node.args[:3]
+    if s.depends(mask) or s.depends(filled):
+        return None
+    return _filled(s, node, x, filled)
 
 
-@_rule("dropout")
-def _dropout(node: Node, mine: Tensor | None) -> Labelled:
-    active = argument(node, "train") and argument(node, "p") > 0
-    return labelled((node.args[0], None if active else mine))
+@_rule("where")
+def _where(s: ShiftTraversal, node: Node) -> Shift | None:
+    mask, *operands = node.args[:3]
+    if len(operands) < 2:
+        return None
+    s.hold(mask)
+    for x, other in (operands, operands[::-1]):
+        if s.depends(x) and not s.depends(other) and _is_beyond(s, node, other):
+            return _filled(s, node, x, other)
+    return alike(s, operands, tuple(value(node).shape))
 
 
-@_rule("neg")
-def _negative(node: Node, mine: Tensor | None) -> Labelled:
-    return labelled((node.args[0], mine))
+def _filled(s: ShiftTraversal, node: Node, x: Any, filled: Any) -> Shift | None:
+    """A shift of what is masked does not matter where −∞ is put in its place: the same added to −∞ is −∞."""
+    if not _is_beyond(s, node, filled):
+        return None
+    shape = tuple(value(node).shape)
+    return [term.expand(shape) for term in s.read(x)]
 
 
-@_rule("softmax", "log_softmax", "_softmax", "_log_softmax")
-def _softmax(node: Node, mine: Tensor | None) -> Labelled:
+def _is_beyond(s: ShiftTraversal, node: Node, filled: Any) -> bool:
+    number = _number(s, filled)
+    if number is None:
+        return False
+    if isinf(number) or abs(number) >= _BEYOND:
+        return True
+    readers = list(node.users)
+    return number <= _MASKED and all(operation(reader) in ("softmax", "_softmax") for reader in readers)
+
+
+def _number(s: ShiftTraversal, given: Any) -> float | None:
+    """A number among the arguments, or the one that a constant tensor is full of."""
+    if isinstance(given, float | int):
+        return float(given)
+    if not isinstance(given, Node):
+        return None
+    name = operation(given) if given.op == "call_function" else ""
+    if name in ("full", "full_like", "new_full", "scalar_tensor"):
+        number = argument(given, "s" if name == "scalar_tensor" else "fill_value")
+        return float(number) if isinstance(number, float | int) else None
+    if name in ("lift_fresh_copy", "clone", "alias", "_to_copy", "detach"):
+        return _number(s, given.args[0])
+    return None
+
+
+@_rule("constant_pad_nd", "pad")
+def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
+    """What is put around does not shift."""
+    x, pad = node.args[0], argument(node, "pad")
+    mode = argument(node, "mode", "constant")
+    if mode != "constant" or not all(isinstance(n, int) for n in pad):
+        return None
+    ndim = len(value(node).shape)
+    touched = {ndim - 1 - i // 2 for i, n in enumerate(pad) if n}
+    found = []
+    for term in s.read(x):
+        rows, labels = (_with_zeros(part, pad, touched, tuple(value(node).shape)) for part in (term.rows, term.labels))
+        found.append(replace(term, rows=rows, labels=labels))
+    return found
+
+
+def _with_zeros(
+    labels: torch.Tensor, pad: Any, touched: set[int], shape: tuple[int, ...]
+) -> torch.Tensor:
+    for dim, n in enumerate(labels.shape):
+        if dim not in touched and n > 1 and labels.stride(dim) == 0:
+            labels = labels.narrow(dim, 0, 1)
+    return lean(torch.constant_pad_nd(labels, list(pad), 0).expand(shape))
+
+
+@_rule("cumsum")
+def _running_sum(s: ShiftTraversal, node: Node) -> Shift | None:
+    """The more of them are added, the larger the shift."""
     x = node.args[0]
-    assert isinstance(x, Node)
-    return labelled((x, tied_along(value(x).shape, [argument(node, "dim")])))
+    over = {argument(node, "dim") % max(value(node).ndim, 1)}
+    return mixed(s, node, s.read(x), over, "count", spread=True)
 
 
-@_rule("cross_entropy_loss")
-def _cross_entropy(node: Node, mine: Tensor | None) -> Labelled:
-    x = node.args[0]
-    assert isinstance(x, Node)
-    shape = value(x).shape
-    return labelled((x, tied_along(shape, [1 if len(shape) > 1 else 0])))
+__all__ = ["MODEL", "RULES"]

@@ -2,80 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, registering, value
-from nm_ode.symmetries.rules.translation.partitions import collect, tied_along
-from nm_ode.symmetries.rules.translation.traversal import Labelled, Rule, labelled
-
-RULES: dict[str, Rule] = {}
-_rule = registering(RULES)
-
-
-@_rule("layer_norm")
-def _layer_norm(node: Node, mine: Tensor | None) -> Labelled:
-    x = node.args[0]
-    assert isinstance(x, Node)
-    shape = value(x).shape
-    normalised = range(len(shape) - len(argument(node, "normalized_shape")), len(shape))
-    return _normalisation(node, mine, tied_along(shape, tuple(normalised)), _trailing)
+from nm_ode.symmetries.operations import value
+from nm_ode.symmetries.operations.normalisations import Normalisation, normalisation_of
+from nm_ode.symmetries.operations.normalisations import _FORMS as SPELLINGS
+from nm_ode.symmetries.rules.translation.shifts import ONE, Shift, Term, added, agree, forbid, numbered, varying
+from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 
-@_rule("batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "native_batch_norm")
-def _batch_norm(node: Node, mine: Tensor | None) -> Labelled:
-    x = node.args[0]
-    assert isinstance(x, Node)
-    shape = value(x).shape
-    others = [dim for dim in range(len(shape)) if dim != 1]
-    training = argument(node, "training", argument(node, "train", True))
-    return _normalisation(node, mine, tied_along(shape, others) if training else None, _channels)
-
-
-@_rule("instance_norm")
-def _instance_norm(node: Node, mine: Tensor | None) -> Labelled:
-    x = node.args[0]
-    assert isinstance(x, Node)
-    shape = value(x).shape
-    own = tied_along(shape, range(2, len(shape))) if argument(node, "use_input_stats") else None
-    return _normalisation(node, mine, own, _channels)
-
-
-@_rule("group_norm")
-def _group_norm(node: Node, mine: Tensor | None) -> Labelled:
-    x = node.args[0]
-    assert isinstance(x, Node)
-    n, c, *space = value(x).shape
-    groups = argument(node, "num_groups")
-    own = tied_along((n, groups, c // groups, *space), range(2, 3 + len(space))).reshape(n, c, *space)
-    return _normalisation(node, mine, own, _channels)
-
-
-@_rule("rms_norm")
-def _rms_norm(node: Node, mine: Tensor | None) -> Labelled:
-    return _normalisation(node, mine, None, _trailing)
-
-
-Place = Callable[[Tensor, int], Tensor]
-
-
-def _channels(vector: Tensor, ndim: int) -> Tensor:
-    return vector.reshape(-1, *[1] * (ndim - 2))
-
-
-def _trailing(vector: Tensor, ndim: int) -> Tensor:
-    return vector
-
-
-def _normalisation(node: Node, mine: Tensor | None, own: Tensor | None, place: Place) -> Labelled:
+def _normalisation(s: ShiftTraversal, node: Node) -> Any:
     """The input by the mean that is subtracted; β like any other summand; γ not at all."""
-    found = labelled((node.args[0], own))
-    bias = argument(node, "bias")
-    if isinstance(bias, Node) and mine is not None:
-        size = value(bias).numel()
-        numbers = place(torch.arange(size).reshape(tuple(value(bias).shape)), mine.ndim).expand(mine.shape)
-        found.append((bias, collect(numbers, mine, size).reshape(tuple(value(bias).shape))))
-    return found
+    found = normalisation_of(node)
+    if found is None:
+        return None
+    known = (found.x, found.weight, found.bias)
+    for needed in node.all_input_nodes:
+        if needed not in known:
+            s.hold(needed)
+    shape = tuple(value(found.x).shape)
+    passed: Shift = []
+    if not found.own:
+        passed = _by_fixed_numbers(s, node, found, shape)
+    elif found.centred and found.over:
+        for term in s.read(found.x):
+            apart = replace(term, rows=found.apart(term.rows), labels=found.apart(term.labels))
+            agree(s.system, apart, found.over)
+    else:
+        forbid(s.system, s.read(found.x))
+    s.hold(found.weight)
+    bias = [
+        replace(
+            term,
+            rows=found.placed(term.rows, len(shape)).expand(shape),
+            labels=found.placed(term.labels, len(shape)).expand(shape),
+        )
+        for term in s.read(found.bias)
+    ]
+    result = added(s.system, shape, (1.0, passed), (1.0, bias))
+    several = value(node)
+    return (result, *([] for _ in several[1:])) if isinstance(several, tuple | list) else result
+
+
+def _by_fixed_numbers(
+    s: ShiftTraversal, node: Node, found: Normalisation, shape: tuple[int, ...]
+) -> Shift:
+    """γ/σ times the shift, whatever numbers these are: one for each channel."""
+    passed = []
+    for term in s.read(found.x):
+        rows = numbered(shape, {*found.affine, *varying(term.rows)})
+        if term.row != ONE and len(varying(term.rows)) > 1:
+            s.system.zero(term.labels)
+            continue
+        row = "fixed", node, term.row
+        passed.append(Term(row, term.owner, term.size, rows, term.labels))
+    return passed
+
+
+RULES: dict[str, Rule] = dict.fromkeys(SPELLINGS, _normalisation)

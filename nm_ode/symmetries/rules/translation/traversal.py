@@ -1,148 +1,240 @@
-"""Backward through the graph with labels for every tensor, by a rule for each operation."""
+"""Forward through the graph with the shift of every tensor, by a rule for each operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import NONE, is_move, move
+from nm_ode.symmetries.labels import is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.rules.translation.partitions import collect, join, per_row
+from nm_ode.symmetries.operations.contractions import inner_product_of
+from nm_ode.symmetries.rules.translation.shifts import (
+    Shift,
+    Term,
+    constant,
+    forbid,
+    lean,
+    numbered,
+    same,
+    tied,
+    varying,
+)
+from nm_ode.symmetries.rules.translation.system import System
+from nm_ode.symmetries.rules.translation.uses import Uses
+from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_view
 
-Labelled: TypeAlias = list[tuple[Node, Tensor | None]]
-"""The labels of some nodes, None where nothing may be shifted."""
+Rule: TypeAlias = Callable[["ShiftTraversal", Node], Any]
+"""From an operation to the shift of its result (a tuple of several); None where nothing that enters may shift."""
 
-Rule: TypeAlias = Callable[[Node, Tensor | None], Sequence[tuple[Node, Tensor | None]]]
-"""From an operation and the labels of its result to those that it gives to its inputs."""
-
-
-def shift_labels(graph: Graph, rules: Mapping[str, Rule]) -> dict[str, Tensor]:
-    """Parameter name → labels of its entries (its shape, int64, −1 for none); parameters without any are left out."""
-    labels: dict[Node, Tensor | None] = {}
-    for node in reversed(graph.operations):
-        mine = None if node is graph.loss else labels.pop(node, None)
-        for needed, found in _inputs(graph, rules, node, mine):
-            labels[needed] = join(labels[needed], found) if needed in labels else found
-    named: dict[str, Tensor] = {}
-    for node, name in graph.parameters.items():
-        found = labels.get(node)
-        if found is not None and bool((found != NONE).any()):
-            named[name] = found
-    return named
+_COPIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive", "_to_copy", "to"}
 
 
-def _inputs(graph: Graph, rules: Mapping[str, Rule], node: Node, mine: Tensor | None) -> Labelled:
-    """Labels that a node gives to each of its inputs."""
-    needed = [n for n in node.all_input_nodes if n not in graph.known]
-    if isinstance(value(node), tuple | list) and is_move(node):
-        return []  # each of its results has labels of its own
-    given: dict[Node, Tensor | None] = dict.fromkeys(needed)
-    rule = rules.get(operation(node))
-    if is_move(node):
-        parts = node.args[0] if operation(node) == "getitem" else None
-        if isinstance(parts, Node) and is_move(parts):  # one of chunk's pieces, say
-            source = parts.all_input_nodes[0]
-            return [(source, _piece_back(node, parts, source, mine))]
-        dims = open_dims(graph, node)
-        for source in needed:
-            if not dims:
-                given[source] = _moved_back(graph, node, source, mine)
-            elif source is node.args[0] and is_pure(graph, node):
-                given[source] = _looked_up_back(graph, node, dims, mine)
-    elif rule is not None:
-        seen: set[Node] = set()
-        for source, found in rule(node, mine):
-            # The same tensor in two places of one operation: both must allow it.
-            given[source] = join(given[source], found) if source in seen else found
-            seen.add(source)
-    return list(given.items())
+@dataclass
+class ShiftTraversal:
+    """Forward through the graph; the equations are in `system`, what parameters do in `uses`.
 
-
-def _moved_back(graph: Graph, node: Node, source: Node, mine: Tensor | None) -> Tensor | None:
-    """Labels of the source of a move: those of the places where its entries went.
-
-    Entries that went nowhere are free; a label that reaches over entries of several sources is lost, since none of
-    them may be shifted without the others.
+    Attributes:
+        apart: what different parameters do never adds up: only what each may do alone is found.
     """
-    if not isinstance(value(source), Tensor) or place_of_index(graph, source) is not None:
-        return None
-    shape = tuple(value(source).shape)
-    size = int(np.prod(shape))
-    mine = _nothing(node) if mine is None else mine
-    numbers = torch.arange(size).reshape(shape)
-    nothing = torch.full((), -1, dtype=torch.int64)
 
-    def read(n: Any) -> Any:
-        if n is source:
-            return numbers
-        index = place_of_index(graph, n)
-        if index is not None:
-            return index
-        other = value(n)
-        return nothing.expand(tuple(other.shape)) if isinstance(other, Tensor) else None
+    graph: Graph
+    rules: Mapping[str, Rule]
+    apart: bool
+    system: System = field(default_factory=System)
+    uses: Uses = field(init=False)
+    _values: dict[Node, Any] = field(default_factory=dict)
 
-    went = move(node, read)
-    if not isinstance(went, Tensor):
-        return None
-    shared = mine[went == -1].unique()
-    mine = torch.where(torch.isin(mine, shared), NONE, mine) if shared.numel() else mine
-    return collect(went, mine, size).reshape(shape)
+    def __post_init__(self) -> None:
+        self.uses = Uses(self.system, {name: i for i, name in enumerate(self.graph.parameters.values())})
+
+    def run(self) -> None:
+        """Go through the graph: the loss may not shift."""
+        for node, name in self.graph.parameters.items():
+            self._values[node] = Weight(name, placeholder_view(node), frozen=False)
+        for node in self.graph.operations:
+            self._values[node] = self._result(node)
+        forbid(self.system, self.read(self.graph.loss))
+
+    def _result(self, node: Node) -> Any:
+        if not any(self.depends(needed) for needed in node.all_input_nodes):
+            return None  # data
+        if operation(node) == "getitem" and isinstance(node.args[0], Node):
+            parts = self._values[node.args[0]]
+            if isinstance(parts, tuple):
+                return parts[node.args[1]]  # type: ignore[index]
+        if is_move(node):
+            return self._moved(node)
+        (reader, *others) = node.users or (None,)
+        if reader is not None and not others and operation(node) == "mul" and inner_product_of(reader):
+            return []  # what reads it looks at the factors
+        rule = self.rules.get(operation(node))
+        result = rule(self, node) if rule is not None else None
+        return self.unknown(node) if result is None else result
+
+    def depends(self, node: Any) -> bool:
+        """Is it made of parameters that are trained?"""
+        return isinstance(node, Node) and self._values.get(node) is not None
+
+    def unknown(self, node: Node) -> Any:
+        """Nothing may shift that enters here."""
+        for needed in node.all_input_nodes:
+            self.hold(needed)
+        result = value(node)
+        return tuple([] for _ in result) if isinstance(result, tuple | list) else []
+
+    def hold(self, node: Any) -> None:
+        """A tensor may not shift."""
+        found = self._values.get(node) if isinstance(node, Node) else None
+        for part in found if isinstance(found, tuple) else (found,):
+            if isinstance(part, Weight):
+                self.uses.hold(part)
+            elif part is not None:
+                forbid(self.system, part)
+
+    def read(self, node: Any) -> Shift:
+        """The shift of a tensor; of a number, none."""
+        found = self._values.get(node) if isinstance(node, Node) else None
+        if isinstance(found, Weight):
+            labels = self.uses.entries(found)
+            return [] if labels is None else [constant(labels, self.owner(found))]
+        return [] if found is None else list(found)
+
+    def weight(self, node: Any) -> Weight | None:
+        """The parameter that a node is a view of, if it is."""
+        found = self._values.get(node) if isinstance(node, Node) else None
+        return found if isinstance(found, Weight) else None
+
+    def owner(self, weight: Weight) -> str:
+        return weight.name if self.apart else ""
+
+    def identity(self, node: Node, moved: bool) -> Hashable:
+        """What a tensor's numbers are: two of equal identity have equal numbers.
+
+        Args:
+            moved: as they are after the shift, not before.
+        """
+        while operation(node) in _COPIES and isinstance(node.args[0], Node):
+            node = node.args[0]
+        weight = self.weight(node)
+        what: Hashable = node
+        if weight is not None:
+            view = weight.view
+            what = weight.name, tuple(view.shape), view.stride(), view.storage_offset()
+        return what, moved and self.depends(node)
+
+    def _moved(self, node: Node) -> Any:
+        dims = open_dims(self.graph, node)
+        first = node.args[0]
+        if dims:
+            return self._looked_up(node, dims)
+        weight = self.weight(first)
+        if weight is not None:
+            moved = moved_weight(node, weight)
+            if moved is not None:
+                return tuple(moved) if isinstance(moved, list) else moved
+        sources = {n: self.read(n) for n in node.all_input_nodes if self.depends(n)}
+        kinds: dict[Any, None] = {}  # the i-th term of a kind of one source goes with the i-th of another
+        named: dict[Node, dict[Any, Term]] = {}
+        for source, shift in sources.items():
+            named[source] = {}
+            for term in shift:
+                i = sum(kind[:-1] == term.kind for kind in named[source])
+                named[source][(*term.kind, i)] = term
+                kinds[(*term.kind, i)] = None
+        several = isinstance(value(node), tuple | list)
+        found: list[Shift] = [[] for _ in value(node)] if several else [[]]
+        for kind in kinds:
+            parts = [
+                self._carried(node, {source: getattr(terms[kind], of) for source, terms in named.items() if kind in terms})
+                for of in ("rows", "labels")
+            ]
+            for i, (rows, labels) in enumerate(zip(*parts, strict=True)):
+                row, owner, size, _ = kind
+                found[i].append(Term(row, owner, size, lean(rows), lean(labels)))
+        return tuple(found) if several else found[0]
+
+    def _carried(self, node: Node, given: Mapping[Node, Tensor]) -> list[Tensor]:
+        """A move carried out on labels; what has none has zeros."""
+
+        def read(n: Any) -> Any:
+            if n in given:
+                return given[n]
+            index = place_of_index(self.graph, n)
+            if index is not None:
+                return index
+            found = value(n)
+            return same(found.shape) if isinstance(found, Tensor) else found
+
+        result = move(node, read)
+        return list(result) if isinstance(result, tuple | list) else [result]
+
+    def _looked_up(self, node: Node, dims: tuple[int, ...]) -> Any:
+        """The batch says what is read along some dimensions.
+
+        What shifts alike along them shifts so wherever it is read; and a parameter's place along them is a row of its
+        own, of zeros and a one, which says what is read.
+        """
+        source = node.args[0]
+        if not isinstance(source, Node) or isinstance(value(node), tuple | list):
+            return self.unknown(node)
+        for needed in node.all_input_nodes[1:]:
+            if needed is not source:
+                self.hold(needed)
+        shape = tuple(value(source).shape)
+        weight = self.weight(source)
+        if weight is not None:
+            owner, found = self.owner(weight), []
+            used = self.uses.looked_up(weight, dims)
+            if used is None:
+                return []
+            (plain,) = self._carried(node, {source: used.plain})
+            found.append(constant(lean(plain), owner))
+            if is_pure(self.graph, node):
+                keep = numbered(shape, [dim for dim in range(len(shape)) if dim not in dims])
+                (kept,) = self._carried(node, {source: keep})
+                (labels,) = self._carried(node, {source: used.single})
+                places = [dim for dim in range(kept.ndim) if dim not in varying(kept)]
+                # A slice's ends that were made of sizes are another batch's own.
+                how = node if node in self.graph.sized else (operation(node), _plain(node.args[1:]))
+                row = "place", how, dims, tuple(shape[dim] for dim in dims)
+                rows = numbered(kept.shape, places)
+                found.append(Term(row, owner, used.size, rows, lean(labels)))
+            return found
+        found = []
+        for term in self.read(source):
+            over = dims if not set(varying(term.rows)) & set(dims) else range(len(shape))
+            if over is not dims:
+                self.system.zero(term.labels)
+                continue
+            labels = tied(self.system, term.labels, dims).expand(shape)
+            (rows,), (labels,) = (self._carried(node, {source: part}) for part in (term.rows, labels))
+            found.append(replace(term, rows=lean(rows), labels=lean(labels)))
+        return found
+
+    def packed(self, labels: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
+        """Unknowns along some dimensions (of these sizes) as vectors: shape with a 1 there."""
+        ndim = labels.ndim
+        shape = [sizes[dims.index(dim)] if dim in dims else n for dim, n in enumerate(labels.shape)]
+        keep = [dim for dim in range(ndim) if dim not in dims]
+        for dim in keep:
+            if labels.stride(dim) == 0 and shape[dim] > 1:
+                labels, shape[dim] = labels.narrow(dim, 0, 1), 1
+        labels = labels.expand(shape)
+        vectors = labels.permute(*keep, *dims).reshape(-1, prod(sizes))
+        made = self.uses.vectors(vectors)
+        return made.reshape([1 if dim in dims else shape[dim] for dim in range(ndim)])
 
 
-def _looked_up_back(graph: Graph, node: Node, dims: tuple[int, ...], mine: Tensor | None) -> Tensor | None:
-    """Labels of the source of a lookup, at places that the batch says, along `dims`.
-
-    Each place may be shifted by its own amount, along the other dimensions as every lookup's result may be.
-    """
-    source = node.args[0]
-    assert isinstance(source, Node)
-    shape = tuple(value(source).shape)
-    rest = [n for dim, n in enumerate(shape) if dim not in dims]
-    size = int(np.prod(rest))
-    row = torch.arange(size).reshape([1 if dim in dims else n for dim, n in enumerate(shape)]).expand(shape)
-    went = move(node, lambda n: row if n is source else place_of_index(graph, n))
-    if mine is None or not isinstance(went, Tensor) or went.numel() != mine.numel() or not size:
-        return None
-    # The entries of one place of the rest in the order of the lookups, which is the same for all.
-    order = torch.argsort(went.reshape(-1), stable=True).reshape(size, -1)
-    allowed = per_row(mine.reshape(-1)[order].T)
-    if allowed is None:
-        return None
-    places = int(np.prod(shape)) // size
-    place = torch.arange(places).reshape([n if dim in dims else 1 for dim, n in enumerate(shape)])
-    classes = allowed[row]
-    return torch.where(classes == NONE, NONE, classes * places + place)
-
-
-def _nothing(node: Node) -> Tensor:
-    """Labels of a result of which nothing may be shifted."""
-    return torch.full((), NONE, dtype=torch.int64).expand(tuple(value(node).shape))
-
-
-def _piece_back(node: Node, parts: Node, source: Node, mine: Tensor | None) -> Tensor | None:
-    mine = _nothing(node) if mine is None else mine
-    shape = tuple(value(source).shape)
-    numbers = torch.arange(int(np.prod(shape))).reshape(shape)
-    went = move(parts, lambda _: numbers)[node.args[1]]
-    return collect(went, mine, numbers.numel()).reshape(shape)
-
-
-def labelled(*pairs: tuple[Any, Tensor | None]) -> Labelled:
-    """Of the pairs those whose argument is a node."""
-    return [(node, labels) for node, labels in pairs if isinstance(node, Node)]
-
-
-def broadcast_back(node: Node, mine: Tensor | None) -> Tensor | None:
-    """Labels of an operand that was broadcast to the shape of `mine`."""
-    if mine is None:
-        return None
-    shape = tuple(value(node).shape)
-    size = int(np.prod(shape))
-    return collect(torch.arange(size).reshape(shape).expand(mine.shape), mine, size).reshape(shape)
+def _plain(arguments: Any) -> Hashable:
+    """Arguments as something that can be compared."""
+    if isinstance(arguments, list | tuple):
+        return tuple(_plain(part) for part in arguments)
+    return arguments if isinstance(arguments, Hashable) else repr(arguments)
