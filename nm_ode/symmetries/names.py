@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from nm_ode.symmetries.findings import Found
 from nm_ode.symmetries.symmetry import Part
+
+BETWEEN = " → | ↔ "
+"""Between the sides of a symmetry's name, as a regular expression."""
 
 
 def names_of(found: Sequence[Found], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -25,8 +29,8 @@ def names_of(found: Sequence[Found], shapes: Mapping[str, tuple[int, ...]]) -> l
 
 def _sides_alike(name: str) -> bool:
     """Both sides in one layer, as query and key in a fused projection."""
-    plus, _, minus = name.partition(" ")[2].partition(" → ")
-    return plus == minus
+    plus, *minus = re.split(BETWEEN, name.partition(" ")[2])
+    return minus == [plus]
 
 
 def _parameter(part: Part) -> str:
@@ -37,7 +41,8 @@ def _name(found: Found, label: Callable[[Part], str]) -> str:
     plus, minus = (
         list(dict.fromkeys(label(part) for part in found.parts if sign * part.weight > 0)) for sign in (1, -1)
     )
-    return f"{found.kind} " + " → ".join(_shortened(side) for side in (plus, minus) if side)
+    between = " ↔ " if found.kind == "translation" else " → "  # what compensates has no direction
+    return f"{found.kind} " + between.join(_shortened(side) for side in (plus, minus) if side)
 
 
 def _shortened(labels: list[str]) -> str:

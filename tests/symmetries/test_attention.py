@@ -33,6 +33,10 @@ def test_vit(norm, branch, table_of, normal):
         # Softmax: logits; and of a key's bias, which shifts all scores of a query alike.
         "translation head": 32 + 1,
         f"translation {attention}key": 32,
+        # Positions take back what is added to the class token or the patches, channel by channel; all channels alike
+        # (with a mean subtracted) each of the two may do alone.
+        "translation token ↔ position": 31 if norm == "layer" else 32,
+        "translation position ↔ embed": 31 if norm == "layer" else 32,
     }
     if branch == "glu":  # linear in the value branch; the gate goes through GELU
         expected[f"rescale {block}mlp.up → {block}mlp.down"] = 64

@@ -84,7 +84,11 @@ LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], set[str]]] = {
         lambda o, t: F.nll_loss(o.log_softmax(1), t, weight=torch.arange(3.0, dtype=o.dtype)),
         {"translation out"},
     ),
-    "a mask": (lambda o, t: torch.where(t > 0, o[:, 0], o[:, 1] + o[:, 2]).square().mean(), set()),
+    # Of two outputs the sum alone is read.
+    "a mask": (
+        lambda o, t: torch.where(t > 0, o[:, 0], o[:, 1] + o[:, 2]).square().mean(),
+        {"translation out.weight[1:2], out.bias[1:2] ↔ out.weight[2:3], out.bias[2:3]"},
+    ),
 }
 
 
@@ -160,7 +164,11 @@ def test_positions_up_to_the_number_of_patches(normal):
 
     model = Patches()
     found = find_symmetries(model, normal(8, 1, 8, 8), F.cross_entropy, target=integers(3, 8))
-    assert {s.name for s in found} == {"rescale position, cut → out", "translation out"}
+    assert {s.name: s.count for s in found} == {
+        "rescale position, cut → out": 6,
+        "translation out": 7,
+        "translation position ↔ cut": 6,
+    }
     assert worst_constraint(model, F.cross_entropy, found, [(normal(8, 1, 16, 16), integers(3, 8))]) < 1e-12
 
 
@@ -230,6 +238,7 @@ def test_columns_of_different_meaning():
     x = torch.stack([integers(9, 8), integers(2, 8)], 1)
     assert {s.name: s.count for s in find_symmetries(Two(), x)} == {
         "translation out": 5,
+        "translation a ↔ b": 4,
         "rescale a, b → out": 4,
     }
 

@@ -36,7 +36,7 @@ def test_conserved_directions_are_counted_without_what_holds_for_any_numbers(nor
 
 
 class _Centred(nn.Module):
-    """A mean subtracted by hand, which the rules do not know."""
+    """A mean subtracted as a product with a matrix, of whose numbers the rules know nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,18 +44,18 @@ class _Centred(nn.Module):
 
     def forward(self, x):
         h = self.a(x)
-        return self.b(torch.tanh(h - h.mean(-1, keepdim=True)))
+        return self.b(torch.tanh(h - h @ torch.full((5, 5), 0.2, dtype=h.dtype)))
 
 
 class _TwoBiases(nn.Module):
-    """Only the sum of two biases is seen."""
+    """Only the sum of two biases is seen, one of them through a matrix that happens to be the identity."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.extra, self.b = nn.Linear(6, 5), nn.Parameter(torch.ones(5)), nn.Linear(5, 3)
 
     def forward(self, x):
-        return self.b(torch.tanh(self.a(x) + self.extra))
+        return self.b(torch.tanh(self.a(x) + self.extra @ torch.eye(5, dtype=x.dtype)))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ class _TwoBiases(nn.Module):
         (_Centred(), {"shift of the columns of a.weight": 6, "shift of all of a.bias": 1}),
         (_TwoBiases(), {"shift of entries of extra, shift of entries of a.bias": 5}),
     ],
-    ids=["centred by hand", "two biases"],
+    ids=["centred by a matrix", "two biases"],
 )
 def test_what_the_rules_do_not_know_is_told(model, expected, normal):
     scan = scan_symmetries(model, normal(8, 6))

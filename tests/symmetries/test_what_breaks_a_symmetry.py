@@ -170,7 +170,7 @@ def test_the_mean_squared_error_has_no_translation(table_of, normal):
 
 
 class _Concatenated(nn.Module):
-    """One norm over two parameters' outputs side by side: neither may shift alone."""
+    """One norm over two parameters' outputs side by side: neither may shift alone, both may together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,11 @@ class _Concatenated(nn.Module):
 
 
 def test_half_of_what_a_norm_sees(table_of, normal):
-    assert table_of(_Concatenated(), normal(8, 6)) == {"scale a, b": 1, "translation c": 8 + 1}
+    assert table_of(_Concatenated(), normal(8, 6)) == {
+        "scale a, b": 1,
+        "translation c": 8 + 1,
+        "translation a, b": 6 + 1,
+    }
 
 
 def test_a_bottleneck_with_an_activation_has_no_mixing(table_of, normal):

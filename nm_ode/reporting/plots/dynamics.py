@@ -21,6 +21,7 @@ from nm_ode.reporting.plots.thinned import draw_line
 from nm_ode.reporting.style import plain, styled, time_label
 from nm_ode.results import ResultError, run_info
 from nm_ode.symmetries import KINDS, Symmetry
+from nm_ode.symmetries.names import BETWEEN
 
 Array = NDArray[np.float64]
 
@@ -167,7 +168,7 @@ def _entries(
 
 def slots_of(name: str, kind: str, layout: Layout) -> list[Slot]:
     """Parameters of the layers, or those themselves, that a symmetry's name is made of; none if it has other words."""
-    words = re.split(r", | → ", name.removeprefix(kind).strip())
+    words = re.split(f", |{BETWEEN}", name.removeprefix(kind).strip())
     found = {word: [slot for slot in layout.slots if word in (slot.layer, slot.name)] for word in words}
     chosen = {slot.start: slot for slots in found.values() for slot in slots}
     return [chosen[start] for start in sorted(chosen)] if all(found.values()) else []

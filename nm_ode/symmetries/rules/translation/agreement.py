@@ -16,7 +16,7 @@ from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
 from nm_ode.symmetries.rules.translation.elimination import Numbers, fingerprints, solved
-from nm_ode.symmetries.rules.translation.system import Solution, System
+from nm_ode.symmetries.rules.translation.system import System
 from nm_ode.symmetries.rules.translation.uses import Share, Use, Uses
 from nm_ode.symmetries.symmetry import View
 
@@ -85,12 +85,14 @@ class Agreement:
         self._shares, free = solved(csr_array(vstack([empty, *rows], format="csr")), rank)
         self.sizes = np.repeat(np.where(self._apart, 1, sizes), count)[free]
         self._keyed = tuple(uses.made.items())
+        # What two uses say alike of the same entries is done once.
+        self._again = {id(other) for one, other in pairs if _same_entries(one.view, other.view)}
 
     def cells(self) -> list[Cells]:
         """What the parameters' entries do, share by share."""
         found = []
         for _, use in self._keyed:
-            for share in use.shares:
+            for share in () if id(use) in self._again else use.shares:
                 shape, places, at = self._places(use, share)
                 vector = share.vector if at is None else ()
                 shares = self._moved(places, at)
@@ -156,7 +158,9 @@ class Agreement:
         prints = fingerprints(self._first.of(unknowns))
         _, first, which = np.unique(prints, axis=0, return_index=True, return_inverse=True)
         stands = unknowns[first][which.reshape(-1)]
-        return _equal_as_one(torch.from_numpy(stands[inverse.reshape(-1)]).reshape(small.shape)).expand(labels.shape)
+        return _equal_as_one(torch.from_numpy(stands[inverse.reshape(-1)]).reshape(small.shape)).expand(
+            labels.shape
+        )
 
     def _is_apart(self, labels: Tensor) -> bool:
         rows = self._first.of(labels.reshape(-1).numpy())
@@ -193,7 +197,9 @@ class Agreement:
             changed = int(apart.sum()) > before
         return apart & (first.sizes > 1)
 
-    def _rows(self, unknowns: Numbers, at: Numbers | None, into: Numbers, count: int, sign: float = 1.0) -> csr_array:
+    def _rows(
+        self, unknowns: Numbers, at: Numbers | None, into: Numbers, count: int, sign: float = 1.0
+    ) -> csr_array:
         """Rows over the numbers: what the unknowns are at places of their vectors; into which row each goes."""
         shares = self._first.of(unknowns)
         of_row = np.repeat(np.arange(len(unknowns)), np.diff(shares.indptr))
@@ -208,9 +214,7 @@ class Agreement:
         """Each vector is its numbers."""
         m, k = numbers.shape
         rows = np.arange(m * k)
-        of_vectors = self._rows(
-            np.repeat(vectors.numpy(), k), np.tile(np.arange(k), m), rows, m * k
-        )
+        of_vectors = self._rows(np.repeat(vectors.numpy(), k), np.tile(np.arange(k), m), rows, m * k)
         return csr_array(of_vectors - self._rows(numbers.reshape(-1).numpy(), None, rows, m * k))
 
     def _same(self, one: Use, other: Use) -> csr_array:
@@ -225,9 +229,10 @@ class Agreement:
                     shape = [max(n, m) for n, m in zip(shape, own, strict=True)]
                     pieces.append((own, unknowns, at, sign))
         else:
-            if max(use.view.size for use in uses) > _MOST:
+            apart = one.shares and other.shares and not _same_entries(one.view, other.view)
+            if apart or max(use.view.size for use in uses) > _MOST:
                 return self._nothing(one, other)
-            entries = np.intersect1d(*(_entries(use.view) for use in uses))
+            entries = np.intersect1d(_entries(uses[0].view), _entries(uses[1].view))
             shape = [entries.size]
             for use, sign in zip(uses, (1.0, -1.0), strict=True):
                 order = np.argsort(_entries(use.view))
@@ -322,6 +327,13 @@ def _in_order(use: Use) -> Use:
     return Use(turned, shares)
 
 
+def _same_entries(one: View, other: View) -> bool:
+    if one.size != other.size or one.extent != other.extent:
+        return False
+    if one == other or one.size == one.extent.stop - one.extent.start:  # without gaps
+        return True
+    return one.size <= _MOST and np.array_equal(np.sort(_entries(one)), np.sort(_entries(other)))
+
+
 def _entries(view: View) -> Numbers:
     return np.asarray(view.of(torch.arange(view.extent.stop)).reshape(-1).numpy())
-

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -30,12 +29,10 @@ from nm_ode.symmetries.rules.translation.shifts import (
     Shift,
     Term,
     added,
-    agree,
     constant,
     content,
     numbered,
     same,
-    small_pair,
     tied,
     varying,
 )
@@ -51,7 +48,19 @@ _MOST_ROWS = 1 << 20
 
 
 @_rule(
-    "linear", "mm", "bmm", "mv", "matmul", "addmm", "addmv", "baddbmm", "dot", "vdot", "outer", "ger", "einsum"
+    "linear",
+    "mm",
+    "bmm",
+    "mv",
+    "matmul",
+    "addmm",
+    "addmv",
+    "baddbmm",
+    "dot",
+    "vdot",
+    "outer",
+    "ger",
+    "einsum",
 )
 def _contraction(s: ShiftTraversal, node: Node) -> Shift | None:
     found = contraction_of(node)
@@ -119,6 +128,7 @@ def _of_factor(
     found = []
     for term in s.read(operand.node):
         labels = tied(s.system, term.labels, alone)
+        row: Hashable
         if term.row == ONE and set(varying(labels)) & set(inner):
             labels = s.packed(labels, inner, sizes)
             row, size, where = ("rows", *whole), prod(sizes), rows
@@ -188,7 +198,7 @@ def _product(s: ShiftTraversal, node: Node) -> Shift | None:
     division = operation(node) == "div"
     if not isinstance(b, Node) or not isinstance(a, Node):
         number, x = (b, a) if isinstance(a, Node) else (a, b)
-        if division and (number is a or not number):
+        if not isinstance(number, float | int) or (division and (number is a or not number)):
             return None
         factor = 1.0 / float(number) if division else float(number)
         return added(s.system, tuple(value(node).shape), (factor, s.read(x)))
@@ -219,6 +229,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
     found: list[tuple[float, Shift]] = []
     channels = (groups, shape[1] // groups)
     space = tuple(range(2, len(shape)))
+    row: Hashable
     if weight is None:
         s.hold(kernel)
     elif groups > 1 and (channels[1] == 1 or prod(shape) > _MOST_ROWS):
@@ -278,7 +289,10 @@ def _embedding(s: ShiftTraversal, node: Node) -> Any:
             if still is not None or 0 in varying(term.rows):
                 s.system.zero(term.labels)
             else:
-                rows, labels = (part.narrow(0, 0, 1).reshape(-1) for part in (term.rows, tied(s.system, term.labels, (0,))))
+                rows, labels = (
+                    part.narrow(0, 0, 1).reshape(-1)
+                    for part in (term.rows, tied(s.system, term.labels, (0,)))
+                )
                 found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
         return found
     used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
@@ -299,12 +313,21 @@ def _sum(s: ShiftTraversal, node: Node) -> Shift | None:
     x = node.args[0]
     assert isinstance(x, Node)
     ndim, dims = value(x).ndim, argument(node, "dim")
-    over = set(range(ndim)) if dims in (None, []) else {d % ndim for d in ([dims] if isinstance(dims, int) else dims)}
+    over = (
+        set(range(ndim))
+        if dims in (None, [])
+        else {d % ndim for d in ([dims] if isinstance(dims, int) else dims)}
+    )
     return mixed(s, node, s.read(x), over, ("sum", node))
 
 
 def mixed(
-    s: ShiftTraversal, node: Node, shift: Shift, over: set[int], coefficient: Hashable = None, spread: bool = False
+    s: ShiftTraversal,
+    node: Node,
+    shift: Shift,
+    over: set[int],
+    coefficient: Hashable = None,
+    spread: bool = False,
 ) -> Shift:
     """A linear operation of what is put together along dimensions: then what it adds is the same of the rows.
 
@@ -320,6 +343,7 @@ def mixed(
         labels = tied(s.system, term.labels, over)
         own = {dim for dim in varying(term.rows) if dim not in over}
         kept = [dim for dim in range(ndim) if dim not in over]
+        row: Hashable
         if term.row == ONE and coefficient is None:
             row, rows = ONE, same(labels.shape)
         elif not set(varying(term.rows)) & over and coefficient is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import Node
@@ -9,7 +10,7 @@ from torch.fx import Node
 from nm_ode.symmetries.operations import argument, value
 from nm_ode.symmetries.operations.declared import DECLARED, Shifts, declared
 from nm_ode.symmetries.rules.translation.contractions import mixed
-from nm_ode.symmetries.rules.translation.shifts import Shift, added, agree, equal_labels
+from nm_ode.symmetries.rules.translation.shifts import Shift, Term, added, agree, equal_labels
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 
@@ -18,7 +19,10 @@ def _by_table(s: ShiftTraversal, node: Node) -> Any:
     shifts = None if entry is None else entry.shifts(node)
     if entry is None or shifts is None:
         return None
-    named = {name: argument(node, name) for name in shifts.coefficients}
+    # Some spellings call their first argument another name.
+    named = {
+        name: argument(node, name, node.args[0] if name == "self" else None) for name in shifts.coefficients
+    }
     for needed in node.all_input_nodes:
         if needed not in named.values():
             s.hold(needed)
@@ -53,12 +57,10 @@ def _one(
     return added(s.system, shape, *parts)
 
 
-def _reshaped(term: Any, over: set[int], shape: tuple[int, ...]) -> Any:
+def _reshaped(term: Term, over: set[int], shape: tuple[int, ...]) -> Term:
     """What is the same along dimensions as the result has it: with these of another size, or without them."""
     if term.labels.ndim == len(shape):
         return term.expand(shape)
-    from dataclasses import replace
-
     sizes = [n for dim, n in enumerate(term.labels.shape) if dim not in over]
     return replace(term, rows=term.rows.reshape(sizes), labels=term.labels.reshape(sizes)).expand(shape)
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from nm_ode.symmetries.graph import MODEL
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.rules.translation.contractions import mixed
 from nm_ode.symmetries.rules.translation.declared import alike
@@ -19,7 +18,9 @@ from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
-_BEYOND = 1e30  # a number of this size is the same number when a shift is added, and its exponential is 0 or ∞
+_BEYOND = (
+    1e30  # a number of this size is the same number when a shift is added, and its exponential is 0 or ∞
+)
 _MASKED = -1e8  # under a softmax this is as good
 
 
@@ -80,21 +81,22 @@ def _number(s: ShiftTraversal, given: Any) -> float | None:
 def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
     """What is put around does not shift."""
     x, pad = node.args[0], argument(node, "pad")
-    mode = argument(node, "mode", "constant")
-    if mode != "constant" or not all(isinstance(n, int) for n in pad):
+    if not all(isinstance(n, int) for n in pad):
         return None
     ndim = len(value(node).shape)
     touched = {ndim - 1 - i // 2 for i, n in enumerate(pad) if n}
+    if argument(node, "mode", "constant") != "constant":  # copies of what is inside
+        return mixed(s, node, s.read(x), touched, spread=True)
     found = []
     for term in s.read(x):
-        rows, labels = (_with_zeros(part, pad, touched, tuple(value(node).shape)) for part in (term.rows, term.labels))
+        rows, labels = (
+            _with_zeros(part, pad, touched, tuple(value(node).shape)) for part in (term.rows, term.labels)
+        )
         found.append(replace(term, rows=rows, labels=labels))
     return found
 
 
-def _with_zeros(
-    labels: torch.Tensor, pad: Any, touched: set[int], shape: tuple[int, ...]
-) -> torch.Tensor:
+def _with_zeros(labels: torch.Tensor, pad: Any, touched: set[int], shape: tuple[int, ...]) -> torch.Tensor:
     for dim, n in enumerate(labels.shape):
         if dim not in touched and n > 1 and labels.stride(dim) == 0:
             labels = labels.narrow(dim, 0, 1)
@@ -107,6 +109,3 @@ def _running_sum(s: ShiftTraversal, node: Node) -> Shift | None:
     x = node.args[0]
     over = {argument(node, "dim") % max(value(node).ndim, 1)}
     return mixed(s, node, s.read(x), over, "count", spread=True)
-
-
-__all__ = ["MODEL", "RULES"]

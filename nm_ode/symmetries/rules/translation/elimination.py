@@ -77,7 +77,9 @@ def _plain_step(rows: csr_array, rank: Numbers) -> csr_array | None:
     first = first[np.abs(rows.data[first] + rows.data[first + 1]) < _TINY] if first.size else first
     if first.size:
         pairs = rows.indices[first], rows.indices[first + 1]
-        classes = connected_components(coo_array((np.ones(first.size), pairs), shape=(n, n)), directed=False)[1]
+        classes = connected_components(coo_array((np.ones(first.size), pairs), shape=(n, n)), directed=False)[
+            1
+        ]
         order = np.lexsort((np.arange(n), rank))  # of each class the first in rank stands for all
         stands = np.full(int(classes.max()) + 1, -1)
         stands[classes[order[::-1]]] = order[::-1]

@@ -163,7 +163,9 @@ def _layer(name: str) -> str:
 
 def _allowed(solution: Agreement, cells: Sequence[tuple[int, Cells]]) -> dict[int, NDArray[np.bool_]]:
     """Free vector → which of its places may shift."""
-    found = {int(free): np.ones(solution.sizes[free], dtype=bool) for free in np.flatnonzero(solution.sizes > 1)}
+    found = {
+        int(free): np.ones(solution.sizes[free], dtype=bool) for free in np.flatnonzero(solution.sizes > 1)
+    }
     changed = True
     while changed:
         changed = False
@@ -198,9 +200,7 @@ def _parts(
         for i in range(int(turn.max()) + 1):
             these = here[turn == i]
             index = _index(cells, rows[these], columns[these], starts, allowed)
-            axes = tuple(
-                dim for dim in range(index.ndim) if bool((index != index.narrow(dim, 0, 1)).any())
-            )
+            axes = tuple(dim for dim in range(index.ndim) if bool((index != index.narrow(dim, 0, 1)).any()))
             for dim in range(index.ndim):
                 if dim not in axes:
                     index = index.narrow(dim, 0, 1)

@@ -8,9 +8,17 @@ from typing import Any
 from torch.fx import Node
 
 from nm_ode.symmetries.operations import value
-from nm_ode.symmetries.operations.normalisations import Normalisation, normalisation_of
-from nm_ode.symmetries.operations.normalisations import _FORMS as SPELLINGS
-from nm_ode.symmetries.rules.translation.shifts import ONE, Shift, Term, added, agree, forbid, numbered, varying
+from nm_ode.symmetries.operations.normalisations import NORMALISATIONS, Normalisation, normalisation_of
+from nm_ode.symmetries.rules.translation.shifts import (
+    ONE,
+    Shift,
+    Term,
+    added,
+    agree,
+    forbid,
+    numbered,
+    varying,
+)
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 
@@ -47,9 +55,7 @@ def _normalisation(s: ShiftTraversal, node: Node) -> Any:
     return (result, *([] for _ in several[1:])) if isinstance(several, tuple | list) else result
 
 
-def _by_fixed_numbers(
-    s: ShiftTraversal, node: Node, found: Normalisation, shape: tuple[int, ...]
-) -> Shift:
+def _by_fixed_numbers(s: ShiftTraversal, node: Node, found: Normalisation, shape: tuple[int, ...]) -> Shift:
     """γ/σ times the shift, whatever numbers these are: one for each channel."""
     passed = []
     for term in s.read(found.x):
@@ -62,4 +68,4 @@ def _by_fixed_numbers(
     return passed
 
 
-RULES: dict[str, Rule] = dict.fromkeys(SPELLINGS, _normalisation)
+RULES: dict[str, Rule] = dict.fromkeys(NORMALISATIONS, _normalisation)

@@ -99,7 +99,8 @@ class System:
         roots = self.roots()
         count = int(roots.max()) + 1
         sizes, ranks = (
-            np.repeat([block[i] for block in self._blocks], [block[0] for block in self._blocks]) for i in (1, 2)
+            np.repeat([block[i] for block in self._blocks], [block[0] for block in self._blocks])
+            for i in (1, 2)
         )
         size, rank = np.ones(count, dtype=np.int64), np.full(count, SUM, dtype=np.int64)
         size[roots] = sizes

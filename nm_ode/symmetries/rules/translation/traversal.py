@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
@@ -85,6 +85,7 @@ class ShiftTraversal:
 
     def unknown(self, node: Node) -> Any:
         """Nothing may shift that enters here."""
+        ended(node)
         for needed in node.all_input_nodes:
             self.hold(needed)
         result = value(node)
@@ -153,7 +154,10 @@ class ShiftTraversal:
         found: list[Shift] = [[] for _ in value(node)] if several else [[]]
         for kind in kinds:
             parts = [
-                self._carried(node, {source: getattr(terms[kind], of) for source, terms in named.items() if kind in terms})
+                self._carried(
+                    node,
+                    {source: getattr(terms[kind], of) for source, terms in named.items() if kind in terms},
+                )
                 for of in ("rows", "labels")
             ]
             for i, (rows, labels) in enumerate(zip(*parts, strict=True)):
