@@ -388,3 +388,26 @@ def test_a_large_vocabulary_is_cheap(table_of):
     )
     found = table_of(model, integers(50_000, 4, 3), "translation", target=integers(50_000, 4, 3))
     assert found == {"translation table": 50_000, "translation head": 4 + 1}
+
+
+def test_a_part_of_a_parameter_that_is_read_again_moves_once():
+    # The key's bias may be anything; of its last three entries another reader sees the sum with c.
+    model = _Model(
+        lambda m, x: m.o(torch.tanh(m.a(x) + m.b)) + m.c + m.b[1:4],
+        a=nn.Linear(3, 4, bias=False),
+        b=parameter(4),
+        c=parameter(3),
+        o=nn.Linear(4, 3, bias=False),
+    )
+    assert shifts(model, drawn(6, 3), "mse", [drawn(5, 3, seed=1)]) == {}
+    key = _Model(
+        lambda m, x: m.o(torch.tanh((x @ (m.k(x) + m.b).mT).softmax(-1) @ x)).mean(1) + m.c + m.b[1:3],
+        k=nn.Linear(3, 3, bias=False),
+        b=parameter(3),
+        c=parameter(2),
+        o=nn.Linear(3, 2, bias=False),
+    )
+    assert shifts(key, drawn(6, 4, 3), "mse", [drawn(5, 4, 3, seed=1)]) == {
+        "translation b": 1,
+        "translation b ↔ c": 2,
+    }

@@ -5,6 +5,7 @@ Vectors that take part in neither stay vectors, a charge for each place, however
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
 from nm_ode.symmetries.rules.translation.elimination import Numbers, fingerprints, solved
-from nm_ode.symmetries.rules.translation.system import System
+from nm_ode.symmetries.rules.translation.system import ZERO, System
 from nm_ode.symmetries.rules.translation.uses import Share, Use, Uses
 from nm_ode.symmetries.symmetry import View
 
@@ -85,14 +86,13 @@ class Agreement:
         self._shares, free = solved(csr_array(vstack([empty, *rows], format="csr")), rank)
         self.sizes = np.repeat(np.where(self._apart, 1, sizes), count)[free]
         self._keyed = tuple(uses.made.items())
-        # What two uses say alike of the same entries is done once.
-        self._again = {id(other) for one, other in pairs if _same_entries(one.view, other.view)}
+        self._once = _each_entry_once([use for _, use in self._keyed], pairs)
 
     def cells(self) -> list[Cells]:
         """What the parameters' entries do, share by share."""
         found = []
-        for _, use in self._keyed:
-            for share in () if id(use) in self._again else use.shares:
+        for use in self._once:
+            for share in use.shares:
                 shape, places, at = self._places(use, share)
                 vector = share.vector if at is None else ()
                 shares = self._moved(places, at)
@@ -229,7 +229,7 @@ class Agreement:
                     shape = [max(n, m) for n, m in zip(shape, own, strict=True)]
                     pieces.append((own, unknowns, at, sign))
         else:
-            apart = one.shares and other.shares and not _same_entries(one.view, other.view)
+            apart = _has_vectors(one) and _has_vectors(other) and not _same_entries(one.view, other.view)
             if apart or max(use.view.size for use in uses) > _MOST:
                 return self._nothing(one, other)
             entries = np.intersect1d(_entries(uses[0].view), _entries(uses[1].view))
@@ -325,6 +325,35 @@ def _in_order(use: Use) -> Use:
         for share in use.shares
     )
     return Use(turned, shares)
+
+
+def _has_vectors(use: Use) -> bool:
+    return any(share.vector for share in use.shares)
+
+
+def _each_entry_once(uses: Sequence[Use], pairs: Sequence[tuple[Use, Use]]) -> list[Use]:
+    """The uses without the entries that an earlier one has: what several say alike is done once."""
+    order = [*(use for use in uses if _has_vectors(use)), *(use for use in uses if not _has_vectors(use))]
+    place = {id(use): i for i, use in enumerate(order)}
+    before: dict[int, list[Use]] = defaultdict(list)
+    for pair in pairs:
+        first, second = sorted(pair, key=lambda use: place[id(use)])
+        if first.shares:
+            before[id(second)].append(first)
+    found = []
+    for use in order:
+        earlier = before[id(use)]
+        if any(_same_entries(use.view, other.view) for other in earlier):
+            continue
+        if earlier and not _has_vectors(use):  # of vectors, which may not shift then, all may stay
+            taken = torch.zeros(max(one.view.extent.stop for one in (use, *earlier)), dtype=torch.bool)
+            for other in earlier:
+                other.view.of(taken)[...] = True
+            left = ~use.view.of(taken)
+            shares = [torch.where(left, share.labels, ZERO) for share in use.shares]
+            use = Use(use.view, tuple(map(Share, shares)))
+        found.append(use)
+    return found
 
 
 def _same_entries(one: View, other: View) -> bool:
