@@ -98,7 +98,7 @@ def lstm() -> nm_ode.Problem:
 
 
 def resnet() -> nm_ode.Problem:
-    data = digits(samples=6).as_images()
+    data = digits(samples=20).as_images()
     model = resnet18(classes=10, channels=1, width=0.125)
     return nm_ode.Problem(model, F.cross_entropy, (data.x, data.y))
 
@@ -107,7 +107,7 @@ PROBLEMS: dict[str, tuple[Callable[[], nm_ode.Problem], float]] = {
     "gpt": (gpt, 0.1),
     "own loss": (own_loss, 0.3),
     "lstm": (lstm, 0.3),
-    "resnet": (resnet, 1e-6),
+    "resnet": (resnet, 2e-4),
 }
 
 
