@@ -32,6 +32,13 @@ def float64_on_cpu(batch: Batch) -> Batch:
     return map_leaves(lambda leaf: _float64_on_cpu(leaf) if isinstance(leaf, Tensor) else leaf, batch)
 
 
+def of_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Floating-point tensors in a dtype; all else as it is."""
+    return map_leaves(
+        lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, batch
+    )
+
+
 def repeated(part: Tensor, count: int) -> Tensor:
     """The first `count` samples, from the first again where there are fewer."""
     return torch.cat([part] * -(-count // len(part)))[:count]

@@ -17,7 +17,8 @@ class Check:
         unexplained: the same for what is left.
         hessian: ‖Hξ + ∂_ξ g‖ / (‖Hξ‖ + ‖∂_ξ g‖) for a random combination of the charges of this kind; None where it
             cannot be checked.
-        missing: why not: the operation of which torch has no second derivative.
+        missing: why not: the operation of which torch has no second derivative; "" for a model too large for it.
+        tolerance: residuals below it are rounding.
     """
 
     gradient: float
@@ -25,10 +26,11 @@ class Check:
     unexplained: float
     hessian: float | None
     missing: str = ""
+    tolerance: float = TOLERANCE
 
     @property
     def holds(self) -> bool:
-        return self.unexplained < TOLERANCE and (self.hessian is None or self.hessian < TOLERANCE)
+        return self.unexplained < self.tolerance and (self.hessian is None or self.hessian < self.tolerance)
 
     def explain(self) -> str:
         """Of one that does not hold."""

@@ -16,6 +16,7 @@ from nm_ode.symmetries.ended import Ended, rows_of
 from nm_ode.symmetries.examples import name_of_loss
 from nm_ode.symmetries.kinds import Kind
 from nm_ode.symmetries.other_batches import lost_elsewhere
+from nm_ode.symmetries.precision import is_large
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry, count_charges
 from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_problem
@@ -34,6 +35,7 @@ class Symmetries(Sequence[Symmetry]):
             for batches of another size. Never in `found`.
         loss: the name of the loss that this is of.
         ended: of each parameter without a symmetry of some kind the operations that ended it.
+        how: sentences on what was left out of the verification of a large model.
         notes: sentences on what could not be checked.
     """
 
@@ -43,11 +45,12 @@ class Symmetries(Sequence[Symmetry]):
     left_out: tuple[str, ...] = ()
     loss: str = ""
     ended: tuple[Ended, ...] = ()
+    how: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        missing = dict.fromkeys(check.missing for check in self.checks.values() if check.hessian is None)
-        return tuple(
+        missing = dict.fromkeys(check.missing for check in self.checks.values() if check.missing)
+        return self.how + tuple(
             f"Hessian check not possible: torch has no second derivative of {operation}"
             for operation in missing
         )
@@ -162,6 +165,29 @@ def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
         defects,
         _other_gradient(symmetries, seen) + _other_size(symmetries, elsewhere),
         ended=ended,
+        how=_how(loss),
+    )
+
+
+def _how(loss: TracedLoss) -> tuple[str, ...]:
+    """What was done in another way than for a small model and a short example."""
+    shapes = " and ".join("×".join(map(str, shape)) for shape in loss.graph.shapes)
+    large = is_large(loss.model)
+    why = f"{loss.layout.size:,} parameters" if large else "an operation without float64"
+    return (
+        (
+            f"verified on tensors of {shapes} in the example's place: its graph has these sizes as symbols, so it is "
+            "the same for both",
+        )
+        if shapes
+        else ()
+    ) + (
+        (
+            f"verified in float32, to {loss.precision.constraint:.0e}, at one draw and without the Hessian's "
+            f"constraint, since the model has {why}",
+        )
+        if loss.is_single
+        else ()
     )
 
 

@@ -18,19 +18,21 @@ from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import LossModule
 
 
-def loss_in_float64(
-    model: nn.Module, objective: Objective, batch: Batch, *, instead_of: tuple[nn.Module, Objective]
+def loss_at_example(
+    model: nn.Module, objective: Objective, batch: Batch, *, instead_of: tuple[nn.Module, Objective] | None
 ) -> float:
-    """The loss of a copy in float64 at the example.
+    """The loss of a copy at the example.
 
     Args:
-        model, objective, batch: in float64.
-        instead_of: model and objective as they were given, in their own dtype.
+        model, objective, batch: in the dtype in which symmetries are verified.
+        instead_of: model and objective as they were given, in their own dtype; None where that is the same.
 
     Raises:
         SymmetryError: there is no finite scalar, or the model does something else in its own dtype.
     """
     loss = _evaluated(model, objective, batch)
+    if instead_of is None:
+        return loss
     dtypes = {p.dtype for p in instead_of[0].parameters() if p.is_floating_point()}
     if len(dtypes) == 1 and dtypes != {torch.float64}:
         dtype = dtypes.pop()

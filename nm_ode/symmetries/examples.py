@@ -22,7 +22,7 @@ from nm_ode.loss.explain import without_float64
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.own import loss_in, own_loss
 from nm_ode.loss.placing import deep_copied, require_no_parameters_of_its_own
-from nm_ode.symmetries.batches import Batch, at_least, float64_on_cpu, repeated, tensors_of
+from nm_ode.symmetries.batches import Batch, at_least, float64_on_cpu, of_dtype, repeated, tensors_of
 from nm_ode.symmetries.errors import SymmetryError
 
 ASSUMED = "cross_entropy"
@@ -68,7 +68,7 @@ def loss_of_example(
     """What is minimised, a batch of the example in float64 on the CPU, of at least so many samples, and its name.
 
     Args:
-        model: in float64.
+        model: in the dtype in which it is verified.
     """
     wanted = _loss_function(loss)
     example, target = _pair_of_a_data_set(example, target, wanted)
@@ -178,7 +178,8 @@ def _target(target: Any, samples: int, x: Batch) -> Batch:
 def _output(model: nn.Module, x: Batch) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
-            return call(deep_copied(model), x)
+            dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
+            return call(deep_copied(model), of_dtype(x, dtype))
     except ProblemError as error:
         raise SymmetryError(f"example_input: {error}") from None
     except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
+from torch.fx.node import map_aggregate
 
 from nm_ode.loss.derivatives import twice_differentiable
 from nm_ode.loss.elementary import weight_norm
@@ -29,13 +30,15 @@ class ExtendedLoss:
         links: the ε's.
 
     Attributes:
+        dtype: of all that is computed: coarser dtypes that the model asks for are taken as this one.
         epsilons: their sizes, one tensor for each link.
     """
 
     def __init__(self, loss: TracedLoss, links: Sequence[EpsilonLink]) -> None:
         self.layout, self.links = loss.layout, tuple(links)
         self._graph = loss.graph
-        self.epsilons = [torch.full(link.shape, link.epsilon, dtype=torch.float64) for link in links]
+        self.dtype = loss.precision.dtype
+        self.epsilons = [torch.full(link.shape, link.epsilon, dtype=self.dtype) for link in links]
 
     def __call__(
         self,
@@ -46,19 +49,31 @@ class ExtendedLoss:
     ) -> Tensor:
         """The loss on a batch of these tensors; `seed` is of the model's own random numbers."""
         values = self._graph.values | {MODEL + name: p for name, p in parameters.items()}
-        inputs = [tensors[name] if isinstance(name, int) else values[name] for name in self._graph.inputs]
+        inputs = [
+            self._fine(tensors[name] if isinstance(name, int) else values[name])
+            for name in self._graph.inputs
+        ]
         replaced = {link.node: epsilon for link, epsilon in zip(self.links, epsilons, strict=True)}
         with torch.random.fork_rng(devices=[]), twice_differentiable():
             torch.manual_seed(seed)  # dropout: the same units each time
-            result: Tensor = _WithEpsilons(self._graph, replaced).run(*inputs)
+            result: Tensor = _WithEpsilons(self._graph, replaced, self.dtype).run(*inputs)
         return result
+
+    def _fine(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if is_coarser(tensor.dtype, self.dtype) else tensor
+
+
+def is_coarser(dtype: torch.dtype, than: torch.dtype) -> bool:
+    """Of two dtypes, real ones."""
+    return dtype.is_floating_point and torch.finfo(dtype).eps > torch.finfo(than).eps
 
 
 class _WithEpsilons(Interpreter):
     """Runs the graph with normalisations written out, so that ε is a tensor to differentiate by."""
 
-    def __init__(self, graph: Graph, epsilons: dict[Node, Tensor]) -> None:
+    def __init__(self, graph: Graph, epsilons: dict[Node, Tensor], dtype: torch.dtype) -> None:
         super().__init__(graph.module)
+        self._dtype = dtype
         self._live = {*graph.operations, *graph.parameters, *graph.frozen}
         self._epsilons, self._loss = epsilons, graph.loss
 
@@ -79,6 +94,15 @@ class _WithEpsilons(Interpreter):
             (x, *_), _ = self.fetch_args_kwargs_from_env(n)
             return x.reshape(tuple(n.meta["val"].shape))
         return super().run_node(n)
+
+    def fetch_args_kwargs_from_env(self, n: Node) -> Any:
+        """A cast to a coarser dtype is one to the dtype of all."""
+        return map_aggregate(
+            super().fetch_args_kwargs_from_env(n),
+            lambda given: (
+                self._dtype if isinstance(given, torch.dtype) and is_coarser(given, self._dtype) else given
+            ),
+        )
 
 
 def _with_epsilon(node: Node, arguments: Any, read: Callable[..., Any], epsilon: Tensor) -> Any:

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from nm_ode.arguments import first_line
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.refusals import refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
     other_sizes,
     read_as_number,
     reads_part_of_a_parameter,
+    short_sizes,
     symbolic_len,
     unknown_sizes,
 )
@@ -35,6 +36,8 @@ from nm_ode.symmetries.stops import find_stops
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
+
+_LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Graph:
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
         values: parameters ("model." and the name), buffers and constants.
+        shapes: of the batch's tensors, where the graph is of fewer samples or tokens than the example; else empty.
     """
 
     operations: tuple[Node, ...]
@@ -66,6 +70,18 @@ class Graph:
     module: GraphModule = field(repr=False)
     inputs: tuple[str | int, ...]
     values: dict[str, Tensor] = field(repr=False)
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def coarsest(self) -> torch.dtype:
+        """Of the floating-point dtypes in it that of the fewest digits."""
+        seen = {
+            part.dtype
+            for node in self.operations
+            for part in _parts(node.meta.get("val"))
+            if isinstance(part, Tensor) and part.is_floating_point()
+        }
+        return max(seen, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
 
 
 class LossModule(nn.Module):
@@ -97,7 +113,9 @@ def trace(
     exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
     elsewhere = other_sizes(_data(exported)) if sizes else ()
-    sized = fix_sizes(exported.graph)
+    chosen = short_sizes(_data(exported))
+    sized = fix_sizes(exported.graph, chosen)
+    shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
     loss = output.args[0][-1]
@@ -146,6 +164,7 @@ def trace(
         module=exported.graph_module,
         inputs=tuple(inputs),
         values=_values(whole, exported),
+        shapes=shapes,
     )
 
 
@@ -164,11 +183,10 @@ def _exported(
         with suppress(Exception):
             return _plain(exported, stops)
         return _plain(exported, stops, all_of_torchs=False)
+    except SymmetryError:
+        raise
     except Exception as error:
-        raise SymmetryError(
-            f"the graph of {type(whole.model).__name__} cannot be traced ({first_line(error)}); symmetries are found "
-            "only in models whose operations do not depend on the values of tensors"
-        ) from error
+        raise refused(whole.model, error) from error
 
 
 def _plain(
@@ -256,6 +274,10 @@ def _known(
     return known
 
 
+def _parts(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
 def _real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
@@ -267,12 +289,14 @@ def _random(node: Node) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """torch.export warns of its own deprecations and of buffers that are its own copies."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

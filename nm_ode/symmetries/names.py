@@ -55,9 +55,10 @@ def _layer(part: Part) -> str:
 
 def _where(part: Part, row: int) -> str:
     """Rows or columns of the parameter, as numpy would write them."""
-    entries = part.entries
-    first, last = int(entries.min()), int(entries.max())
+    first, last = part.view.extent.start, part.view.extent.stop - 1
+    if bool((part.index < 0).any()):
+        first, last = int(part.entries.min()), int(part.entries.max())
     if first % row == 0 and last % row == row - 1:
         return f"{first // row}:{last // row + 1}"
-    columns = entries % row
+    columns = part.entries % row
     return f":, {int(columns.min())}:{int(columns.max()) + 1}"

@@ -7,10 +7,12 @@ else, and of that nothing is proved.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +22,10 @@ from nm_ode.arguments import first_line
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import LossModule
-from nm_ode.symmetries.layers import faint_scale
 from nm_ode.symmetries.traced_loss import TracedLoss
 
-SAME = 1e-6
-"""Gradients of a parameter that differ by less, relative to its layer's, are the same but for rounding."""
-
 _TORCHS_OWN = ("BackwardHookFunction", "CheckpointFunction")
+_SUMS = 4
 _LARGE = 2.0**20  # times the loss: a backward that is not linear (a clipped gradient) then shows itself
 
 
@@ -36,17 +35,26 @@ class OwnGradient:
 
     Attributes:
         loss: of the model itself.
-        gradient: shape (P,), of the loss times `factor`, by `factor`.
+        sketches: parameter → a few random sums of its gradient: two gradients with equal ones are equal.
         functions: names of the operations in its graph whose backward is the user's own.
     """
 
     loss: float
-    gradient: Tensor
+    sketches: dict[str, Tensor]
     functions: tuple[str, ...]
 
+    @property
+    def is_finite(self) -> bool:
+        """Loss and gradient."""
+        return math.isfinite(self.loss) and all(bool(one.isfinite().all()) for one in self.sketches.values())
 
-def own_gradient(loss: TracedLoss, theta: Tensor, tensors: tuple[Tensor, ...], seed: int) -> OwnGradient:
+
+def own_gradient(
+    loss: TracedLoss, theta: Mapping[str, Tensor], tensors: tuple[Tensor, ...], seed: int
+) -> OwnGradient:
     """Of the model itself, not of its graph; its buffers stay as they are.
+
+    A parameter's gradient is kept no longer than it takes to sum it up.
 
     Raises:
         SymmetryError: autograd does not go through the model.
@@ -55,22 +63,44 @@ def own_gradient(loss: TracedLoss, theta: Tensor, tensors: tuple[Tensor, ...], s
     parameters = {slot.name: loss.model.get_parameter(slot.name) for slot in loss.layout.slots}
     factor = _LARGE if seed == 0 else 1.0
     # In the model itself: what a checkpoint computes again in the backward pass must see the same parameters.
+    sketches = {name: torch.zeros(_SUMS, dtype=torch.float64) for name in parameters}
+
+    def sum_up(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            sketches[name] += sketch(name, parameter.grad) / factor
+        parameter.grad = None
+
     with _kept(whole, parameters.values()), torch.random.fork_rng(devices=[]):
-        for slot, piece in zip(loss.layout.slots, loss.layout.split(theta), strict=True):
-            parameters[slot.name].data = piece.clone()
+        hooks = []
+        for name, parameter in parameters.items():
+            if theta[name].data_ptr() != parameter.data_ptr():
+                parameter.data = theta[name].clone()
+            parameter.grad = None
+            hooks.append(parameter.register_post_accumulate_grad_hook(partial(sum_up, name)))
         torch.manual_seed(seed)
-        made = whole(*tensors)
-        functions = _functions(made)
         try:
-            # As training does it, and not by autograd.grad, which some checkpoints refuse.
-            made.backward(torch.full_like(made, factor))
-        except Exception as error:
-            raise SymmetryError(
-                f"autograd does not go through {type(loss.model).__name__} ({first_line(error)}), so it has no "
-                "gradient of which anything could be proved"
-            ) from error
-        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters.values()]
-    return OwnGradient(float(made.detach()), torch.cat([p.reshape(-1) for p in pieces]) / factor, functions)
+            made = whole(*tensors)
+            functions = _functions(made)
+            try:
+                # As training does it, and not by autograd.grad, which some checkpoints refuse.
+                made.backward(torch.full_like(made, factor))
+            except Exception as error:
+                raise SymmetryError(
+                    f"autograd does not go through {type(loss.model).__name__} ({first_line(error)}), so it has no "
+                    "gradient of which anything could be proved"
+                ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return OwnGradient(float(made.detach()), sketches, functions)
+
+
+def sketch(name: str, gradient: Tensor) -> Tensor:
+    """A few random sums of a parameter's gradient, each of about its norm; float64."""
+    rows = gradient.detach().reshape(len(gradient), -1) if gradient.ndim else gradient.detach().reshape(1, 1)
+    generator = torch.Generator().manual_seed(crc32(name.encode()))
+    left, right = (torch.randn(size, _SUMS, dtype=torch.float64, generator=generator) for size in rows.shape)
+    return ((rows @ right.to(rows.dtype)).double() * left).sum(0)
 
 
 @contextmanager
@@ -95,19 +125,25 @@ def _kept(whole: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None
             module._buffers[name] = buffer
 
 
-def differing(layout: Layout, own: Tensor, graph: Tensor) -> tuple[str, ...]:
-    """Parameters whose own gradient is not the graph's, but for rounding."""
-    scale = faint_scale(layout, graph)
+def differing(
+    layout: Layout,
+    own: Mapping[str, Tensor],
+    graph: Mapping[str, Tensor],
+    scale: Mapping[str, float],
+    same: float,
+) -> tuple[str, ...]:
+    """Parameters whose own gradient is not the graph's, but for rounding.
+
+    Args:
+        own, graph: their sketches.
+        scale: layer → norm of its gradient.
+        same: of that, how much is rounding.
+    """
     return tuple(
         slot.name
         for slot in layout.slots
-        if not float((own[slot.slice] - graph[slot.slice]).norm()) <= SAME * scale[layout[slot.name].layer]
+        if not float((own[slot.name] - graph[slot.name]).abs().max()) <= same * scale[slot.layer]
     )
-
-
-def same_loss(own: float, graph: float) -> bool:
-    """But for rounding."""
-    return math.isfinite(own) and abs(own - graph) <= 1e-9 * max(abs(own), 1e-300)
 
 
 def _functions(made: Tensor) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _NOT_THE_USERS = tuple(
     for of in (torch.__file__, Path(__file__).parent)
     for folder in (Path(of).parent, Path(of).resolve().parent)
 )
+_INTERPRETER = str(Path(traceback.__file__).parent) + "/"
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,14 @@ def place_of(node: Node) -> Place:
     )
 
 
+def is_users(file: str) -> bool:
+    """Is a file of Python neither torch's, nm_ode's nor the interpreter's?"""
+    return not file.startswith((*_NOT_THE_USERS, "<", _INTERPRETER)) or "<ipython" in file
+
+
 def _users_line(trace: str) -> tuple[str, int, str]:
     """The innermost line that is neither torch's nor nm_ode's."""
-    frames = [frame for frame in _FRAME.finditer(trace) if not frame["file"].startswith(_NOT_THE_USERS)]
+    frames = [frame for frame in _FRAME.finditer(trace) if is_users(frame["file"])]
     if not frames:
         return "", 0, ""
     frame = frames[-1]

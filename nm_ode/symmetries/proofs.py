@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.names import names_of
 from nm_ode.symmetries.operations import value
-from nm_ode.symmetries.symmetry import Part, Symmetry
+from nm_ode.symmetries.symmetry import Symmetry
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def discover(graph: Graph) -> Discovery:
     for first, absorption in absorptions:
         for member in absorption.members.unique().tolist():
             epsilons[first + member] = max(epsilons[first + member], absorption.epsilon)
-    within = _within(found, names)
+    within = _within(found, names, shapes)
     symmetries = tuple(
         Symmetry(
             kind=found[i].kind,
@@ -102,18 +103,21 @@ def _link(absorption: Absorption, starts: np.ndarray) -> EpsilonLink:
     )
 
 
-def _within(found: Sequence[Found], names: Mapping[int, str]) -> dict[int, str]:
+def _within(
+    found: Sequence[Found], names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[int, str]:
     """Symmetries whose charges are the diagonal of another's: its name."""
     wholes = [(i, one) for i, one in enumerate(found) if KINDS[one.kind].diagonal is not None]
     within = {}
     for i, one in enumerate(found):
         for j, other in wholes:
-            if (
-                KINDS[other.kind].diagonal == one.kind
-                and _parameters(one) == _parameters(other)
-                and _entries(one.parts) == _entries(other.parts)
-            ):
-                within[i] = names[j]
+            if KINDS[other.kind].diagonal == one.kind and _parameters(one) == _parameters(other):
+                alike = (
+                    _moved(one, name, shapes[name]) == _moved(other, name, shapes[name])
+                    for name in _parameters(one)
+                )
+                if all(bool(entries.all()) for entries in alike):
+                    within[i] = names[j]
     return within
 
 
@@ -121,9 +125,10 @@ def _parameters(found: Found) -> set[str]:
     return {part.parameter for part in found.parts}
 
 
-def _entries(parts: tuple[Part, ...]) -> dict[str, bytes]:
-    """Which entries of which parameters, as something that can be compared."""
-    by_name: dict[str, list[Tensor]] = defaultdict(list)
-    for part in parts:
-        by_name[part.parameter].append(part.entries)
-    return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}
+def _moved(found: Found, name: str, shape: tuple[int, ...]) -> Tensor:
+    """For each entry of a parameter whether it takes part."""
+    takes_part = torch.zeros(prod(shape), dtype=torch.bool)
+    for part in found.parts:
+        if part.parameter == name:
+            part.mark(takes_part)
+    return takes_part

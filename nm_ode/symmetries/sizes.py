@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,7 +23,13 @@ _MANY = 4  # other sizes that are looked at
 
 _PICKS = {"slice", "narrow", "select", "index", "index_select", "split", "split_with_sizes", "embedding"}
 
+_LONG = 32  # samples or tokens, above which a few are tried in their place
+_FEW = (9, 12, 17, 24)
+
 _Symbolic = torch.SymInt | torch.SymFloat | torch.SymBool
+
+Sizes: TypeAlias = dict[Any, int]
+"""Symbol → number."""
 
 
 def unknown_sizes(tensors: Sequence[Tensor], *, images: bool = False) -> tuple[dict[int, Any], ...]:
@@ -83,19 +89,50 @@ def read_as_number(inputs: Iterable[Tensor]) -> bool:
     return not any(isinstance(size, torch.SymInt) and size.node.expr.is_Symbol for size in first)
 
 
-def fix_sizes(graph: Graph) -> frozenset[Node]:
-    """Put the example's sizes in the place of symbols; the operations with an argument that was made of one.
+def short_sizes(inputs: Iterable[Tensor]) -> Sizes:
+    """A few in the place of many samples or tokens, where the graph is the same for them; empty where it is not.
+
+    The graph of 1024 tokens proves what that of twelve proves if the number is a symbol in it, and if twelve answer
+    alike all that the model asks of the number.
+
+    Args:
+        inputs: the data's tensors as torch.export keeps them, with symbols.
+    """
+    dims: list[Any] = [size for tensor in inputs for size in tensor.shape]
+    sizes = [size for size in dims if isinstance(size, torch.SymInt)]
+    given = {size.node.expr: _hint(size) for size in sizes if size.node.expr.is_Symbol}
+    long = sorted({number for number in given.values() if number > _LONG})
+    if not long:
+        return {}
+    environment = sizes[0].node.shape_env
+    asked = [guard.expr.xreplace(dict(environment.replacements)) for guard in environment.guards]
+    for least in _FEW:
+        few = {number: least + 2 * i for i, number in enumerate(long)}
+        chosen = {symbol: few.get(number, number) for symbol, number in given.items()}
+        within = all(environment.var_to_range[symbol].lower <= number for symbol, number in chosen.items())
+        if within and not any(str(guard.subs(chosen)) == "False" for guard in asked):
+            return chosen
+    return {}
+
+
+def fix_sizes(graph: Graph, chosen: Sizes) -> frozenset[Node]:
+    """Put sizes in the place of symbols; the operations with an argument that was made of one.
+
+    Args:
+        chosen: of `short_sizes`; the example's where there are none.
 
     Raises:
         SymmetryError: a size depends on the values of tensors.
     """
     numbers = {
-        node: _hint(node.meta["val"]) for node in graph.nodes if isinstance(node.meta.get("val"), _Symbolic)
+        node: _hint(node.meta["val"], chosen)
+        for node in graph.nodes
+        if isinstance(node.meta.get("val"), _Symbolic)
     }
     sized = set()
     for node in graph.nodes:
         if "val" in node.meta:
-            node.meta["val"] = _fixed(node.meta["val"])
+            node.meta["val"] = _fixed(node.meta["val"], chosen)
         if any(needed in numbers for needed in node.all_input_nodes):
             node.args, node.kwargs = torch.fx.map_arg(
                 (node.args, node.kwargs), lambda needed: numbers.get(needed, needed)
@@ -127,7 +164,7 @@ def other_sizes(inputs: Iterable[Tensor]) -> tuple[int, ...]:
     return tuple([n for n in sorted(near) if 2 <= n <= _MOST and violated(n)][:_MANY])
 
 
-def _hint(number: Any) -> Any:
+def _hint(number: Any, chosen: Sizes | None = None) -> Any:
     if not isinstance(number, _Symbolic):
         return number
     if not number.node.has_hint():
@@ -135,15 +172,18 @@ def _hint(number: Any) -> Any:
             "the model's sizes depend on the values of tensors (x[mask], nonzero, unique), so that one graph does not "
             "hold for all batches; write it with torch.where or a product with the mask"
         )
-    return number.node.hint
+    expression = number.node.expr
+    if not chosen or not expression.free_symbols & chosen.keys():
+        return number.node.hint
+    return type(number.node.hint)(expression.subs(chosen))
 
 
-def _fixed(value: Any) -> Any:
+def _fixed(value: Any, chosen: Sizes) -> Any:
     if isinstance(value, tuple | list):
-        return type(value)(_fixed(part) for part in value)
+        return type(value)(_fixed(part, chosen) for part in value)
     if not isinstance(value, Tensor) or not any(
         isinstance(size, torch.SymInt) for size in (*value.shape, *value.stride())
     ):
         return value
-    sizes, strides = ([_hint(n) for n in numbers] for numbers in (value.shape, value.stride()))
+    sizes, strides = ([_hint(n, chosen) for n in numbers] for numbers in (value.shape, value.stride()))
     return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")

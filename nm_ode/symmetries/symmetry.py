@@ -73,6 +73,13 @@ class Part:
         shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]
         return numbers[(self.index >= 0).reshape(shape).expand(self.view.shape)]
 
+    def mark(self, takes_part: Tensor) -> None:
+        """Set the entries that take part in a tensor of bools of the flattened parameter's shape."""
+        view = self.view.of(takes_part)
+        shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]
+        # Blocks have no axes: all of their entries take part, whatever their index says.
+        view.logical_or_((self.index >= 0).reshape(shape) if self.axes else torch.ones((), dtype=torch.bool))
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:

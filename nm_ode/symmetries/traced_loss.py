@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import first_line
 from nm_ode.loss import Problem
 from nm_ode.loss.objective import LossFunction, Objective
 from nm_ode.loss.placing import deep_copied
-from nm_ode.parameters import Layout, unwrapped
+from nm_ode.parameters import Layout, Parts, unwrapped
 from nm_ode.symmetries import examples
-from nm_ode.symmetries.batches import Batch, float64_on_cpu, tensors_of
+from nm_ode.symmetries.batches import Batch, float64_on_cpu, of_dtype, tensors_of, with_tensors
 from nm_ode.symmetries.draws import drawn
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.evaluated import loss_in_float64
+from nm_ode.symmetries.evaluated import loss_at_example
 from nm_ode.symmetries.graph import Graph, trace
 from nm_ode.symmetries.padding import padding_rows
+from nm_ode.symmetries.precision import DOUBLE, SINGLE, Precision, is_large, precision_of
 from nm_ode.symmetries.ranges import Range, ranges
 
 _LEAST_SAMPLES = 4  # that tell a batch statistic from a constant
@@ -45,29 +50,44 @@ class TracedLoss:
     graph: Graph = field(init=False)
     layout: Layout = field(init=False)
     within: dict[int, Range] = field(init=False)
+    precision: Precision = field(init=False)
 
     def __post_init__(self) -> None:
         graph = trace(self.model, self.objective, self.batch, sizes=self.sizes, stops=self.stops)
         object.__setattr__(self, "graph", graph)
         object.__setattr__(self, "layout", Layout.of(self.model))
         object.__setattr__(self, "within", ranges(graph))
+        object.__setattr__(self, "precision", precision_of(self.model, graph.coarsest))
+        if graph.shapes:
+            object.__setattr__(self, "batch", _shortened(self.batch, graph.shapes))
+
+    @property
+    def is_single(self) -> bool:
+        """Is it verified in float32: too large for copies in float64, or with operations that have no float64?"""
+        return self.precision.dtype != torch.float64
 
     def drawn_theta(self, generator: torch.Generator) -> Tensor:
+        """As `drawn_parts`, in one vector."""
+        return self.drawn_parts(generator).flat()
+
+    def drawn_parts(self, generator: torch.Generator) -> Parts:
         """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one.
 
-        But for rows that stay zero, since no gradient reaches them: an embedding's padding.
+        But for rows that stay zero, since no gradient reaches them: an embedding's padding. The parameters of a large
+        model's copy become these themselves.
         """
         still = padding_rows(self.graph)
-        pieces = []
+        dtype = self.precision.dtype
+        pieces: list[Tensor | None] = []
         for slot in self.layout.slots:
-            own = self.model.get_parameter(slot.name).detach().double()
-            size = float(own.square().mean().sqrt()) or 0.1
-            noise = torch.randn(own.numel(), dtype=own.dtype, generator=generator, device="cpu")
-            moved = own + 0.3 * size * noise.reshape(own.shape)
+            own = self.model.get_parameter(slot.name).detach().to(dtype)
+            size = float(own.norm()) / math.sqrt(max(own.numel(), 1)) or 0.1
+            moved = torch.randn(own.shape, dtype=dtype, generator=generator, device="cpu").mul_(0.3 * size)
             for row in still.get(slot.name, ()):
-                moved[row] = own[row]
-            pieces.append(moved.reshape(-1))
-        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64)
+                moved[row] = 0
+            pieces.append(own.add_(moved) if self.is_single else own + moved)
+        like = torch.empty(0, dtype=dtype)
+        return Parts(self.layout.slots, pieces, like)
 
     def drawn_tensors(self, how: str, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`."""
@@ -86,14 +106,30 @@ def loss_of_model(
     examples.require_constant_loss(loss, model)
     model = unwrapped(model)
     hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
-    given, model = _copied(model), _copied(model)
-    model = model.to(torch.float64)
+    try:
+        return _of_model(model, example_input, loss, target, seed, hooked, _dtype_of(model))
+    except SymmetryError as error:
+        if not _asks_for_single(error) or _dtype_of(model) == SINGLE.dtype:
+            raise
+        return _of_model(model, example_input, loss, target, seed, hooked, SINGLE.dtype)
+
+
+def _of_model(
+    model: nn.Module,
+    example_input: object,
+    loss: str | LossFunction | None,
+    target: object,
+    seed: int,
+    hooked: tuple[str, ...],
+    dtype: torch.dtype,
+) -> tuple[TracedLoss, str]:
+    given = None if dtype != torch.float64 else _copied(model)
+    model = _copied(model).to(dtype)
     objective, batch, name = examples.loss_of_example(
         model, example_input, loss, target, least=_LEAST_SAMPLES, seed=seed
     )
-    own = _of_float64(objective)
-    loss_in_float64(model, own, batch, instead_of=(given, objective))
-    return TracedLoss(model, own, batch, hooked), name
+    instead_of = None if given is None else (given, objective)
+    return _traced(model, _of_dtype(objective, dtype), of_dtype(batch, dtype), instead_of, hooked), name
 
 
 def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
@@ -115,10 +151,52 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
     with torch.no_grad():  # its own parameters, whatever theta was evaluated last
         for slot in problem.layout.slots:
             given.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
-    model = _copied(given).to(torch.float64)
-    objective, batch = _of_float64(problem.objective), float64_on_cpu(problem.batch(first))
-    loss_in_float64(model, objective, batch, instead_of=(given, problem.objective))
-    return TracedLoss(model, objective, batch)
+    dtype = _dtype_of(given)
+    objective = _of_dtype(problem.objective, dtype)
+    batch = of_dtype(float64_on_cpu(problem.batch(first)), dtype)
+    if dtype != torch.float64:
+        return _traced(given.to(dtype), objective, batch, None)
+    return _traced(_copied(given).to(dtype), objective, batch, (given, problem.objective))
+
+
+def _traced(
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    instead_of: tuple[nn.Module, Objective] | None,
+    hooked: tuple[str, ...] = (),
+) -> TracedLoss:
+    try:
+        loss = TracedLoss(model, objective, batch, hooked)
+    except SymmetryError:
+        loss_at_example(model, objective, batch, instead_of=instead_of)  # which may say it better
+        raise
+    loss_at_example(model, objective, loss.batch, instead_of=instead_of)
+    return loss
+
+
+def _asks_for_single(error: BaseException) -> bool:
+    """Is there an operation without float64 (torch says what it expected, or what there is not)?"""
+    cause = error.__cause__
+    return isinstance(cause, RuntimeError | TypeError | NotImplementedError) and bool(
+        re.search(r"Double|float64", str(cause))
+        and re.search(r"[Ee]xpected|not implemented|support", str(cause))
+    )
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    return SINGLE.dtype if is_large(model) else DOUBLE.dtype
+
+
+def _shortened(batch: Batch, shapes: Sequence[tuple[int, ...]]) -> Batch:
+    """The first of its samples and tokens."""
+    return with_tensors(
+        batch,
+        [
+            tensor[tuple(slice(n) for n in shape)].contiguous()
+            for tensor, shape in zip(tensors_of(batch), shapes, strict=True)
+        ],
+    )
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -129,7 +207,8 @@ def _copied(model: nn.Module) -> nn.Module:
         model = deep_copied(model).to(device="cpu")
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise SymmetryError(
-            f"the model cannot be copied ({error}): a module keeps an attribute that copy.deepcopy cannot take"
+            f"the model cannot be copied ({first_line(error)}): a module keeps an attribute that copy.deepcopy cannot "
+            "take"
         ) from error
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
@@ -147,8 +226,8 @@ def _is_hooked(parameter: nn.Parameter) -> bool:
     return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
-def _of_float64(objective: Objective) -> Objective:
-    """A copy of an objective with tensors of its own (class weights) on the CPU in float64."""
+def _of_dtype(objective: Objective, dtype: torch.dtype) -> Objective:
+    """A copy of an objective with tensors of its own (class weights) on the CPU in a dtype."""
     if not isinstance(objective, nn.Module):
         return objective
-    return copy.deepcopy(objective).to(torch.device("cpu"), torch.float64)
+    return copy.deepcopy(objective).to(torch.device("cpu"), dtype)

@@ -8,19 +8,21 @@ constraints hold to rounding, and the residual without them is explained to the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from nm_ode.parameters import Parts
 from nm_ode.symmetries.check import TOLERANCE, Check
 from nm_ode.symmetries.draws import GIVEN, MIXED, WIDE
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.extended_loss import ExtendedLoss, flat, leaves
-from nm_ode.symmetries.layers import faint_scale
+from nm_ode.symmetries.graph_gradient import GraphGradient, Point, look
+from nm_ode.symmetries.layers import layer_scale
 from nm_ode.symmetries.meter import ChargeMeter
-from nm_ode.symmetries.own_gradient import OwnGradient, differing, own_gradient, same_loss
+from nm_ode.symmetries.own_gradient import OwnGradient, differing, own_gradient
 from nm_ode.symmetries.proofs import EpsilonLink
 from nm_ode.symmetries.second_derivative import missing_derivative
 from nm_ode.symmetries.symmetry import Symmetry
@@ -45,13 +47,16 @@ class Verification:
 def verify(
     loss: TracedLoss, symmetries: Sequence[Symmetry], links: Sequence[EpsilonLink], *, draws: int, seed: int
 ) -> Verification:
-    """Both constraints at random parameters and batches, in float64, and that the graph's gradient is the model's own.
+    """Both constraints at random parameters and batches, and that the graph's gradient is the model's own.
+
+    In float32 at one draw, and without the Hessian's constraint.
 
     Raises:
         SymmetryError: the traced graph does not compute what the model computes.
     """
     if not symmetries:
         return Verification({})
+    precision = loss.precision
     meter = ChargeMeter(loss.layout, symmetries)
     extended = ExtendedLoss(loss, links)
     generator = torch.Generator().manual_seed(seed)
@@ -59,24 +64,25 @@ def verify(
     second: dict[str, float | None] = dict.fromkeys(worst, None)
     untrue, missing = set(loss.hooked), ""
     functions: dict[str, None] = {}
-    for draw in range(max(1, draws)):
+    for draw in range(1 if loss.is_single else max(1, draws)):
         at, own = _point(loss, draw, generator)
-        traced, gradient, by_epsilon = _gradient(extended, at)
-        _require_same_loss(loss, own.loss, traced)
-        untrue.update(differing(loss.layout, own.gradient, gradient))
+        seen = look(extended, at, meter)
+        _require_same_loss(loss, own.loss, seen.loss)
+        of_layer = layer_scale(loss.layout, seen.squares, precision.faint)
+        untrue.update(differing(loss.layout, own.sketches, seen.sketches, of_layer, precision.gradient))
         functions |= dict.fromkeys(own.functions)
-        residuals = _gradient_residuals(extended, meter, at.theta, gradient, by_epsilon)
+        residuals = _gradient_residuals(extended, meter, at.theta, seen, of_layer)
         for s in symmetries:
             a, b, c = (float(residual[meter.slices[s.name]].max()) for residual in residuals)
             worst[s.name] = tuple(map(max, worst[s.name], (a, b, c)))  # type: ignore[assignment]
-        if draw == 0:
+        if draw == 0 and not loss.is_single:
             try:
                 second.update(_hessian_residuals(extended, meter, at, generator))
             except Exception as error:
                 missing = missing_derivative(error)
                 if not missing:
                     raise
-    checks = {name: Check(*worst[name], second[name], missing) for name in second}
+    checks = {name: Check(*worst[name], second[name], missing, precision.constraint) for name in second}
     return Verification(checks, frozenset(untrue), tuple(functions))
 
 
@@ -87,25 +93,17 @@ def first_look(loss: TracedLoss, extended: ExtendedLoss, generator: torch.Genera
         SymmetryError: the loss cannot be evaluated.
     """
     at, own = _point(loss, 0, generator)
-    _, gradient, _ = _gradient(extended, at)
-    return at.how, sorted({*loss.hooked, *differing(loss.layout, own.gradient, gradient)})
+    seen = look(extended, at, ChargeMeter(loss.layout, ()))
+    of_layer = layer_scale(loss.layout, seen.squares, loss.precision.faint)
+    untrue = differing(loss.layout, own.sketches, seen.sketches, of_layer, loss.precision.gradient)
+    return at.how, sorted({*loss.hooked, *untrue})
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """Random parameters and batch, the seed of the dropout, and how the batch was drawn."""
-
-    theta: Tensor
-    tensors: tuple[Tensor, ...]
-    seed: int
-    how: str
-
-
-def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[_Point, OwnGradient]:
+def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[Point, OwnGradient]:
     """The first batch of those that can be drawn at which the model has a finite loss."""
-    theta = loss.drawn_theta(generator)
+    theta = loss.drawn_parts(generator)
     for how in (WIDE, MIXED, GIVEN):
-        at = _Point(theta, loss.drawn_tensors(how, generator), draw, how)
+        at = Point(theta, loss.drawn_tensors(how, generator), draw, how)
         try:
             own = own_gradient(loss, at.theta, at.tensors, at.seed)
         except SymmetryError:
@@ -116,7 +114,7 @@ def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[_Po
                     f"the loss cannot be evaluated near the model's own parameters ({type(error).__name__}: {error})"
                 ) from error
             continue
-        if bool(own.gradient.isfinite().all()) and abs(own.loss) < float("inf"):
+        if own.is_finite:
             return at, own
     raise SymmetryError(
         f"the loss is {own.loss} near the model's own parameters, or its gradient is not finite, so that nothing can "
@@ -124,33 +122,24 @@ def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[_Po
     )
 
 
-def _gradient(extended: ExtendedLoss, at: _Point) -> tuple[float, Tensor, tuple[Tensor, ...]]:
-    """The graph's loss, its gradient, and its derivative by each ε."""
-    parameters = leaves(extended.layout, at.theta)
-    epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
-    loss = extended(parameters, epsilons, at.tensors, at.seed)
-    if not loss.requires_grad:  # gradients stop before the parameters
-        zero = loss.new_zeros(extended.layout.size)
-        return float(loss), zero, tuple(torch.zeros_like(e) for e in extended.epsilons)
-    found = torch.autograd.grad(loss, [*parameters.values(), *epsilons], materialize_grads=True)
-    return float(loss.detach()), flat(found[: len(parameters)]), found[len(parameters) :]
-
-
 def _gradient_residuals(
-    extended: ExtendedLoss, meter: ChargeMeter, theta: Tensor, gradient: Tensor, by_epsilon: Sequence[Tensor]
+    extended: ExtendedLoss,
+    meter: ChargeMeter,
+    theta: Parts,
+    seen: GraphGradient,
+    of_layer: Mapping[str, float],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Relative ⟨g, ξ⟩ of each charge, the share of the ε's, and what neither explains."""
     layout = extended.layout
-    constraint = meter.constraint(gradient, theta)
-    share = epsilon_constraint(extended.links, extended.epsilons, by_epsilon, meter.count)
+    constraint = seen.constraint
+    share = epsilon_constraint(extended.links, extended.epsilons, seen.by_epsilon, meter.count)
     scale = meter.generator_norm(theta)
     # Where a layer's gradient is all but zero (before a LayerNorm of two features, say), what it is made of is not.
-    of_layer = faint_scale(layout, gradient)
     for s in meter.symmetries:
         layers = dict.fromkeys(layout[parameter].layer for parameter in s.parameters)
         scale[meter.slices[s.name]] *= math.hypot(*(of_layer[layer] for layer in layers))
     # A layer that the loss does not feel at this draw (all its units dead) has nothing to violate.
-    scale = scale.clamp_min(torch.finfo(theta.dtype).tiny)
+    scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
     return tuple((part / scale).abs() for part in (constraint, share, constraint - share))  # type: ignore[return-value]
 
 
@@ -161,15 +150,15 @@ def epsilon_constraint(
     share = torch.zeros(count, dtype=torch.float64)
     for link, epsilon, derivative in zip(links, epsilons, by_epsilon, strict=True):
         products = (epsilon.detach() * derivative).reshape(-1)
-        share.index_add_(0, link.charges, -link.powers * products[link.groups])
+        share.index_add_(0, link.charges, -link.powers * products[link.groups].double())
     return share
 
 
 def _hessian_residuals(
-    extended: ExtendedLoss, meter: ChargeMeter, at: _Point, generator: torch.Generator
+    extended: ExtendedLoss, meter: ChargeMeter, at: Point, generator: torch.Generator
 ) -> dict[str, float]:
     """‖Hξ + Bg‖ relative, for a random combination of the charges of each kind; of each symmetry where that fails."""
-    layout, theta = extended.layout, at.theta
+    layout, theta = extended.layout, at.theta.flat()
     parameters = leaves(layout, theta)
     leaf = list(parameters.values())
     epsilons = [e.detach().requires_grad_() for e in extended.epsilons]
@@ -232,7 +221,8 @@ def _require_same_loss(loss: TracedLoss, own: float, traced: float) -> None:
     random = any(
         isinstance(m, nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in loss.model.modules()
     )
-    if not same_loss(own, traced) and not random:
+    same = math.isfinite(own) and abs(own - traced) <= loss.precision.loss * max(abs(own), 1e-300)
+    if not same and not random:
         raise SymmetryError(
             f"the traced graph gives the loss {traced:.12g} where the model gives {own:.12g}: the model's "
             "operations depend on the values of tensors, so its graph proves nothing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import ClassVar, Literal
 
 import torch
@@ -25,7 +26,11 @@ class Shift(Form):
         last = max((one.first + one.symmetry.count for one in placed), default=0)
         # ‖ξ‖²: the number of entries that it moves, up or down.
         self._entries = torch.zeros(last, dtype=torch.float64, device=device)
-        self._add_sums(torch.ones(layout.size, dtype=torch.float64, device=device), self._entries, power=2)
+        for region in self._regions:
+            for reduction in region.reductions:
+                channels = prod(region.view.shape[axis] for axis in reduction.axes)
+                each = torch.full((channels,), region.view.size / max(channels, 1), dtype=torch.float64)
+                reduction.send(each.to(device), self._entries, power=2)
 
     @staticmethod
     def count(parts: Sequence[Part]) -> int:

@@ -1,0 +1,66 @@
+"""What is said of a model that cannot be traced: what it does, where, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+from torch import nn
+
+from nm_ode.arguments import first_line
+from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.places import is_users
+
+_REASONS = (
+    (
+        re.compile(r"data-dependent|GuardOnDataDependent|Could not extract specialized integer|\bitem\b"),
+        "Python asks for the value of a tensor (an if, float(), .item(), a loop or a size that depends on it), so that "
+        "one graph does not hold for all batches; keep it a tensor: torch.where, a product with a mask",
+    ),
+    (
+        re.compile(r"numpy"),
+        "the computation leaves torch for NumPy, where no graph follows it; write it with torch's operations",
+    ),
+    (
+        re.compile(
+            r"does not require grad|autograd\.grad|create_graph|'constant'|fake tensor in the exported program"
+        ),
+        "the model differentiates inside its forward pass (torch.autograd.grad or torch.func), which torch.export does "
+        "not follow, so that nothing is known of its symmetries; find those of the network inside, of a loss without "
+        "the derivatives: a symmetry of the network's output is one of its derivatives by the input too",
+    ),
+)
+
+
+def refused(model: nn.Module, error: BaseException) -> SymmetryError:
+    """In the place of torch's own error."""
+    found = _users_frame(error)
+    where = f" at {Path(found.filename).name}:{found.lineno} ({found.line})" if found is not None else ""
+    text = " ".join(f"{type(one).__name__}: {one}" for one in _chain(error)) + (
+        found.line or "" if found else ""
+    )
+    for pattern, reason in _REASONS:
+        if pattern.search(text):
+            return SymmetryError(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
+    return SymmetryError(
+        f"the graph of {type(model).__name__} cannot be traced{where}: torch.export says {first_line(error)!r}; write "
+        "that line with operations that it follows, or leave that part out of the model whose symmetries are asked for"
+    )
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _users_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost line of the user's own."""
+    for one in _chain(error):
+        frames = [frame for frame in traceback.extract_tb(one.__traceback__) if is_users(frame.filename)]
+        if frames:
+            return frames[-1]
+    return None

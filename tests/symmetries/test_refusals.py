@@ -1,0 +1,107 @@
+"""What cannot be traced is told by what it does, the user's line, and what to do; other spellings are no reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nm_ode.symmetries import SymmetryError, find_symmetries
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+
+class AsksForAValue(Net):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        if h.sum() > 0:
+            h = 2 * h
+        return self.b(h)
+
+
+class LeavesTorch(Net):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h * torch.from_numpy(h.detach().numpy()).sum())
+
+
+class Differentiates(Net):
+    def forward(self, x):
+        x = x.clone().requires_grad_()
+        u = self.b(torch.tanh(self.a(x)))
+        return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0].sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (AsksForAValue, ["test_refusals.py", "if h.sum() > 0", "torch.where"]),
+        (LeavesTorch, ["test_refusals.py", "NumPy"]),
+        (Differentiates, ["differentiates inside its forward pass"]),
+    ],
+)
+def test_a_refusal_names_the_reason_the_line_and_the_remedy(model, said) -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SymmetryError) as refused:
+        find_symmetries(model(), x)
+    assert all(part in str(refused.value) for part in said), str(refused.value)
+
+
+class InFloat32(nn.Module):
+    """T5's norm and softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.w, self.b = nn.Linear(4, 6, bias=False), nn.Parameter(torch.ones(6)), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.a(x)
+        h = h * torch.rsqrt(h.to(torch.float32).pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.b(self.w * torch.softmax(h, -1, dtype=torch.float32).type_as(x) * h)
+
+
+def test_float32_inside_is_a_move() -> None:
+    torch.manual_seed(0)
+    found = find_symmetries(InFloat32(), torch.randn(8, 4))
+    assert not found.defects
+    assert not found.left_out
+    assert found.n_charges("scale") == 1
+    assert found.named("scale a").epsilon == 1e-6
+    assert found.n_charges("rescale") == 6  # of w and b
+    assert all(check.unexplained < 1e-12 for check in found.checks.values())
+
+
+def test_a_network_without_a_second_derivative_keeps_its_symmetries() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.Hardsigmoid(), nn.Linear(5, 3)]
+    found = find_symmetries(nn.Sequential(*layers), torch.randn(8, 4))
+    assert not found.defects
+    assert not found.left_out
+    assert found.n_charges() == 5 + 6
+
+
+def test_a_parallel_wrapper_is_looked_through() -> None:
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert find_symmetries(nn.DataParallel(inner), torch.randn(8, 4)).n_charges("rescale") == 5
+
+
+class Bag(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.o = nn.EmbeddingBag(9, 4, mode="mean"), nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.o(F.relu(self.e(ids)))
+
+
+def test_a_bag_of_embeddings_is_no_reason_to_refuse() -> None:
+    torch.manual_seed(0)
+    found = find_symmetries(Bag(), torch.randint(0, 9, (8, 5)))
+    assert not found.defects
+    assert found.n_charges("translation") == 5
