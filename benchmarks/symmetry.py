@@ -3,6 +3,9 @@
 `discovery`: `find_symmetries` on whole VGG-16 (with and without BatchNorm) and ResNet-18 at their own widths, with
 the verification, at a reduced input size; seconds, and the share of tracing and of the rules.
 
+`large`: `find_symmetries` on GPT-2 small (124 million parameters) with an example of 1024 tokens, in a process of its
+own: seconds, and the most memory that the process took, with torch and the model, beside the model's own.
+
 `recording`: all charges of each step of VGG-11 on 32×32 images, batch 64, float32, as `train` records them, beside
 the training step without it (forward, backward, torch.optim.SGD with momentum and weight decay), in turns: as it is
 used on such images, with one Linear after the convolutions, and with the paper's two layers of 4096 between, which
@@ -16,6 +19,7 @@ import multiprocessing
 import time
 
 import torch
+from gpt2 import GPT2, next_word
 from measuring import keep_pages, paired_ratio, report
 from torch import nn
 from torch.nn import functional as F
@@ -23,7 +27,7 @@ from torch.nn import functional as F
 from nm_ode import SGD, Problem
 from nm_ode.models import resnet18, vgg
 from nm_ode.observers import Charges, Context, View
-from nm_ode.symmetries import find_symmetries
+from nm_ode.symmetries import KINDS, find_symmetries
 from nm_ode.symmetries.graph import trace
 from nm_ode.symmetries.proofs import discover
 
@@ -61,6 +65,43 @@ def _discovery(name: str, model: nn.Module, side: int) -> dict[str, object]:
         "seconds_tracing": traced - found,
         "seconds_rules": ruled - traced,
     }
+
+
+def large() -> dict[str, object]:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(_large)
+
+
+def _large() -> dict[str, object]:
+    find_symmetries(nn.Linear(2, 2), torch.randn(4, 2))
+    before = _most_memory()
+    model = GPT2()
+    words = torch.randint(50257, (1, 1025))
+    start = time.perf_counter()
+    symmetries = find_symmetries(model, words[:, :-1], loss=next_word, target=words[:, 1:])
+    seconds = time.perf_counter() - start
+    of_model = 4 * sum(p.numel() for p in model.parameters())
+    return {
+        "network": "GPT-2 small, 1024 tokens",
+        "parameters": of_model // 4,
+        "charges": {kind: symmetries.n_charges(kind) for kind in KINDS},
+        "defects": len(symmetries.defects),
+        "left_out": len(symmetries.left_out),
+        "notes": symmetries.notes,
+        "worst_unexplained": max(c.unexplained for c in symmetries.checks.values()),
+        "seconds": seconds,
+        "bytes_of_model": of_model,
+        "bytes_before": before,
+        "bytes_at_most": _most_memory(),
+        "share_of_model": _most_memory() / of_model,
+    }
+
+
+def _most_memory() -> int:
+    """Of this process so far."""
+    with open("/proc/self/status", encoding="utf-8") as status:
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def recording(hidden: tuple[int, ...]) -> dict[str, object]:
@@ -121,5 +162,5 @@ if __name__ == "__main__":
     report(
         "symmetry",
         "recording all charges with a training step; discovery in seconds",
-        {"recording": [recordings(()), recordings((4096, 4096))], "discovery": discovery()},
+        {"recording": [recordings(()), recordings((4096, 4096))], "discovery": discovery(), "large": large()},
     )

@@ -17,6 +17,7 @@ from torch.export import Dim
 from torch.fx import Graph, Node
 
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.places import place_of
 
 _MOST = 1024  # samples of a batch that is tried because a model asks for its size
 _MANY = 4  # other sizes that are looked at
@@ -124,11 +125,13 @@ def fix_sizes(graph: Graph, chosen: Sizes) -> frozenset[Node]:
     Raises:
         SymmetryError: a size depends on the values of tensors.
     """
-    numbers = {
-        node: _hint(node.meta["val"], chosen)
-        for node in graph.nodes
-        if isinstance(node.meta.get("val"), _Symbolic)
-    }
+    numbers = {}
+    for node in graph.nodes:
+        if isinstance(node.meta.get("val"), _Symbolic):
+            try:
+                numbers[node] = _hint(node.meta["val"], chosen)
+            except SymmetryError as error:
+                raise SymmetryError(f"{place_of(node)}: {error}") from None
     sized = set()
     for node in graph.nodes:
         if "val" in node.meta:

@@ -24,6 +24,12 @@ class AsksForAValue(Net):
         return self.b(h)
 
 
+class PicksByValue(Net):
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h[h[:, 0] > 0]).mean(0, keepdim=True).expand(len(x), 3)
+
+
 class LeavesTorch(Net):
     def forward(self, x):
         h = torch.relu(self.a(x))
@@ -41,6 +47,7 @@ class Differentiates(Net):
     ("model", "said"),
     [
         (AsksForAValue, ["test_refusals.py", "if h.sum() > 0", "torch.where"]),
+        (PicksByValue, ["test_refusals.py", "sizes depend on the values of tensors", "torch.where"]),
         (LeavesTorch, ["test_refusals.py", "NumPy"]),
         (Differentiates, ["differentiates inside its forward pass"]),
     ],
