@@ -21,8 +21,9 @@ from torch.fx import GraphModule, Node
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.decompositions import table
+from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.refusals import refused
+from nm_ode.symmetries.refusals import differentiates, refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
     other_sizes,
@@ -170,7 +171,7 @@ def trace(
 
 def _exported(
     whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
-) -> tuple[ExportedProgram, bool]:
+) -> tuple[ExportedProgram | Differentiated, bool]:
     """Plain operations, and whether there are blocks without gradients."""
     try:
         exported = _with_sizes(whole, tensors) if sizes else None
@@ -186,6 +187,9 @@ def _exported(
     except SymmetryError:
         raise
     except Exception as error:
+        if differentiates(error):
+            with suppress(Exception), _quiet():
+                return differentiated(whole, tensors), False
         raise refused(whole.model, error) from error
 
 
@@ -223,7 +227,7 @@ def _export(whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any) -> Exp
         return exported
 
 
-def _data(exported: ExportedProgram) -> list[Tensor]:
+def _data(exported: ExportedProgram | Differentiated) -> list[Tensor]:
     """The batch's tensors as the graph has them, with symbols for sizes."""
     names = exported.graph_signature.user_inputs
     return [node.meta["val"] for node in exported.graph.nodes if node.name in names]
@@ -233,7 +237,7 @@ def _constant(name: str) -> str:
     return "constant:" + name
 
 
-def _values(whole: LossModule, exported: ExportedProgram) -> dict[str, Tensor]:
+def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:
     values = {name: p.detach() for name, p in whole.named_parameters(remove_duplicate=False)}
     values |= dict(whole.named_buffers(remove_duplicate=False))
     return values | {

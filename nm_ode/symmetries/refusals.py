@@ -33,6 +33,12 @@ _REASONS = (
 )
 
 
+def differentiates(error: BaseException) -> bool:
+    """Is an error of torch.export about a derivative inside the model?"""
+    pattern, _ = _REASONS[-1]
+    return any(pattern.search(str(one)) for one in _chain(error))
+
+
 def refused(model: nn.Module, error: BaseException) -> SymmetryError:
     """In the place of torch's own error."""
     found = _users_frame(error)
