@@ -70,11 +70,14 @@ class TracedLoss:
         """As `drawn_parts`, in one vector."""
         return self.drawn_parts(generator).flat()
 
-    def drawn_parts(self, generator: torch.Generator) -> Parts:
+    def drawn_parts(self, generator: torch.Generator, *, spread: float = 0.3) -> Parts:
         """Near the model's own parameters, so that signals pass through deep networks; no entry zero or one.
 
         But for rows that stay zero, since no gradient reaches them: an embedding's padding. The parameters of a large
         model's copy become these themselves.
+
+        Args:
+            spread: how far from the model's own, relative.
         """
         still = padding_rows(self.graph)
         dtype = self.precision.dtype
@@ -82,7 +85,7 @@ class TracedLoss:
         for slot in self.layout.slots:
             own = self.model.get_parameter(slot.name).detach().to(dtype)
             size = float(own.norm()) / math.sqrt(max(own.numel(), 1)) or 0.1
-            moved = torch.randn(own.shape, dtype=dtype, generator=generator, device="cpu").mul_(0.3 * size)
+            moved = torch.randn(own.shape, dtype=dtype, generator=generator, device="cpu").mul_(spread * size)
             for row in still.get(slot.name, ()):
                 moved[row] = 0
             pieces.append(own.add_(moved) if self.is_single else own + moved)

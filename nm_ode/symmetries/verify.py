@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ from nm_ode.symmetries.proofs import EpsilonLink
 from nm_ode.symmetries.second_derivative import missing_derivative
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss
+
+_NEARER = 3  # times that random parameters are drawn nearer to the model's own, where the loss is not finite
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,16 @@ def first_look(loss: TracedLoss, extended: ExtendedLoss, generator: torch.Genera
 
 def _point(loss: TracedLoss, draw: int, generator: torch.Generator) -> tuple[Point, OwnGradient]:
     """The first batch of those that can be drawn at which the model has a finite loss."""
-    theta = loss.drawn_parts(generator)
-    for how in (WIDE, MIXED, GIVEN):
+    for nearer, how in product(range(_NEARER), (WIDE, MIXED, GIVEN)):
+        if how == WIDE:
+            theta = loss.drawn_parts(generator, spread=0.3 / 4**nearer)
         at = Point(theta, loss.drawn_tensors(how, generator), draw, how)
         try:
             own = own_gradient(loss, at.theta, at.tensors, at.seed)
         except SymmetryError:
             raise
         except Exception as error:  # numbers that the model or the loss does not take
-            if how == GIVEN:
+            if how == GIVEN and nearer == _NEARER - 1:
                 raise SymmetryError(
                     f"the loss cannot be evaluated near the model's own parameters ({type(error).__name__}: {error})"
                 ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nm_ode.symmetries.rules import scaling
+from nm_ode.symmetries.operations.declared import DECLARED
 from tests.studies.conftest import CHARGES
 
 
@@ -46,7 +46,7 @@ def test_a_scan_of_a_large_model_is_a_mistake(with_charges: Path, call) -> None:
 
 def test_a_defect_is_told_and_fails(with_charges: Path, call, monkeypatch) -> None:
     with_charges.write_text(CHARGES.replace('"relu"\nnorm = "batch"', '"tanh"'))
-    monkeypatch.setitem(scaling.RULES, "tanh", scaling.RULES["relu"])
+    monkeypatch.setitem(DECLARED, "tanh", DECLARED["relu"])
     result = call("symmetries", with_charges)
     assert result.exit_code == 1
     assert "defect of nm_ode" in result.stderr

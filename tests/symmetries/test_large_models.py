@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nm_ode.symmetries import find_symmetries, graph_gradient, precision
-from nm_ode.symmetries.rules import scaling
+from nm_ode.symmetries.operations.declared import DECLARED
 
 
 class Gpt(nn.Module):
@@ -106,7 +106,7 @@ def test_the_gradient_in_pieces_is_the_gradient(monkeypatch) -> None:
 
 def test_a_wrong_rule_is_seen_in_float32(monkeypatch) -> None:
     monkeypatch.setattr(precision, "LARGE", 0)
-    monkeypatch.setitem(scaling.RULES, "tanh", scaling.RULES["relu"])
+    monkeypatch.setitem(DECLARED, "tanh", DECLARED["relu"])
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     found = find_symmetries(model, torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
     assert found.defects

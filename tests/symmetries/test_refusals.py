@@ -37,9 +37,11 @@ class LeavesTorch(Net):
 
 
 class Differentiates(Net):
+    """As a physics-informed network: derivatives by the input are part of what it gives."""
+
     def forward(self, x):
         x = x.clone().requires_grad_()
-        u = self.b(torch.tanh(self.a(x)))
+        u = self.b(F.relu(self.a(x)))
         return u + torch.autograd.grad(u.sum(), x, create_graph=True)[0].sum(1, keepdim=True)
 
 
@@ -49,7 +51,6 @@ class Differentiates(Net):
         (AsksForAValue, ["test_refusals.py", "if h.sum() > 0", "torch.where"]),
         (PicksByValue, ["test_refusals.py", "sizes depend on the values of tensors", "torch.where"]),
         (LeavesTorch, ["test_refusals.py", "NumPy"]),
-        (Differentiates, ["differentiates inside its forward pass"]),
     ],
 )
 def test_a_refusal_names_the_reason_the_line_and_the_remedy(model, said) -> None:
@@ -57,6 +58,14 @@ def test_a_refusal_names_the_reason_the_line_and_the_remedy(model, said) -> None
     with pytest.raises(SymmetryError) as refused:
         find_symmetries(model(), x)
     assert all(part in str(refused.value) for part in said), str(refused.value)
+
+
+def test_derivatives_by_the_input_are_followed() -> None:
+    torch.manual_seed(0)
+    found = find_symmetries(Differentiates(), torch.randn(8, 4), loss="mse")
+    assert not found.defects
+    assert not found.left_out
+    assert {s.name: s.count for s in found} == {"rescale a → b": 5}
 
 
 class InFloat32(nn.Module):
