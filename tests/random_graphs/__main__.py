@@ -1,16 +1,23 @@
-"""python -m tests.random_graphs --seeds 0 2000: how many charges were found, and what of them is wrong."""
+"""How many charges are found in random networks, and what of them is wrong; or what is missed.
+
+python -m tests.random_graphs --seeds 0 2000               soundness: about a second a network
+python -m tests.random_graphs --seeds 0 100 --complete     what a numerical search finds beside: some seconds each
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nm_ode.symmetries import SymmetryError
+from tests.random_graphs.completeness import scanned
 from tests.random_graphs.losses import draw
 from tests.random_graphs.minimise import minimised
 from tests.random_graphs.program import Program
@@ -24,44 +31,69 @@ def _smallest(program: Program, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _soundness(seed: int, counts: Counter[str], failures: Path | None) -> dict[str, Any]:
+    program = draw(seed)
+    seen = judged(program, seed=seed)
+    counts["undecided"] += not seen.decided
+    counts["with symmetries"] += bool(seen.symmetries)
+    for s in seen.symmetries:
+        counts[f"charges of {s.kind}"] += s.count
+    if not seen.unsound:
+        return {}
+    counts["unsound"] += 1
+    if failures is not None:
+        failures.mkdir(parents=True, exist_ok=True)
+        (failures / f"seed{seed}.txt").write_text(_smallest(program, seed))
+    return {"unsound": [str(one) for one in seen.unsound]}
+
+
+def _completeness(seed: int, counts: Counter[str]) -> dict[str, Any]:
+    scan = scanned(draw(seed), seed=seed)
+    if scan is None:
+        counts["too large"] += 1
+        return {}
+    for kind, (conserved, explained) in scan.kinds.items():
+        counts[kind] += conserved
+        counts[f"{kind} explained"] += explained
+    return {"unexplained": [str(one) for one in scan.unexplained]} if scan.unexplained else {}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.random_graphs", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 2000), metavar=("FIRST", "END"))
-    parser.add_argument(
-        "--failures", type=Path, help="a folder for the scripts of what is unsound, minimised"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.random_graphs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 2000), metavar=("FIRST", "END"))
+    parser.add_argument("--complete", action="store_true", help="a numerical search in the small ones")
+    parser.add_argument("--failures", type=Path, help="a folder for what is unsound, made smaller")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    started = time.monotonic()
-    counts: Counter[str] = Counter()
+    warnings.simplefilter("ignore")  # of torch, about what a user would not write
+    started, counts = time.monotonic(), Counter[str]()
+
+    def tell(**what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
     for seed in range(*arguments.seeds):
-        program = draw(seed)
         try:
-            seen = judged(program, seed=seed)
+            told = (
+                _completeness(seed, counts)
+                if arguments.complete
+                else _soundness(seed, counts, arguments.failures)
+            )
+            counts["graphs"] += 1
         except SymmetryError as error:
             counts["refused"] += 1
-            print(json.dumps({"seed": seed, "refused": str(error)[:300]}), flush=True)
-            continue
+            told = {"refused": str(error)[:300]}
         except Exception as error:
             counts["crashed"] += 1
-            print(json.dumps({"seed": seed, "crashed": f"{type(error).__name__}: {error}"[:300]}), flush=True)
-            continue
-        counts["graphs"] += 1
-        counts["undecided"] += not seen.decided
-        counts["with symmetries"] += bool(seen.symmetries)
-        for s in seen.symmetries:
-            counts[f"charges of {s.kind}"] += s.count
-        if seen.unsound:
-            counts["unsound"] += 1
-            print(json.dumps({"seed": seed, "unsound": [str(one) for one in seen.unsound]}), flush=True)
-            if arguments.failures:
-                arguments.failures.mkdir(parents=True, exist_ok=True)
-                (arguments.failures / f"seed{seed}.txt").write_text(_smallest(program, seed))
+            told = {"crashed": f"{type(error).__name__}: {error}"[:300]}
+        if told:
+            tell(seed=seed, **told)
         if seed % 50 == 49:
-            print(
-                json.dumps({"seed": seed, "seconds": round(time.monotonic() - started), **counts}), flush=True
-            )
-    print(json.dumps({"seconds": round(time.monotonic() - started), **counts}), flush=True)
+            tell(seed=seed, seconds=round(time.monotonic() - started), **counts)
+    tell(seconds=round(time.monotonic() - started), **counts)
 
 
 if __name__ == "__main__":
