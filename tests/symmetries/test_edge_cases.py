@@ -95,6 +95,18 @@ def test_a_pool_of_images_without_samples_takes_rows_together():
     assert charges(drawn)["rescale"] == 1
 
 
+@pytest.mark.parametrize("factor", ["on[:, None]", "k[:, None, None]", "p1", "s[..., :1]"])
+@pytest.mark.parametrize("put", ["mean", "sum"])
+def test_a_mean_of_products_is_no_end_of_shifts(put, factor):
+    # What shifts a product by a factor that varies shifts the mean too.
+    loss = "F.cross_entropy(v2, k)"
+    counts = charges(
+        program("F.linear(s, p0, p1)", f"v0 * {factor}", f"v1.{put}(1)", loss, shapes=((4, 4), (4,)))
+    )
+    of_units = {"k[:, None, None]": 4 + 1, "s[..., :1]": 4 + 1}
+    assert counts.get("translation", 0) == of_units.get(factor, 0)
+
+
 def test_overlapping_views_of_a_parameter_move_its_entries_once():
     drawn = program(
         "F.linear(s, p0, p1)",

@@ -73,7 +73,10 @@ class ShiftTraversal:
         if is_move(node):
             return self._moved(node)
         (reader, *others) = node.users or (None,)
-        if reader is not None and not others and operation(node) == "mul" and inner_product_of(reader):
+        summed = (
+            reader is not None and not others and operation(reader) == "sum"
+        )  # a mean looks at the product
+        if summed and operation(node) == "mul" and inner_product_of(reader):
             return []  # what reads it looks at the factors
         rule = self.rules.get(operation(node))
         result = rule(self, node) if rule is not None else None
