@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.diagonals import diagonals
 from nm_ode.symmetries.ended import Ended, collecting
 from nm_ode.symmetries.findings import Absorption, Found
 from nm_ode.symmetries.graph import Graph
@@ -73,7 +72,7 @@ def discover(graph: Graph) -> Discovery:
     for first, absorption in absorptions:
         for member in absorption.members.unique().tolist():
             epsilons[first + member] = max(epsilons[first + member], absorption.epsilon)
-    within = _within(found, names, shapes)
+    within = diagonals(found, names, shapes)
     symmetries = tuple(
         Symmetry(
             kind=found[i].kind,
@@ -101,34 +100,3 @@ def _link(absorption: Absorption, starts: np.ndarray) -> EpsilonLink:
         charges,
         absorption.powers,
     )
-
-
-def _within(
-    found: Sequence[Found], names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[int, str]:
-    """Symmetries whose charges are the diagonal of another's: its name."""
-    wholes = [(i, one) for i, one in enumerate(found) if KINDS[one.kind].diagonal is not None]
-    within = {}
-    for i, one in enumerate(found):
-        for j, other in wholes:
-            if KINDS[other.kind].diagonal == one.kind and _parameters(one) == _parameters(other):
-                alike = (
-                    _moved(one, name, shapes[name]) == _moved(other, name, shapes[name])
-                    for name in _parameters(one)
-                )
-                if all(bool(entries.all()) for entries in alike):
-                    within[i] = names[j]
-    return within
-
-
-def _parameters(found: Found) -> set[str]:
-    return {part.parameter for part in found.parts}
-
-
-def _moved(found: Found, name: str, shape: tuple[int, ...]) -> Tensor:
-    """For each entry of a parameter whether it takes part."""
-    takes_part = torch.zeros(prod(shape), dtype=torch.bool)
-    for part in found.parts:
-        if part.parameter == name:
-            part.mark(takes_part)
-    return takes_part

@@ -43,6 +43,8 @@ class CoordinateTraversal:
         self.numbers = {node: i for i, node in enumerate(self.graph.operations)}
         done = _last_uses(self.graph.operations)
         for node in self.graph.operations:
+            if _is_empty(node):
+                continue  # nothing of it is anything
             rule = self.rule_of(node)
             found = self.forbid(node) if rule is None else rule(self, node)
             if isinstance(found, Labels) and not found.live and not found.zero:
@@ -142,6 +144,11 @@ class CoordinateTraversal:
             operation(user) == "linear" and len(user.args) > 1 and user.args[1] is node for user in node.users
         )
         return (0,) if weights and len(shape) == 2 else (len(shape) - 1,)
+
+
+def _is_empty(node: Node) -> bool:
+    found = value(node)
+    return isinstance(found, Tensor) and found.numel() == 0
 
 
 def unmixed(node: Any) -> Labels:

@@ -1,0 +1,80 @@
+"""Which charges are the diagonal of a matrix symmetry's, so that they are counted once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nm_ode.symmetries.findings import Found
+from nm_ode.symmetries.kinds import KINDS
+from nm_ode.symmetries.symmetry import Part
+
+Row: TypeAlias = tuple[str, int, int, int, float]
+"""Entries of a parameter at equal distances: the first, how many, how far, and their weight in a charge."""
+
+
+def diagonals(found: Sequence[Found], names: Mapping[int, str]) -> dict[int, str]:
+    """For each symmetry whose charges are all on the diagonal of others': the name of the first of these."""
+    wholes = [i for i, one in enumerate(found) if KINDS[one.kind].diagonal is not None]
+    owner: dict[tuple[str, frozenset[Row]], int] = {}
+    moved = set()
+    for i in wholes:
+        moved |= {part.parameter for part in found[i].parts}
+        for rows in _charges(found[i].parts, (0, 1)):
+            kind = KINDS[found[i].kind].diagonal
+            assert kind is not None
+            owner[kind, rows] = owner[kind, _other_side(rows)] = i
+    within = {}
+    for i, one in enumerate(found):
+        if i in wholes or not {part.parameter for part in one.parts} <= moved:
+            continue
+        owners = [owner.get((one.kind, rows)) for rows in _charges(one.parts)]
+        if None not in owners and owners:
+            within[i] = names[owners[0]]  # type: ignore[index]
+    return within
+
+
+def _charges(parts: Sequence[Part], axes: tuple[int, ...] | None = None) -> list[frozenset[Row]]:
+    """Of each charge the rows that it moves; of a matrix symmetry's those on the diagonal."""
+    found: dict[int, set[Row]] = defaultdict(set)
+    for part in parts:
+        view, along = part.view, part.axes if axes is None else axes
+        starts: NDArray[np.int64] = np.full((), view.offset)
+        for axis in along:
+            starts = starts[..., None] + np.arange(view.shape[axis]) * view.strides[axis]
+        starts = starts.reshape(-1)
+        charges = torch.arange(len(starts)) if axes is not None else part.index
+        rest = [(view.shape[dim], view.strides[dim]) for dim in range(len(view.shape)) if dim not in along]
+        (size, step), others = longest(rest)
+        shifts = [
+            sum(i * stride for i, (_, stride) in zip(place, others, strict=True))
+            for place in product(*(range(n) for n, _ in others))
+        ]
+        for charge, start in zip(charges.tolist(), starts.tolist(), strict=True):
+            if charge >= 0:
+                found[charge] |= {
+                    (view.parameter, start + shift, size, step, part.weight) for shift in shifts
+                }
+    return [frozenset(rows) for rows in found.values()]
+
+
+def _other_side(rows: frozenset[Row]) -> frozenset[Row]:
+    return frozenset((*row[:-1], -row[-1]) for row in rows)
+
+
+def longest(dims: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Sizes and strides, what lies contiguously as one: the longest, and the others."""
+    joined: list[tuple[int, int]] = []
+    for n, stride in sorted(dims, key=lambda dim: -dim[1]):
+        if n > 1 and joined and joined[-1][1] == n * stride:
+            joined[-1] = (joined[-1][0] * n, stride)
+        elif n > 1:
+            joined.append((n, stride))
+    most = max(joined, key=lambda dim: dim[0], default=(1, 1))
+    return most, [dim for dim in joined if dim is not most]
