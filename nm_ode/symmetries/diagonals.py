@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nm_ode.symmetries.findings import Found
 from nm_ode.symmetries.kinds import KINDS
@@ -37,7 +38,22 @@ def diagonals(found: Sequence[Found], names: Mapping[int, str]) -> dict[int, str
         owners = [owner.get((one.kind, rows)) for rows in _charges(one.parts)]
         if None not in owners and owners:
             within[i] = names[owners[0]]  # type: ignore[index]
+            continue
+        of_one = {part.parameter for part in one.parts}
+        for j in wholes:  # where a part lists its entries one by one
+            if KINDS[found[j].kind].diagonal != one.kind or {p.parameter for p in found[j].parts} != of_one:
+                continue
+            if _entries(found[j].parts) == _entries(one.parts):
+                within[i] = names[j]
     return within
+
+
+def _entries(parts: Sequence[Part]) -> dict[str, bytes]:
+    """Which entries of which parameters, as something that can be compared."""
+    by_name: dict[str, list[Tensor]] = defaultdict(list)
+    for part in parts:
+        by_name[part.parameter].append(part.entries)
+    return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}
 
 
 def _charges(parts: Sequence[Part], axes: tuple[int, ...] | None = None) -> list[frozenset[Row]]:

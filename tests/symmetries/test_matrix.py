@@ -338,6 +338,10 @@ def test_what_treats_some_coordinates_otherwise_takes_them_apart(between):
         lambda h: torch.einsum("st,btd->bsd", torch.eye(3, dtype=h.dtype) + 1, h),
         lambda h: F.avg_pool1d(h.mT, 2, padding=1).mT,
         lambda h: h[:, [2, 0, 1]],
+        lambda h: torch.zeros_like(h[:, :2]).index_add(1, torch.tensor([0, 1, 0]), h),
+        lambda h: torch.zeros_like(h[:, :2]).scatter_add(
+            1, torch.tensor([0, 1, 0])[:, None].expand(h.shape), h
+        ),
     ],
 )
 def test_what_treats_all_coordinates_alike_hands_them_on(between):

@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "pad": moves.padded,
     "masked_fill": sums.masked,
     "where": sums.chosen,
+    **dict.fromkeys(("index_add", "scatter_add", "scatter_reduce"), sums.scattered),
 }
 """Operation → its rule, beside those of contractions, moves and what the table declares to be linear."""
 

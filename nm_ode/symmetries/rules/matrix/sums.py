@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, value
+from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.operations.declared import is_number
 from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, together, varies, zeros
@@ -140,3 +140,25 @@ def along_dimensions(t: CoordinateTraversal, node: Node, x: Any, dims: Sequence[
         coordinates.expand(shape),
         together(t.numbers[node], fibres.expand(shape), numbered(shape, dims)),
     )
+
+
+def scattered(t: CoordinateTraversal, node: Node) -> Any:
+    """Rows that are added up in places which an index says, the same for all coordinates."""
+    base, dim, source = argument(node, "self"), argument(node, "dim"), argument(node, "source")
+    source = argument(node, "src") if source is None else source
+    labels, shape = t.labels(source), tuple(int(n) for n in value(node).shape)
+    if labels is None or argument(node, "reduce", "sum") not in ("sum", "mean"):
+        return t.forbid(node)
+    along = dim % len(shape) if shape else 0
+    if "scatter" in operation(node):
+        index = value(argument(node, "index"))
+        alike = all(index.stride(d) == 0 for d in varies(labels.coordinates))
+        if tuple(index.shape) != labels.shape or not alike:
+            return t.forbid(node, "each coordinate goes to a place of its own")
+    kept = tuple(d for d in range(len(shape)) if d != along)
+    coordinates = t.conditions.merge(labels.coordinates, kept).unsqueeze(along)
+    if any(labels.shape[d] != shape[d] for d in kept):
+        return t.forbid(node)
+    fibres = folded(labels.fibres, (along,)).expand(shape)
+    made = Labels(coordinates.expand(shape), together(t.numbers[node], fibres, numbered(shape, (along,))))
+    return added(t, node, [base, made])
