@@ -274,16 +274,6 @@ def test_the_projection_of_an_lstm():
     assert count == 3  # W_hr against the recurrent columns and the head's
 
 
-def test_an_empty_piece_of_a_weight_is_none():
-    model = Net(
-        lambda m, x: F.rms_norm(m.b(m.a(x)), (2,), torch.cat([m.g[:2], m.g[2:]])),
-        a=nn.Linear(4, 3),
-        b=nn.Linear(3, 2),
-        g=weight(2),
-    )
-    assert matrices(model, torch.randn(5, 4)) == {"a → b": 6}
-
-
 def test_convolutions():
     image = torch.randn(2, 2, 6, 6)
     deep = nn.Sequential(
