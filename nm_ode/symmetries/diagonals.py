@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -20,40 +21,50 @@ Row: TypeAlias = tuple[str, int, int, int, float]
 """Entries of a parameter at equal distances: the first, how many, how far, and their weight in a charge."""
 
 
-def diagonals(found: Sequence[Found], names: Mapping[int, str]) -> dict[int, str]:
+def diagonals(
+    found: Sequence[Found], names: Mapping[int, str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[int, str]:
     """For each symmetry whose charges are all on the diagonal of others': the name of the first of these."""
     wholes = [i for i, one in enumerate(found) if KINDS[one.kind].diagonal is not None]
     owner: dict[tuple[str, frozenset[Row]], int] = {}
     moved = set()
     for i in wholes:
-        moved |= {part.parameter for part in found[i].parts}
+        moved |= _parameters(found[i])
         for rows in _charges(found[i].parts, (0, 1)):
             kind = KINDS[found[i].kind].diagonal
             assert kind is not None
             owner[kind, rows] = owner[kind, _other_side(rows)] = i
     within = {}
     for i, one in enumerate(found):
-        if i in wholes or not {part.parameter for part in one.parts} <= moved:
+        if i in wholes or not _parameters(one) <= moved:
             continue
         owners = [owner.get((one.kind, rows)) for rows in _charges(one.parts)]
         if None not in owners and owners:
             within[i] = names[owners[0]]  # type: ignore[index]
             continue
-        of_one = {part.parameter for part in one.parts}
         for j in wholes:  # where a part lists its entries one by one
-            if KINDS[found[j].kind].diagonal != one.kind or {p.parameter for p in found[j].parts} != of_one:
-                continue
-            if _entries(found[j].parts) == _entries(one.parts):
-                within[i] = names[j]
+            other = found[j]
+            if KINDS[other.kind].diagonal == one.kind and _parameters(one) == _parameters(other):
+                alike = (
+                    _moved(one, name, shapes[name]) == _moved(other, name, shapes[name])
+                    for name in _parameters(one)
+                )
+                if all(bool(entries.all()) for entries in alike):
+                    within[i] = names[j]
     return within
 
 
-def _entries(parts: Sequence[Part]) -> dict[str, bytes]:
-    """Which entries of which parameters, as something that can be compared."""
-    by_name: dict[str, list[Tensor]] = defaultdict(list)
-    for part in parts:
-        by_name[part.parameter].append(part.entries)
-    return {name: torch.cat(numbers).unique().numpy().tobytes() for name, numbers in by_name.items()}
+def _parameters(found: Found) -> set[str]:
+    return {part.parameter for part in found.parts}
+
+
+def _moved(found: Found, name: str, shape: tuple[int, ...]) -> Tensor:
+    """For each entry of a parameter whether it takes part."""
+    takes_part = torch.zeros(prod(shape), dtype=torch.bool)
+    for part in found.parts:
+        if part.parameter == name:
+            part.mark(takes_part)
+    return takes_part
 
 
 def _charges(parts: Sequence[Part], axes: tuple[int, ...] | None = None) -> list[frozenset[Row]]:
