@@ -89,6 +89,8 @@ def _judged(
         before, gradient = _loss_and_gradient(model, loss.layout, theta, batch)
         if not (abs(before) < 1e8 and bool(gradient.isfinite().all()) and float(gradient.norm()) < 1e8):
             continue
+        if not _is_regular(model, loss.layout, theta, batch, gradient):
+            continue
         decided += 1
         constraint = meter.constraint(gradient, theta)
         size = meter.generator_norm(theta) * max(float(gradient.norm()), 1e-3 * abs(before))
@@ -110,6 +112,18 @@ def _judged(
         if not (worst[s.name][0] < LOSS and worst[s.name][1] < CONSTRAINT)
     ]
     return Judged(tuple(symmetries), tuple(wrong), decided)
+
+
+def _is_regular(
+    model: Network, layout: Layout, theta: Tensor, batch: tuple[Tensor, ...], gradient: Tensor
+) -> bool:
+    """Is the gradient the same for another ε? Not where nothing is divided by nothing."""
+    before, model.eps = model.eps, 1e10 * EPSILON
+    try:
+        _, other = _loss_and_gradient(model, layout, theta, batch)
+    finally:
+        model.eps = before
+    return float((other - gradient).norm()) <= 1e-6 * float(gradient.norm())
 
 
 def moved(meter: ChargeMeter, theta: Tensor, coefficients: Tensor) -> Tensor:

@@ -72,12 +72,10 @@ class ShiftTraversal:
                 return parts[node.args[1]]  # type: ignore[index]
         if is_move(node):
             return self._moved(node)
-        (reader, *others) = node.users or (None,)
-        summed = (
-            reader is not None and not others and operation(reader) == "sum"
-        )  # a mean looks at the product
-        if summed and operation(node) == "mul" and inner_product_of(reader):
-            return []  # what reads it looks at the factors
+        if operation(node) == "mul" and len(node.users) == 1:
+            (reader,) = node.users
+            if operation(reader) == "sum" and inner_product_of(reader):  # a mean's rule looks at the product
+                return []  # what reads it looks at the factors
         rule = self.rules.get(operation(node))
         result = rule(self, node) if rule is not None else None
         return self.unknown(node) if result is None else result
