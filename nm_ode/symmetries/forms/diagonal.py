@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 
 import torch
 from torch import Tensor
@@ -10,10 +13,20 @@ from torch import Tensor
 from nm_ode.parameters import Layout, Vector
 from nm_ode.passes import Found, Pair, Pass, Sum, Wanted
 from nm_ode.symmetries.forms.base import STATE_PAIRS, Form, Placed
-from nm_ode.symmetries.forms.regions import count_channels, regions_of
+from nm_ode.symmetries.forms.regions import Reduction, Region, Target, count_channels, regions_of
 from nm_ode.symmetries.symmetry import Part
 
 _TWO: Pair = ("u", "v")
+
+
+@dataclass(frozen=True, eq=False)
+class _Crossing:
+    """Entries that two channels of one charge have in common, as the diagonal of D W D⁻¹: (a + b)² = a² + b² + 2ab."""
+
+    region: Region
+    entries: tuple[Tensor, ...]
+    charges: Tensor
+    factor: float
 
 
 class Diagonal(Form):
@@ -21,6 +34,7 @@ class Diagonal(Form):
 
     def __init__(self, layout: Layout, placed: Sequence[Placed], device: torch.device | str) -> None:
         self._regions = regions_of(layout, placed, device)
+        self._crossings = [crossing for region in self._regions for crossing in _crossings(region)]
         self._of_two, self._of_state = (Pass(layout, self.wanted(*pairs)) for pairs in ([_TWO], STATE_PAIRS))
 
     @staticmethod
@@ -48,6 +62,7 @@ class Diagonal(Form):
     def add_squares(self, theta: Vector, squares: Tensor) -> None:
         """Σ weight² ‖θ_channel‖²."""
         self._send(self._of_two({"u": theta, "v": theta}), _TWO, squares, power=2)
+        self._add_crossings(theta, squares)
 
     def add_state(
         self,
@@ -64,6 +79,7 @@ class Diagonal(Form):
         of_theta, of_both = STATE_PAIRS
         self._send(found, of_theta, charge)
         self._send(found, of_theta, squares, power=2)
+        self._add_crossings(theta, squares)
         self._send(found, of_both, constraint)
 
     def add_action(self, vector: Vector, coefficients: Tensor, result: Tensor) -> None:
@@ -72,7 +88,34 @@ class Diagonal(Form):
             for reduction in region.reductions:
                 region.of(result).add_(region.factor(reduction, coefficients) * region.of(vector))
 
+    def _add_crossings(self, theta: Vector, squares: Tensor) -> None:
+        for crossing in self._crossings:
+            both = crossing.region.of(theta)[crossing.entries].to(squares.dtype).square()
+            squares.index_add_(0, crossing.charges, both, alpha=crossing.factor)
+
     def _send(self, found: Found, pair: Pair, result: Tensor, power: int = 1) -> None:
         for region in self._regions:
             for reduction in region.reductions:
                 reduction.send(found.sums[Sum(pair, region.view, reduction.axes)], result, power)
+
+
+def _crossings(region: Region) -> Iterator[_Crossing]:
+    for one, other in combinations(region.reductions, 2):
+        for a in one.targets:
+            for b in other.targets:
+                if not bool(torch.isin(a.charges, b.charges).any()):
+                    continue
+                of_a, of_b = _charges(region, one, a), _charges(region, other, b)
+                both = (of_a == of_b) & (of_a >= 0)
+                entries = both.expand(region.view.shape).nonzero(as_tuple=True)
+                if len(entries[0]):
+                    charges = of_a.expand(region.view.shape)[entries]
+                    yield _Crossing(region, entries, charges, 2 * a.weight * b.weight)
+
+
+def _charges(region: Region, reduction: Reduction, target: Target) -> Tensor:
+    """The charge of each channel, −1 for none, broadcast over the region."""
+    shape = region.view.shape
+    charges = target.charges.new_full((prod(shape[axis] for axis in reduction.axes),), -1)
+    charges[target.channels] = target.charges
+    return charges.reshape([n if dim in reduction.axes else 1 for dim, n in enumerate(shape)])

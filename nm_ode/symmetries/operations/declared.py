@@ -44,8 +44,8 @@ class Shifts:
     Attributes:
         coefficients: argument → coefficient; 0 for what a shift of all entries alike leaves as it is.
         together: all arguments named must shift alike, and the result then shifts as they do (a maximum of two).
-        linear: the result is linear in the arguments named, taken together; what mixes their entries along dimensions
-            that are not put together goes through.
+        linear: the result is linear in the arguments named, taken together, but for a constant; what mixes their
+            entries along dimensions that are not put together goes through.
     """
 
     coefficients: Mapping[str, float]

@@ -112,12 +112,6 @@ def _diagonal_matrix(s: ScalingTraversal, node: Node) -> Any:
     return s.with_zeros(torch.diag_embed(s.labels(node.args[0]) + 1, *node.args[1:], **node.kwargs) - 1)  # type: ignore[arg-type]
 
 
-@_rule("copy")
-def _copied(s: ScalingTraversal, node: Node) -> Any:
-    """What was there before is gone."""
-    return s.labels(node.args[1]).expand(tuple(value(node).shape))
-
-
 @_rule("im2col", "unfold", "col2im")
 def _windows(s: ScalingTraversal, node: Node) -> Any:
     """Windows of images as columns, and back: a channel's entries have one factor."""
