@@ -125,13 +125,14 @@ def scan_traced(traced: TracedLoss, found: Sequence[Symmetry], *, seed: int = 0)
     draws = count + 20
     sums, sizes = _sampled(traced, space, draws, seed)
     # As coefficients of the coordinates: what holds for any numbers is 0 there.
+    known = charge_directions(space, found)
     directions = {
-        kind: _conserved(space, sums, sizes, features) for kind, features in _features(space).items()
+        kind: _conserved(space, sums, sizes, features, known) for kind, features in _features(space).items()
     }
     linear = directions["shift"][space.halves["shift"]]
     # A product of two linear charges is conserved with them, and says nothing.
     implied = space.products(directions["mixing"], linear)
-    charges = _span(np.concatenate([charge_directions(space, found), implied], axis=1))
+    charges = _span(np.concatenate([known, implied], axis=1))
     counts, rest = {}, directions["mixing"]
     for kind, mine in directions.items():
         mine = _rest(mine, implied)
@@ -159,13 +160,24 @@ def _features(space: Space) -> dict[str, NDArray[np.int64]]:
     return found | {"mixing": np.arange(space.features.shape[1])}
 
 
-def _conserved(space: Space, sums: Array, sizes: Array, features: NDArray[np.int64]) -> Array:
-    """Basis of the combinations of some features that are zero at all draws, as coefficients of the coordinates."""
+def _conserved(space: Space, sums: Array, sizes: Array, features: NDArray[np.int64], known: Array) -> Array:
+    """Basis of the combinations of some features that are zero at all draws, as coefficients of the coordinates.
+
+    Beside those that are known, and with these exactly: a singular vector is as good as its gap.
+    """
     if not features.size:
         return np.zeros((space.size, 0))
-    scale = sizes[features]
-    combinations, _ = np.linalg.qr(null_space(sums[:, features] / scale, rcond=_NULL) / scale[:, None])
-    return _span(space.features[:, features] @ combinations)
+    scale, made = sizes[features][:, None], space.features[:, features]
+    values, vectors = np.linalg.eigh((made.T @ made).toarray())
+    trivial = values < _NULL * values[-1]
+    inverse = vectors[:, ~trivial] / values[~trivial]
+    of_known = inverse @ (vectors[:, ~trivial].T @ (made.T @ known))
+    of_known = of_known[:, np.linalg.norm(made @ of_known - known, axis=0) < SHORT]
+    left_out = np.concatenate([of_known, vectors[:, trivial]], axis=1) * scale
+    others = null_space(left_out.T) if left_out.shape[1] else np.eye(features.size)
+    combinations = others @ null_space((sums[:, features] / scale.T) @ others, rcond=_NULL) / scale
+    found = _span(made @ of_known), _span(made @ np.linalg.qr(combinations)[0])
+    return _span(np.concatenate([found[0], _rest(found[1], found[0])], axis=1))
 
 
 def _rest(directions: Array, charges: Array) -> Array:
