@@ -369,6 +369,19 @@ def test_a_cancellation_that_is_the_examples():
     assert shifts(model, drawn(6, 3), "mse", [drawn(5, 3, seed=1)]) == {"translation a, b": 4}
 
 
+def test_rows_in_another_order_are_other_rows():
+    # As many samples as tokens in the example: x[b, t] and x[t, b] are not the same.
+    model = _Model(
+        lambda m, x: m.o(
+            torch.tanh(torch.einsum("btk,nk->btn", x, m.a) + torch.einsum("btk,nk->tbn", x, m.g)).mean(1)
+        ),
+        a=parameter(2, 3),
+        g=parameter(2, 3),
+        o=nn.Linear(2, 2),
+    )
+    assert shifts(model, drawn(4, 4, 3), "mse", []) == {}
+
+
 def test_entries_that_nothing_reads():
     model = _Model(
         lambda m, x: m.o(torch.tanh(m.a(x) + m.c[:4])), a=nn.Linear(3, 4), c=parameter(6), o=nn.Linear(4, 2)

@@ -116,9 +116,16 @@ def _of_factor(
     everywhere = all(n == 1 or i in other.vary for i, n in enumerate(shape))
     weight = s.weight(operand.node)
     rows = numbered(shape, other.vary)
-    whole = other.identity, dims, summed
+    # Rows are numbered in the result's order of the other factor's dimensions.
+    order = tuple(other.operand.letters.index(out[i]) for i in other.vary)
+    whole = other.identity, dims, summed, order
+    if any(int(value(operand.node).shape[i]) > 1 for i in alone):
+        s.hold(
+            operand.node
+        )  # it is added as often as there are entries, which another batch may have more of
+        return []
     if weight is not None:
-        if (alone and any(weight.view.shape[i] > 1 for i in alone)) or (everywhere and _many(shape, inner)):
+        if everywhere and _many(shape, inner):
             s.uses.hold(weight)
             return []
         if inner:
@@ -127,7 +134,7 @@ def _of_factor(
             return [Term(("rows", *whole), s.owner(weight), prod(sizes), rows, labels)]
     found = []
     for term in s.read(operand.node):
-        labels = tied(s.system, term.labels, alone)
+        labels = term.labels
         row: Hashable
         if term.row == ONE and set(varying(labels)) & set(inner):
             labels = s.packed(labels, inner, sizes)
@@ -135,13 +142,13 @@ def _of_factor(
         elif term.row == ONE:
             labels, size = tied(s.system, labels, inner), 1
             row, where = ("sums", *whole), rows
-            if not alone and not summed and _sums_to_one(other.operand.node, dims):
+            if not summed and _sums_to_one(other.operand.node, dims):
                 row, where = ONE, same(shape)
         else:
             labels, size = tied(s.system, labels, inner), term.size
             own = [out.index(letters[i]) for i in varying(term.rows) if letters[i] in out]
             where = numbered(shape, {*other.vary, *own})
-            row = "of", term.row, content(term.rows), letters, whole
+            row = "of", term.row, content(term.rows), letters, out, whole
         labels = _placed(labels, gone, letters, out, shape)
         if row != ONE and len(varying(where)) == sum(n > 1 for n in shape) and _many(shape, inner):
             s.system.zero(labels)
@@ -259,7 +266,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
         of_group = labels.reshape(groups, -1)
         packed = s.packed(of_group, (1,), (of_group.shape[1],)).expand(channels).reshape(1, -1)
         where = numbered(shape, (1, *space) if padded else (1,))
-        row = "kernel", s.identity(kernel, True), node if padded else "whole", groups
+        row = "kernel", s.identity(kernel, True), node if padded else operation(node), groups
         placed = packed.reshape(1, -1, *[1] * len(space)).expand(shape)
         found.append((1.0, [Term(row, term.owner, of_group.shape[1], where, placed)]))
     if isinstance(bias, Node):

@@ -22,6 +22,7 @@ from nm_ode.symmetries.rules.translation.system import ZERO, System, is_zero
 ONE = "one"
 """The row that is the number 1 whatever the batch."""
 
+_MOST = 1 << 20  # entries that are compared one by one
 _SMALL = 1024  # entries up to which labels need not be looked at for dimensions along which they are equal
 
 
@@ -121,19 +122,30 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     """
     ndim = term.labels.ndim
     over = sorted({dim % ndim for dim in over})
+    if not set(varying(term.rows)) & set(over):
+        rows, labels = _first(term.rows, over), tied(system, term.labels, over)
+        return replace(term, rows=rows, labels=labels)
     rows, labels = small_pair(term.rows, term.labels)
+    if labels.numel() > _MOST:  # that some of the groups have one row is not looked at
+        system.zero(term.labels)
+        rows, labels = same(rows.shape), same(rows.shape)
     inner = [dim for dim in over if labels.shape[dim] > 1]
-    if inner:
-        keep = [dim for dim in range(ndim) if dim not in inner]
-        sizes = [labels.shape[dim] for dim in keep]
-        r, v = (part.permute(*keep, *inner).reshape(*sizes, -1) for part in (rows, labels))
-        differ = (r != r[..., :1]).any(-1, keepdim=True)
-        first = torch.where(differ, ZERO, v[..., :1])
-        system.equal(v, first)
-        shape = [1 if dim in inner else labels.shape[dim] for dim in range(ndim)]
-        rows, labels = r[..., 0].reshape(shape), first.reshape(shape)
+    keep = [dim for dim in range(ndim) if dim not in inner]
+    sizes = [labels.shape[dim] for dim in keep]
+    r, v = (part.permute(*keep, *inner).reshape(*sizes, -1) for part in (rows, labels))
+    differ = (r != r[..., :1]).any(-1, keepdim=True)
+    first = torch.where(differ, ZERO, v[..., :1])
+    system.equal(v, first)
+    shape = [1 if dim in inner else labels.shape[dim] for dim in range(ndim)]
+    rows, labels = r[..., 0].reshape(shape), first.reshape(shape)
     kept = [1 if dim in over else n for dim, n in enumerate(term.labels.shape)]
     return replace(term, rows=rows.expand(kept), labels=labels.expand(kept))
+
+
+def _first(labels: Tensor, over: Iterable[int]) -> Tensor:
+    for dim in over:
+        labels = labels.narrow(dim, 0, 1)
+    return labels
 
 
 def tied(system: System, labels: Tensor, over: Iterable[int]) -> Tensor:
