@@ -116,6 +116,7 @@ def trace(
     elsewhere = other_sizes(_data(exported)) if sizes else ()
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
+    _fill(exported.graph)
     shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
@@ -235,6 +236,20 @@ def _data(exported: ExportedProgram | Differentiated) -> list[Tensor]:
 
 def _constant(name: str) -> str:
     return "constant:" + name
+
+
+def _fill(graph: torch.fx.Graph) -> None:
+    """`ones_like(x)` reads nothing of x but its shape: what moves x does not move it."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.ones_like.default and _real(node.meta["val"]):
+            made = node.meta["val"]
+            with graph.inserting_before(node):
+                ones = graph.call_function(
+                    torch.ops.aten.full.default, (list(made.shape), 1.0), {"dtype": made.dtype}
+                )
+            ones.meta = dict(node.meta)
+            node.replace_all_uses_with(ones)
+            graph.erase_node(node)
 
 
 def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:

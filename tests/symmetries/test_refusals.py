@@ -68,6 +68,29 @@ def test_derivatives_by_the_input_are_followed() -> None:
     assert {s.name: s.count for s in found} == {"rescale a → b": 5}
 
 
+class Critic(Net):
+    """A difference of means, and a penalty on the derivative by the input (Gulrajani et al. 2017)."""
+
+    def forward(self, x):
+        between = (0.5 * x).requires_grad_()
+        slope = torch.autograd.grad(self.value(between).sum(), between, create_graph=True)[0]
+        return self.value(x).mean() - self.value(-x).mean() + (slope.norm(dim=1) - 1).square().mean()
+
+    def value(self, x):
+        return self.b(F.relu(self.a(x)))[:, 0]
+
+
+def test_a_gradient_penalty_leaves_the_last_bias_free() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 4)
+    found = find_symmetries(Critic(), x, loss=lambda output, target: output, target=torch.zeros(8))
+    assert not found.defects
+    assert not found.left_out
+    # The two other outputs have no gradient at all: of these each entry is a charge.
+    assert "b.bias" in {name for s in found.of_kind("translation") for name in s.parameters}
+    assert found.n_charges("rescale") >= 5
+
+
 class InFloat32(nn.Module):
     """T5's norm and softmax."""
 
