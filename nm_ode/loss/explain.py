@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -43,7 +44,10 @@ def failed(
 
 def without_float64(text: str) -> str:
     """What to do where torch has an operation in coarser dtypes alone; empty where an error says something else."""
-    if not ("Double" in text and ("Expected" in text or "not implemented for" in text)):
+    if not (
+        re.search(r"Expected .*(got|but).*(Double|torch\.float64)", text)
+        or "not implemented for 'Double'" in text
+    ):
         return ""
     return (
         "torch has an operation of it only in float32 and coarser: take another path of the model, if it has one (of "

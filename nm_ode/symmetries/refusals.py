@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from nm_ode.arguments import first_line
+from nm_ode.loss.explain import without_float64
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.places import is_users
 
@@ -46,6 +47,8 @@ def refused(model: nn.Module, error: BaseException) -> SymmetryError:
     text = " ".join(f"{type(one).__name__}: {one}" for one in _chain(error)) + (
         found.line or "" if found else ""
     )
+    if reason := without_float64(text):
+        return SymmetryError(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
     for pattern, reason in _REASONS:
         if pattern.search(text):
             return SymmetryError(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
