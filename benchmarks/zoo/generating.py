@@ -50,7 +50,7 @@ class VAE(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 5))
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.encoder(x)
+        h = self.encoder(2 * x - 1)
         mean, log_variance = self.mean(h), self.log_variance(h)
         return self.decoder(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
 

@@ -87,7 +87,7 @@ class Judged:
         for slot in self.layout.slots:
             own = self.start[slot.slice]
             size = float(own.square().mean().sqrt()) or 0.1
-            pieces.append(own + size * noise[slot.slice])
+            pieces.append(own + 0.6 * size * noise[slot.slice])
         return torch.where(self.still, self.start, torch.cat(pieces))
 
     def batch(self) -> Any:
