@@ -33,6 +33,7 @@ from zoo.registry import ZOO, built
 from zoo.table import document
 
 from nm_ode import Problem
+from nm_ode.studies.versions import git_commit
 from nm_ode.symmetries import KINDS, symmetries_of
 
 MOST_SECONDS = 300.0
@@ -48,6 +49,7 @@ def found_of(name: str, judge: bool = True) -> dict[str, Any]:
         "family": entry.family,
         "source": entry.source,
         "loss": entry.loss,
+        "commit": git_commit(),
         "parameters": sum(p.numel() for p in net.model.parameters() if p.requires_grad),
     }
     before, start = _peak(), time.perf_counter()
@@ -164,14 +166,17 @@ def main(arguments: list[str]) -> None:
 
 def _run(arguments: list[str]) -> None:
     names = [a for a in arguments if not a.startswith("-")] or list(ZOO)
-    rows = []
+    kept = json.loads(RESULTS.read_text())["networks"] if RESULTS.exists() else []
+    rows = {row["name"]: row for row in kept if row["name"] in ZOO}
     for name in names:
-        rows.append(apart(name, "--fast" not in arguments))
-        print(line(rows[-1]), flush=True)
-        if "--save" in arguments:  # what there is so far
-            RESULTS.write_text(json.dumps({"environment": environment(), "networks": rows}, indent=1) + "\n")
+        rows[name] = apart(name, "--fast" not in arguments)
+        print(line(rows[name]), flush=True)
         if "-v" in arguments:
-            print("\n".join(rows[-1].get("symmetries", ())))
+            print("\n".join(rows[name].get("symmetries", ())))
+        if "--save" in arguments:  # those of other networks stay
+            ordered = [rows[one] for one in ZOO if one in rows]
+            text = json.dumps({"environment": environment(), "networks": ordered}, indent=1)
+            RESULTS.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def resnet() -> Net:
 
 @network("ResNet, bottlenecks", "vision", "timm's blocks", "cross entropy")
 def resnet_bottleneck() -> Net:
-    return _images(ResNet(Bottleneck, (1, 1)))
+    return _images(ResNet(Bottleneck, (2, 2)))
 
 
 @network("ResNet, eval mode (fine-tuned)", "vision", "timm's blocks", "cross entropy")
