@@ -88,9 +88,10 @@ EXPECTED: dict[str, Expected] = {
     "Temporal convolutions, weight norm": _by_hand(
         0,
         6,
-        3,
+        4,
         0,
-        "s: directions of 6 kernels. r: the second's length and bias and the side path against the head, 3",
+        "s: directions of 6 kernels. r: the second's length and bias and the side path against the head, 3; all lengths and "
+        "biases of the first against the lengths of the second, 1 (overlooked at first)",
     ),
     "Diagonal state space": _by_hand(
         4, 0, 6, 0, "r: what enters a state against what leaves it; t: head 3 + 1"
@@ -160,7 +161,14 @@ EXPECTED: dict[str, Expected] = {
         26,
         "t: the items' last bias, the same for all of a softmax. r: ReLU 5 + 5. m: GL(4) of both tables, GL(3)",
     ),
-    "DLRM": _by_hand(0, 0, 8, 0, "ReLU 4 + 4; products of all pairs hold the tables"),
+    "DLRM": _by_hand(
+        0,
+        0,
+        11,
+        0,
+        "ReLU 4 + 4; each table and the bottom's output against the columns of top that read their products, 3 (these "
+        "three were overlooked at first, and found by the search)",
+    ),
     "Wide and deep": _by_hand(
         1, 0, 4, 6, "t: wide table against the last bias; r: ReLU; m: GL(3) of the table and its columns"
     ),

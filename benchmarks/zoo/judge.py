@@ -259,7 +259,9 @@ def search(judged: Judged, space: Conserved, found: Sequence[Symmetry]) -> Searc
     meter = ChargeMeter(judged.layout, found)
     linear = meter.is_translation
     # A product of a translation's charge with another is conserved too and says nothing new: off their span.
-    across = np.linalg.qr(fixed)[0]
+    one = torch.eye(meter.count, dtype=torch.float64)[linear]
+    mine_too = [meter.shift(judged.start, row).numpy() for row in one]
+    across = _span(np.column_stack([fixed, *mine_too]))
     told, charges = [], []
     generator = torch.Generator().manual_seed(5)
     for _ in range(null.shape[1] + meter.count + 20):

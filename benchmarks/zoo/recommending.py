@@ -63,7 +63,7 @@ class DLRM(nn.Module):
 
     def __init__(self, width: int = 3) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.EmbeddingBag(n, width, mode="sum") for n in (5, 6))
+        self.tables = nn.ModuleList(nn.EmbeddingBag(n, width, mode="sum") for n in (5, 5))
         self.bottom = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, width), nn.ReLU())
         self.top = nn.Sequential(nn.Linear(width + 3, 4), nn.ReLU(), nn.Linear(4, 1))
 
