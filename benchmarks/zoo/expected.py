@@ -90,8 +90,8 @@ EXPECTED: dict[str, Expected] = {
         6,
         4,
         0,
-        "s: directions of 6 kernels. r: the second's length and bias and the side path against the head, 3; all lengths "
-        "and biases of the first against the lengths of the second, 1 (overlooked at first)",
+        "s: directions of 6 kernels. r: the second's length and bias and the side path against the head, 3; all "
+        "lengths and biases of the first against the lengths of the second, 1 (overlooked at first)",
     ),
     "Diagonal state space": _by_hand(
         4, 0, 6, 0, "r: what enters a state against what leaves it; t: head 3 + 1"
