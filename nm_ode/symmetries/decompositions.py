@@ -144,10 +144,16 @@ def recurrent(op: Any) -> Callable[..., Any]:
     return apart
 
 
+def copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """What a write in place of a part leaves there: torch has no derivative of `aten.copy`."""
+    return source.to(into.dtype).expand(into.shape).clone()
+
+
 _RECURRENT = (_aten.rnn_tanh.input, _aten.rnn_relu.input, _aten.lstm.input, _aten.gru.input)
 
 OWN: Table = {
     _aten.scaled_dot_product_attention.default: attention,
+    _aten.copy.default: copied,
     _aten.einsum.default: einsum,
     _aten.embedding_bag.default: embedding_bag,
     _aten.embedding_bag.padding_idx: embedding_bag,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from nm_ode.symmetries.discovery import verified_symmetries
 from tests.random_graphs.drawing import Drawer
 from tests.random_graphs.program import Program
-from tests.random_graphs.soundness import judged
+from tests.random_graphs.soundness import judged, traced
 
 HIDDEN = "F.linear(x, p0, p1)"
 SHAPES = ((4, 4), (4,), (3, 4))
@@ -116,3 +117,13 @@ def test_overlapping_views_of_a_parameter_move_its_entries_once():
         shapes=(*SHAPES, (3,), (3, 4)),
     )
     assert charges(drawn)["translation"] >= 4 + 4 + 1
+
+
+def test_a_part_that_is_written_in_place_is_what_was_written():
+    drawn = program(
+        HIDDEN,
+        "written(v0, (slice(None), slice(1, None)), torch.relu(v0[:, :3]))",
+        "F.mse_loss(F.linear(v1, p2), y)",
+    )
+    charges(drawn)
+    assert verified_symmetries(traced(drawn)).defects == ()
