@@ -105,6 +105,8 @@ def test_a_mean_of_products_is_no_end_of_shifts(put, factor):
         program("F.linear(s, p0, p1)", f"v0 * {factor}", f"v1.{put}(1)", loss, shapes=((4, 4), (4,)))
     )
     of_units = {"k[:, None, None]": 4 + 1, "s[..., :1]": 4 + 1}
+    if put == "sum" and factor == "k[:, None, None]":
+        of_units = {}  # added as often as there are positions, of which another batch may have more: not found
     assert counts.get("translation", 0) == of_units.get(factor, 0)
 
 
