@@ -424,3 +424,20 @@ def test_a_part_of_a_parameter_that_is_read_again_moves_once():
         "translation b": 1,
         "translation b ↔ c": 2,
     }
+
+
+def test_layers_of_one_input_and_tables_of_one_row():
+    # A vector of one number is a number.
+    model = _Model(lambda m, x: m.o(x), o=nn.Linear(1, 3))
+    assert shifts(model, drawn(6, 1), "cross_entropy", [drawn(5, 1, seed=1)]) == {"translation o": 2}
+    tables = _Model(
+        lambda m, ids: m.o(torch.tanh(F.layer_norm(m.word(ids) + m.sort(ids * 0), (4,))).mean(1)),
+        word=nn.Embedding(7, 4),
+        sort=nn.Embedding(1, 4),
+        o=nn.Linear(4, 3),
+    )
+    assert shifts(tables, integers(7, 8, 5), "mse", [integers(7, 11, 5, seed=1)]) == {
+        "translation word": 7,
+        "translation sort": 1,
+        "translation word ↔ sort": 3,
+    }

@@ -92,7 +92,8 @@ class Uses:
         use = self.made.get((view, "rows", axes))
         if use is None:
             size = prod(view.shape[axis] for axis in axes)
-            use = self.made[view, "rows", axes] = Use(view, (Share(self._each(view, axes, size), axes),))
+            vector = axes if size > 1 else ()  # a vector of one number is a number
+            use = self.made[view, "rows", axes] = Use(view, (Share(self._each(view, axes, size), vector),))
         return use.shares[0].labels
 
     def looked_up(
@@ -112,7 +113,9 @@ class Uses:
             plain = torch.full((), ZERO).expand(view.shape)
             if not still:
                 plain = self._each(view, axes, 1)
-            self.made[key] = Use(view, (Share(plain), Share(self._each(view, axes, size), axes, still)))
+            # Of a table of one row both would be the same.
+            single = self._each(view, axes, size) if size > 1 else torch.full((), ZERO).expand(view.shape)
+            self.made[key] = Use(view, (Share(plain), Share(single, axes, still)))
         plain, single = (share.labels for share in self.made[key].shares)
         return LookedUp(plain, single, size)
 
