@@ -78,7 +78,9 @@ class Part:
         view = self.view.of(takes_part)
         shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]
         # Blocks have no axes: all of their entries take part, whatever their index says.
-        view.logical_or_((self.index >= 0).reshape(shape) if self.axes else torch.ones((), dtype=torch.bool))
+        view.logical_or_(
+            (self.index >= 0).reshape(shape) if self.axes else torch.ones((), dtype=torch.bool, device="cpu")
+        )
 
 
 @dataclass(frozen=True, eq=False)

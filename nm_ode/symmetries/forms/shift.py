@@ -29,8 +29,9 @@ class Shift(Form):
         for region in self._regions:
             for reduction in region.reductions:
                 channels = prod(region.view.shape[axis] for axis in reduction.axes)
-                each = torch.full((channels,), region.view.size / max(channels, 1), dtype=torch.float64)
-                reduction.send(each.to(device), self._entries, power=2)
+                number = region.view.size / max(channels, 1)
+                each = torch.full((channels,), number, dtype=torch.float64, device=device)
+                reduction.send(each, self._entries, power=2)
 
     @staticmethod
     def count(parts: Sequence[Part]) -> int:
