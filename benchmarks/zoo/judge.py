@@ -33,7 +33,7 @@ from zoo.registry import Net
 
 Array = NDArray[np.float64]
 
-MOST_MEMBERS = 1000  # of the family: as many gradients, and a singular value decomposition of that size
+MOST_MEMBERS = 1600  # of the family: as many gradients, and a singular value decomposition of that size
 _NULL = 1e-9  # a singular value below this share of the largest is rounding
 _MOST = 1e6  # a gradient beyond this is of a variance that is all but zero: rounding
 _SHORT = 1e-5  # and so is this share of a unit vector

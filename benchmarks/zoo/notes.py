@@ -16,6 +16,8 @@ MISSED: dict[str, str] = {
     "DLRM": "each pair's product has one factor in the rules, whichever tables it is of",
     "LSTM, two layers, both directions": "the last output of the backward direction is its first step, whose recurrent "
     "weight meets a state of zeros and does nothing",
+    "T5": "rows of relative positions that are never met",
+    "Gemma": "its norms multiply by 1 + γ, so what is conserved against the next layer is Σ(1 + γ)², of no kind here",
     "FNO": "no rule for complex products",
     "Mixtral": "its grouped product has no float64; its configuration can choose another",
     "GCN": "self-loops are added by a mask of the edges, whose size is taken for data's",
