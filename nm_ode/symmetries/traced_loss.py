@@ -108,6 +108,7 @@ def loss_of_model(
     examples.require_model(model)
     examples.require_constant_loss(loss, model)
     model = unwrapped(model)
+    _require_shapes(model)
     hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
     try:
         return _of_model(model, example_input, loss, target, seed, hooked, _dtype_of(model))
@@ -202,10 +203,13 @@ def _shortened(batch: Batch, shapes: Sequence[tuple[int, ...]]) -> Batch:
     )
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _require_shapes(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
+
+
+def _copied(model: nn.Module) -> nn.Module:
     try:
         model = deep_copied(model).to(device="cpu")
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:

@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a mask of data": (
         lambda: find_symmetries(model(), X, lambda o, y: F.cross_entropy(o[y > 0], y[y > 0]), target=Y),
-        "values of tensors",
+        "value of a tensor",
     ),
 }
 
