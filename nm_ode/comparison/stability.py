@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import NamedTuple
@@ -59,16 +59,16 @@ def farther_flows(rows: Sequence[Row]) -> tuple[Farther, ...]:
     found: dict[str, Farther] = {}
     for higher, lower in permutations([row for row in rows if row.solved], 2):
         one, other = ((row.expected_order, row.relative_error) for row in (higher, lower))
-        if higher.beside == lower.beside and higher_order_is_farther([one, other]) and one > other:
+        if higher.beside == lower.beside and higher_order_is_farther(one, other):
             before = found.get(higher.name)
             if before is None or lower.relative_error < before.lower.relative_error:
                 found[higher.name] = Farther(higher, lower)
     return tuple(found.values())
 
 
-def higher_order_is_farther(errors: Iterable[tuple[int, float]]) -> bool:
-    """Is there, of flows with their orders and errors, one of higher order with a larger error?"""
-    return any(a[0] > b[0] and a[1] > b[1] for a, b in permutations(errors, 2))
+def higher_order_is_farther(one: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Has the first of two flows, given by order and error, the higher order and the larger error?"""
+    return one[0] > other[0] and one[1] > other[1]
 
 
 def stability(tree: xr.DataTree) -> Stability | None:

@@ -34,24 +34,21 @@ class Curvature(Observer):
         object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        return (
-            []
-            if context.along_flow or context.optimizer is None
-            else [_Sharpnesses(context, context.optimizer, self.points)]
-        )
+        if context.along_flow or context.optimizer is None:
+            return []
+        return [Sharpnesses(context, context.optimizer, spread_steps(context.steps, self.points))]
 
 
-class _Sharpnesses(Observer):
-    """Each Lanczos starts from the eigenvector before."""
+class Sharpnesses(Observer):
+    """`Curvature` at these steps; each Lanczos starts from the eigenvector before."""
 
     dim: str = "curvature_step"
     variables: Mapping[str, Variable] = {
         name: variable(name) for name in ("sharpness", "normalised_sharpness", "hvp_evaluations")
     }
 
-    def __init__(self, context: Context, optimizer: Optimizer, points: int) -> None:
-        self._problem, self._optimizer = context.expected_problem, optimizer
-        self._steps = spread_steps(context.steps, points)
+    def __init__(self, context: Context, optimizer: Optimizer, steps: Collection[int]) -> None:
+        self._problem, self._optimizer, self._steps = context.expected_problem, optimizer, steps
         self._last: Sharpness | None = None
         self._lr = optimizer.lr
 
@@ -59,7 +56,9 @@ class _Sharpnesses(Observer):
         return self._steps
 
     def constants(self) -> Mapping[str, float]:
-        return limits(self._optimizer)
+        stability = self._optimizer.stability
+        known = {} if stability is None else {"stability_limit": stability.limit}
+        return {"series_limit": SERIES_LIMIT, **known}
 
     def memory(self) -> Mapping[str, Any]:
         return {"lr": self._lr, "last": None if self._last is None else self._last.vector}
@@ -71,29 +70,22 @@ class _Sharpnesses(Observer):
     def observe(self, view: View) -> Mapping[str, Any]:
         if view.lr == view.lr:  # after the last step the learning rate is that of the last
             self._lr = view.lr
+        stability = self._optimizer.stability
+        step, decay = (self._optimizer.lr, 0.0) if stability is None else (stability.step, stability.decay)
         self._last = found = sharpness(
             self._problem,
             view.theta,
             preconditioner=self._preconditioner(view),
             v0=None if self._last is None else self._last.vector,
         )
-        return {**as_seen(self._optimizer, found, self._lr), "hvp_evaluations": found.hvp_evaluations}
+        seen = found.value + decay
+        return {
+            "sharpness": seen,
+            "normalised_sharpness": seen * self._lr * (step / self._optimizer.lr),
+            "hvp_evaluations": found.hvp_evaluations,
+        }
 
     def _preconditioner(self, view: View) -> Tensor | None:
         if not self._optimizer.multiscale:
             return None  # and no gradient is spent to learn it
         return self._optimizer.preconditioner(view.state(), self._problem.grad(view.theta))
-
-
-def limits(optimizer: Optimizer) -> dict[str, float]:
-    """What lr · λ_max is to be compared with: of the modified flow's series, and of the run, where it is known."""
-    known = {} if optimizer.stability is None else {"stability_limit": optimizer.stability.limit}
-    return {"series_limit": SERIES_LIMIT, **known}
-
-
-def as_seen(optimizer: Optimizer, found: Sharpness, lr: float) -> dict[str, float]:
-    """`sharpness` and `normalised_sharpness` at a step of this learning rate."""
-    stability = optimizer.stability
-    step, decay = (optimizer.lr, 0.0) if stability is None else (stability.step, stability.decay)
-    seen = found.value + decay
-    return {"sharpness": seen, "normalised_sharpness": seen * lr * (step / optimizer.lr)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from bridges import EngineError
 from nm_ode.charges import predict_charges
 from nm_ode.comparison import compare
 from nm_ode.flows import Flow
-from nm_ode.observers import Charges
+from nm_ode.observers import Charges, spread_steps
 from nm_ode.results import RunInfo, run_info, solve_info
 from nm_ode.results.curvature import without_curvature
 from nm_ode.results.store import StoreWriter
@@ -57,9 +56,10 @@ def compute(
         predicted = predict_charges(run, law.name, with_residual=law.with_residual)
         writer.write(f"laws/{law.group}", predicted)
         writer.write(f"comparison/{law.group}", compare(run, predicted))
-    for flow in study.flows_beside(run, study.optimizer):
+    flows = study.flows_beside(run, study.optimizer)
+    for flow in flows:
         failures += _solved(study, writer, flow, run, chosen, progress, say)
-    explain_orders(study, writer, run)
+    explain_orders(study, writer, run, flows)
     return failures
 
 
@@ -147,9 +147,7 @@ def at_some_of(run: xr.Dataset, samples: int | None) -> xr.Dataset:
     saved = run.sizes["saved_step"]
     if samples is None or samples >= saved:
         return run
-    return run.isel(
-        saved_step=sorted({round(place) for place in np.linspace(0, saved - 1, samples).tolist()})
-    )
+    return run.isel(saved_step=spread_steps(saved - 1, samples))
 
 
 def _solved(

@@ -2,66 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import permutations
+
 import numpy as np
 import torch
 import xarray as xr
 
 from nm_ode.comparison import higher_order_is_farther
-from nm_ode.loss.spectrum import Sharpness, sharpness
-from nm_ode.observers.curvature import as_seen, limits
-from nm_ode.results import annotate
+from nm_ode.flows import Flow
+from nm_ode.observers import Context, Recording, View, spread_steps
+from nm_ode.observers.curvature import Sharpnesses
+from nm_ode.results import run_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.studies.build import Study
 
 _POINTS = 5
 
 
-def explain_orders(study: Study, writer: StoreWriter, run: xr.Dataset) -> None:
+def explain_orders(study: Study, writer: StoreWriter, run: xr.Dataset, flows: Sequence[Flow]) -> None:
     """Write `/discrete/curvature` where it explains something and the case did not ask for it.
 
     Not for Adam, whose preconditioner is in states that a run does not keep.
+
+    Args:
+        flows: that were solved beside the run.
     """
     if study.case.stability is not None or study.optimizer.multiscale or "theta" not in run:
         return
-    if writer.read("discrete/curvature") is None and _is_asked(study, writer) and study.problem.has_hessian:
+    asked = writer.read("discrete/curvature") is None and _is_asked(study, writer, flows)
+    if asked and study.problem.has_hessian:
         writer.write("discrete/curvature", _measured(study, run))
 
 
-def _is_asked(study: Study, writer: StoreWriter) -> bool:
+def _is_asked(study: Study, writer: StoreWriter, flows: Sequence[Flow]) -> bool:
     found = []
-    for flow in study.flows:
-        compared = writer.read(f"comparison/{study.labels(flow)[0]}")
+    for flow in flows:
+        name, _, beside = study.labels(flow)
+        compared = writer.read(f"comparison/{name}")
         if compared is not None and compared.sizes.get("saved_step"):
             last = compared.isel(saved_step=-1)
-            found.append((flow.expected_order, float(last["relative_error"])))
-    return higher_order_is_farther(found)
-
-
-def _measured(study: Study, run: xr.Dataset) -> xr.Dataset:
-    """At some of the run's saved steps; each Lanczos starts from the eigenvector before."""
-    saved = run.sizes["saved_step"]
-    places = sorted({round(place) for place in np.linspace(0, saved - 1, min(_POINTS, saved)).tolist()})
-    rows, last = [], None
-    for place in places:
-        at = run.isel(saved_step=place)
-        step = min(
-            int(at["saved_step"]), run.sizes["step"] - 1
-        )  # after the last the learning rate is that of the last
-        theta = torch.from_numpy(np.array(at["theta"].values)).to(study.problem.theta0)
-        last = sharpness(study.problem, theta, v0=None if last is None else last.vector)
-        rows.append(_row(study, last, float(run["lr"].values[step])))
-    along = "curvature_step"
-    measured = {name: (along, np.array([row[name] for row in rows])) for name in rows[0]}
-    return annotate(
-        xr.Dataset(
-            {**measured, **limits(study.optimizer)},
-            coords={
-                along: run["saved_step"].values[places],
-                "curvature_time": (along, run["saved_time"].values[places]),
-            },
-        )
+            found.append((beside, (flow.expected_order, float(last["relative_error"]))))
+    return any(
+        a == b and higher_order_is_farther(one, other) for (a, one), (b, other) in permutations(found, 2)
     )
 
 
-def _row(study: Study, found: Sharpness, lr: float) -> dict[str, float]:
-    return {**as_seen(study.optimizer, found, lr), "hvp_evaluations": found.hvp_evaluations}
+def _measured(study: Study, run: xr.Dataset) -> xr.Dataset:
+    """What `Curvature` records, at some of the run's saved steps."""
+    problem, saved, lrs = study.problem, run["saved_step"].values.tolist(), run["lr"].values
+    places = spread_steps(len(saved) - 1, _POINTS)
+    grid = run_info(run).grid
+    context = Context(problem, study.optimizer, grid.steps, saved, problem.device, grid)
+    recording = Recording([Sharpnesses(context, study.optimizer, [saved[i] for i in places])], context)
+    for i in places:
+        at = run.isel(saved_step=i)
+        lr = float(lrs[min(saved[i], len(lrs) - 1)])  # after the last step that of the last
+        theta = torch.from_numpy(np.array(at["theta"].values)).to(problem.theta0)
+        recording.observe(View(problem, saved[i], float(at["saved_time"]), theta, lr=lr))
+    return recording.dataset()

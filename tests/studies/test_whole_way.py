@@ -165,10 +165,10 @@ steps = 4
 """
 
 
-def steep(lr: float, folder: Path) -> Any:
-    (folder / "steep.py").write_text(STEEP)
-    (folder / "steep.toml").write_text(CASE.replace("LR", f"{lr}"))
+def steep(lr: float, folder: Path, case: str = CASE, code: str = STEEP) -> Any:
+    (folder / "steep.py").write_text(code)
     path = folder / "steep.toml"
+    path.write_text(case.replace("LR", f"{lr}"))
     return run_case(load_case(path), path, folder / "out").tree
 
 
@@ -185,6 +185,24 @@ def test_a_higher_order_that_is_farther_is_explained_by_the_sharpness(tmp_path):
     for words in ("reaches 1.8", "above 1 ", "stable below 2"):
         assert words in said.text
     assert "farther from the run" in report_html(tree)
+
+
+@pytest.mark.parametrize("batches", ["full", "same"])
+def test_the_sharpness_is_that_of_a_batch_where_the_loss_is_a_sum(batches, tmp_path):
+    """Σ θ² over 2 of 4 samples has λ_max 4, and over all of them 8."""
+    code = (
+        STEEP.replace("(2, 1)", "(4, 1)")
+        + "\ndef total(model, batch):\n    return (model(batch[0]) ** 2).sum()\n"
+    )
+    case = CASE.replace('loss = "mse"', 'objective = { python = "steep.py:total" }')
+    case = case.replace('"gradient"', '{ kind = "gradient", batches = "BATCHES" }')
+    case = (
+        case.replace("order = 2", 'order = 2, batches = "BATCHES"').replace("BATCHES", batches)
+        + "batch_size = 2\n"
+    )
+    tree = steep(0.45, tmp_path, case, code)
+    assert farther_flows(summary(tree))
+    assert stability(tree).largest == pytest.approx(1.8, rel=1e-6)
 
 
 def test_where_the_higher_order_is_closer_nothing_is_measured(tmp_path):
