@@ -65,9 +65,8 @@ def is_whole(store: StudyStore, member: str, case: Case, path: Path) -> bool:
         StoreError: they are of another case or other code, or cannot be read.
     """
     known: Mapping[str, str] = {}
-    if case.code or data_place(
-        case
-    ):  # what it imports, and of what data it is, is known to its results alone
+    if case.code or data_place(case):
+        # What it imports, and of what data it is, is known to its results alone.
         with contextlib.suppress(StoreError):
             known = read_root(store.study.below(member))[0].identity.code
     return store.is_whole(member, identity_now(case, known, path.parent))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from nm_ode.data.images.cache import users_caches
 from nm_ode.errors import NmOdeError
 from nm_ode.results import Identity
 from nm_ode.results.files import write_atomically
+from nm_ode.results.verified import sha256
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.own_code import file_hash
 from nm_ode.studies.schema import Case
@@ -25,6 +26,7 @@ _LARGE = 2**26  # bytes whose digest is kept between two commands
 _WHILE = 10.0  # seconds for which a folder is not looked at again
 _known: dict[str, str] = {}
 _looked: dict[str, tuple[float, str | None]] = {}
+_one_at_a_time = threading.Lock()
 
 
 def identity_now(case: Case, there: Mapping[str, str], folder: Path) -> Identity:
@@ -62,16 +64,17 @@ def data_hash(case: Case, folder: Path, data: Any = None) -> dict[str, str]:
     if place is None or isinstance(case.data, CodeTable):
         return {}
     held_out = any(table.wants_held_out for table in case.observe)
-    key = _key(case, folder / place, held_out)
-    digest = None if key is None else _remembered(key)
-    if digest is None:
-        try:
-            read = data if isinstance(data, DataSet) else case.data.make(folder=folder)
-            digest = digest_of(read, held_out=held_out)
-        except (NmOdeError, ValueError, OSError):  # told by whoever needs them
-            return {}
-        if key is not None:
-            _remember(key, digest, keep=read.x.nbytes >= _LARGE)
+    with _one_at_a_time:  # a command looks at many members at once, mostly of the same data
+        key = _key(case, folder / place, held_out)
+        digest = None if key is None else _remembered(key)
+        if digest is None:
+            try:
+                read = data if isinstance(data, DataSet) else case.data.make(folder=folder)
+                digest = digest_of(read, held_out=held_out)
+            except (NmOdeError, ValueError, OSError):  # told by whoever needs them
+                return {}
+            if key is not None:
+                _remember(key, digest, keep=read.x.nbytes >= _LARGE)
     return {place: digest}
 
 
@@ -84,7 +87,7 @@ def _key(case: Case, place: Path, held_out: bool) -> str | None:
     if stamp is None:
         return None
     said = [case.data.model_dump(mode="json"), str(place.resolve()), held_out, stamp]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(said, sort_keys=True).encode())
 
 
 def _stamp(place: Path) -> str | None:
@@ -101,7 +104,7 @@ def _remembered(key: str) -> str | None:
     if key not in _known:
         with contextlib.suppress(OSError, RuntimeError, ValueError):
             digest = _kept(key).read_text(encoding="ascii").strip()
-            if len(digest) == hashlib.sha256().digest_size * 2:
+            if len(digest) == len(sha256(b"")):
                 _known[key] = digest
     return _known.get(key)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 from nm_ode.loss.explain import EvaluationError
 from nm_ode.registry import did_you_mean
+from nm_ode.results.verified import sha256
 from nm_ode.studies.entries import CodeTable
 from nm_ode.studies.errors import CaseError
 from nm_ode.studies.schema import Case
@@ -34,7 +34,7 @@ def code_files(case: Case, path: Path) -> tuple[Path, ...]:
 def file_hash(file: Path) -> str:
     """SHA-256 of a file; "" of one that cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return sha256(file.read_bytes())
     except OSError:
         return ""
 
@@ -168,7 +168,7 @@ class OwnCode:
                 f"{self._path}: {key}.python: {file} cannot be read ({error.strerror or error}); a path is relative to "
                 "the case file"
             ) from None
-        self._hashes[file] = hashlib.sha256(content).hexdigest()
+        self._hashes[file] = sha256(content)
         self._keys[file] = key
         module = ModuleType(f"{file.stem} ({self._hashes[file][:12]})")
         module.__file__ = str(file)

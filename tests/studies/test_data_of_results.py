@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,24 @@ def test_a_file_that_is_as_it_was_is_not_read_again(case: Path, monkeypatch) -> 
     monkeypatch.setattr(digest, "_SETTLED", 60.0)  # it was just now: a glance does not tell
     assert run(case).reused
     assert len(read) == 2
+
+
+def test_many_members_that_are_looked_at_at_once_have_their_data_read_once(case: Path, monkeypatch) -> None:
+    read = []
+
+    def slow(*given, **more) -> str:
+        read.append(1)
+        time.sleep(0.2)
+        return digest_of(*given, **more)
+
+    monkeypatch.setattr(identity, "digest_of", slow)
+    monkeypatch.setattr(digest, "_SETTLED", 0.0)
+    identity._known.clear()
+    loaded, there = load_case(case), {"samples.npz": "as they were"}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: identity.identity_now(loaded, there, case.parent), range(4)))
+    assert len({one.code["samples.npz"] for one in found}) == 1
+    assert len(read) == 1
 
 
 def test_the_digest_is_of_samples_targets_preparation_and_test_split() -> None:
