@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import replace
 
+from nm_ode.batch.member import store_of
 from nm_ode.batch.tasks import MemberOutcome, MemberTask
 from nm_ode.errors import NmOdeError
 
@@ -22,7 +23,6 @@ def with_page(task: MemberTask, outcome: MemberOutcome) -> MemberOutcome:
     """
     if not is_to_be_drawn(task, outcome):
         return outcome
-    from nm_ode.batch.member import store_of
     from nm_ode.reporting.study.members import draw_page
 
     began = time.monotonic()

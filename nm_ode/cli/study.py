@@ -54,7 +54,7 @@ def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
     """The study's page first: those of many members take their time."""
     from nm_ode.batch.tasks import MANY_PAGES
     from nm_ode.comparison.study import study_numbers
-    from nm_ode.comparison.study.numbers import FAILED, MISSING
+    from nm_ode.comparison.study.numbers import with_results
     from nm_ode.errors import NmOdeError
     from nm_ode.reporting.study.members import draw_page, pages_of, stale
     from nm_ode.reporting.study.page import study_html
@@ -67,9 +67,7 @@ def _write(tree: xr.DataTree, folder: Folder, pages: bool | None) -> bool:
     try:
         page()
         print_line("report", folder.place(REPORT))
-        numbers = study_numbers(tree)
-        states = zip(numbers["member"].values.reshape(-1), numbers["state"].values.reshape(-1), strict=True)
-        there = [str(member) for member, state in states if state not in (FAILED, MISSING)]
+        there = with_results(study_numbers(tree))
         if not (len(there) <= MANY_PAGES if pages is None else pages):
             if pages is None and len(there) > len(pages_of(folder)):
                 print_dim(

@@ -118,6 +118,12 @@ def axes_of(numbers: xr.Dataset) -> tuple[str, ...]:
     return tuple(str(name) for name in numbers["state"].dims)
 
 
+def with_results(numbers: xr.Dataset) -> list[str]:
+    """Names of the members that have results, whole or not."""
+    there = ~np.isin(numbers["state"].values, (FAILED, MISSING))
+    return [str(name) for name in numbers["member"].values[there]]
+
+
 def study_numbers(tree: xr.DataTree) -> xr.Dataset:
     """The numbers of each member at its end.
 

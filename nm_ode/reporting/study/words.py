@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nm_ode.comparison.study.numbers import DIVERGED, FAILED, MISSING, STOPPED, WHOLE, axes_of
+from nm_ode.comparison.study.numbers import DIVERGED, FAILED, MISSING, STOPPED, WHOLE, axes_of, with_results
 from nm_ode.reporting.formats import count, number
 
 _WORDS = {
@@ -75,8 +75,7 @@ def troubles(numbers: xr.Dataset) -> list[Trouble]:
 
 def without_page(numbers: xr.Dataset, pages: Collection[str]) -> str:
     """Which members with results have no page of their own; "" if all have one."""
-    flat = [numbers[name].values.reshape(-1).tolist() for name in ("member", "state")]
-    there = [str(member) for member, state in zip(*flat, strict=True) if state not in (FAILED, MISSING)]
+    there = with_results(numbers)
     lacking = [member for member in there if member not in pages]
     if not lacking:
         return ""
