@@ -70,7 +70,7 @@ def main() -> None:
         if is_to_be_drawn(task, outcome):
             send(answers, Sure(outcome))
         send(answers, with_page(task, outcome))
-        trim()  # else holes between what members leave grow by a megabyte a member
+        trim()  # else this process grows with every member
     os._exit(0)
 
 
