@@ -23,6 +23,7 @@ from nm_ode.reporting import PLOTS
 from nm_ode.studies.losses import LOSSES
 from nm_ode.studies.reductions import REDUCTIONS
 from nm_ode.symmetries import KINDS
+from nm_ode.symmetries.operations.declared import DECLARED
 from nm_ode.symmetries.rules.scaling import RULES
 
 PAGE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
@@ -48,13 +49,15 @@ REGISTRIES: dict[str, Registry] = {
 @pytest.fixture(autouse=True)
 def _as_they_were() -> Iterator[None]:
     before = {name: set(registry) for name, registry in REGISTRIES.items()}
-    rules, commands = dict(RULES), list(app.registered_commands)
+    rules, declared, commands = dict(RULES), dict(DECLARED), list(app.registered_commands)
     yield
     for name, registry in REGISTRIES.items():
         for added in set(registry) - before[name]:
             registry.unregister(added)
     RULES.clear()
     RULES.update(rules)
+    DECLARED.clear()
+    DECLARED.update(declared)
     app.registered_commands[:] = commands
 
 
