@@ -40,11 +40,13 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
     along = str(recorded.dims[0])
     error = predicted.values - recorded.values
     away = recorded.values - recorded.values[:1]
-    still = _still(run, np.abs(away).max(axis=0))
-    motion = np.where(still, 0.0, np.abs(away).max(axis=0))
+    farthest = np.abs(away).max(axis=0)
+    still = _still(run, farthest)
+    motion = np.where(still, 0.0, farthest)
     symmetry_of = recorded["charge_symmetry"].values
     names = list(dict.fromkeys(symmetry_of.tolist()))
     members = [symmetry_of == name for name in names]
+    at_rest = still & np.isfinite(farthest)  # what overflowed is not at rest
     moved = [float(np.linalg.norm(away[:, where & ~still], axis=1).max(initial=0.0)) for where in members]
     relative = [
         np.linalg.norm(error[:, where], axis=1) / size if size > 0 else np.full(len(error), np.nan)
@@ -56,7 +58,7 @@ def charge_errors(run: xr.Dataset, recorded: xr.DataArray, predicted: xr.DataArr
             "charge_motion": (CHARGES, motion),
             "charge_relative_error": ((along, CHARGES), ratio(np.abs(error), motion)),
             "symmetry_relative_error": ((along, "symmetry"), np.stack(relative, axis=1)),
-            "symmetry_at_rest": ("symmetry", np.array([not size > 0 for size in moved])),
+            "symmetry_at_rest": ("symmetry", np.array([at_rest[where].all() for where in members])),
         },
         coords={
             **{name: (CHARGES, recorded[name].values) for name in ("charge_symmetry", "kind", "channel")},

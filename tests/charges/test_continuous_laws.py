@@ -28,6 +28,14 @@ def relative_errors(run: xr.Dataset, law: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_charges_that_overflow_are_not_at_rest(relu, value):
+    run = trained(relu, 5, lr=0.05).copy(deep=True)
+    predicted = predict_charges(run, "exact")
+    run["charge"][3:] = value
+    assert not nm_ode.compare(run, predicted)["symmetry_at_rest"].any()
+
+
 def test_first_order_law_without_momentum(relu):
     run = trained(relu, 1000, lr=0.05, weight_decay=1e-3)
     assert max(relative_errors(run, "first_order").values()) < 9e-5  # docs/theory.md §3.6
