@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNet
@@ -85,21 +87,25 @@ def vgg_bn() -> Net:
     return _images(VGG(norm=True))
 
 
-@network("MobileNetV2", "vision", "timm", "cross entropy")
-def mobilenet_v2() -> Net:
-    blocks = decode_arch_def([["ds_r1_k3_s1_c4"], ["ir_r2_k3_s2_e2_c4"]])
+def _of_blocks(kind: type[nn.Module], blocks: list[Any], features: int, act: type[nn.Module]) -> Net:
     return _images(
-        EfficientNet(
+        kind(
             blocks,
             num_classes=CLASSES,
             in_chans=2,
-            num_features=5,
+            num_features=features,
             stem_size=4,
-            act_layer=nn.ReLU6,
+            act_layer=act,
             round_chs_fn=int,
             fix_stem=True,
         )
     )
+
+
+@network("MobileNetV2", "vision", "timm", "cross entropy")
+def mobilenet_v2() -> Net:
+    blocks = decode_arch_def([["ds_r1_k3_s1_c4"], ["ir_r2_k3_s2_e2_c4"]])
+    return _of_blocks(EfficientNet, blocks, 5, nn.ReLU6)
 
 
 @network("MobileNetV3", "vision", "timm", "cross entropy")
@@ -107,35 +113,13 @@ def mobilenet_v3() -> Net:
     blocks = decode_arch_def(
         [["ds_r1_k3_s1_e1_c4_se0.5_nre"], ["ir_r1_k3_s2_e2_c4_se0.5"], ["cn_r1_k1_s1_c5"]]
     )
-    return _images(
-        MobileNetV3(
-            blocks,
-            num_classes=CLASSES,
-            in_chans=2,
-            num_features=6,
-            stem_size=4,
-            act_layer=nn.Hardswish,
-            round_chs_fn=int,
-            fix_stem=True,
-        )
-    )
+    return _of_blocks(MobileNetV3, blocks, 6, nn.Hardswish)
 
 
 @network("EfficientNet", "vision", "timm", "cross entropy")
 def efficientnet() -> Net:
     blocks = decode_arch_def([["ds_r1_k3_s1_e1_c4_se0.25"], ["ir_r2_k3_s2_e2_c4_se0.25"]])
-    return _images(
-        EfficientNet(
-            blocks,
-            num_classes=CLASSES,
-            in_chans=2,
-            num_features=5,
-            stem_size=4,
-            act_layer=nn.SiLU,
-            round_chs_fn=int,
-            fix_stem=True,
-        )
-    )
+    return _of_blocks(EfficientNet, blocks, 5, nn.SiLU)
 
 
 class DenseNet(nn.Module):

@@ -4,10 +4,11 @@ Sound: θ is carried a finite way along every generator that was found, and the 
 
 Complete: a search for conserved Q(θ) = θᵀBθ + ⟨c, θ⟩ over a family of B and c. Q is conserved by gradient flow of
 every batch if and only if ⟨g, 2Bθ + c⟩ = 0 at every θ and batch, which is linear in (B, c): the null space of as many
-draws as the family has members is all that is conserved. The family: of every parameter and every axis a the distinct
-entries of its Gram matrix along a (which has scales of rows and columns and the charges of GL); every single entry's
-square and every single entry (which has shifts with any signs), where there are few enough, else sums over rows and
-columns.
+draws as the family has members is all that is conserved, if every unit is alive at them. Behind units that are dead at
+most draws it takes more: so many are added until none of it is lost. The family: of every parameter and every axis a
+the distinct entries of its Gram matrix along a (which has scales of rows and columns and the charges of GL); every
+single entry's square and every single entry (which has shifts with any signs), where there are few enough, else sums
+over rows and columns.
 
 A normalisation's ε breaks the scale symmetries by a known amount and is made 0 here; casts to float32 are left out.
 """
@@ -288,6 +289,23 @@ def search(judged: Judged, space: Conserved, found: Sequence[Symmetry]) -> Searc
 
 def _conserved(judged: Judged, members: Sequence[_Member], count: int) -> tuple[Array, Array]:
     """Coefficients in the family, one column for each conserved combination; and of the linear ones, those of θ."""
+    rows, null, left = np.empty((0, count)), np.eye(count), -1
+    while null.shape[1] != left:
+        left = null.shape[1]
+        rows = np.concatenate([rows, _draws(judged, members, count)])
+        size = np.sqrt(np.square(rows).mean(0))
+        size = np.maximum(size, 1e-4 * size.max())  # what hardly moves must not be blown up
+        scaled = rows / size
+        null = _null(scaled)
+    linear = np.concatenate([np.full(m.count, not m.quadratic) for m in members])
+    at = judged.start.clone().requires_grad_()
+    made = torch.autograd.functional.jacobian(lambda u: _features(members, u, u, False), at).numpy()
+    fixed = made[linear].T @ (_null(scaled[:, linear]) / size[linear, None])
+    return np.linalg.svd(null / size[:, None], full_matrices=False)[0], fixed
+
+
+def _draws(judged: Judged, members: Sequence[_Member], count: int) -> Array:
+    """A few more than the family has members."""
     rows, moving = np.empty((count + 15, count)), ~judged.still
     for row in rows:
         norm = torch.tensor(torch.inf)
@@ -296,19 +314,12 @@ def _conserved(judged: Judged, members: Sequence[_Member], count: int) -> tuple[
             gradient = judged.gradient(theta, judged.batch())
             norm = gradient.norm()
         row[:] = _features(members, moving * (gradient / norm if norm > 0 else gradient), theta).numpy()
-    size = np.sqrt(np.square(rows).mean(0))
-    size = np.maximum(size, 1e-4 * size.max())  # what hardly moves must not be blown up
-    scaled = rows / size
-    linear = np.concatenate([np.full(m.count, not m.quadratic) for m in members])
-    at = judged.start.clone().requires_grad_()
-    made = torch.autograd.functional.jacobian(lambda u: _features(members, u, u, False), at).numpy()
-    fixed = made[linear].T @ (_null(scaled[:, linear]) / size[linear, None])
-    null = _null(scaled) / size[:, None]
-    return np.linalg.svd(null, full_matrices=False)[0], fixed
+    return rows
 
 
 def _null(rows: Array) -> Array:
-    _, values, right = np.linalg.svd(rows, full_matrices=True)
+    """Of at least as many rows as columns."""
+    _, values, right = np.linalg.svd(rows, full_matrices=False)
     return right[int((values > _NULL * values[0]).sum()) :].T
 
 

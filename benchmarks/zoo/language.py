@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nm_ode import own_loss
 from zoo.registry import Net, network, tokens
 
 V, D, HEADS, FF, T, B = 9, 4, 2, 5, 5, 4
 """Vocabulary, width, heads, inner width, length, batch."""
 
 
-def _loss(model: Any, batch: Any) -> Tensor:
-    loss = model(**batch).loss
-    assert isinstance(loss, Tensor)
-    return loss
-
-
 def _causal(model: nn.Module) -> Net:
     ids = tokens(V, B, T)
-    return Net(model.eval(), _loss, {"input_ids": ids, "labels": ids})
+    return Net(model.eval(), own_loss, {"input_ids": ids, "labels": ids})
 
 
 def _masked(model: nn.Module) -> Net:
     batch = {"input_ids": tokens(V, B, T), "labels": tokens(V, B, T)}
-    return Net(model.eval(), _loss, batch)
+    return Net(model.eval(), own_loss, batch)
 
 
 def _classes(model: nn.Module) -> Net:
-    return Net(model.eval(), _loss, {"input_ids": tokens(V, B, T), "labels": tokens(3, B)})
+    return Net(model.eval(), own_loss, {"input_ids": tokens(V, B, T), "labels": tokens(3, B)})
 
 
 _LLAMA = {
@@ -178,11 +171,11 @@ def albert() -> Net:
 @network("ELECTRA", "language", "transformers", "replaced tokens")
 def electra() -> Net:
     model = hf.ElectraForPreTraining(hf.ElectraConfig(**_BERT, embedding_size=3))
-    return Net(model.eval(), _loss, {"input_ids": tokens(V, B, T), "labels": tokens(2, B, T)})
+    return Net(model.eval(), own_loss, {"input_ids": tokens(V, B, T), "labels": tokens(2, B, T)})
 
 
 def _of_two(model: nn.Module) -> Net:
-    return Net(model.eval(), _loss, {"input_ids": tokens(V, B, T), "labels": tokens(V, B, 4)})
+    return Net(model.eval(), own_loss, {"input_ids": tokens(V, B, T), "labels": tokens(V, B, 4)})
 
 
 @network("T5", "language", "transformers", "next token of the decoder, tied head")

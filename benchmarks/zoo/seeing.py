@@ -9,6 +9,7 @@ import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nm_ode import own_loss
 from zoo.registry import Net, network, tokens
 
 B, SIDE, CLASSES = 6, 8, 3
@@ -24,15 +25,9 @@ _VIT = {
 }
 
 
-def _loss(model: Any, batch: Any) -> Tensor:
-    loss = model(**batch).loss
-    assert isinstance(loss, Tensor)
-    return loss
-
-
 def _images(model: nn.Module) -> Net:
     return Net(
-        model.eval(), _loss, {"pixel_values": torch.randn(B, 2, SIDE, SIDE), "labels": tokens(CLASSES, B)}
+        model.eval(), own_loss, {"pixel_values": torch.randn(B, 2, SIDE, SIDE), "labels": tokens(CLASSES, B)}
     )
 
 
@@ -141,7 +136,7 @@ def whisper() -> Net:
         begin_suppress_tokens=None,
     )
     model = hf.WhisperForConditionalGeneration(config)
-    return Net(model.eval(), _loss, {"input_features": torch.randn(B, 3, 10), "labels": tokens(9, B, 4)})
+    return Net(model.eval(), own_loss, {"input_features": torch.randn(B, 3, 10), "labels": tokens(9, B, 4)})
 
 
 @network("wav2vec2", "speech", "transformers", "connectionist temporal classification")

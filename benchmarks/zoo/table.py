@@ -21,8 +21,8 @@ its verification, on a machine that others use too; then three judgements that s
 - **by hand**: the count from the mathematics, where one was made (`benchmarks/zoo/expected.py` has the derivations);
 - **search**: how many independent charges, quadratic or linear in θ, a numerical search finds conserved, and how many
   of them are explained by what was found ("all": every one). It solves ⟨g, 2Bθ + c⟩ = 0 at as many random parameters
-  and batches as it has unknowns: products of rows and of columns of every parameter, squares and shifts
-  of entries (up to 1600 unknowns; empty where there are more).
+  and batches as it has unknowns, and at as many more until the solutions stay: products of rows and of columns of every
+  parameter, squares and shifts of entries (up to 1600 unknowns; empty where there are more).
 - **sound**: θ carried a finite way along every generator leaves the loss of fresh batches (to 1e-8 of it).
 
 The environment: that of nm_ode, and beside it

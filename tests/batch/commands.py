@@ -18,7 +18,13 @@ from nm_ode.results.study import StudyStore
 from tests.kills.scenarios import bits
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from nm_ode.cli import main; main()", "run"]
+START = "from nm_ode.cli import main; main()"
+WITHOUT_PAGES = (
+    "import nm_ode.batch.tasks, nm_ode.cli.batch\n"
+    "nm_ode.batch.tasks.MANY_PAGES = 0\n"
+    "nm_ode.cli.batch._presented = lambda plan: True\n"
+)
+"""The command; and what keeps it from drawing pages, as the fixture `without_pages` does in this process."""
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
@@ -26,10 +32,10 @@ ENVIRONMENT = {
 }
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def started(folder: Path, *arguments: str, pages: bool = True) -> subprocess.Popen[str]:
     """The command, in a group of its own."""
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [sys.executable, "-c", START if pages else WITHOUT_PAGES + START, "run", *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         text=True,
@@ -39,9 +45,9 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def ran(folder: Path, *arguments: str) -> tuple[int, str]:
+def ran(folder: Path, *arguments: str, pages: bool = True) -> tuple[int, str]:
     """Exit code and what was said."""
-    process = started(folder, *arguments)
+    process = started(folder, *arguments, pages=pages)
     told, _ = process.communicate(timeout=600)
     return process.returncode, told
 

@@ -39,7 +39,7 @@ def right(folder: Path, call: Call) -> dict[str, dict[str, str]]:
 
 def test_a_sweep_survives_its_processes_and_two_commands_finish_it(folder: Path, right) -> None:
     arguments = ("slow.toml", "--out", "out", "--workers", "2")
-    process = started(folder, *arguments)
+    process = started(folder, *arguments, pages=False)
     try:
         for word in (MEMBERS, WORKERS):
             before = len(begun(folder))
@@ -53,7 +53,8 @@ def test_a_sweep_survives_its_processes_and_two_commands_finish_it(folder: Path,
     psutil.wait_procs(others, timeout=300)  # a worker may begin one more member before it knows
     there, before = whole(folder / "out"), len(begun(folder))
     write_slow(folder, members=4, pause=0.005)
-    both = [started(folder, "slow.toml", "--out", "out", "--workers", "0") for _ in range(2)]
+    command = ("slow.toml", "--out", "out", "--workers", "0")
+    both = [started(folder, *command, pages=False) for _ in range(2)]
     told = [one.communicate(timeout=600)[0] for one in both]
     process.communicate()
     assert [one.returncode for one in both] == [0, 0], told
@@ -67,7 +68,7 @@ def test_workers_that_are_there_already(folder: Path, right, call: Call) -> None
     (folder / "bad" / "own.py").write_text(OWN)
     (folder / "bad" / "sweep.toml").write_text(of_own_code("grows", "dies", "well"))
     with dask_cluster(folder, memory="900MB") as (address, (scheduler, *_)):
-        code, told = ran(folder, "bad/sweep.toml", "--scheduler", address)
+        code, told = ran(folder, "bad/sweep.toml", "--scheduler", address, pages=False)
         assert code == 1, told
         assert "1 of 3 members whole" in told
         failed = StudyStore.at(folder / "results", "sweep").failures()
@@ -77,7 +78,8 @@ def test_workers_that_are_there_already(folder: Path, right, call: Call) -> None
         }
         assert "building dies" in failed["what=dies"].log
 
-        process = started(folder, "slow.toml", "--out", "out", "--scheduler", address)
+        command = ("slow.toml", "--out", "out", "--scheduler", address)
+        process = started(folder, *command, pages=False)
         try:
             wait_for(lambda: len(whole(folder / "out")) > 0, process)
             kill(scheduler)

@@ -16,29 +16,10 @@ from nm_ode.loss.self_test import compare, line
 from nm_ode.loss.spectrum import sharpness
 from nm_ode.parameters import Layout, Slot
 from nm_ode.reporting.words import flow_sentences
+from tests.oracles.networks import Reversed, Sign
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 Y = torch.randn(24, 2, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-
-
-class Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        return -g
-
-
-class Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.sign()
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
 
 
 class Swish(torch.autograd.Function):

@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, str]] = {
     "gpt_tokens": {"width = 16": "width = 8", "layers = 2": "layers = 1", "samples = 32": "samples = 6"},
     "lstm_digits": {"width = 12": "width = 5", "samples = 64": "samples = 10"},
     "own_loss": {"width = 12": "width = 5", "samples = 48": "samples = 9"},
-    "resnet18_digits": {"samples = 20": "samples = 12"},
+    "resnet18_digits": {"samples = 20": "samples = 12", "step = 2.5e-5": "step = 1e-4"},
 }
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nm_ode.symmetries import find_symmetries, graph_gradient, precision
 from nm_ode.symmetries.operations.declared import DECLARED
+from tests.oracles.networks import Reversed
 
 
 class Gpt(nn.Module):
@@ -111,16 +112,6 @@ def test_a_wrong_rule_is_seen_in_float32(monkeypatch) -> None:
     found = find_symmetries(model, torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
     assert found.defects
     assert not found.n_charges("rescale")
-
-
-class Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        return -g
 
 
 class WithReversal(nn.Sequential):

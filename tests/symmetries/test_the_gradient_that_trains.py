@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import nm_ode
 from nm_ode.charges import LawError
 from nm_ode.symmetries import SymmetryError, find_symmetries, scan_symmetries, symmetries_of
-from tests.oracles.networks import OnceRelu
+from tests.oracles.networks import OnceRelu, Reversed, Sign
 from tests.symmetries.other_batches import worst_constraint
 
 
@@ -35,30 +35,10 @@ def hidden(model: _Model, x: Tensor) -> Tensor:
     return F.relu(model.a(x))
 
 
-class _Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return -grad
-
-
-class _Clipped(_Reversed):
+class _Clipped(Reversed):
     @staticmethod
     def backward(ctx, grad):
         return grad.clamp(-1, 1)
-
-
-class _Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.sign()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
 
 
 def hooked(change: Callable[[Tensor], Tensor | None]) -> Callable[[_Model, Tensor], Tensor]:
@@ -96,9 +76,9 @@ def a_trunk_that_does_not_train(model: _Model, x: Tensor) -> Tensor:
 
 
 CHANGED = {
-    "reversed": lambda model, x: _Reversed.apply(hidden(model, x)),
+    "reversed": lambda model, x: Reversed.apply(hidden(model, x)),
     "clipped": lambda model, x: _Clipped.apply(hidden(model, x)),
-    "straight through": lambda model, x: _Sign.apply(hidden(model, x) - 0.1),
+    "straight through": lambda model, x: Sign.apply(hidden(model, x) - 0.1),
     "straight through by detach": lambda model, x: (lambda h: h + (h.round() - h).detach())(hidden(model, x)),
     "doubled by a hook": hooked(lambda grad: 2 * grad),
     "clipped by a hook": hooked(lambda grad: grad.clamp(-1, 1)),
@@ -146,7 +126,7 @@ def test_what_is_left_out_is_named(normal):
     (sentence,) = find_symmetries(model, normal(8, 4)).left_out
     with pytest.raises(SymmetryError, match="another one"):  # nothing is searched for either
         scan_symmetries(model, normal(8, 4))
-    for part in ("rescale a → b", "a.weight", "_Reversed"):
+    for part in ("rescale a → b", "a.weight", "Reversed"):
         assert part in sentence
 
 
@@ -159,7 +139,7 @@ def test_a_domain_classifier_behind_reversed_gradients(normal):
 
         def forward(self, x: Tensor) -> Tensor:
             h = F.relu(self.f(x))
-            return torch.cat([self.c(h), self.d(_Reversed.apply(h))], 1)
+            return torch.cat([self.c(h), self.d(Reversed.apply(h))], 1)
 
     def loss(output: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(output[:, :3], y % 3) + F.cross_entropy(output[:, 3:], y % 2)
