@@ -79,6 +79,7 @@ def _judged(
     if not symmetries:
         return Judged((), (), draws)
     generator = torch.Generator().manual_seed(seed + 1)
+    other = program.network(1e4 * EPSILON)
     meter = ChargeMeter(loss.layout, symmetries)
     elsewhere = lost_elsewhere(loss, symmetries)
     worst = {s.name: (0.0, 0.0) for s in symmetries}
@@ -90,6 +91,8 @@ def _judged(
         if not (abs(before) < 1e8 and bool(gradient.isfinite().all()) and float(gradient.norm()) < 1e8):
             continue
         if not _is_regular(program, model, loss.layout, theta, batch, gradient, generator):
+            continue
+        if not _is_normal(other, loss.layout, theta, batch, before, gradient):
             continue
         decided += 1
         constraint = meter.constraint(gradient, theta)
@@ -132,6 +135,16 @@ def _is_regular(
     ends = [_loss(model, layout, theta + sign * step * along, batch) for sign in (1, -1)]
     slope, expected = (ends[0] - ends[1]) / (2 * step), float(gradient @ along)
     return abs(slope - expected) <= 1e-2 * float(gradient.norm() * along.norm())
+
+
+def _is_normal(
+    other: Network, layout: Layout, theta: Tensor, batch: tuple[Tensor, ...], loss: float, gradient: Tensor
+) -> bool:
+    """Are loss and gradient the same with another ε? Not where what is normalised is one number: then it is rounding
+    that is divided by the ε (a group of one entry, a mean taken from what is constant)."""
+    loss_there, there = _loss_and_gradient(other, layout, theta, batch)
+    same_loss = abs(loss_there - loss) <= 0.1 * LOSS * max(abs(loss), 1e-6)
+    return same_loss and float((there - gradient).norm()) <= 0.1 * CONSTRAINT * float(gradient.norm())
 
 
 def moved(meter: ChargeMeter, theta: Tensor, coefficients: Tensor) -> Tensor:
