@@ -38,6 +38,9 @@ from nm_ode.symmetries.stops import find_stops
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
 
+_TOKEN = "token"
+"""Keeps operations that nobody reads (checks of torch's own) in their order; what it holds is not read."""
+
 _LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
 
@@ -56,7 +59,7 @@ class Graph:
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
-        values: parameters ("model." and the name), buffers and constants.
+        values: parameters ("model." and the name), buffers, constants, and what is given to inputs without a number.
         shapes: of the batch's tensors, where the graph is of fewer samples or tokens than the example; else empty.
     """
 
@@ -151,8 +154,10 @@ def trace(
             constant = exported.constants[name]
             assert isinstance(constant, Tensor)
             constants[node] = constant
-        else:
+        elif node.name in signature.user_inputs:
             inputs.append(signature.user_inputs.index(node.name))
+        else:
+            inputs.append(_TOKEN)
     operations = tuple(node for node in exported.graph.nodes if node.op == "call_function" and node in live)
     return Graph(
         operations=operations,
@@ -255,6 +260,7 @@ def _fill(graph: torch.fx.Graph) -> None:
 def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:
     values = {name: p.detach() for name, p in whole.named_parameters(remove_duplicate=False)}
     values |= dict(whole.named_buffers(remove_duplicate=False))
+    values[_TOKEN] = torch.empty(0)
     return values | {
         _constant(name): constant
         for name, constant in exported.constants.items()

@@ -144,3 +144,23 @@ def test_a_bag_of_embeddings_is_no_reason_to_refuse() -> None:
     found = find_symmetries(Bag(), torch.randint(0, 9, (8, 5)))
     assert not found.defects
     assert found.n_charges("translation") == 5
+
+
+class OfAMatrix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 9), nn.Linear(9, 3)
+
+    def forward(self, x):
+        m = self.a(x).view(-1, 3, 3)
+        return self.b(torch.linalg.cholesky(m @ m.mT + torch.eye(3, dtype=m.dtype)).flatten(1))
+
+
+def test_a_check_inside_an_operation_is_no_reason_to_refuse() -> None:
+    """torch.export threads a token through the checks of torch.linalg."""
+    torch.manual_seed(0)
+    found = find_symmetries(OfAMatrix(), torch.randn(8, 4))
+    assert not found.defects
+    # All logits shift together, by a number or by a multiple of any of their nine inputs.
+    assert found.n_charges("translation") == 1 + 9
+    assert found.n_charges("rescale") == 0
