@@ -13,7 +13,7 @@ from nm_ode.loss.bindings import parameter_of_others
 from nm_ode.loss.explain import without_float64
 from nm_ode.loss.guards import no_scalar
 from nm_ode.loss.objective import Objective
-from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
+from nm_ode.symmetries.batches import Batch, on_cpu, tensors_of
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import LossModule
 
@@ -48,9 +48,8 @@ def loss_at_example(
 
 
 def _in_dtype(model: nn.Module, objective: Objective, batch: Batch, dtype: torch.dtype) -> float | None:
-    cast = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors_of(batch)]
     try:
-        return _evaluated(model, objective, with_tensors(batch, cast))
+        return _evaluated(model, objective, on_cpu(batch, dtype))
     except SymmetryError:
         return None
 

@@ -22,7 +22,7 @@ from nm_ode.loss.explain import without_float64
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.own import loss_in, own_loss
 from nm_ode.loss.placing import deep_copied, require_no_parameters_of_its_own
-from nm_ode.symmetries.batches import Batch, at_least, float64_on_cpu, of_dtype, repeated, tensors_of
+from nm_ode.symmetries.batches import Batch, at_least, on_cpu, repeated, tensors_of
 from nm_ode.symmetries.errors import SymmetryError
 
 ASSUMED = "cross_entropy"
@@ -179,7 +179,7 @@ def _output(model: nn.Module, x: Batch) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
-            return call(deep_copied(model), of_dtype(x, dtype))
+            return call(deep_copied(model, parameters=False), on_cpu(x, dtype))
     except ProblemError as error:
         raise SymmetryError(f"example_input: {error}") from None
     except Exception as error:
@@ -224,7 +224,7 @@ def _tree(given: Any, name: str) -> Batch:
     try:
         if not any(map(is_array, leaves)):
             if isinstance(given, list | tuple) and not isinstance(given, Mapping):
-                return float64_on_cpu(as_leaf(torch.as_tensor(given), name))
+                return on_cpu(as_leaf(torch.as_tensor(given), name), torch.float64)
             raise SymmetryError(refusal)
         made = [
             leaf if not is_array(leaf) or (isinstance(leaf, Tensor) and leaf.ndim == 0) else as_leaf(leaf, at)
@@ -234,4 +234,4 @@ def _tree(given: Any, name: str) -> Batch:
         raise SymmetryError(str(error)) from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise SymmetryError(refusal) from error
-    return float64_on_cpu(rebuild(made))
+    return on_cpu(rebuild(made), torch.float64)
