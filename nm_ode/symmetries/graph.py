@@ -23,7 +23,7 @@ from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.refusals import differentiates, refused
+from nm_ode.symmetries.refusals import differentiates, foreseen, refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
     other_sizes,
@@ -295,7 +295,8 @@ def _known(
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])
-            known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
+            with foreseen(node):
+                known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
     return known
 
 

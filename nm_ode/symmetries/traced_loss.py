@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from nm_ode.arguments import dtype_name, first_line
 from nm_ode.loss import Problem, ProblemError
+from nm_ode.loss.explain import passes_through
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.placing import copied, deep_copied, placed
 from nm_ode.parameters import Layout, Parts, unwrapped
@@ -91,8 +93,22 @@ class TracedLoss:
         return Parts(self.layout.slots, pieces, like)
 
     def drawn_tensors(self, how: str, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`."""
-        return drawn(tensors_of(self.batch), self.within, how, generator)
+        """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`.
+
+        Raises:
+            SymmetryError: none can be drawn.
+        """
+        tensors = tensors_of(self.batch)
+        try:
+            return drawn(tensors, self.within, how, generator)
+        except Exception as error:
+            if passes_through(error):
+                raise
+            given = ", ".join(f"{tuple(tensor.shape)} {dtype_name(tensor.dtype)}" for tensor in tensors)
+            raise SymmetryError(
+                f"no batch like the example's ({given}) can be drawn ({type(error).__name__}: {first_line(error)}): "
+                "this is a defect of nm_ode, please report it"
+            ) from error
 
 
 def loss_of_model(
