@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nm_ode.arguments import dtype_name, first_line
 from nm_ode.loss import Problem, ProblemError
 from nm_ode.loss.explain import passes_through
+from nm_ode.loss.guards import is_hooked
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.placing import copied, deep_copied, placed
 from nm_ode.parameters import Layout, Parts, unwrapped
@@ -119,11 +120,9 @@ def loss_of_model(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    examples.require_model(model)
-    examples.require_constant_loss(loss, model)
+    examples.require_model_and_loss(model, loss)
     model = unwrapped(model)
-    _require_shapes(model)
-    hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
+    hooked = tuple(name for name, parameter in model.named_parameters() if is_hooked(parameter))
     try:
         return _of_model(model, example_input, loss, target, seed, hooked, _dtype_of(model))
     except SymmetryError as error:
@@ -217,32 +216,18 @@ def _shortened(batch: Batch, shapes: Sequence[tuple[int, ...]]) -> Batch:
     )
 
 
-def _require_shapes(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
-
-
 def _copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """On the CPU, in one dtype or in its own."""
     try:
         model = deep_copied(model).to(CPU) if dtype is None else copied(model, CPU, dtype)
     except ProblemError as error:
         raise SymmetryError(str(error)) from error
+    except NotImplementedError as error:  # parameters without values
+        raise SymmetryError(f"the model cannot be copied to the CPU ({first_line(error)})") from error
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             module.sparse = False
-            if module.max_norm is not None:
-                raise SymmetryError(
-                    f"{type(module).__name__} with max_norm rescales its weights in the forward pass, so the loss is "
-                    "no function of its parameters; leave max_norm out"
-                )
     return model
-
-
-def _is_hooked(parameter: nn.Parameter) -> bool:
-    """By `register_hook` or its kin, which a copy of the model does not keep."""
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def _placed(objective: Objective, dtype: torch.dtype) -> Objective:
