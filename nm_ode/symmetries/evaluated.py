@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nm_ode.arguments import dtype_name, first_line
 from nm_ode.loss.bindings import parameter_of_others
@@ -54,12 +53,8 @@ def _in_dtype(model: nn.Module, objective: Objective, batch: Batch, dtype: torch
 
 
 def _evaluated(model: nn.Module, objective: Objective, batch: Batch, seed: int = 0) -> float:
-    whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
-    buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            loss = functional_call(whole, buffers, tensors)
+        loss = LossModule(model, objective, batch).evaluated(tensors_of(batch), seed)
     except SymmetryError:
         raise
     except Exception as error:

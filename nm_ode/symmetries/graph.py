@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.func import functional_call
 from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
@@ -99,6 +100,13 @@ class LossModule(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return self.objective(self.model, with_tensors(self._like, tensors))
+
+    def evaluated(self, tensors: Sequence[Tensor], seed: int = 0) -> Any:
+        """What it gives of a batch; its buffers and the caller's random numbers stay as they are."""
+        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return functional_call(self, buffers, tuple(tensors))
 
 
 def trace(
