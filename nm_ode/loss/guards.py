@@ -94,15 +94,20 @@ def require_separate(model: nn.Module) -> None:
 def require_no_parameter_hooks(model: nn.Module) -> None:
     """No hook on a parameter, which the copy would not have: torch.optim would train by another gradient."""
     for name, parameter in model.named_parameters():
-        hooks = [
-            *(parameter._backward_hooks or {}).values(),
-            *(getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values(),
-        ]
-        if not all(getattr(hook, "only_looks", False) for hook in hooks):
+        if is_hooked(parameter):
             raise ProblemError(
                 f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it "
                 "does in the forward pass, in the loss or in an optimizer of your own"
             )
+
+
+def is_hooked(parameter: nn.Parameter) -> bool:
+    """By `register_hook` or its kin, unless all that it does is to look."""
+    hooks = [
+        *(parameter._backward_hooks or {}).values(),
+        *(getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values(),
+    ]
+    return not all(getattr(hook, "only_looks", False) for hook in hooks)
 
 
 def only_looking(hook: H) -> H:

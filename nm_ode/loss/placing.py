@@ -25,12 +25,7 @@ def copied(model: M, device: torch.device, dtype: torch.dtype) -> M:
     Raises:
         ProblemError: it cannot be copied.
     """
-    try:
-        made = deep_copied(model)
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-        raise ProblemError(
-            f"the model cannot be copied ({error}): a module keeps an attribute that copy.deepcopy cannot take"
-        ) from error
+    made = deep_copied(model)
 
     def convert(tensor: Tensor) -> Tensor:
         return in_dtype(tensor, device, dtype) if tensor.layout is torch.strided else tensor.to(device)
@@ -39,10 +34,16 @@ def copied(model: M, device: torch.device, dtype: torch.dtype) -> M:
     return made
 
 
-def deep_copied(model: M) -> M:
+def deep_copied(model: M, *, parameters: bool = True) -> M:
     """A deep copy; of a computed tensor that a module keeps as an attribute, its values.
 
     The old `torch.nn.utils.weight_norm` keeps one, and computes it anew before each forward pass.
+
+    Args:
+        parameters: False: the copy has the model's own.
+
+    Raises:
+        ProblemError: it cannot be copied.
     """
     computed = {
         id(value): value.detach().clone()
@@ -50,7 +51,13 @@ def deep_copied(model: M) -> M:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, computed)
+    shared = {} if parameters else {id(parameter): parameter for parameter in model.parameters()}
+    try:
+        return copy.deepcopy(model, computed | shared)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise ProblemError(
+            f"the model cannot be copied ({error}): a module keeps an attribute that copy.deepcopy cannot take"
+        ) from error
 
 
 def placed(function: Function, model: nn.Module | None, device: torch.device, dtype: torch.dtype) -> Function:

@@ -8,11 +8,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.arguments import outside_inference
-from nm_ode.data.trees import flatten, map_leaves
+from nm_ode.data.sources import place
+from nm_ode.data.trees import flatten
 
 Batch: TypeAlias = Any
 """A tree whose leaves are tensors, and what else an objective needs (numbers, texts, None)."""
+
+CPU = torch.device("cpu")
 
 
 def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
@@ -27,16 +29,9 @@ def with_tensors(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
     return rebuild([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
 
-def float64_on_cpu(batch: Batch) -> Batch:
-    """Floating-point tensors as float64, all on the CPU."""
-    return map_leaves(lambda leaf: _float64_on_cpu(leaf) if isinstance(leaf, Tensor) else leaf, batch)
-
-
-def of_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
-    """Floating-point tensors in a dtype; all else as it is."""
-    return map_leaves(
-        lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, batch
-    )
+def on_cpu(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Floating-point tensors in a dtype, complex ones in its pair."""
+    return place(batch, CPU, dtype)
 
 
 def repeated(part: Tensor, count: int) -> Tensor:
@@ -63,8 +58,3 @@ def is_counted(x: Tensor) -> bool:
     if not x.is_floating_point():
         return True
     return bool((x == x.round()).all()) and bool((x != x.reshape(-1)[:1]).any())
-
-
-def _float64_on_cpu(tensor: Tensor) -> Tensor:
-    tensor = outside_inference(tensor.detach()).cpu()
-    return tensor.double() if tensor.is_floating_point() else tensor

@@ -16,13 +16,14 @@ from nm_ode.data.base import DataError, DataSet
 from nm_ode.data.leaves import as_leaf, is_array
 from nm_ode.data.sources import collate
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
-from nm_ode.loss import Problem, ProblemError
+from nm_ode.loss import Problem, ProblemError, guards
 from nm_ode.loss.calling import call, takes_and_given
 from nm_ode.loss.explain import without_float64
 from nm_ode.loss.objective import LossFunction, Objective, Supervised
 from nm_ode.loss.own import loss_in, own_loss
 from nm_ode.loss.placing import deep_copied, require_no_parameters_of_its_own
-from nm_ode.symmetries.batches import Batch, at_least, float64_on_cpu, of_dtype, repeated, tensors_of
+from nm_ode.parameters import unwrapped
+from nm_ode.symmetries.batches import Batch, at_least, on_cpu, repeated, tensors_of
 from nm_ode.symmetries.errors import SymmetryError
 
 ASSUMED = "cross_entropy"
@@ -35,23 +36,26 @@ _LOSSES: dict[str, LossFunction] = {"cross_entropy": F.cross_entropy, "mse": F.m
 _FROM_LOADER = 8  # samples of a loader or a data set that are looked at
 
 
-def require_model(model: Any) -> None:
-    """A module; of a problem, `symmetries_of` is asked."""
+def require_model_and_loss(model: Any, loss: Any) -> None:
+    """A module that can be looked at, and a loss that has no trainable parameters of its own.
+
+    Of a problem, `symmetries_of` is asked.
+    """
     if isinstance(model, Problem):
         raise SymmetryError(
             "a Problem was given as the model; use symmetries_of(problem), which knows its loss"
         )
     if not isinstance(model, nn.Module):
         raise SymmetryError(f"model must be a torch.nn.Module; {said(model)} was given")
-
-
-def require_constant_loss(loss: Any, model: nn.Module) -> None:
-    """A loss that has no trainable parameters of its own."""
-    if isinstance(loss, nn.Module):
-        try:
-            require_no_parameters_of_its_own(loss, model)
-        except ProblemError as error:
-            raise SymmetryError(str(error)) from None
+    module = loss if isinstance(loss, nn.Module) else None
+    try:
+        guards.require_model_and_loss(model, own_loss if module is None else module)
+        if module is not None:
+            require_no_parameters_of_its_own(module, model)
+        guards.require_initialised(unwrapped(model))
+        guards.refuse_renormalisation(model)
+    except ProblemError as error:
+        raise SymmetryError(str(error)) from None
 
 
 def name_of_loss(loss: Any, *, assumed: bool = False) -> str:
@@ -179,7 +183,7 @@ def _output(model: nn.Module, x: Batch) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
-            return call(deep_copied(model), of_dtype(x, dtype))
+            return call(deep_copied(model, parameters=False), on_cpu(x, dtype))
     except ProblemError as error:
         raise SymmetryError(f"example_input: {error}") from None
     except Exception as error:
@@ -224,7 +228,7 @@ def _tree(given: Any, name: str) -> Batch:
     try:
         if not any(map(is_array, leaves)):
             if isinstance(given, list | tuple) and not isinstance(given, Mapping):
-                return float64_on_cpu(as_leaf(torch.as_tensor(given), name))
+                return on_cpu(as_leaf(torch.as_tensor(given), name), torch.float64)
             raise SymmetryError(refusal)
         made = [
             leaf if not is_array(leaf) or (isinstance(leaf, Tensor) and leaf.ndim == 0) else as_leaf(leaf, at)
@@ -234,4 +238,4 @@ def _tree(given: Any, name: str) -> Batch:
         raise SymmetryError(str(error)) from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise SymmetryError(refusal) from error
-    return float64_on_cpu(rebuild(made))
+    return on_cpu(rebuild(made), torch.float64)

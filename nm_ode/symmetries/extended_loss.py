@@ -17,6 +17,7 @@ from nm_ode.symmetries.graph import MODEL, Graph
 from nm_ode.symmetries.labels import RESHAPES
 from nm_ode.symmetries.operations import argument, operation
 from nm_ode.symmetries.proofs import EpsilonLink
+from nm_ode.symmetries.refusals import foreseen
 from nm_ode.symmetries.traced_loss import TracedLoss
 
 
@@ -59,6 +60,17 @@ class ExtendedLoss:
             result: Tensor = _WithEpsilons(self._graph, replaced, self.dtype).run(*inputs)
         return result
 
+    def gradient(self, loss: Tensor, by: Sequence[Tensor], *, again: bool = False) -> tuple[Tensor, ...]:
+        """The derivatives of one of its values; zeros where gradients stop before what it is differentiated by.
+
+        Args:
+            again: there are more to come.
+        """
+        if not by or not loss.requires_grad:
+            return tuple(map(torch.zeros_like, by))
+        with foreseen(self._graph.operations):
+            return torch.autograd.grad(loss, by, materialize_grads=True, retain_graph=again)
+
     def _fine(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype) if is_coarser(tensor.dtype, self.dtype) else tensor
 
@@ -73,11 +85,16 @@ class _WithEpsilons(Interpreter):
 
     def __init__(self, graph: Graph, epsilons: dict[Node, Tensor], dtype: torch.dtype) -> None:
         super().__init__(graph.module)
+        self.extra_traceback = False  # an error's text stays as it is
         self._dtype = dtype
         self._live = {*graph.operations, *graph.parameters, *graph.frozen}
         self._epsilons, self._loss = epsilons, graph.loss
 
     def run_node(self, n: Node) -> Any:
+        with foreseen(n):
+            return self._computed(n)
+
+    def _computed(self, n: Node) -> Any:
         if n.op == "call_function" and n not in self._live:
             return None  # running statistics, and what nobody reads
         if n.op == "output":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.func import functional_call
 from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
@@ -23,7 +24,7 @@ from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.refusals import differentiates, refused
+from nm_ode.symmetries.refusals import differentiates, foreseen, refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
     other_sizes,
@@ -37,6 +38,9 @@ from nm_ode.symmetries.stops import find_stops
 
 MODEL = "model."
 """What the names of a model's parameters begin with in a graph."""
+
+_TOKEN = "token"
+"""Keeps operations that nobody reads (checks of torch's own) in their order; what it holds is not read."""
 
 _LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
@@ -56,7 +60,7 @@ class Graph:
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
         inputs: for each input of `module` a key of `values`, or the number of a tensor in the batch.
-        values: parameters ("model." and the name), buffers and constants.
+        values: parameters ("model." and the name), buffers, constants, and what is given to inputs without a number.
         shapes: of the batch's tensors, where the graph is of fewer samples or tokens than the example; else empty.
     """
 
@@ -96,6 +100,13 @@ class LossModule(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return self.objective(self.model, with_tensors(self._like, tensors))
+
+    def evaluated(self, tensors: Sequence[Tensor], seed: int = 0) -> Any:
+        """What it gives of a batch; its buffers and the caller's random numbers stay as they are."""
+        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return functional_call(self, buffers, tuple(tensors))
 
 
 def trace(
@@ -151,8 +162,10 @@ def trace(
             constant = exported.constants[name]
             assert isinstance(constant, Tensor)
             constants[node] = constant
-        else:
+        elif node.name in signature.user_inputs:
             inputs.append(signature.user_inputs.index(node.name))
+        else:
+            inputs.append(_TOKEN)
     operations = tuple(node for node in exported.graph.nodes if node.op == "call_function" and node in live)
     return Graph(
         operations=operations,
@@ -255,6 +268,7 @@ def _fill(graph: torch.fx.Graph) -> None:
 def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:
     values = {name: p.detach() for name, p in whole.named_parameters(remove_duplicate=False)}
     values |= dict(whole.named_buffers(remove_duplicate=False))
+    values[_TOKEN] = torch.empty(0)
     return values | {
         _constant(name): constant
         for name, constant in exported.constants.items()
@@ -289,7 +303,8 @@ def _known(
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])
-            known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
+            with foreseen(node):
+                known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
     return known
 
 

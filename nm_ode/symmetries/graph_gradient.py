@@ -54,17 +54,9 @@ def look(extended: ExtendedLoss, at: Point, meter: ChargeMeter) -> GraphGradient
     constraint = torch.zeros(meter.count, dtype=torch.float64)
     sketches: dict[str, Tensor] = {}
     squares: dict[str, float] = {}
-    by_epsilon = tuple(torch.zeros_like(e) for e in extended.epsilons)
-    slots = extended.layout.slots
-    if epsilons and loss.requires_grad:
-        by_epsilon = torch.autograd.grad(loss, epsilons, materialize_grads=True, retain_graph=True)
-    for some in _chunks(slots):
-        inputs = [parameters[slot.name] for slot in some]
-        found = (
-            torch.autograd.grad(loss, inputs, materialize_grads=True, retain_graph=True)
-            if loss.requires_grad  # else gradients stop before the parameters
-            else tuple(map(torch.zeros_like, inputs))
-        )
+    by_epsilon = extended.gradient(loss, epsilons, again=True)
+    for some in _chunks(extended.layout.slots):
+        found = extended.gradient(loss, [parameters[slot.name] for slot in some], again=True)
         gradient = Parts(some, found, loss.detach())
         for name, piece in gradient.items():
             sketches[name] = sketch(name, piece)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch.func import functional_call
-
 from nm_ode.symmetries.batches import repeated, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.graph import LossModule
@@ -21,7 +18,7 @@ def lost_elsewhere(loss: TracedLoss, symmetries: Sequence[Symmetry]) -> dict[str
     for size in loss.graph.other_sizes if symmetries else ():
         there = _of_size(loss, size)
         if there is not None:
-            kept = {_moves(symmetry) for symmetry in discover(there.graph)[0]}
+            kept = {_moves(symmetry) for symmetry in discover(there.graph).symmetries}
             lost = {s.name: size for s in symmetries if _moves(s) not in kept} | lost
     return lost
 
@@ -30,11 +27,8 @@ def _of_size(loss: TracedLoss, size: int) -> TracedLoss | None:
     """The same loss on a batch of this size, traced at it; None if the model takes none of this size."""
     tensors = tuple(repeated(tensor, size) if tensor.ndim else tensor for tensor in tensors_of(loss.batch))
     batch = with_tensors(loss.batch, tensors)
-    whole = LossModule(loss.model, loss.objective, batch)
-    buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            functional_call(whole, buffers, tensors)
+        LossModule(loss.model, loss.objective, batch).evaluated(tensors)
     except Exception:  # whatever a model says of a batch that it does not take
         return None
     try:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nm_ode.symmetries.check import TOLERANCE
+from nm_ode.symmetries.layers import FAINT
 
 LARGE = 30_000_000
 """Parameters above which a model is verified in its own float32, at one draw and without its Hessian."""
@@ -29,7 +30,7 @@ class Precision:
     loss: float = 1e-9
     gradient: float = 1e-6  # some of torch's kernels hold constants (1/6) in float32
     constraint: float = TOLERANCE
-    faint: float = 1e-4
+    faint: float = FAINT
 
 
 DOUBLE = Precision(torch.float64)

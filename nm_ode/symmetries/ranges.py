@@ -14,6 +14,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import is_move, move
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import argument, operation, value
+from nm_ode.symmetries.refusals import foreseen
 
 _FAR = 2**60  # no limit
 _GATHERS = {
@@ -58,11 +59,12 @@ def ranges(graph: Graph) -> dict[int, Range]:
     """For each tensor of the batch, by its number, what the graph's operations take of it."""
     found: dict[Node, Range] = {}
     for node in reversed(graph.operations):
-        for source, range_ in _asked(node):
-            _narrow(found, source, range_)
-        if node in found:
-            for source, range_ in _back(graph, node, found[node]):
+        with foreseen(node):
+            for source, range_ in _asked(node):
                 _narrow(found, source, range_)
+            if node in found:
+                for source, range_ in _back(graph, node, found[node]):
+                    _narrow(found, source, range_)
     placeholders = [node for node in graph.module.graph.nodes if node.op == "placeholder"]
     return {
         name: found[node]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
+from torch.fx import Node
 
 from nm_ode.arguments import first_line
-from nm_ode.loss.explain import without_float64
+from nm_ode.loss.explain import passes_through, without_float64
+from nm_ode.loss.no_hessian import without_derivative
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.places import is_users
+from nm_ode.symmetries.operations import operation
+from nm_ode.symmetries.places import is_users, place_of
 
 _REASONS = (
     (
@@ -56,6 +61,33 @@ def refused(model: nn.Module, error: BaseException) -> SymmetryError:
         f"the graph of {type(model).__name__} cannot be traced{where}: torch.export says {first_line(error)!r}; write "
         "that line with operations that it follows, or leave that part out of the model whose symmetries are asked for"
     )
+
+
+@contextmanager
+def foreseen(at: Node | Sequence[Node]) -> Iterator[None]:
+    """What a graph's operation raises is said in one sentence, with the operation and its place.
+
+    Args:
+        at: the operation; or all that are differentiated, of which torch may name the one without a derivative.
+
+    Raises:
+        SymmetryError: in the place of any other error but those that pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passes_through(error):
+            raise
+        if isinstance(at, Node):
+            where = str(place_of(at))
+        else:
+            missing = without_derivative(error)
+            where = next((str(place_of(node)) for node in at if operation(node) == missing), "its derivative")
+        raise SymmetryError(
+            f"the graph cannot be computed at random numbers: {where} fails ({type(error).__name__}: "
+            f"{first_line(error)}); if the model itself takes such numbers, this is a defect of nm_ode, please report "
+            "it"
+        ) from error
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -205,8 +205,7 @@ def _sampled(traced: TracedLoss, space: Space, draws: int, seed: int) -> tuple[A
         tensors = traced.drawn_tensors(how, generator)
         parameters = leaves(layout, theta)
         loss = extended(parameters, epsilons, tensors, draw)
-        pieces = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-        gradient = flat(pieces)
+        gradient = flat(extended.gradient(loss, list(parameters.values())))
         typical, scale = torch.empty_like(gradient), faint_scale(layout, gradient)
         for slot in layout.slots:
             typical[slot.slice] = scale[slot.layer]

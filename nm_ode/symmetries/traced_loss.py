@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Sequence
@@ -11,13 +10,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nm_ode.arguments import first_line
-from nm_ode.loss import Problem
-from nm_ode.loss.objective import LossFunction, Objective
-from nm_ode.loss.placing import deep_copied
+from nm_ode.arguments import dtype_name, first_line
+from nm_ode.loss import Problem, ProblemError
+from nm_ode.loss.explain import passes_through
+from nm_ode.loss.guards import is_hooked
+from nm_ode.loss.objective import LossFunction, Objective, Supervised
+from nm_ode.loss.placing import copied, deep_copied, placed
 from nm_ode.parameters import Layout, Parts, unwrapped
 from nm_ode.symmetries import examples
-from nm_ode.symmetries.batches import Batch, float64_on_cpu, of_dtype, tensors_of, with_tensors
+from nm_ode.symmetries.batches import CPU, Batch, on_cpu, tensors_of, with_tensors
 from nm_ode.symmetries.draws import drawn
 from nm_ode.symmetries.errors import SymmetryError
 from nm_ode.symmetries.evaluated import loss_at_example
@@ -93,8 +94,22 @@ class TracedLoss:
         return Parts(self.layout.slots, pieces, like)
 
     def drawn_tensors(self, how: str, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`."""
-        return drawn(tensors_of(self.batch), self.within, how, generator)
+        """The tensors of a batch of the example's shapes, drawn in one of the ways of `draws`.
+
+        Raises:
+            SymmetryError: none can be drawn.
+        """
+        tensors = tensors_of(self.batch)
+        try:
+            return drawn(tensors, self.within, how, generator)
+        except Exception as error:
+            if passes_through(error):
+                raise
+            given = ", ".join(f"{tuple(tensor.shape)} {dtype_name(tensor.dtype)}" for tensor in tensors)
+            raise SymmetryError(
+                f"no batch like the example's ({given}) can be drawn ({type(error).__name__}: {first_line(error)}): "
+                "this is a defect of nm_ode, please report it"
+            ) from error
 
 
 def loss_of_model(
@@ -105,11 +120,9 @@ def loss_of_model(
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
     """
-    examples.require_model(model)
-    examples.require_constant_loss(loss, model)
+    examples.require_model_and_loss(model, loss)
     model = unwrapped(model)
-    _require_shapes(model)
-    hooked = tuple(name for name, parameter in model.named_parameters() if _is_hooked(parameter))
+    hooked = tuple(name for name, parameter in model.named_parameters() if is_hooked(parameter))
     try:
         return _of_model(model, example_input, loss, target, seed, hooked, _dtype_of(model))
     except SymmetryError as error:
@@ -128,12 +141,12 @@ def _of_model(
     dtype: torch.dtype,
 ) -> tuple[TracedLoss, str]:
     given = None if dtype != torch.float64 else _copied(model)
-    model = _copied(model).to(dtype)
+    model = _copied(model, dtype)
     objective, batch, name = examples.loss_of_example(
         model, example_input, loss, target, least=_LEAST_SAMPLES, seed=seed
     )
     instead_of = None if given is None else (given, objective)
-    return _traced(model, _of_dtype(objective, dtype), of_dtype(batch, dtype), instead_of, hooked), name
+    return _traced(model, _placed(objective, dtype), on_cpu(batch, dtype), instead_of, hooked), name
 
 
 def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
@@ -156,11 +169,11 @@ def loss_of_problem(problem: Problem, samples: int) -> TracedLoss:
         for slot in problem.layout.slots:
             given.get_parameter(slot.name).copy_(problem.theta0[slot.slice].view(slot.shape))
     dtype = _dtype_of(given)
-    objective = _of_dtype(problem.objective, dtype)
-    batch = of_dtype(float64_on_cpu(problem.batch(first)), dtype)
+    objective = _placed(problem.objective, dtype)
+    batch = on_cpu(problem.batch(first), dtype)
     if dtype != torch.float64:
         return _traced(given.to(dtype), objective, batch, None)
-    return _traced(_copied(given).to(dtype), objective, batch, (given, problem.objective))
+    return _traced(_copied(given, dtype), objective, batch, (given, problem.objective))
 
 
 def _traced(
@@ -203,38 +216,22 @@ def _shortened(batch: Batch, shapes: Sequence[tuple[int, ...]]) -> Batch:
     )
 
 
-def _require_shapes(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise SymmetryError(f"parameter {name!r} has no shape yet: run the model once on an input first")
-
-
-def _copied(model: nn.Module) -> nn.Module:
+def _copied(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """On the CPU, in one dtype or in its own."""
     try:
-        model = deep_copied(model).to(device="cpu")
-    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-        raise SymmetryError(
-            f"the model cannot be copied ({first_line(error)}): a module keeps an attribute that copy.deepcopy cannot "
-            "take"
-        ) from error
+        model = deep_copied(model).to(CPU) if dtype is None else copied(model, CPU, dtype)
+    except ProblemError as error:
+        raise SymmetryError(str(error)) from error
+    except NotImplementedError as error:  # parameters without values
+        raise SymmetryError(f"the model cannot be copied to the CPU ({first_line(error)})") from error
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             module.sparse = False
-            if module.max_norm is not None:
-                raise SymmetryError(
-                    f"{type(module).__name__} with max_norm rescales its weights in the forward pass, so the loss is "
-                    "no function of its parameters; leave max_norm out"
-                )
     return model
 
 
-def _is_hooked(parameter: nn.Parameter) -> bool:
-    """By `register_hook` or its kin, which a copy of the model does not keep."""
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
-
-
-def _of_dtype(objective: Objective, dtype: torch.dtype) -> Objective:
-    """A copy of an objective with tensors of its own (class weights) on the CPU in a dtype."""
-    if not isinstance(objective, nn.Module):
-        return objective
-    return copy.deepcopy(objective).to(torch.device("cpu"), dtype)
+def _placed(objective: Objective, dtype: torch.dtype) -> Objective:
+    """With tensors of its own (class weights) on the CPU in a dtype."""
+    if isinstance(objective, Supervised):
+        return Supervised(placed(objective.loss_fn, None, CPU, dtype))
+    return placed(objective, None, CPU, dtype)

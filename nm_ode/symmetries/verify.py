@@ -25,6 +25,7 @@ from nm_ode.symmetries.layers import layer_scale
 from nm_ode.symmetries.meter import ChargeMeter
 from nm_ode.symmetries.own_gradient import OwnGradient, differing, own_gradient
 from nm_ode.symmetries.proofs import EpsilonLink
+from nm_ode.symmetries.refusals import foreseen
 from nm_ode.symmetries.second_derivative import missing_derivative
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss
@@ -84,7 +85,8 @@ def verify(
             except Exception as error:
                 missing = missing_derivative(error)
                 if not missing:
-                    raise
+                    with foreseen(loss.graph.operations):
+                        raise
     checks = {name: Check(*worst[name], second[name], missing, precision.constraint) for name in second}
     return Verification(checks, frozenset(untrue), tuple(functions))
 

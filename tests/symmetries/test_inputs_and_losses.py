@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections import OrderedDict, UserDict
 from dataclasses import dataclass
@@ -246,6 +247,31 @@ LOSSES: dict[str, tuple[nn.Module, Any, Tensor, dict[str, int]]] = {
 def test_targets_that_the_loss_takes(what):
     model, loss, target, wanted = LOSSES[what]
     assert table(find_symmetries(model, X, loss, target=target)).items() >= wanted.items()
+
+
+def test_weights_that_a_partial_holds_are_in_float64():
+    loss = functools.partial(F.cross_entropy, weight=torch.tensor([1.0, 2, 3]))
+    problem = nm_ode.Problem(net(), loss, (X, LABELS), dtype=torch.float32)
+    for found in (find_symmetries(net(), X, loss, target=LABELS), symmetries_of(problem)):
+        assert table(found) == HIDDEN | SHIFT
+        assert not found.how
+
+
+class OfComplex(nn.Module):
+    """Absolute values of complex numbers, shifted by a complex buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+        self.register_buffer("shift", torch.ones(4, dtype=torch.complex64) * 1j)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x + self.shift).abs())
+
+
+def test_complex_numbers_become_those_of_float64():
+    found = find_symmetries(OfComplex(), torch.complex(X, X.flip(0)))
+    assert table(found) == {"translation net.2": 6, "rescale net.0 → net.2": 5}
 
 
 class Tempered(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nm_ode.symmetries import SymmetryError, find_symmetries
+from nm_ode.symmetries import SymmetryError, extended_loss, find_symmetries, traced_loss
+from nm_ode.symmetries.decompositions import OWN
 
 
 class Net(nn.Module):
@@ -144,3 +145,74 @@ def test_a_bag_of_embeddings_is_no_reason_to_refuse() -> None:
     found = find_symmetries(Bag(), torch.randint(0, 9, (8, 5)))
     assert not found.defects
     assert found.n_charges("translation") == 5
+
+
+class OfAMatrix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 9), nn.Linear(9, 3)
+
+    def forward(self, x):
+        m = self.a(x).view(-1, 3, 3)
+        return self.b(torch.linalg.cholesky(m @ m.mT + torch.eye(3, dtype=m.dtype)).flatten(1))
+
+
+def test_a_check_inside_an_operation_is_no_reason_to_refuse() -> None:
+    """torch.export threads a token through the checks of torch.linalg."""
+    torch.manual_seed(0)
+    found = find_symmetries(OfAMatrix(), torch.randn(8, 4))
+    assert not found.defects
+    # All logits shift together, by a number or by a multiple of any of their nine inputs.
+    assert found.n_charges("translation") == 1 + 9
+    assert found.n_charges("rescale") == 0
+
+
+class Shifted(Net):
+    """RWKV's shift by a token: a part is written in place."""
+
+    def forward(self, x):
+        before = torch.zeros_like(x)
+        before[:, 1:] = x[:, :-1]
+        h = F.relu(self.a(0.3 * before + x))
+        after = torch.zeros_like(h)
+        after[:, 1:] = h[:, :-1]
+        return self.b(after.mean(1))
+
+
+TOKENS = torch.randn(8, 6, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_write_in_place_of_a_part_is_followed() -> None:
+    torch.manual_seed(0)
+    found = find_symmetries(Shifted(), TOKENS)
+    assert not found.defects
+    assert {s.name: s.count for s in found} == {"translation b": 6, "rescale a → b": 5}
+
+
+def test_what_fails_in_the_graph_alone_is_told_with_its_place(monkeypatch) -> None:
+    monkeypatch.delitem(OWN, torch.ops.aten.copy.default)  # torch has no derivative of it
+    with pytest.raises(
+        SymmetryError, match=r"copy.*test_refusals\.py:\d+ fails.*not implemented.*report"
+    ) as told:
+        find_symmetries(Shifted(), TOKENS)
+    assert isinstance(told.value.__cause__, RuntimeError)
+
+
+def wrong(*_):
+    raise IndexError("no such thing")
+
+
+def test_an_operation_that_fails_at_random_numbers_is_told_with_its_place(monkeypatch) -> None:
+    monkeypatch.setattr(extended_loss, "weight_norm", wrong)
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.ReLU(), nn.Linear(5, 3))
+    with pytest.raises(
+        SymmetryError, match=r"weight_norm.* in 0.* fails \(IndexError: no such thing\)"
+    ) as told:
+        find_symmetries(model, TOKENS[:, 0])
+    assert isinstance(told.value.__cause__, IndexError)
+
+
+def test_a_batch_that_cannot_be_drawn_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(traced_loss, "drawn", wrong)
+    with pytest.raises(SymmetryError, match=r"\(8, 6, 4\) float64.*no such thing.*report"):
+        find_symmetries(Shifted(), TOKENS)

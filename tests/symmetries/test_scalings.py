@@ -243,3 +243,13 @@ def test_what_an_operation_lets_pass(name: str) -> None:
     model = Own(lambda m, x: m.b(function(m.a(x))), a=nn.Linear(4, 6), b=nn.Linear(width, 3))
     found = charges(model, gaussian(8, 4), gaussian(8, 3))
     assert found == expected if expected is not None else found >= 1
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_spectral_norm_has_a_scale(mode) -> None:
+    """σ = ⟨u, Wv⟩ is a product of two vectors, of which no axis is left."""
+    torch.manual_seed(0)
+    normed = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5))
+    found = find_symmetries(nn.Sequential(normed, nn.Tanh(), nn.Linear(5, 3)).train(mode), torch.randn(8, 4))
+    assert not found.defects
+    assert found.n_charges("scale") == 1

@@ -134,6 +134,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "NaN": (lambda: find_symmetries(model(), X * torch.nan), "nan"),
     "a layer without a shape": (lambda: find_symmetries(nn.LazyLinear(3), X), "no shape"),
+    "a model without numbers": (lambda: find_symmetries(nn.Linear(4, 3, device="meta"), X), "meta"),
     "weights that it rescales": (
         lambda: find_symmetries(
             nn.Sequential(nn.Embedding(9, 4, max_norm=1.0), nn.Flatten(), nn.Linear(8, 3)),
@@ -155,3 +156,9 @@ def test_a_wrong_argument_is_one_sentence(what):
         call()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_scripted_module_is_refused_by_name():
+    with pytest.raises(SymmetryError, match=r"module '0' is scripted"):
+        find_symmetries(nn.Sequential(torch.jit.script(nn.Linear(4, 3))), X)

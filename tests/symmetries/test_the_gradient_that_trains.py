@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import nm_ode
 from nm_ode.charges import LawError
+from nm_ode.loss.guards import only_looking
 from nm_ode.symmetries import SymmetryError, find_symmetries, scan_symmetries, symmetries_of
 from tests.oracles.networks import OnceRelu, Reversed, Sign
 from tests.symmetries.other_batches import worst_constraint
@@ -160,6 +161,14 @@ def test_hooks_of_modules_and_parameters(hook, normal):
     found = find_symmetries(model, normal(8, 4))
     assert {s.name for s in found} == {"translation 2"}
     assert "0.weight" in found.left_out[0]
+
+
+def test_a_hook_that_only_looks_is_none(normal):
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    model[0].weight.register_hook(only_looking(lambda grad: None))
+    found = find_symmetries(model, normal(8, 4))
+    assert {s.name for s in found} == {"translation 2", "rescale 0 → 2"}
+    assert not found.left_out
 
 
 def test_no_law_is_claimed_of_charges_that_training_does_not_have(normal):

@@ -146,14 +146,14 @@ def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) 
     if any(uniform):
         rows = variables.merge(a, (*batch, *m))
         columns = variables.merge(b, (*batch, *n))
-        rows = rows.reshape(*rows.shape, *[1] * nn)
-        columns = columns.reshape(*columns.shape[:nb], *[1] * nm, *columns.shape[nb:])
+        rows = rows.reshape((*rows.shape, *[1] * nn))
+        columns = columns.reshape((*columns.shape[:nb], *[1] * nm, *columns.shape[nb:]))
         return variables.combine((1.0, rows), (1.0, columns))
     total = variables.combine(
         (1.0, variables.merge(a, (*batch, *k_of_a))), (1.0, variables.merge(b, (*batch, *k_of_b)))
     )
     y = variables.merge(total, batch)
-    return y.reshape(*y.shape, *[1] * (nm + nn))
+    return y.reshape((*y.shape, *[1] * (nm + nn)))
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
