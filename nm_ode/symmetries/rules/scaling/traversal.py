@@ -17,7 +17,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, compressed, is_move, move
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.rules.scaling.constants import is_zero, reads_no_entries, zero_constants
+from nm_ode.symmetries.rules.constants import is_zero, zero_constants
 from nm_ode.symmetries.rules.scaling.uses import Term, Use, moves_nothing, reconciled
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, placeholder_view
@@ -93,7 +93,7 @@ class ScalingTraversal:
     def _result(self, node: Node) -> Any:
         if is_zero(node):
             return ANY
-        if reads_no_entries(node) or not any(self._depends(needed) for needed in node.all_input_nodes):
+        if not any(self._depends(needed) for needed in node.all_input_nodes):
             return None  # data: factor zero, read when asked for
         if is_move(node):
             return self._moved(node)
