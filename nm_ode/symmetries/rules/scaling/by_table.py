@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.operations import argument, value
 from nm_ode.symmetries.operations.declared import Degrees, declared
 from nm_ode.symmetries.rules.scaling.traversal import ScalingTraversal, zeros
@@ -77,7 +78,7 @@ def _placed(
     if main is None or len(shape) != len(main):
         wanted = labels
     else:
-        wanted = labels.reshape([n if dim in keep else 1 for dim, n in enumerate(main)])
+        wanted = placed(labels, keep, len(main))
     if wanted.ndim > len(shape) or any(
         n not in (1, m) for n, m in zip(reversed(wanted.shape), reversed(shape), strict=False)
     ):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import at
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
@@ -125,9 +125,7 @@ def _along(s: ScalingTraversal, operand: Operand, out: Letters) -> Tensor:
 
 def _arranged(labels: Tensor, letters: Letters, out: Letters) -> Tensor:
     """In the order of the result's letters, of size one where it has others."""
-    order = [letters.index(c) for c in out if c in letters]
-    sizes = iter(labels.permute(order).shape)
-    return labels.permute(order).reshape([next(sizes) if c in letters else 1 for c in out])
+    return placed(labels, [out.index(c) for c in letters], len(out))
 
 
 def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) -> Tensor:
@@ -185,7 +183,7 @@ def _convolution(s: ScalingTraversal, node: Node) -> Any:
     bias = argument(node, "bias")
     if bias is not None and not s.is_zero(bias):
         s.variables.equal(y, s.labels(bias))
-    return at(y, 1, result.ndim).expand(tuple(result.shape))
+    return placed(y, (1,), result.ndim).expand(tuple(result.shape))
 
 
 @_rule("_trilinear")

@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import NONE, compressed, is_move, move
+from nm_ode.symmetries.labels import NONE, compressed, is_move, move, placed
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.rules.constants import is_zero, zero_constants
@@ -168,8 +168,7 @@ class ScalingTraversal:
         """Variables of an operand whose entries have one factor along some dimensions."""
         shape = tuple(value(node).shape)
         keep = tuple(dim for dim in range(len(shape)) if dim not in dims)
-        kept = self.merged(node, keep)
-        return kept.reshape([n if dim in keep else 1 for dim, n in enumerate(shape)]).expand(shape)
+        return placed(self.merged(node, keep), keep, len(shape)).expand(shape)
 
     def merged(self, node: Node, keep: tuple[int, ...]) -> Tensor:
         """Variables of an operand whose entries have one factor but along these dimensions, in their shape."""
