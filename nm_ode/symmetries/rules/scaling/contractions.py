@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -21,6 +20,7 @@ from nm_ode.symmetries.operations.contractions import (
     contraction_of,
 )
 from nm_ode.symmetries.padding import padding_row, stays_zero
+from nm_ode.symmetries.rules.scaling.by_table import with_others
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
 from nm_ode.symmetries.rules.scaling.uses import Term, Use
 from nm_ode.symmetries.rules.scaling.variables import Variables
@@ -213,6 +213,5 @@ def _embedding(s: ScalingTraversal, node: Node) -> Any:
         s.variables.zero(y)  # a row that is not zero, and that nothing trains
     for other in node.all_input_nodes[1:]:
         s.still(other)
-    if isinstance(results, tuple | list):  # the first are the sums, the others integers
-        return (y.expand(tuple(results[0].shape)), *[torch.zeros((), dtype=torch.int64)] * (len(results) - 1))
-    return y.expand(tuple(results.shape))
+    first = results[0] if isinstance(results, tuple | list) else results  # the sums; the others are integers
+    return with_others(y.expand(tuple(first.shape)), results)
