@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import product
 from math import prod
 from typing import TypeAlias
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from nm_ode.symmetries.findings import Found
 from nm_ode.symmetries.kinds import KINDS
-from nm_ode.symmetries.symmetry import Part
+from nm_ode.symmetries.symmetry import Part, in_rows, joined
 
 Row: TypeAlias = tuple[str, int, int, int, float]
 """Entries of a parameter at equal distances: the first, how many, how far, and their weight in a charge."""
@@ -78,11 +77,7 @@ def _charges(parts: Sequence[Part], axes: tuple[int, ...] | None = None) -> list
         starts = starts.reshape(-1)
         charges = torch.arange(len(starts)) if axes is not None else part.index
         rest = [(view.shape[dim], view.strides[dim]) for dim in range(len(view.shape)) if dim not in along]
-        (size, step), others = longest(rest)
-        shifts = [
-            sum(i * stride for i, (_, stride) in zip(place, others, strict=True))
-            for place in product(*(range(n) for n, _ in others))
-        ]
+        (size, step), shifts = in_rows(joined(rest))
         for charge, start in zip(charges.tolist(), starts.tolist(), strict=True):
             if charge >= 0:
                 found[charge] |= {
@@ -93,15 +88,3 @@ def _charges(parts: Sequence[Part], axes: tuple[int, ...] | None = None) -> list
 
 def _other_side(rows: frozenset[Row]) -> frozenset[Row]:
     return frozenset((*row[:-1], -row[-1]) for row in rows)
-
-
-def longest(dims: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Sizes and strides, what lies contiguously as one: the longest, and the others."""
-    joined: list[tuple[int, int]] = []
-    for n, stride in sorted(dims, key=lambda dim: -dim[1]):
-        if n > 1 and joined and joined[-1][1] == n * stride:
-            joined[-1] = (joined[-1][0] * n, stride)
-        elif n > 1:
-            joined.append((n, stride))
-    most = max(joined, key=lambda dim: dim[0], default=(1, 1))
-    return most, [dim for dim in joined if dim is not most]

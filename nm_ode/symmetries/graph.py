@@ -24,6 +24,7 @@ from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
 from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.refusals import differentiates, foreseen, refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
@@ -41,6 +42,14 @@ MODEL = "model."
 
 _TOKEN = "token"
 """Keeps operations that nobody reads (checks of torch's own) in their order; what it holds is not read."""
+
+_LIKE = frozenset(
+    {
+        *("empty_like", "full_like", "ones_like", "zeros_like", "rand_like", "randint_like", "randn_like"),
+        *("new_empty", "new_full", "new_ones", "new_zeros", "fill", "zero"),
+    }
+)
+"""Operations that take of a tensor its shape alone."""
 
 _LOGGERS = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
@@ -127,7 +136,7 @@ def trace(
     elsewhere = other_sizes(_data(exported)) if sizes else ()
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
-    _fill(exported.graph)
+    _of_no_entries(exported.graph)
     shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
@@ -251,18 +260,20 @@ def _constant(name: str) -> str:
     return "constant:" + name
 
 
-def _fill(graph: torch.fx.Graph) -> None:
-    """`ones_like(x)` reads nothing of x but its shape: what moves x does not move it."""
+def _of_no_entries(graph: torch.fx.Graph) -> None:
+    """`zeros_like(x)` reads nothing of x but its shape: what moves x does not move it."""
     for node in list(graph.nodes):
-        if node.target is torch.ops.aten.ones_like.default and _real(node.meta["val"]):
-            made = node.meta["val"]
-            with graph.inserting_before(node):
-                ones = graph.call_function(
-                    torch.ops.aten.full.default, (list(made.shape), 1.0), {"dtype": made.dtype}
-                )
-            ones.meta = dict(node.meta)
-            node.replace_all_uses_with(ones)
-            graph.erase_node(node)
+        if node.op != "call_function" or operation(node) not in _LIKE or not _real(value(node.args[0])):
+            continue
+        like = value(node.args[0])
+        with graph.inserting_before(node):
+            shape = graph.call_function(
+                torch.ops.aten.empty_strided.default,
+                (list(like.shape), list(like.stride())),
+                {"dtype": like.dtype, "device": "cpu"},
+            )
+        shape.meta = node.meta | {"val": like}
+        node.args = (shape, *node.args[1:])
 
 
 def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ stride 0, so that a channel's label costs one number whatever the image's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, operation
+from nm_ode.symmetries.operations import operation
 
 NONE = -1
 """The label of an entry that has none."""
@@ -91,11 +91,11 @@ def move(node: Node, read: Read) -> Any:
     return node.target(*arguments, **keywords)  # type: ignore[operator]
 
 
-def at(labels: Tensor, axis: int, ndim: int) -> Tensor:
-    """A vector of labels placed along one axis of `ndim`, broadcast along the others."""
-    shape = [1] * ndim
-    shape[axis] = -1
-    return labels.reshape(shape)
+def placed(labels: Tensor, dims: Sequence[int], ndim: int) -> Tensor:
+    """Labels that vary along some dimensions of `ndim`, given in that order; of size one along the others."""
+    ordered = labels.permute(sorted(range(len(dims)), key=lambda i: dims[i]))
+    sizes = iter(ordered.shape)
+    return ordered.reshape([next(sizes) if dim in dims else 1 for dim in range(ndim)])
 
 
 def compressed(labels: Tensor, keep: tuple[int, ...] = ()) -> Tensor:
@@ -113,19 +113,6 @@ def one_for_each(labels: Tensor, keep: tuple[int, ...]) -> Tensor:
     small = compressed(labels, keep)
     rest = [dim for dim in range(small.ndim) if dim not in keep]
     return small.permute(*keep, *rest).reshape(*sizes, -1)
-
-
-def other_dims(ndim: int, dims: Any) -> tuple[int, ...]:
-    """The dimensions that a reduction over `dims` (an int, a list, None or []) leaves."""
-    if dims is None or dims == []:
-        return ()
-    gone = {dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)}
-    return tuple(dim for dim in range(ndim) if dim not in gone)
-
-
-def dims_of(node: Node) -> Any:
-    """The `dim` of a reduction, or None for all."""
-    return argument(node, "dim")
 
 
 def distinct_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:

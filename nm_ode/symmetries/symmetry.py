@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -42,6 +44,33 @@ class View:
         else:
             flat = vector
         return flat.as_strided(self.shape, self.strides, flat.storage_offset() + start + self.offset)
+
+
+Dims: TypeAlias = tuple[tuple[int, int], ...]
+"""Sizes and strides."""
+
+
+def joined(dims: Iterable[tuple[int, int]]) -> Dims:
+    """The largest stride first, what lies contiguously as one, without those of size one."""
+    found: list[tuple[int, int]] = []
+    for n, stride in sorted(dims, key=lambda dim: -dim[1]):
+        if n == 1:
+            continue
+        if found and found[-1][1] == n * stride:
+            found[-1] = (found[-1][0] * n, stride)
+        else:
+            found.append((n, stride))
+    return tuple(found)
+
+
+def in_rows(dims: Dims) -> tuple[tuple[int, int], list[int]]:
+    """The longest of joined dimensions, as size and stride, and where along the others its rows begin."""
+    longest = max(dims, key=lambda dim: dim[0], default=(1, 1))
+    others = [dim for dim in dims if dim is not longest]
+    places = product(*(range(n) for n, _ in others))
+    return longest, [
+        sum(i * stride for i, (_, stride) in zip(place, others, strict=True)) for place in places
+    ]
 
 
 @dataclass(frozen=True, eq=False)

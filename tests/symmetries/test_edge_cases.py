@@ -110,6 +110,12 @@ def test_a_mean_of_products_is_no_end_of_shifts(put, factor):
     assert counts.get("translation", 0) == of_units.get(factor, 0)
 
 
+@pytest.mark.parametrize("like", ["torch.zeros_like(v0)", "torch.full_like(v0, 2.0)", "v0.new_ones(4)"])
+def test_what_is_made_like_a_tensor_reads_nothing_of_it(like):
+    drawn = program(HIDDEN, f"torch.softmax(v0 + {like}, -1)", "F.mse_loss(F.linear(v1, p2), y)")
+    assert charges(drawn)["translation"] == 4 + 1
+
+
 def test_overlapping_views_of_a_parameter_move_its_entries_once():
     drawn = program(
         "F.linear(s, p0, p1)",

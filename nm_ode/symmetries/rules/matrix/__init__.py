@@ -25,7 +25,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolved),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.convolved),
     **dict.fromkeys(("mul", "div"), sums.product),
-    **dict.fromkeys(linear.FILLED, linear.filled),
     "embedding": moves.embedded,
     "constant_pad_nd": moves.padded,
     "pad": moves.padded,

@@ -9,7 +9,7 @@ from torch.fx import Node
 from nm_ode.symmetries.operations import value
 from nm_ode.symmetries.operations.contractions import Contraction, Letters, Operand
 from nm_ode.symmetries.rules.matrix.bonds import Lettered, arranged, bond
-from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, together, zeros
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, one_vector, zeros
 from nm_ode.symmetries.rules.matrix.sums import added
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 from nm_ode.symmetries.rules.weights import Weight
@@ -63,11 +63,10 @@ def _by_weight(
     if reads:
         assert labels is not None
         in_order = tuple(c for c in w.letters if c in read_along)
-        columns = Labels(found[-1], found[-1].new_zeros(()).expand(found[-1].shape))
         bond(
             t.conditions,
             Lettered(labels, x.letters),
-            Lettered(columns, in_order),
+            Lettered(one_vector(found[-1]), in_order),
             form.batch,
             form.contracted,
             sizes,
@@ -107,8 +106,9 @@ def _of_weights(
             axes.append(_axes(operand.letters, (*form.free(operand), *form.batch)))
         found = t.sides.use(weight, *axes)
         if form.contracted:
-            of_one = Labels(found[0], found[0].new_zeros(()).expand(found[0].shape))
-            readings.append(Lettered(of_one, tuple(c for c in operand.letters if c in read_along)))
+            readings.append(
+                Lettered(one_vector(found[0]), tuple(c for c in operand.letters if c in read_along))
+            )
         if operand is maker:
             along = (*form.free(operand), *form.batch)
             in_order = tuple(c for c in operand.letters if c in along)
@@ -159,5 +159,5 @@ def _mixed(
     row = numbered(shape, tuple(dim for dim, c in enumerate(form.out) if c and c in of_other))
     return Labels(
         arranged(coordinates, kept, form.out, sizes),
-        together(t.numbers[node], arranged(fibres, kept, form.out, sizes), row),
+        t.fibre(node, arranged(fibres, kept, form.out, sizes), row),
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nm_ode.symmetries.labels import NONE, compressed
+from nm_ode.symmetries.labels import compressed
 
 ZERO = -2
 """The coordinate of an entry that is zero: it is one of any vector."""
@@ -56,7 +56,12 @@ class Labels:
 
 def zeros(shape: tuple[int, ...]) -> Labels:
     """Labels of a tensor of zeros."""
-    return Labels(torch.full((), ZERO).expand(shape), torch.zeros((), dtype=torch.int64).expand(shape))
+    return one_vector(torch.full((), ZERO).expand(shape))
+
+
+def one_vector(coordinates: Tensor) -> Labels:
+    """Labels of entries that are coordinates of the same vector."""
+    return Labels(coordinates, torch.zeros((), dtype=torch.int64).expand(coordinates.shape))
 
 
 def varies(labels: Tensor) -> tuple[int, ...]:
@@ -112,6 +117,3 @@ def _hash(numbers: Tensor) -> Tensor:
     numbers = (numbers ^ ((numbers >> 30) & _LOW)) * -4658895280553007687
     numbers = (numbers ^ ((numbers >> 27) & (_LOW << 3 | 7))) * -7723592293110705685
     return numbers ^ ((numbers >> 31) & (_LOW >> 1))
-
-
-__all__ = ["NONE", "ZERO", "Labels", "folded", "numbered", "settled", "together", "varies", "zeros"]

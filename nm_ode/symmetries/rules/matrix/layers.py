@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.rules.matrix.bonds import Lettered, bond
-from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, varies, zeros
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, one_vector, varies, zeros
 from nm_ode.symmetries.rules.matrix.sums import added
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 from nm_ode.symmetries.rules.weights import Weight
@@ -66,9 +65,7 @@ def _by_weight(
         bond(
             t.conditions,
             Lettered(labels, ("b", *batch, "c", *space)),
-            Lettered(
-                Labels(columns, torch.zeros((), dtype=torch.int64).expand(columns.shape)), (*batch, "c")
-            ),
+            Lettered(one_vector(columns), (*batch, "c")),
             batch,
             ("c",),
             sizes,

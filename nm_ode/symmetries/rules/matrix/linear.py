@@ -10,6 +10,7 @@ from torch.fx import Node
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.operations.contractions import contraction_of, inner_product_of
 from nm_ode.symmetries.operations.declared import declared, is_number
+from nm_ode.symmetries.rules.constants import is_zero
 from nm_ode.symmetries.rules.matrix.contractions import contract
 from nm_ode.symmetries.rules.matrix.coordinates import zeros
 from nm_ode.symmetries.rules.matrix.sums import added, along_dimensions, scaled
@@ -18,15 +19,11 @@ from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 _ALWAYS_LINEAR = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum"}
 """Linear also where they do not hand on a shift as it is."""
 
-FILLED = (
-    *("zeros", "zeros_like", "new_zeros", "full", "full_like", "new_full", "ones", "ones_like", "new_ones"),
-    *("empty_like", "new_empty", "rand_like", "randn_like"),
-)
-"""Operations that take of a tensor its shape alone."""
-
 
 def rule(t: CoordinateTraversal, node: Node) -> Any:
     """Of an operation that has no rule of its own."""
+    if is_zero(node):
+        return zeros(tuple(int(n) for n in value(node).shape))
     form = contraction_of(node) or inner_product_of(node)
     if form is not None:
         return contract(t, node, form)
@@ -55,11 +52,3 @@ def _only(node: Node, term: Node) -> bool:
     numbers = [argument(node, name) for name in ("self", "other")]
     is_sum = operation(node) in ("add", "sub", "rsub")
     return not is_sum or all(number is term or (is_number(number) and number == 0) for number in numbers)
-
-
-def filled(t: CoordinateTraversal, node: Node) -> Any:
-    """Zeros are coordinates of anything."""
-    if "zeros" in operation(node) or argument(node, "fill_value") == 0:
-        shape = tuple(int(n) for n in value(node).shape)
-        return zeros(shape)
-    return None

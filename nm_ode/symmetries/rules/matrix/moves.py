@@ -18,7 +18,6 @@ from nm_ode.symmetries.rules.matrix.coordinates import (
     folded,
     numbered,
     settled,
-    together,
     varies,
 )
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
@@ -115,7 +114,7 @@ def _looked_up(t: CoordinateTraversal, node: Node, x: Labels, dims: tuple[int, .
     coordinates, fibres = carried(coordinates), carried(fibres)
     along = tuple(dim for dim in range(coordinates.ndim) if dim not in varies(coordinates))
     place = numbered(tuple(coordinates.shape), along)
-    return Labels(coordinates, together(t.numbers[node], fibres, place))
+    return Labels(coordinates, t.fibre(node, fibres, place))
 
 
 def padded(t: CoordinateTraversal, node: Node) -> Any:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from nm_ode.symmetries.rules.weights import Weight, described, overlap
-from nm_ode.symmetries.symmetry import View
-
-Dims: TypeAlias = tuple[tuple[int, int], ...]
-"""Sizes and strides, the largest stride first; what lies contiguously is one dimension."""
+from nm_ode.symmetries.symmetry import Dims, View, joined
 
 
 @dataclass(frozen=True)
@@ -78,30 +74,17 @@ class Sides:
     def _side(self, weight: Weight, axes: tuple[int, ...]) -> tuple[int, Tensor]:
         shape, strides = weight.view.shape, weight.view.stride()
         along = tuple((shape[axis], strides[axis]) for axis in axes)
-        rest = merged((shape[d], strides[d]) for d in range(len(shape)) if d not in axes)
+        rest = joined((shape[d], strides[d]) for d in range(len(shape)) if d not in axes)
         view = described(weight.name, weight.view)
-        key = (weight.name, view.offset, merged(along), rest)
+        key = (weight.name, view.offset, joined(along), rest)
         if key not in self._numbers:
             self._numbers[key] = len(self.sides)
-            self.sides.append(Side(view, merged(along), rest, self.count))
+            self.sides.append(Side(view, joined(along), rest, self.count))
             self.count += self.sides[-1].count
         number = self._numbers[key]
         places = _offsets(along)
         order = places.reshape(-1).argsort().argsort() if places.ndim != 1 else torch.arange(places.numel())
         return number, self.sides[number].first + order.reshape(places.shape)
-
-
-def merged(dims: object) -> Dims:
-    """Sizes and strides with neighbours that lie contiguously as one, without those of size one."""
-    found: list[tuple[int, int]] = []
-    for n, stride in sorted(dims, key=lambda dim: -dim[1]):  # type: ignore[call-overload]
-        if n == 1:
-            continue
-        if found and found[-1][1] == n * stride:
-            found[-1] = (found[-1][0] * n, stride)
-        else:
-            found.append((n, stride))
-    return tuple(found)
 
 
 def _offsets(dims: Dims) -> Tensor:

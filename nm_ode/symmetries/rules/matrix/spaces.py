@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
-from math import prod
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
 from nm_ode.symmetries.rules.matrix.sides import Side, Sides
 from nm_ode.symmetries.rules.weights import overlap
-from nm_ode.symmetries.symmetry import Part, View
+from nm_ode.symmetries.symmetry import Part, View, in_rows
 
 Integers = NDArray[np.int64]
 
@@ -172,16 +171,10 @@ def _regular(entries: Integers) -> tuple[int, int, int] | None:
 def _views(side: Side, sizes: tuple[int, ...], steps: tuple[int, int, int]) -> list[View] | None:
     """Views (blocks, d, rest); several where the rest is not one dimension."""
     start, block_step, row_step = steps
-    longest = max(side.rest, key=lambda dim: dim[0], default=(1, 1))
-    others = [dim for dim in side.rest if dim is not longest]
-    if prod(n for n, _ in others) > _MOST_PARTS:
+    (size, step), shifts = in_rows(side.rest)
+    if len(shifts) > _MOST_PARTS:
         return None
     return [
-        View(
-            side.view.parameter,
-            (*sizes, longest[0]),
-            (block_step, row_step, longest[1]),
-            start + sum(i * stride for i, (_, stride) in zip(place, others, strict=True)),
-        )
-        for place in product(*(range(n) for n, _ in others))
+        View(side.view.parameter, (*sizes, size), (block_step, row_step, step), start + shift)
+        for shift in shifts
     ]

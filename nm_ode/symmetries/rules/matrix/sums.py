@@ -7,10 +7,11 @@ from typing import Any
 
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.operations.declared import is_number
-from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, together, varies, zeros
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, folded, numbered, varies, zeros
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal, unmixed
 
 
@@ -36,7 +37,7 @@ def added(t: CoordinateTraversal, node: Node, terms: Sequence[Any]) -> Labels | 
     coordinates = found[0].coordinates
     for labels in found[1:]:
         coordinates = t.conditions.alike(coordinates, labels.coordinates)
-    return Labels(coordinates, together(t.numbers[node], *(labels.fibres for labels in found)))
+    return Labels(coordinates, t.fibre(node, *(labels.fibres for labels in found)))
 
 
 def scaled(t: CoordinateTraversal, node: Node, x: Any, factor: Any = None) -> Any:
@@ -50,15 +51,22 @@ def scaled(t: CoordinateTraversal, node: Node, x: Any, factor: Any = None) -> An
     if labels is None:
         return None
     labels = labels.expand(shape)
-    salt = t.numbers[node]
     if plain:
-        return Labels(labels.coordinates, together(salt, labels.fibres))
-    own = tuple(value(factor).shape)
+        return Labels(labels.coordinates, t.fibre(node, labels.fibres))
+    return _place_by_place(t, node, labels, factor, [x])
+
+
+def _place_by_place(
+    t: CoordinateTraversal, node: Node, labels: Labels, by: Node, inputs: Sequence[Node]
+) -> Labels | None:
+    """Multiplied, or chosen, by a tensor that must be the same for all coordinates."""
+    shape, own = labels.shape, tuple(value(by).shape)
     along = tuple(len(shape) - len(own) + dim for dim, n in enumerate(own) if n > 1)
     if set(varies(labels.coordinates)) <= set(along) and not labels.zero:
-        t.end(node, x, "each coordinate is multiplied by another number")
+        ended(node, "each coordinate is multiplied by another number", inputs=inputs)
+        t.conditions.forbid(labels)
         return None
-    return Labels(labels.coordinates, together(salt, labels.fibres, numbered(shape, along)))
+    return Labels(labels.coordinates, t.fibre(node, labels.fibres, numbered(shape, along)))
 
 
 def product(t: CoordinateTraversal, node: Node) -> Any:
@@ -103,19 +111,11 @@ def masked(t: CoordinateTraversal, node: Node) -> Any:
 def chosen(t: CoordinateTraversal, node: Node) -> Any:
     """where(condition, a, b): a sum of two that are masked."""
     condition, a, b = node.args[:3]
-    shape = tuple(value(node).shape)
     terms = [one for one in (a, b) if not (is_number(one) and one == 0)]
     if not all(isinstance(one, Node) for one in terms) or any(t.weight(one) is not None for one in terms):
         return t.forbid(node)
     made = added(t, node, terms)
-    if made is None:
-        return None
-    own = tuple(value(condition).shape)
-    along = tuple(len(shape) - len(own) + dim for dim, n in enumerate(own) if n > 1)
-    if made.live and set(varies(made.coordinates)) <= set(along):
-        t.conditions.forbid(made)
-        return None
-    return Labels(made.coordinates, together(t.numbers[node], made.fibres, numbered(shape, along)))
+    return None if made is None else _place_by_place(t, node, made, condition, terms)  # type: ignore[arg-type]
 
 
 def along_dimensions(t: CoordinateTraversal, node: Node, x: Any, dims: Sequence[int]) -> Any:
@@ -130,7 +130,7 @@ def along_dimensions(t: CoordinateTraversal, node: Node, x: Any, dims: Sequence[
     fibres = folded(labels.fibres, dims)
     if gone == len(dims):
         fibres = fibres[tuple(0 if dim in dims else slice(None) for dim in range(len(before)))]
-        made = Labels(coordinates, together(t.numbers[node], fibres))
+        made = Labels(coordinates, t.fibre(node, fibres))
         return made.expand(shape)
     if gone:
         return t.forbid(node)
@@ -138,7 +138,7 @@ def along_dimensions(t: CoordinateTraversal, node: Node, x: Any, dims: Sequence[
         coordinates = coordinates.unsqueeze(dim)
     return Labels(
         coordinates.expand(shape),
-        together(t.numbers[node], fibres.expand(shape), numbered(shape, dims)),
+        t.fibre(node, fibres.expand(shape), numbered(shape, dims)),
     )
 
 
@@ -160,5 +160,5 @@ def scattered(t: CoordinateTraversal, node: Node) -> Any:
     if any(labels.shape[d] != shape[d] for d in kept):
         return t.forbid(node)
     fibres = folded(labels.fibres, (along,)).expand(shape)
-    made = Labels(coordinates.expand(shape), together(t.numbers[node], fibres, numbered(shape, (along,))))
+    made = Labels(coordinates.expand(shape), t.fibre(node, fibres, numbered(shape, (along,))))
     return added(t, node, [base, made])

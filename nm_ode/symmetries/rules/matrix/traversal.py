@@ -16,7 +16,7 @@ from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
-from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, together, varies
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, one_vector, together, varies
 from nm_ode.symmetries.rules.matrix.sides import Sides
 from nm_ode.symmetries.rules.weights import Weight, placeholder_view
 
@@ -95,7 +95,7 @@ class CoordinateTraversal:
 
     def fresh(self, node: Node, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
         """A vector of its own at each place along some dimensions of an operation's result."""
-        return together(self.numbers[node], numbered(tuple(shape), tuple(dims)))
+        return self.fibre(node, numbered(tuple(shape), tuple(dims)))
 
     def fibre(self, node: Node, *numbers: Tensor) -> Tensor:
         """A vector of its own for each combination of numbers."""
@@ -110,9 +110,8 @@ class CoordinateTraversal:
         for dim in range(len(shape)):
             if dim not in axes:
                 coordinates = coordinates.unsqueeze(dim)
-        others = tuple(dim for dim in range(len(shape)) if dim not in axes)
-        places = numbered(shape, others)
-        return Labels(coordinates.expand(shape), together(self.numbers[node], side, places))
+        places = numbered(shape, tuple(dim for dim in range(len(shape)) if dim not in axes))
+        return Labels(coordinates.expand(shape), self.fibre(node, side, places))
 
     def as_tensor(self, node: Node, needed: Any, like: Labels | None = None) -> Labels | None:
         """An argument as a tensor: a parameter's coordinates lie along the dimensions of those that it meets.
@@ -153,8 +152,7 @@ def _is_empty(node: Node) -> bool:
 
 def unmixed(node: Any) -> Labels:
     """Labels of a tensor of which nothing is a coordinate."""
-    shape = tuple(value(node).shape)
-    return Labels(torch.full((), NONE).expand(shape), torch.zeros((), dtype=torch.int64).expand(shape))
+    return one_vector(torch.full((), NONE).expand(tuple(value(node).shape)))
 
 
 def _last_uses(operations: Sequence[Node]) -> Mapping[Node, list[Node]]:

@@ -9,6 +9,7 @@ from math import prod
 
 from torch import Tensor
 
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.symmetry import View
 
 
@@ -106,9 +107,7 @@ class Frame:
     ) -> Tensor:
         """Variables along some axes of a view, one dimension a digit; of size one where they do not vary."""
         order = [digit for axis in axes for digit in digits[axis]]
-        made = variables.reshape([box.shape[digit] for digit in order])
-        made = made.permute(sorted(range(len(order)), key=lambda i: order[i]))
-        return made.reshape([n if digit in order else 1 for digit, n in enumerate(box.shape)])
+        return placed(variables.reshape([box.shape[digit] for digit in order]), order, len(box.shape))
 
     def view(self, parameter: str, box: Box) -> View:
         """A box as a view, one axis a digit."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.operations import argument, value
 from nm_ode.symmetries.operations.declared import Degrees, declared
 from nm_ode.symmetries.rules.scaling.traversal import ScalingTraversal, zeros
@@ -17,7 +18,7 @@ def by_table(s: ScalingTraversal, node: Node) -> Any:
     """Variables of the result of a declared operation; None where nothing is declared of it."""
     entry = declared(node)
     degrees = None if entry is None else entry.degrees(node)
-    if entry is None or degrees is None or not _first_alone(s, node):
+    if entry is None or degrees is None or not first_alone(s, node):
         return None
     weight = _still_a_weight(s, node, degrees)
     if weight is not None:
@@ -43,11 +44,14 @@ def by_table(s: ScalingTraversal, node: Node) -> Any:
             s.still(other)
     labels = s.variables.combine(*terms) if terms else torch.tensor(0)
     results = value(node)
-    if isinstance(results, tuple | list):
-        first, *others = results
-        placed = _placed(labels, main, keep, first)
-        return None if placed is None else (placed, *(zeros(part) for part in others))
-    return _placed(labels, main, keep, results)
+    first = _over(labels, main, keep, results[0] if isinstance(results, tuple | list) else results)
+    return None if first is None else with_others(first, results)
+
+
+def with_others(first: Tensor, results: Any) -> Any:
+    """Variables of an operation's results, of which only the first may take factors."""
+    several = isinstance(results, tuple | list)
+    return (first, *(zeros(part) for part in results[1:])) if several else first
 
 
 def _main_shape(node: Node, degrees: Degrees) -> tuple[int, ...] | None:
@@ -67,9 +71,7 @@ def alike(s: ScalingTraversal, operands: list[Any]) -> Tensor:
     return next((part.expand(shape) for part in parts if s.variables.is_zero(part)), first)
 
 
-def _placed(
-    labels: Tensor, main: tuple[int, ...] | None, keep: tuple[int, ...], result: Any
-) -> Tensor | None:
+def _over(labels: Tensor, main: tuple[int, ...] | None, keep: tuple[int, ...], result: Any) -> Tensor | None:
     """Over the result; its dimensions that were put together are of another size, of size one, or gone."""
     shape = tuple(result.shape)
     if not (result.is_floating_point() or result.is_complex()):
@@ -77,7 +79,7 @@ def _placed(
     if main is None or len(shape) != len(main):
         wanted = labels
     else:
-        wanted = labels.reshape([n if dim in keep else 1 for dim, n in enumerate(main)])
+        wanted = placed(labels, keep, len(main))
     if wanted.ndim > len(shape) or any(
         n not in (1, m) for n, m in zip(reversed(wanted.shape), reversed(shape), strict=False)
     ):
@@ -85,7 +87,7 @@ def _placed(
     return wanted.expand(shape)
 
 
-def _first_alone(s: ScalingTraversal, node: Node) -> bool:
+def first_alone(s: ScalingTraversal, node: Node) -> bool:
     """Are further results, of which nothing is declared, numbers that nobody reads, or indices and masks?"""
     results = value(node)
     if isinstance(results, Tensor):

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import at
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
@@ -21,6 +20,7 @@ from nm_ode.symmetries.operations.contractions import (
     contraction_of,
 )
 from nm_ode.symmetries.padding import padding_row, stays_zero
+from nm_ode.symmetries.rules.scaling.by_table import with_others
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
 from nm_ode.symmetries.rules.scaling.uses import Term, Use
 from nm_ode.symmetries.rules.scaling.variables import Variables
@@ -125,9 +125,7 @@ def _along(s: ScalingTraversal, operand: Operand, out: Letters) -> Tensor:
 
 def _arranged(labels: Tensor, letters: Letters, out: Letters) -> Tensor:
     """In the order of the result's letters, of size one where it has others."""
-    order = [letters.index(c) for c in out if c in letters]
-    sizes = iter(labels.permute(order).shape)
-    return labels.permute(order).reshape([next(sizes) if c in letters else 1 for c in out])
+    return placed(labels, [out.index(c) for c in letters], len(out))
 
 
 def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) -> Tensor:
@@ -185,7 +183,7 @@ def _convolution(s: ScalingTraversal, node: Node) -> Any:
     bias = argument(node, "bias")
     if bias is not None and not s.is_zero(bias):
         s.variables.equal(y, s.labels(bias))
-    return at(y, 1, result.ndim).expand(tuple(result.shape))
+    return placed(y, (1,), result.ndim).expand(tuple(result.shape))
 
 
 @_rule("_trilinear")
@@ -215,6 +213,5 @@ def _embedding(s: ScalingTraversal, node: Node) -> Any:
         s.variables.zero(y)  # a row that is not zero, and that nothing trains
     for other in node.all_input_nodes[1:]:
         s.still(other)
-    if isinstance(results, tuple | list):  # the first are the sums, the others integers
-        return (y.expand(tuple(results[0].shape)), *[torch.zeros((), dtype=torch.int64)] * (len(results) - 1))
-    return y.expand(tuple(results.shape))
+    first = results[0] if isinstance(results, tuple | list) else results  # the sums; the others are integers
+    return with_others(y.expand(tuple(first.shape)), results)

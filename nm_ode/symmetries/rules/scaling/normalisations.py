@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.operations import argument, registering, value
 from nm_ode.symmetries.operations.normalisations import NORMALISATIONS, normalisation_of
-from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal, zeros
+from nm_ode.symmetries.rules.scaling.by_table import first_alone, with_others
+from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
@@ -19,12 +19,9 @@ _rule = registering(RULES)
 @_rule(*NORMALISATIONS)
 def _normalisation(s: ScalingTraversal, node: Node) -> Any:
     form = normalisation_of(node)
-    if form is None:
+    if form is None or not first_alone(s, node):  # mean and spread scale as x does
         return None
-    x, results = s.labels(form.x), value(node)
-    several = isinstance(results, tuple | list)
-    if several and any(user.args[1] != 0 for user in node.users if user in s.live):
-        return None  # mean and spread scale as x does
+    x = s.labels(form.x)
     if form.own:
         apart = form.apart(x)
         keep = tuple(dim for dim in range(apart.ndim) if dim not in form.over)
@@ -35,8 +32,7 @@ def _normalisation(s: ScalingTraversal, node: Node) -> Any:
     if form.bias is not None and not s.is_zero(form.bias):
         bias = s.labels(form.bias)
         s.variables.equal(y.expand(bias.shape), bias)
-    out: Tensor = form.placed(y, x.ndim).expand(x.shape)
-    return (out, *(zeros(part) for part in results[1:])) if several else out
+    return with_others(form.placed(y, x.ndim).expand(x.shape), value(node))
 
 
 @_rule("_weight_norm", "_weight_norm_interface")
@@ -45,6 +41,4 @@ def _weight_norm(s: ScalingTraversal, node: Node) -> Any:
     v, g = s.labels(node.args[0]), s.labels(node.args[1])
     dim = argument(node, "dim", 0) % v.ndim
     s.variables.merge(v, (dim,))
-    if isinstance(value(node), tuple | list):
-        return g.expand(v.shape), zeros(g)
-    return g.expand(v.shape)
+    return with_others(g.expand(v.shape), value(node))

@@ -8,9 +8,10 @@ import torch
 from torch.fx import Node
 
 from nm_ode.symmetries.labels import NONE
-from nm_ode.symmetries.operations import argument, operation, registering, value
-from nm_ode.symmetries.rules.scaling.by_table import by_table
-from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal, zeros
+from nm_ode.symmetries.operations import argument, registering, value
+from nm_ode.symmetries.operations.declared import declared
+from nm_ode.symmetries.rules.scaling.by_table import by_table, with_others
+from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
@@ -22,9 +23,10 @@ def _pool(s: ScalingTraversal, node: Node) -> Any:
     """As declared, but where places have factors of their own: then window by window."""
     results = value(node)
     first = results[0] if isinstance(results, tuple | list) else results
-    count = int(operation(node).partition("pool")[2][0])
-    labels = s.labels(node.args[0])
-    space = range(labels.ndim - count, labels.ndim)
+    entry, labels = declared(node), s.labels(node.args[0])
+    assert entry is not None
+    space = entry.along(node)
+    count = len(space)
     if all(s.variables.uniform(labels, dim) for dim in space):
         return by_table(s, node)
 
@@ -44,4 +46,4 @@ def _pool(s: ScalingTraversal, node: Node) -> Any:
     if windows.shape[: labels.ndim] != first.shape:
         return by_table(s, node)
     made = s.variables.merge(windows, tuple(range(labels.ndim)))
-    return (made, *map(zeros, results[1:])) if isinstance(results, tuple | list) else made
+    return with_others(made, results)

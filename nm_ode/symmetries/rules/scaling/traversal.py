@@ -14,10 +14,10 @@ from torch.fx import Node
 
 from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import NONE, compressed, is_move, move
+from nm_ode.symmetries.labels import NONE, compressed, is_move, move, placed
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.rules.scaling.constants import is_zero, reads_no_entries, zero_constants
+from nm_ode.symmetries.rules.constants import is_zero, zero_constants
 from nm_ode.symmetries.rules.scaling.uses import Term, Use, moves_nothing, reconciled
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, placeholder_view
@@ -93,7 +93,7 @@ class ScalingTraversal:
     def _result(self, node: Node) -> Any:
         if is_zero(node):
             return ANY
-        if reads_no_entries(node) or not any(self._depends(needed) for needed in node.all_input_nodes):
+        if not any(self._depends(needed) for needed in node.all_input_nodes):
             return None  # data: factor zero, read when asked for
         if is_move(node):
             return self._moved(node)
@@ -168,8 +168,7 @@ class ScalingTraversal:
         """Variables of an operand whose entries have one factor along some dimensions."""
         shape = tuple(value(node).shape)
         keep = tuple(dim for dim in range(len(shape)) if dim not in dims)
-        kept = self.merged(node, keep)
-        return kept.reshape([n if dim in keep else 1 for dim, n in enumerate(shape)]).expand(shape)
+        return placed(self.merged(node, keep), keep, len(shape)).expand(shape)
 
     def merged(self, node: Node, keep: tuple[int, ...]) -> Tensor:
         """Variables of an operand whose entries have one factor but along these dimensions, in their shape."""

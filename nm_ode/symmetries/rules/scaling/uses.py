@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import prod
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.rules.scaling.boxes import Box, Frame, frame_of
 from nm_ode.symmetries.rules.scaling.variables import Variables
 from nm_ode.symmetries.rules.weights import overlap
@@ -226,13 +226,9 @@ def moves_nothing(variables: Variables, uses: Iterable[Use]) -> None:
     equations: list[Equation] = []
     for use in uses:
         grids: Equation = []
+        ndim = max(len(use.view.shape), 1)
         for term in use.terms:
-            shape = [n if dim in term.axes else 1 for dim, n in enumerate(use.view.shape)]
-            order = sorted(range(len(term.axes)), key=lambda i: term.axes[i])
-            sizes = [use.view.shape[axis] for axis in term.axes]
-            assert prod(sizes) == term.variables.numel()
-            grids.append(
-                (term.coefficient, term.variables.reshape(sizes).permute(order).reshape(shape or [1]))
-            )
+            own = term.variables.reshape([use.view.shape[axis] for axis in term.axes])
+            grids.append((term.coefficient, placed(own, term.axes, ndim)))
         equations.append(grids)
     _require(variables, equations)

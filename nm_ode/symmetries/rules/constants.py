@@ -1,4 +1,4 @@
-"""Tensors that are made and not computed: those that are zero, and those of which only the shape is another's."""
+"""Tensors that are zero: they have any factor, and are coordinates of anything."""
 
 from __future__ import annotations
 
@@ -18,20 +18,6 @@ _FULL = {
     "scalar_tensor": "s",
     "fill": "value",
 }
-_OTHERS = {
-    "ones_like",
-    "new_ones",
-    "rand_like",
-    "randn_like",
-    "randint_like",
-    "full_like",
-    "new_full",
-    "empty_like",
-    "new_empty",
-    "size",
-    "sym_size",
-    "numel",
-}
 
 
 def is_zero(node: Node) -> bool:
@@ -44,11 +30,6 @@ def is_zero(node: Node) -> bool:
         filler = argument(node, _FULL[name])
         return isinstance(filler, float | int) and filler == 0
     return name in _ZEROS
-
-
-def reads_no_entries(node: Node) -> bool:
-    """Is the result the same whatever its argument's entries are?"""
-    return operation(node) in _OTHERS
 
 
 def zero_constants(graph: Graph) -> Iterator[Node]:
