@@ -70,12 +70,16 @@ Read = Callable[[Any], Any]
 def is_move(node: Node) -> bool:
     """Does the operation only move entries about, each result a copy of one entry?"""
     name = operation(node)
-    if name in _PICKS:
-        return True
+    return is_copy(node) or name in _MOVES or name in RESHAPES or name in _PICKS
+
+
+def is_copy(node: Node) -> bool:
+    """Are the result's numbers those of the first argument, each in its place? A cast to integers changes them."""
+    name = operation(node)
     if name in _CASTS:
         result, given = node.meta["val"], node.args[0].meta["val"]  # type: ignore[union-attr]
         return bool(result.is_floating_point() and given.is_floating_point())
-    return name in _MOVES or name in RESHAPES or name in _COPIES
+    return name in _COPIES
 
 
 def move(node: Node, read: Read) -> Any:

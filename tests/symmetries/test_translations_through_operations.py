@@ -182,3 +182,23 @@ def test_layers_of_one_input_and_tables_of_one_row():
         "translation sort": 1,
         "translation word ↔ sort": 3,
     }
+
+
+def test_a_cast_to_integers_makes_other_numbers():
+    # The weights of a read x, those of g its integral part: the biases alone compensate one another.
+    model = Model(
+        lambda m, x: m.o(torch.tanh(m.a(x) + m.g(x.long().double()))),
+        a=nn.Linear(4, 5),
+        g=nn.Linear(4, 5),
+        o=nn.Linear(5, 2),
+    )
+    found = shifts(model, 3 * gaussian(8, 4), "mse", [3 * gaussian(9, 4, seed=1)])
+    assert found == {"translation a ↔ g": 5}
+    # What a softmax gives sums to one, its integral part does not.
+    rounded = Model(
+        lambda m, x: m.o(torch.tanh(x.softmax(-1).long().double() @ m.a(x) + m.b)).mean(1),
+        a=nn.Linear(4, 5),
+        b=parameter(5),
+        o=nn.Linear(5, 2),
+    )
+    assert shifts(rounded, gaussian(6, 4, 4), "mse", [gaussian(5, 4, 4, seed=1)]) == {}

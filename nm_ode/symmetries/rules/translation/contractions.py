@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import is_copy
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.operations.contractions import ONE as BROADCAST
 from nm_ode.symmetries.operations.contractions import (
@@ -186,7 +187,7 @@ def _sums_to_one(node: Node, dims: Sequence[int]) -> bool:
     before = node.args[0] if node.args else None
     if not isinstance(before, Node) or not isinstance(value(before), Tensor):
         return False
-    if name in ("alias", "clone", "contiguous", "_to_copy"):
+    if is_copy(node):
         return _sums_to_one(before, dims)
     if name in ("dropout", "native_dropout"):
         return name == "dropout" and not argument(node, "train") and _sums_to_one(before, dims)

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import is_move, move
+from nm_ode.symmetries.labels import is_copy, is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import inner_product_of
@@ -33,8 +33,6 @@ from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_vi
 
 Rule: TypeAlias = Callable[["ShiftTraversal", Node], Any]
 """From an operation to the shift of its result (a tuple of several); None where nothing that enters may shift."""
-
-_COPIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive", "_to_copy", "to"}
 
 
 @dataclass
@@ -123,7 +121,7 @@ class ShiftTraversal:
         Args:
             moved: as they are after the shift, not before.
         """
-        while operation(node) in _COPIES and isinstance(node.args[0], Node):
+        while is_copy(node) and isinstance(node.args[0], Node):
             node = node.args[0]
         weight = self.weight(node)
         what: Hashable = node
