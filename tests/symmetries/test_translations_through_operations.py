@@ -202,3 +202,30 @@ def test_a_cast_to_integers_makes_other_numbers():
         o=nn.Linear(5, 2),
     )
     assert shifts(rounded, gaussian(6, 4, 4), "mse", [gaussian(5, 4, 4, seed=1)]) == {}
+
+
+@pytest.mark.parametrize("tokens", [3, 4])
+def test_by_how_much_is_padded_is_the_batchs(tokens):
+    # In an example of three tokens nothing is put before b, and in one of four nothing after the last token.
+    before = Model(
+        lambda m, x: m.o(
+            torch.tanh(x @ m.w + (F.pad(m.b, (x.shape[1] - 3, 0)) + m.d[: x.shape[1]])[:, None])
+        ),
+        w=parameter(2, 4),
+        b=parameter(3),
+        d=parameter(9),
+        o=nn.Linear(4, 2),
+    )
+    assert shifts(before, gaussian(6, tokens, 2), "mse", []) == {}
+    after = Model(
+        lambda m, x: m.o(torch.tanh(F.pad(m.a(x), (0, 0, 0, -x.shape[1] % 4)).mean(1) + m.c)),
+        a=nn.Linear(2, 4),
+        c=parameter(4),
+        o=nn.Linear(4, 2),
+    )
+    assert shifts(after, gaussian(6, tokens, 2), "mse", []) == {}
+    # As much in every batch: what is put after the last token takes no part in the shift, and is seen.
+    always = Model(lambda m, x: F.pad(m.a(x), (0, 0, 0, 2)).mT, a=nn.Linear(2, 4))
+    assert shifts(always, gaussian(6, tokens, 2), "cross_entropy", [gaussian(5, tokens, 2)]) == {
+        "translation a": 3
+    }

@@ -87,6 +87,8 @@ def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
     touched = {ndim - 1 - i // 2 for i, n in enumerate(pad) if n}
     if argument(node, "mode", "constant") != "constant":  # copies of what is inside
         return mixed(s, node, s.read(x), touched, spread=True)
+    if node in s.graph.sized:  # how many is the batch's, and none in the example may be some in another
+        return mixed(s, node, s.read(x), set(range(ndim - len(pad) // 2, ndim)), "inside", spread=True)
     found = []
     for term in s.read(x):
         rows, labels = (
