@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, operation
+from nm_ode.symmetries.operations import operation
 
 NONE = -1
 """The label of an entry that has none."""
@@ -110,6 +110,21 @@ def compressed(labels: Tensor, keep: tuple[int, ...] = ()) -> Tensor:
     return labels
 
 
+def compressed_together(*labels: Tensor) -> tuple[Tensor, ...]:
+    """Broadcast, with one entry along each dimension in which every one of them is the same entry (stride 0)."""
+    small = [compressed(part) for part in torch.broadcast_tensors(*labels)]
+    return torch.broadcast_tensors(*small)  # type: ignore[no-any-return]
+
+
+def equal_as_one(labels: Tensor) -> Tensor:
+    """One entry along each dimension in which all are equal."""
+    labels = compressed(labels)
+    for dim, n in enumerate(labels.shape):
+        if n > 1 and bool((labels == labels.narrow(dim, 0, 1)).all()):
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
 def one_for_each(labels: Tensor, keep: tuple[int, ...]) -> Tensor:
     """Shape (kept sizes…, rest): the entries that a reduction over the other dimensions puts together."""
     keep = tuple(dim % labels.ndim for dim in keep)
@@ -119,23 +134,13 @@ def one_for_each(labels: Tensor, keep: tuple[int, ...]) -> Tensor:
     return small.permute(*keep, *rest).reshape(*sizes, -1)
 
 
-def other_dims(ndim: int, dims: Any) -> tuple[int, ...]:
-    """The dimensions that a reduction over `dims` (an int, a list, None or []) leaves."""
-    if dims is None or dims == []:
-        return ()
-    gone = {dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)}
-    return tuple(dim for dim in range(ndim) if dim not in gone)
-
-
-def dims_of(node: Node) -> Any:
-    """The `dim` of a reduction, or None for all."""
-    return argument(node, "dim")
-
-
-def distinct_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The pairs (a[i], b[i]) without repetition, shape (n, 2); both not negative."""
+def distinct_pairs(one: Tensor, other: Tensor) -> np.ndarray:
+    """The pairs of labels, entry by entry, broadcast, that differ: without repetition, shape (n, 2); none negative."""
+    a, b = (part.reshape(-1).numpy() for part in compressed_together(one, other))
     if not a.size:
         return np.empty((0, 2), dtype=np.int64)
     base = int(b.max()) + 1
     codes = np.unique(a.astype(np.int64) * base + b)
-    return np.stack([codes // base, codes % base], axis=1)
+    first, second = codes // base, codes % base
+    differ = first != second
+    return np.stack([first[differ], second[differ]], axis=1)

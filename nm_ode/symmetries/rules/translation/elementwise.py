@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import compressed
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.rules.translation.contractions import mixed
 from nm_ode.symmetries.rules.translation.declared import alike
@@ -99,10 +100,8 @@ def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
 
 
 def _with_zeros(labels: torch.Tensor, pad: Any, touched: set[int], shape: tuple[int, ...]) -> torch.Tensor:
-    for dim, n in enumerate(labels.shape):
-        if dim not in touched and n > 1 and labels.stride(dim) == 0:
-            labels = labels.narrow(dim, 0, 1)
-    return lean(torch.constant_pad_nd(labels, list(pad), 0).expand(shape))
+    small = compressed(labels, tuple(touched))
+    return lean(torch.constant_pad_nd(small, list(pad), 0).expand(shape))
 
 
 @_rule("cumsum")

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.symmetries.labels import compressed
+from nm_ode.symmetries.labels import compressed, compressed_together, equal_as_one
 from nm_ode.symmetries.rules.translation.system import ZERO, System, is_zero
 
 ONE = "one"
@@ -78,35 +78,16 @@ def lean(labels: Tensor) -> Tensor:
     small = compressed(labels)
     if small.numel() <= _SMALL:
         return labels
-    for dim, n in enumerate(small.shape):
-        if n > 1 and bool((small == small.narrow(dim, 0, 1)).all()):
-            small = small.narrow(dim, 0, 1)
-    return small.contiguous().expand(labels.shape)
-
-
-def small_pair(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """One entry along each dimension in which both are expanded."""
-    for dim in range(one.ndim):
-        if one.shape[dim] > 1 and one.stride(dim) == 0 and other.stride(dim) == 0:
-            one, other = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)
-    return one, other
+    return equal_as_one(small).contiguous().expand(labels.shape)
 
 
 def varying(labels: Tensor) -> tuple[int, ...]:
     """Dimensions along which labels differ."""
-    small = compressed(labels)
-    return tuple(
-        dim
-        for dim, n in enumerate(small.shape)
-        if n > 1 and not bool((small == small.narrow(dim, 0, 1)).all())
-    )
+    return tuple(dim for dim, n in enumerate(equal_as_one(labels).shape) if n > 1)
 
 
 def equal_labels(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    a, b = small_pair(one, other)
-    return bool((a == b).all())
+    return one.shape == other.shape and torch.equal(*compressed_together(one, other))
 
 
 def content(labels: Tensor) -> tuple[tuple[int, ...], int]:
@@ -125,7 +106,7 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     if not set(varying(term.rows)) & set(over):
         rows, labels = _first(term.rows, over), tied(system, term.labels, over)
         return replace(term, rows=rows, labels=labels)
-    rows, labels = small_pair(term.rows, term.labels)
+    rows, labels = compressed_together(term.rows, term.labels)
     if labels.numel() > _MOST:  # that some of the groups have one row is not looked at
         system.zero(term.labels)
         rows, labels = same(rows.shape), same(rows.shape)

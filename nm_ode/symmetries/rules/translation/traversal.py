@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import is_copy, is_move, move
+from nm_ode.symmetries.labels import compressed, is_copy, is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import inner_product_of
@@ -225,13 +225,10 @@ class ShiftTraversal:
     def packed(self, labels: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
         """Unknowns along some dimensions (of these sizes) as vectors: shape with a 1 there."""
         ndim = labels.ndim
-        shape = [sizes[dims.index(dim)] if dim in dims else n for dim, n in enumerate(labels.shape)]
         keep = [dim for dim in range(ndim) if dim not in dims]
-        for dim in keep:
-            if labels.stride(dim) == 0 and shape[dim] > 1:
-                labels, shape[dim] = labels.narrow(dim, 0, 1), 1
-        labels = labels.expand(shape)
-        vectors = labels.permute(*keep, *dims).reshape(-1, prod(sizes))
+        labels = compressed(labels, dims)
+        shape = [sizes[dims.index(dim)] if dim in dims else n for dim, n in enumerate(labels.shape)]
+        vectors = labels.expand(shape).permute(*keep, *dims).reshape(-1, prod(sizes))
         made = self.uses.vectors(vectors)
         return made.reshape([1 if dim in dims else shape[dim] for dim in range(ndim)])
 
