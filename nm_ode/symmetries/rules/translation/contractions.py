@@ -16,12 +16,13 @@ from torch.fx import Node
 
 from nm_ode.symmetries.labels import is_copy
 from nm_ode.symmetries.operations import argument, operation, registering, value
-from nm_ode.symmetries.operations.contractions import ONE as BROADCAST
 from nm_ode.symmetries.operations.contractions import (
+    CONTRACTIONS,
     Contraction,
     Letters,
     Operand,
     contraction_of,
+    entrywise,
     inner_product_of,
 )
 from nm_ode.symmetries.padding import padding_row
@@ -32,6 +33,7 @@ from nm_ode.symmetries.rules.translation.shifts import (
     added,
     constant,
     content,
+    first,
     numbered,
     same,
     tied,
@@ -48,21 +50,7 @@ _MOST_ROWS = 1 << 20
 """Rows that may differ at every entry of a result: then only what is put together later can use them."""
 
 
-@_rule(
-    "linear",
-    "mm",
-    "bmm",
-    "mv",
-    "matmul",
-    "addmm",
-    "addmv",
-    "baddbmm",
-    "dot",
-    "vdot",
-    "outer",
-    "ger",
-    "einsum",
-)
+@_rule(*CONTRACTIONS)
 def _contraction(s: ShiftTraversal, node: Node) -> Shift | None:
     found = contraction_of(node)
     return None if found is None else contracted(s, node, found)
@@ -166,8 +154,7 @@ def _placed(
     labels: Tensor, gone: Sequence[int], letters: Letters, out: Letters, shape: tuple[int, ...]
 ) -> Tensor:
     """Labels of a factor as those of the result; along the dimensions that are gone all are equal."""
-    for dim in gone:
-        labels = labels.narrow(dim, 0, 1)
+    labels = first(labels, gone)
     kept = [i for i in range(len(letters)) if i not in gone]
     labels = labels.permute(*kept, *gone).reshape([labels.shape[i] for i in kept])
     order = sorted(range(len(kept)), key=lambda i: out.index(letters[kept[i]]))
@@ -210,17 +197,7 @@ def _product(s: ShiftTraversal, node: Node) -> Shift | None:
             return None
         factor = 1.0 / float(number) if division else float(number)
         return added(s.system, tuple(value(node).shape), (factor, s.read(x)))
-    shape = tuple(value(node).shape)
-    names = tuple(chr(ord("a") + i) for i in range(len(shape)))
-    c = Contraction(_entrywise(a, names, shape), _entrywise(b, names, shape), names)
-    return contracted(s, node, c, "divided by" if division else "")
-
-
-def _entrywise(node: Node, names: Letters, shape: tuple[int, ...]) -> Operand:
-    own = tuple(value(node).shape)
-    last = len(names) - len(own)
-    letters = (BROADCAST if n == 1 and shape[last + i] != 1 else names[last + i] for i, n in enumerate(own))
-    return Operand(node, tuple(letters))
+    return contracted(s, node, entrywise(node), "divided by" if division else "")
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -249,8 +226,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
         if transposed:  # inputs first
             inner = tuple(axis for axis in range(view.ndim) if axis not in ((0, 2) if groups > 1 else (1,)))
         labels = s.uses.rows(Weight(weight.name, view, weight.frozen), inner)
-        for axis in inner:
-            labels = labels.narrow(axis, 0, 1)
+        labels = first(labels, inner)
         size = prod(view.shape[axis] for axis in inner)
         each = (shape[0], *channels, *shape[2:])
         rows = numbered(each, (0, 1, *(dim + 1 for dim in space))).reshape(shape)
@@ -304,8 +280,6 @@ def _embedding(s: ShiftTraversal, node: Node) -> Any:
                 found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
         return found
     used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
-    if used is None:
-        return []
     plain, single = (labels[0].expand(shape) for labels in (used.plain, used.single))
     row = "place", ids, used.size
     rows = numbered(shape, range(len(shape) - 1))
@@ -355,7 +329,7 @@ def mixed(
         if term.row == ONE and coefficient is None:
             row, rows = ONE, same(labels.shape)
         elif not set(varying(term.rows)) & over and coefficient is None:
-            row, rows = term.row, _first(term.rows, over)
+            row, rows = term.row, first(term.rows, over)
         else:
             row = "mixed", node, term.row, content(term.rows)
             rows = numbered(labels.shape, own)
@@ -371,9 +345,3 @@ def mixed(
         elif not is_zero(labels):
             found.append(Term(row, term.owner, term.size, rows, labels))
     return found
-
-
-def _first(labels: Tensor, over: set[int]) -> Tensor:
-    for dim in over:
-        labels = labels.narrow(dim, 0, 1)
-    return labels

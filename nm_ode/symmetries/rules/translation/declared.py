@@ -19,10 +19,7 @@ def _by_table(s: ShiftTraversal, node: Node) -> Any:
     shifts = None if entry is None else entry.shifts(node)
     if entry is None or shifts is None:
         return None
-    # Some spellings call their first argument another name.
-    named = {
-        name: argument(node, name, node.args[0] if name == "self" else None) for name in shifts.coefficients
-    }
+    named = {name: argument(node, name) for name in shifts.coefficients}
     for needed in node.all_input_nodes:
         if needed not in named.values():
             s.hold(needed)

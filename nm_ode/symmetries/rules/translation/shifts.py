@@ -104,7 +104,7 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     ndim = term.labels.ndim
     over = sorted({dim % ndim for dim in over})
     if not set(varying(term.rows)) & set(over):
-        rows, labels = _first(term.rows, over), tied(system, term.labels, over)
+        rows, labels = first(term.rows, over), tied(system, term.labels, over)
         return replace(term, rows=rows, labels=labels)
     rows, labels = compressed_together(term.rows, term.labels)
     if labels.numel() > _MOST:  # that some of the groups have one row is not looked at
@@ -115,15 +115,16 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     sizes = [labels.shape[dim] for dim in keep]
     r, v = (part.permute(*keep, *inner).reshape(*sizes, -1) for part in (rows, labels))
     differ = (r != r[..., :1]).any(-1, keepdim=True)
-    first = torch.where(differ, ZERO, v[..., :1])
-    system.equal(v, first)
+    one = torch.where(differ, ZERO, v[..., :1])
+    system.equal(v, one)
     shape = [1 if dim in inner else labels.shape[dim] for dim in range(ndim)]
-    rows, labels = r[..., 0].reshape(shape), first.reshape(shape)
+    rows, labels = r[..., 0].reshape(shape), one.reshape(shape)
     kept = [1 if dim in over else n for dim, n in enumerate(term.labels.shape)]
     return replace(term, rows=rows.expand(kept), labels=labels.expand(kept))
 
 
-def _first(labels: Tensor, over: Iterable[int]) -> Tensor:
+def first(labels: Tensor, over: Iterable[int]) -> Tensor:
+    """Of equal entries along some dimensions one: shape with a 1 there."""
     for dim in over:
         labels = labels.narrow(dim, 0, 1)
     return labels
@@ -134,10 +135,10 @@ def tied(system: System, labels: Tensor, over: Iterable[int]) -> Tensor:
     over = {dim % labels.ndim for dim in over}
     for dim in over:
         if labels.shape[dim] > 1:
-            first = labels.narrow(dim, 0, 1)
+            one = labels.narrow(dim, 0, 1)
             if labels.stride(dim) != 0:
-                system.equal(labels, first)
-            labels = first
+                system.equal(labels, one)
+            labels = one
     return labels
 
 
@@ -156,16 +157,16 @@ def added(system: System, shape: Sequence[int], *parts: tuple[float, Shift]) -> 
             if is_zero(term.labels):
                 continue
             for group in groups:
-                first = group[0][1]
-                if first.kind == term.kind and equal_labels(first.rows, term.rows):
+                like = group[0][1]
+                if like.kind == term.kind and equal_labels(like.rows, term.rows):
                     group.append((coefficient, term))
                     break
             else:
                 groups.append([(coefficient, term)])
     found = []
     for group in groups:
-        first = group[0][1]
-        labels = system.combine(first.size, *((c, term.labels) for c, term in group))
+        like = group[0][1]
+        labels = system.combine(like.size, *((c, term.labels) for c, term in group))
         if not is_zero(labels):
-            found.append(replace(first, labels=labels))
+            found.append(replace(like, labels=labels))
     return found

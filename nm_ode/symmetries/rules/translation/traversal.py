@@ -15,7 +15,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import compressed, is_copy, is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.operations.contractions import inner_product_of
+from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.rules.translation.shifts import (
     Shift,
     Term,
@@ -70,10 +70,8 @@ class ShiftTraversal:
                 return parts[node.args[1]]  # type: ignore[index]
         if is_move(node):
             return self._moved(node)
-        if operation(node) == "mul" and len(node.users) == 1:
-            (reader,) = node.users
-            if operation(reader) == "sum" and inner_product_of(reader):  # a mean's rule looks at the product
-                return []  # what reads it looks at the factors
+        if in_inner_product(node) and operation(next(iter(node.users))) == "sum":
+            return []  # what reads it looks at the factors; a mean's rule looks at the product
         rule = self.rules.get(operation(node))
         result = rule(self, node) if rule is not None else None
         return self.unknown(node) if result is None else result
@@ -196,8 +194,6 @@ class ShiftTraversal:
         if weight is not None:
             owner, found = self.owner(weight), []
             used = self.uses.looked_up(weight, dims)
-            if used is None:
-                return []
             (plain,) = self._carried(node, {source: used.plain})
             found.append(constant(lean(plain), owner))
             if is_pure(self.graph, node):
