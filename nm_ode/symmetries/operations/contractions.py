@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations.reading import argument, operation, value
+from nm_ode.symmetries.operations.reading import argument, dims_of, operation, value
 
 ONE = ""
 """The letter of a dimension of size one that is broadcast."""
@@ -88,9 +88,7 @@ def inner_product_of(node: Node) -> Contraction | None:
         return None
     if not all(isinstance(factor, Node) for factor in product.args[:2]) or len(product.users) > 1:
         return None
-    form, shape, dims = entrywise(product), tuple(value(product).shape), argument(node, "dim")
-    over = range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-    gone = {dim % len(shape) for dim in over}
+    form, shape, gone = entrywise(product), tuple(value(product).shape), set(dims_of(node))
     kept: list[str] = []
     for dim, letter in enumerate(form.out):
         if dim not in gone:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.labels import is_copy
-from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
     Contraction,
@@ -26,7 +26,9 @@ from nm_ode.symmetries.operations.contractions import (
     inner_product_of,
 )
 from nm_ode.symmetries.padding import padding_row
+from nm_ode.symmetries.rules.translation.declared import by_table, mixed
 from nm_ode.symmetries.rules.translation.shifts import (
+    MOST_ROWS,
     ONE,
     Shift,
     Term,
@@ -39,15 +41,11 @@ from nm_ode.symmetries.rules.translation.shifts import (
     tied,
     varying,
 )
-from nm_ode.symmetries.rules.translation.system import is_zero
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 from nm_ode.symmetries.rules.weights import Weight
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
-
-_MOST_ROWS = 1 << 20
-"""Rows that may differ at every entry of a result: then only what is put together later can use them."""
 
 
 @_rule(*CONTRACTIONS)
@@ -147,7 +145,7 @@ def _of_factor(
 
 
 def _many(shape: Sequence[int], inner: Sequence[int]) -> bool:
-    return not inner or prod(shape) > _MOST_ROWS
+    return not inner or prod(shape) > MOST_ROWS
 
 
 def _placed(
@@ -185,19 +183,13 @@ def _sums_to_one(node: Node, dims: Sequence[int]) -> bool:
 
 
 @_rule("mul", "div")
-def _product(s: ShiftTraversal, node: Node) -> Shift | None:
+def _product(s: ShiftTraversal, node: Node) -> Any:
     """Entry by entry: a contraction of nothing."""
-    a, b = node.args[:2]
+    if not all(isinstance(one, Node) for one in node.args[:2]):
+        return by_table(s, node)
     if argument(node, "rounding_mode") is not None:
         return None
-    division = operation(node) == "div"
-    if not isinstance(b, Node) or not isinstance(a, Node):
-        number, x = (b, a) if isinstance(a, Node) else (a, b)
-        if not isinstance(number, float | int) or (division and (number is a or not number)):
-            return None
-        factor = 1.0 / float(number) if division else float(number)
-        return added(s.system, tuple(value(node).shape), (factor, s.read(x)))
-    return contracted(s, node, entrywise(node), "divided by" if division else "")
+    return contracted(s, node, entrywise(node), "divided by" if operation(node) == "div" else "")
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -217,7 +209,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
     row: Hashable
     if weight is None:
         s.hold(kernel)
-    elif groups > 1 and (channels[1] == 1 or prod(shape) > _MOST_ROWS):
+    elif groups > 1 and (channels[1] == 1 or prod(shape) > MOST_ROWS):
         s.uses.hold(weight)  # each channel has patches of its own: nothing takes them away
     else:
         view, inner = weight.view, tuple(range(1, len(shape)))
@@ -292,56 +284,4 @@ def _sum(s: ShiftTraversal, node: Node) -> Shift | None:
     product = inner_product_of(node)
     if product is not None:
         return contracted(s, node, product)
-    x = node.args[0]
-    assert isinstance(x, Node)
-    ndim, dims = value(x).ndim, argument(node, "dim")
-    over = (
-        set(range(ndim))
-        if dims in (None, [])
-        else {d % ndim for d in ([dims] if isinstance(dims, int) else dims)}
-    )
-    return mixed(s, node, s.read(x), over, ("sum", node))
-
-
-def mixed(
-    s: ShiftTraversal,
-    node: Node,
-    shift: Shift,
-    over: set[int],
-    coefficient: Hashable = None,
-    spread: bool = False,
-) -> Shift:
-    """A linear operation of what is put together along dimensions: then what it adds is the same of the rows.
-
-    Args:
-        coefficient: None where a shift of all entries alike shifts the result alike; else a name of what it is
-            multiplied by.
-        spread: that is another number along the dimensions.
-    """
-    shape = tuple(value(node).shape)
-    found = []
-    for term in shift:
-        ndim = term.labels.ndim
-        labels = tied(s.system, term.labels, over)
-        own = {dim for dim in varying(term.rows) if dim not in over}
-        kept = [dim for dim in range(ndim) if dim not in over]
-        row: Hashable
-        if term.row == ONE and coefficient is None:
-            row, rows = ONE, same(labels.shape)
-        elif not set(varying(term.rows)) & over and coefficient is None:
-            row, rows = term.row, first(term.rows, over)
-        else:
-            row = "mixed", node, term.row, content(term.rows)
-            rows = numbered(labels.shape, own)
-        if len(shape) == ndim:
-            rows, labels = rows.expand(shape), labels.expand(shape)
-            if row != term.row and (spread or (set(varying(term.rows)) & over)):
-                rows = numbered(shape, {*own, *over})
-        else:
-            sizes = [labels.shape[dim] for dim in kept]
-            rows, labels = rows.reshape(sizes).expand(shape), labels.reshape(sizes).expand(shape)
-        if row != ONE and len(varying(rows)) == sum(n > 1 for n in shape) and prod(shape) > _MOST_ROWS:
-            s.system.zero(labels)
-        elif not is_zero(labels):
-            found.append(Term(row, term.owner, term.size, rows, labels))
-    return found
+    return mixed(s, node, s.read(node.args[0]), set(dims_of(node)), alike=False)

@@ -22,6 +22,9 @@ from nm_ode.symmetries.rules.translation.system import ZERO, System, is_zero
 ONE = "one"
 """The row that is the number 1 whatever the batch."""
 
+MOST_ROWS = 1 << 20
+"""Rows that may differ at every entry of a result: then only what is put together later can use them."""
+
 _MOST = 1 << 20  # entries that are compared one by one
 _SMALL = 1024  # entries up to which labels need not be looked at for dimensions along which they are equal
 
