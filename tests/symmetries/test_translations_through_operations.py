@@ -229,3 +229,22 @@ def test_by_how_much_is_padded_is_the_batchs(tokens):
     assert shifts(always, gaussian(6, tokens, 2), "cross_entropy", [gaussian(5, tokens, 2)]) == {
         "translation a": 3
     }
+
+
+@pytest.mark.parametrize(
+    "summed",
+    [lambda b, c, n: b * n + c, lambda b, c, n: b / n + c],
+    ids=["mul", "div"],
+)
+def test_a_number_made_of_the_batchs_size_is_another_in_another_batch(summed):
+    model = Model(
+        lambda m, x: m.o(torch.tanh(x @ m.w + summed(m.b, m.c, x.shape[1]))).sum(1) / x.shape[1],
+        w=parameter(2, 4),
+        b=parameter(4),
+        c=parameter(4),
+        o=nn.Linear(4, 2),
+    )
+    assert shifts(model, gaussian(6, 3, 2), "mse", []) == {}
+    # The logits of all classes are multiplied alike: what they share is taken away whatever the number.
+    found = shifts(model, gaussian(6, 3, 2), "cross_entropy", [gaussian(6, 5, 2, seed=1)])
+    assert found == {"translation o": 5}
