@@ -70,12 +70,16 @@ Read = Callable[[Any], Any]
 def is_move(node: Node) -> bool:
     """Does the operation only move entries about, each result a copy of one entry?"""
     name = operation(node)
-    if name in _PICKS:
-        return True
+    return is_copy(node) or name in _MOVES or name in RESHAPES or name in _PICKS
+
+
+def is_copy(node: Node) -> bool:
+    """Are the result's numbers those of the first argument, each in its place? A cast to integers changes them."""
+    name = operation(node)
     if name in _CASTS:
         result, given = node.meta["val"], node.args[0].meta["val"]  # type: ignore[union-attr]
         return bool(result.is_floating_point() and given.is_floating_point())
-    return name in _MOVES or name in RESHAPES or name in _COPIES
+    return name in _COPIES
 
 
 def move(node: Node, read: Read) -> Any:
@@ -106,6 +110,21 @@ def compressed(labels: Tensor, keep: tuple[int, ...] = ()) -> Tensor:
     return labels
 
 
+def compressed_together(*labels: Tensor) -> tuple[Tensor, ...]:
+    """Broadcast, with one entry along each dimension in which every one of them is the same entry (stride 0)."""
+    small = [compressed(part) for part in torch.broadcast_tensors(*labels)]
+    return torch.broadcast_tensors(*small)  # type: ignore[no-any-return]
+
+
+def equal_as_one(labels: Tensor) -> Tensor:
+    """One entry along each dimension in which all are equal."""
+    labels = compressed(labels)
+    for dim, n in enumerate(labels.shape):
+        if n > 1 and bool((labels == labels.narrow(dim, 0, 1)).all()):
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
 def one_for_each(labels: Tensor, keep: tuple[int, ...]) -> Tensor:
     """Shape (kept sizes…, rest): the entries that a reduction over the other dimensions puts together."""
     keep = tuple(dim % labels.ndim for dim in keep)
@@ -115,10 +134,13 @@ def one_for_each(labels: Tensor, keep: tuple[int, ...]) -> Tensor:
     return small.permute(*keep, *rest).reshape(*sizes, -1)
 
 
-def distinct_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The pairs (a[i], b[i]) without repetition, shape (n, 2); both not negative."""
+def distinct_pairs(one: Tensor, other: Tensor) -> np.ndarray:
+    """The pairs of labels, entry by entry, broadcast, that differ: without repetition, shape (n, 2); none negative."""
+    a, b = (part.reshape(-1).numpy() for part in compressed_together(one, other))
     if not a.size:
         return np.empty((0, 2), dtype=np.int64)
     base = int(b.max()) + 1
     codes = np.unique(a.astype(np.int64) * base + b)
-    return np.stack([codes // base, codes % base], axis=1)
+    first, second = codes // base, codes % base
+    differ = first != second
+    return np.stack([first[differ], second[differ]], axis=1)

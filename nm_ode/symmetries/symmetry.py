@@ -37,6 +37,11 @@ class View:
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return slice(self.offset, last + 1)
 
+    @property
+    def entries(self) -> Tensor:
+        """Places of its entries in the flattened parameter, in the view's shape; int64."""
+        return self.of(torch.arange(self.extent.stop, device="cpu"))
+
     def of(self, vector: Vector, start: int = 0) -> Tensor:
         """The view of a vector of theta's size, in which, if it is flat, the parameter begins at `start`."""
         if isinstance(vector, Parts):
@@ -96,7 +101,7 @@ class Part:
     @property
     def entries(self) -> Tensor:
         """Places of the entries that take part, in the flattened parameter; int64."""
-        numbers = self.view.of(torch.arange(self.view.extent.stop, device="cpu"))
+        numbers = self.view.entries
         if len(self.axes) == 0 or bool((self.index >= 0).all()):
             return numbers.reshape(-1)
         shape = [n if dim in self.axes else 1 for dim, n in enumerate(self.view.shape)]

@@ -17,6 +17,10 @@ def gaussian(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def integers(most: int, *shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(most, shape, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.fixture
 def normal() -> Callable[..., Tensor]:
     return gaussian

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nm_ode.symmetries import find_symmetries
+from tests.symmetries.conftest import integers
 from tests.symmetries.other_batches import worst_constraint
 
 Forward = Callable[["_Model", Tensor], Tensor]
@@ -29,10 +30,6 @@ class _Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.own(self, x)
-
-
-def integers(most: int, *shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(most, shape, generator=torch.Generator().manual_seed(seed))
 
 
 LOOKUPS: dict[str, Forward] = {

@@ -64,8 +64,8 @@ class Shift(Form):
             for reduction in region.reductions:
                 region.of(result).add_(region.factor(reduction, coefficients))
 
-    def _add_sums(self, u: Vector, result: Tensor, power: int = 1) -> None:
+    def _add_sums(self, u: Vector, result: Tensor) -> None:
         for region in self._regions:
             view = region.of(u)
             for reduction in region.reductions:
-                reduction.send(sum_to(view, reduction.axes), result, power)
+                reduction.send(sum_to(view, reduction.axes), result)

@@ -9,6 +9,6 @@ An operation that is new to the rules is one entry here; one that is in no table
 left unknown ends what enters it.
 """
 
-from nm_ode.symmetries.operations.reading import argument, operation, registering, value
+from nm_ode.symmetries.operations.reading import argument, dims_of, operation, registering, value
 
-__all__ = ["argument", "operation", "registering", "value"]
+__all__ = ["argument", "dims_of", "operation", "registering", "value"]

@@ -7,14 +7,14 @@ contracted; one that both and the result have is a batch; one that only one oper
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations.reading import argument, operation, value
+from nm_ode.symmetries.operations.reading import argument, dims_of, operation, value
 
 ONE = ""
 """The letter of a dimension of size one that is broadcast."""
@@ -86,26 +86,27 @@ def inner_product_of(node: Node) -> Contraction | None:
     product = node.args[0] if node.args else None
     if operation(node) not in ("sum", "mean") or not isinstance(product, Node) or operation(product) != "mul":
         return None
-    a, b = product.args[:2]
-    if not (isinstance(a, Node) and isinstance(b, Node)) or len(product.users) > 1:
+    if not all(isinstance(factor, Node) for factor in product.args[:2]) or len(product.users) > 1:
         return None
-    shape, dims = tuple(value(product).shape), argument(node, "dim")
-    over = range(len(shape)) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-    gone = {dim % len(shape) for dim in over}
-    names = _letters(len(shape))
+    form, shape, gone = entrywise(product), tuple(value(product).shape), set(dims_of(node))
     kept: list[str] = []
-    for dim, letter in enumerate(names):
+    for dim, letter in enumerate(form.out):
         if dim not in gone:
             kept.append(letter)
         elif argument(node, "keepdim", False):
             kept.append(ONE)
     count = prod(int(shape[dim]) for dim in gone) if operation(node) == "mean" else 1
-    return Contraction(
-        _broadcast(a, names, shape),
-        _broadcast(b, names, shape),
-        tuple(kept),
-        alpha=1.0 / count if count else 1.0,
-    )
+    return replace(form, out=tuple(kept), alpha=1.0 / count if count else 1.0)
+
+
+def entrywise(node: Node) -> Contraction:
+    """Of an operation entry by entry on two tensors: nothing is contracted."""
+    a, b = node.args[:2]
+    assert isinstance(a, Node)
+    assert isinstance(b, Node)
+    shape = tuple(value(node).shape)
+    names = _letters(len(shape))
+    return Contraction(_broadcast(a, names, shape), _broadcast(b, names, shape), names)
 
 
 def in_inner_product(node: Node) -> bool:

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from math import isinf, prod
 from typing import Any, TypeAlias
 
-from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations.reading import argument, operation, value
+from nm_ode.symmetries.operations.reading import argument, dims_of, ndim_of, operation, value
 
 
 @dataclass(frozen=True)
@@ -106,29 +105,15 @@ def _named(node: Node, names: Iterable[str]) -> tuple[str, ...]:
 # ---- along which dimensions
 
 
-def _ndim(node: Node) -> int:
-    first = node.args[0]
-    found = value(first) if isinstance(first, Node) else None
-    return found.ndim if isinstance(found, Tensor) else 0
-
-
-def _dim(node: Node) -> tuple[int, ...]:
-    """Its argument `dim`: a number, several, or all."""
-    ndim, dims = _ndim(node), argument(node, "dim")
-    if dims is None or dims == []:
-        return tuple(range(ndim))
-    return tuple(sorted({dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)})) if ndim else ()
-
-
 def _space(node: Node) -> tuple[int, ...]:
     """All but samples and channels, or but channels where there is one sample without a dimension of its own."""
     counts = {"1d": 1, "2d": 2, "3d": 3, "linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
     space = next((n for suffix, n in counts.items() if suffix in operation(node)), 2)
-    return tuple(range(_ndim(node) - space, _ndim(node)))
+    return tuple(range(ndim_of(node) - space, ndim_of(node)))
 
 
 def _classes(node: Node) -> tuple[int, ...]:
-    return (1,) if _ndim(node) > 1 else (0,)
+    return (1,) if ndim_of(node) > 1 else (0,)
 
 
 # ---- numbers among the arguments
@@ -159,11 +144,11 @@ def _by_a_number(node: Node) -> Shifts | None:
     a, b = argument(node, "self"), argument(node, "other")
     if argument(node, "rounding_mode") is not None:
         return None
+    if operation(node) == "div":
+        return Shifts({"self": 1.0 / b}, linear=True) if is_number(b) and b else None
     if is_number(b):
-        return Shifts({"self": float(b) if operation(node) == "mul" else 1.0 / b if b else 0.0}, linear=True)
-    if is_number(a) and operation(node) == "mul":
-        return Shifts({"other": float(a)}, linear=True)
-    return None
+        return Shifts({"self": float(b)}, linear=True)
+    return Shifts({"other": float(a)}, linear=True) if is_number(a) else None
 
 
 def _quotient_degrees(node: Node) -> Degrees | None:
@@ -181,7 +166,7 @@ def _power(node: Node) -> Degrees | None:
 def _count(node: Node) -> float:
     """Number of entries that a sum puts together."""
     shape = tuple(value(node.args[0]).shape)
-    return float(prod(shape[dim] for dim in _dim(node)))
+    return float(prod(shape[dim] for dim in dims_of(node)))
 
 
 def _no_noise(node: Node) -> Shifts | None:
@@ -244,7 +229,7 @@ def _largest_shifts(node: Node) -> Shifts:
 
 
 def _of_largest(node: Node) -> tuple[int, ...]:
-    return () if _is_pair(node) else _dim(node)
+    return () if _is_pair(node) else dims_of(node)
 
 
 def _norm(node: Node) -> Degrees | None:
@@ -260,7 +245,7 @@ def _copies_outside(node: Node) -> bool:
 
 
 def _padded(node: Node) -> tuple[int, ...]:
-    return tuple(range(_ndim(node) - len(argument(node, "pad")) // 2, _ndim(node)))
+    return tuple(range(ndim_of(node) - len(argument(node, "pad")) // 2, ndim_of(node)))
 
 
 _PAIR = ("self", "other")
@@ -296,28 +281,28 @@ declare("lerp", degrees=(Degree(("self", "end")),), shifts=_lerp)
 declare("hypot", degrees=_BOTH)
 declare("atan2", degrees=(Degree(("self", "other"), 0.0),))
 # ---- along dimensions
-declare("sum", degrees=_ALIKE, shifts=lambda node: Shifts({"self": _count(node)}, linear=True), along=_dim)
-declare("mean", degrees=_ALIKE, shifts=_SAME_LINEAR, along=_dim)
+declare("sum", degrees=_ALIKE, shifts=lambda node: Shifts({"self": _count(node)}, linear=True), along=dims_of)
+declare("mean", degrees=_ALIKE, shifts=_SAME_LINEAR, along=dims_of)
 declare(
     "amax amin sort topk kthvalue median nanmedian mode cummax cummin",
     degrees=_ALIKE,
     shifts=_SAME,
-    along=_dim,
+    along=dims_of,
 )
 declare("max min", degrees=_largest, shifts=_largest_shifts, along=_of_largest)
-declare("argmax argmin argsort", degrees=_NONE, shifts=_NOTHING, along=_dim)
-declare("count_nonzero", degrees=_NONE, along=_dim)
-declare("cumsum nansum _fft_r2c _fft_c2c _fft_c2r", degrees=_ALIKE, along=_dim)
-declare("prod", degrees=lambda node: (Degree(("self",), _count(node)),), along=_dim)
+declare("argmax argmin argsort", degrees=_NONE, shifts=_NOTHING, along=dims_of)
+declare("count_nonzero", degrees=_NONE, along=dims_of)
+declare("cumsum nansum _fft_r2c _fft_c2c _fft_c2r", degrees=_ALIKE, along=dims_of)
+declare("prod", degrees=lambda node: (Degree(("self",), _count(node)),), along=dims_of)
 declare("trace _pdist_forward pdist", degrees=_ALIKE, along=lambda node: (0, 1))
-declare("view_as_complex", degrees=_ALIKE, along=lambda node: (_ndim(node) - 1,))
-declare("dist", degrees=_BOTH, along=lambda node: tuple(range(_ndim(node))))
-declare("linalg_cross", degrees=(Degree(("self",)), Degree(("other",))), along=_dim)
-declare("logsumexp logcumsumexp", shifts=_SAME, along=_dim)
-declare("linalg_vector_norm norm", degrees=_norm, along=_dim)
-declare("std", degrees=_ALIKE, shifts=_NOTHING, along=_dim)
-declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=_dim)
-declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=_dim)
+declare("view_as_complex", degrees=_ALIKE, along=lambda node: (ndim_of(node) - 1,))
+declare("dist", degrees=_BOTH, along=lambda node: tuple(range(ndim_of(node))))
+declare("linalg_cross", degrees=(Degree(("self",)), Degree(("other",))), along=dims_of)
+declare("logsumexp logcumsumexp", shifts=_SAME, along=dims_of)
+declare("linalg_vector_norm norm", degrees=_norm, along=dims_of)
+declare("std", degrees=_ALIKE, shifts=_NOTHING, along=dims_of)
+declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=dims_of)
+declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=dims_of)
 declare("cross_entropy_loss", shifts=_NOTHING, along=_classes)
 # ---- images and sequences
 declare(

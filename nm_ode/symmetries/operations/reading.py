@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 R = TypeVar("R")
@@ -34,6 +35,21 @@ def argument(node: Node, name: str, default: Any = None) -> Any:
                 return node.args[i]
             return declared.default_value if declared.has_default_value() else default
     return node.args[0] if name == "self" and node.args else default
+
+
+def ndim_of(node: Node) -> int:
+    """Number of dimensions of the first argument."""
+    first = node.args[0]
+    found = value(first) if isinstance(first, Node) else None
+    return found.ndim if isinstance(found, Tensor) else 0
+
+
+def dims_of(node: Node) -> tuple[int, ...]:
+    """The dimensions that a reduction puts together, not negative: its argument `dim`, a number or several, or all."""
+    ndim, dims = ndim_of(node), argument(node, "dim")
+    if dims is None or dims == []:
+        return tuple(range(ndim))
+    return tuple(sorted({dim % ndim for dim in ([dims] if isinstance(dims, int) else dims)})) if ndim else ()
 
 
 def value(node: Any) -> Any:

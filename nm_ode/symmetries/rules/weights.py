@@ -64,5 +64,4 @@ def overlap(one: View, other: View) -> bool:
         return False
     if one == other or (one.size == a.stop - a.start and other.size == b.stop - b.start):
         return True  # the same, or two without gaps
-    entries = torch.arange(max(a.stop, b.stop))
-    return bool(np.intersect1d(one.of(entries).numpy(), other.of(entries).numpy()).size)
+    return bool(np.intersect1d(one.entries.numpy(), other.entries.numpy()).size)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.rules.scaling.by_table import by_table
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
 
@@ -78,8 +78,7 @@ def _product(s: ScalingTraversal, node: Node) -> Any:
 
 @_rule("var_mean", "std_mean")
 def _spread_and_mean(s: ScalingTraversal, node: Node) -> Any:
-    dims, x = argument(node, "dim"), s.labels(node.args[0])
-    gone = range(x.ndim) if dims in (None, []) else [dim % x.ndim for dim in dims]
+    x, gone = s.labels(node.args[0]), dims_of(node)
     kept = s.variables.merge(x, tuple(dim for dim in range(x.ndim) if dim not in gone))
     power = 2.0 if operation(node) == "var_mean" else 1.0
     shape = tuple(value(node)[0].shape)

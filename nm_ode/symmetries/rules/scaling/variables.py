@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from nm_ode.symmetries.labels import compressed, distinct_pairs, one_for_each
+from nm_ode.symmetries.labels import compressed, compressed_together, distinct_pairs, one_for_each
 
 ZERO = 0
 """The variable that is zero."""
@@ -76,10 +76,7 @@ class Variables:
 
     def equal(self, a: Tensor, b: Tensor | int) -> None:
         """a = b entry by entry, broadcast."""
-        if isinstance(b, int):
-            b = torch.tensor(b)
-        pairs = _pairs(a, b)
-        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        pairs = distinct_pairs(a, torch.as_tensor(b))
         if len(pairs):
             self._edges.append(pairs)
 
@@ -102,7 +99,7 @@ class Variables:
             return torch.tensor(ZERO).expand(shape)
         if len(left) == 1 and left[0][0] == 1:
             return left[0][1].expand(shape)
-        small = torch.broadcast_tensors(*(compressed(v.expand(shape)) for _, v in left))
+        small = compressed_together(*(v for _, v in left))
         stacked = np.stack([self.root(v.reshape(-1).numpy()) for v in small], axis=1)
         distinct, inverse = np.unique(stacked, axis=0, return_inverse=True)
         made = self.new(len(distinct))
@@ -242,9 +239,3 @@ def _substituted(row: Combination, determined: dict[int, Combination]) -> Combin
 
 def _nonzero(row: Combination) -> Combination:
     return {variable: c for variable, c in row.items() if abs(c) > _TINY and variable != ZERO}
-
-
-def _pairs(a: Tensor, b: Tensor) -> np.ndarray:
-    a, b = torch.broadcast_tensors(a, b)
-    small = torch.broadcast_tensors(compressed(a), compressed(b))
-    return distinct_pairs(*(part.reshape(-1).numpy() for part in small))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor
 
+from nm_ode.symmetries.labels import compressed, equal_as_one
 from nm_ode.symmetries.rules.translation.elimination import Numbers, fingerprints, solved
 from nm_ode.symmetries.rules.translation.system import ZERO, System
 from nm_ode.symmetries.rules.translation.uses import Share, Use, Uses
@@ -105,7 +106,7 @@ class Agreement:
         found = []
         for key, use in self._keyed:
             for i, share in enumerate(use.shares):
-                small = _narrowed(share.labels)
+                small = compressed(share.labels)
                 base = _base(bases, (key, i), use.view.size)
                 unknowns, at = small.reshape(-1).numpy(), None
                 if share.vector:
@@ -123,7 +124,7 @@ class Agreement:
             for i, share in enumerate(use.shares):
                 if share.vector:
                     base = _base(bases, (key, i), use.view.size)
-                    found.append((base, self._moved(_narrowed(share.labels).reshape(-1).numpy(), None)))
+                    found.append((base, self._moved(compressed(share.labels).reshape(-1).numpy(), None)))
         return _chosen(found, free)
 
     def alike(self, free: Numbers, bases: Bases) -> Columns:
@@ -132,7 +133,7 @@ class Agreement:
         for key, use in self._keyed:
             if len(use.shares) == 2:
                 base = _base(bases, (key, 0), use.view.size)
-                found.append((base, self._moved(_narrowed(use.shares[1].labels).reshape(-1).numpy(), None)))
+                found.append((base, self._moved(compressed(use.shares[1].labels).reshape(-1).numpy(), None)))
         return _chosen(found, free)
 
     def _moved(self, unknowns: Numbers, at: Numbers | None) -> csr_array:
@@ -141,26 +142,25 @@ class Agreement:
     def _places(self, use: Use, share: Share) -> tuple[tuple[int, ...], Numbers, Numbers | None]:
         """Shape of the cells, their unknowns (flat), and the place in a vector that is taken apart."""
         labels = self._classes(share.labels)
-        small = _narrowed(labels)
+        small = compressed(labels)
         if not share.vector or not self._is_apart(small):
             return tuple(small.shape), small.reshape(-1).numpy(), None
         shape = tuple(
             use.view.shape[axis] if axis in share.vector else n for axis, n in enumerate(small.shape)
         )
         at = _place(use.view, share.vector)
-        small, at = small.expand(shape), _narrowed(at).expand(shape)
+        small, at = small.expand(shape), compressed(at).expand(shape)
         return shape, small.reshape(-1).numpy(), at.reshape(-1).numpy()
 
     def _classes(self, labels: Tensor) -> Tensor:
         """Unknowns, one for all that are the same combination."""
-        small = _narrowed(labels)
+        small = compressed(labels)
         unknowns, inverse = np.unique(small.reshape(-1).numpy(), return_inverse=True)
         prints = fingerprints(self._first.of(unknowns))
         _, first, which = np.unique(prints, axis=0, return_index=True, return_inverse=True)
         stands = unknowns[first][which.reshape(-1)]
-        return _equal_as_one(torch.from_numpy(stands[inverse.reshape(-1)]).reshape(small.shape)).expand(
-            labels.shape
-        )
+        classes = torch.from_numpy(stands[inverse.reshape(-1)]).reshape(small.shape)
+        return equal_as_one(classes).expand(labels.shape)
 
     def _is_apart(self, labels: Tensor) -> bool:
         rows = self._first.of(labels.reshape(-1).numpy())
@@ -172,7 +172,7 @@ class Agreement:
         apart = np.zeros(len(first.sizes), dtype=bool)
         groups = [first.of(vectors.numpy()) for vectors, _ in uses.ties]
         groups += [
-            first.of(_narrowed(share.labels).reshape(-1).numpy())
+            first.of(compressed(share.labels).reshape(-1).numpy())
             for pair in pairs
             for use in pair
             for share in use.shares
@@ -181,7 +181,7 @@ class Agreement:
         for rows in groups:
             apart[rows.indices] = True
         everything = [
-            first.of(np.unique(_narrowed(share.labels).numpy()))
+            first.of(np.unique(compressed(share.labels).numpy()))
             for use in uses.made.values()
             for share in use.shares
             if share.vector
@@ -262,14 +262,6 @@ class Agreement:
         return csr_array(vstack([csr_array((0, self._total)), *rows], format="csr"))
 
 
-def _equal_as_one(labels: Tensor) -> Tensor:
-    """With a 1 along the dimensions in which all are equal."""
-    for dim, n in enumerate(labels.shape):
-        if n > 1 and bool((labels == labels.narrow(dim, 0, 1)).all()):
-            labels = labels.narrow(dim, 0, 1)
-    return labels
-
-
 def _base(bases: Bases, share: object, size: int) -> int:
     if share not in bases:
         bases[share] = bases.get("next", 0)
@@ -291,13 +283,6 @@ def _chosen(found: Sequence[tuple[int, csr_array]], free: Numbers) -> Columns:
         np.concatenate([np.empty(0), *values]),
         free.size,
     )
-
-
-def _narrowed(labels: Tensor) -> Tensor:
-    for dim, n in enumerate(labels.shape):
-        if n > 1 and labels.stride(dim) == 0:
-            labels = labels.narrow(dim, 0, 1)
-    return labels
 
 
 def _place(view: View, axes: Sequence[int]) -> Tensor:
@@ -365,4 +350,4 @@ def _same_entries(one: View, other: View) -> bool:
 
 
 def _entries(view: View) -> Numbers:
-    return np.asarray(view.of(torch.arange(view.extent.stop)).reshape(-1).numpy())
+    return np.asarray(view.entries.reshape(-1).numpy())

@@ -14,54 +14,41 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.operations import argument, operation, registering, value
-from nm_ode.symmetries.operations.contractions import ONE as BROADCAST
+from nm_ode.symmetries.labels import is_copy
+from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
+    CONTRACTIONS,
     Contraction,
     Letters,
     Operand,
     contraction_of,
+    entrywise,
     inner_product_of,
 )
 from nm_ode.symmetries.padding import padding_row
+from nm_ode.symmetries.rules.translation.declared import by_table, mixed
 from nm_ode.symmetries.rules.translation.shifts import (
+    MOST_ROWS,
     ONE,
     Shift,
     Term,
     added,
     constant,
     content,
+    first,
     numbered,
     same,
     tied,
     varying,
 )
-from nm_ode.symmetries.rules.translation.system import is_zero
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 from nm_ode.symmetries.rules.weights import Weight
 
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
-_MOST_ROWS = 1 << 20
-"""Rows that may differ at every entry of a result: then only what is put together later can use them."""
 
-
-@_rule(
-    "linear",
-    "mm",
-    "bmm",
-    "mv",
-    "matmul",
-    "addmm",
-    "addmv",
-    "baddbmm",
-    "dot",
-    "vdot",
-    "outer",
-    "ger",
-    "einsum",
-)
+@_rule(*CONTRACTIONS)
 def _contraction(s: ShiftTraversal, node: Node) -> Shift | None:
     found = contraction_of(node)
     return None if found is None else contracted(s, node, found)
@@ -158,15 +145,14 @@ def _of_factor(
 
 
 def _many(shape: Sequence[int], inner: Sequence[int]) -> bool:
-    return not inner or prod(shape) > _MOST_ROWS
+    return not inner or prod(shape) > MOST_ROWS
 
 
 def _placed(
     labels: Tensor, gone: Sequence[int], letters: Letters, out: Letters, shape: tuple[int, ...]
 ) -> Tensor:
     """Labels of a factor as those of the result; along the dimensions that are gone all are equal."""
-    for dim in gone:
-        labels = labels.narrow(dim, 0, 1)
+    labels = first(labels, gone)
     kept = [i for i in range(len(letters)) if i not in gone]
     labels = labels.permute(*kept, *gone).reshape([labels.shape[i] for i in kept])
     order = sorted(range(len(kept)), key=lambda i: out.index(letters[kept[i]]))
@@ -186,7 +172,7 @@ def _sums_to_one(node: Node, dims: Sequence[int]) -> bool:
     before = node.args[0] if node.args else None
     if not isinstance(before, Node) or not isinstance(value(before), Tensor):
         return False
-    if name in ("alias", "clone", "contiguous", "_to_copy"):
+    if is_copy(node):
         return _sums_to_one(before, dims)
     if name in ("dropout", "native_dropout"):
         return name == "dropout" and not argument(node, "train") and _sums_to_one(before, dims)
@@ -197,29 +183,13 @@ def _sums_to_one(node: Node, dims: Sequence[int]) -> bool:
 
 
 @_rule("mul", "div")
-def _product(s: ShiftTraversal, node: Node) -> Shift | None:
+def _product(s: ShiftTraversal, node: Node) -> Any:
     """Entry by entry: a contraction of nothing."""
-    a, b = node.args[:2]
+    if not all(isinstance(one, Node) for one in node.args[:2]):
+        return by_table(s, node)
     if argument(node, "rounding_mode") is not None:
         return None
-    division = operation(node) == "div"
-    if not isinstance(b, Node) or not isinstance(a, Node):
-        number, x = (b, a) if isinstance(a, Node) else (a, b)
-        if not isinstance(number, float | int) or (division and (number is a or not number)):
-            return None
-        factor = 1.0 / float(number) if division else float(number)
-        return added(s.system, tuple(value(node).shape), (factor, s.read(x)))
-    shape = tuple(value(node).shape)
-    names = tuple(chr(ord("a") + i) for i in range(len(shape)))
-    c = Contraction(_entrywise(a, names, shape), _entrywise(b, names, shape), names)
-    return contracted(s, node, c, "divided by" if division else "")
-
-
-def _entrywise(node: Node, names: Letters, shape: tuple[int, ...]) -> Operand:
-    own = tuple(value(node).shape)
-    last = len(names) - len(own)
-    letters = (BROADCAST if n == 1 and shape[last + i] != 1 else names[last + i] for i, n in enumerate(own))
-    return Operand(node, tuple(letters))
+    return contracted(s, node, entrywise(node), "divided by" if operation(node) == "div" else "")
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -239,7 +209,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
     row: Hashable
     if weight is None:
         s.hold(kernel)
-    elif groups > 1 and (channels[1] == 1 or prod(shape) > _MOST_ROWS):
+    elif groups > 1 and (channels[1] == 1 or prod(shape) > MOST_ROWS):
         s.uses.hold(weight)  # each channel has patches of its own: nothing takes them away
     else:
         view, inner = weight.view, tuple(range(1, len(shape)))
@@ -248,8 +218,7 @@ def _convolution(s: ShiftTraversal, node: Node) -> Shift | None:
         if transposed:  # inputs first
             inner = tuple(axis for axis in range(view.ndim) if axis not in ((0, 2) if groups > 1 else (1,)))
         labels = s.uses.rows(Weight(weight.name, view, weight.frozen), inner)
-        for axis in inner:
-            labels = labels.narrow(axis, 0, 1)
+        labels = first(labels, inner)
         size = prod(view.shape[axis] for axis in inner)
         each = (shape[0], *channels, *shape[2:])
         rows = numbered(each, (0, 1, *(dim + 1 for dim in space))).reshape(shape)
@@ -303,8 +272,6 @@ def _embedding(s: ShiftTraversal, node: Node) -> Any:
                 found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
         return found
     used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
-    if used is None:
-        return []
     plain, single = (labels[0].expand(shape) for labels in (used.plain, used.single))
     row = "place", ids, used.size
     rows = numbered(shape, range(len(shape) - 1))
@@ -317,62 +284,4 @@ def _sum(s: ShiftTraversal, node: Node) -> Shift | None:
     product = inner_product_of(node)
     if product is not None:
         return contracted(s, node, product)
-    x = node.args[0]
-    assert isinstance(x, Node)
-    ndim, dims = value(x).ndim, argument(node, "dim")
-    over = (
-        set(range(ndim))
-        if dims in (None, [])
-        else {d % ndim for d in ([dims] if isinstance(dims, int) else dims)}
-    )
-    return mixed(s, node, s.read(x), over, ("sum", node))
-
-
-def mixed(
-    s: ShiftTraversal,
-    node: Node,
-    shift: Shift,
-    over: set[int],
-    coefficient: Hashable = None,
-    spread: bool = False,
-) -> Shift:
-    """A linear operation of what is put together along dimensions: then what it adds is the same of the rows.
-
-    Args:
-        coefficient: None where a shift of all entries alike shifts the result alike; else a name of what it is
-            multiplied by.
-        spread: that is another number along the dimensions.
-    """
-    shape = tuple(value(node).shape)
-    found = []
-    for term in shift:
-        ndim = term.labels.ndim
-        labels = tied(s.system, term.labels, over)
-        own = {dim for dim in varying(term.rows) if dim not in over}
-        kept = [dim for dim in range(ndim) if dim not in over]
-        row: Hashable
-        if term.row == ONE and coefficient is None:
-            row, rows = ONE, same(labels.shape)
-        elif not set(varying(term.rows)) & over and coefficient is None:
-            row, rows = term.row, _first(term.rows, over)
-        else:
-            row = "mixed", node, term.row, content(term.rows)
-            rows = numbered(labels.shape, own)
-        if len(shape) == ndim:
-            rows, labels = rows.expand(shape), labels.expand(shape)
-            if row != term.row and (spread or (set(varying(term.rows)) & over)):
-                rows = numbered(shape, {*own, *over})
-        else:
-            sizes = [labels.shape[dim] for dim in kept]
-            rows, labels = rows.reshape(sizes).expand(shape), labels.reshape(sizes).expand(shape)
-        if row != ONE and len(varying(rows)) == sum(n > 1 for n in shape) and prod(shape) > _MOST_ROWS:
-            s.system.zero(labels)
-        elif not is_zero(labels):
-            found.append(Term(row, term.owner, term.size, rows, labels))
-    return found
-
-
-def _first(labels: Tensor, over: set[int]) -> Tensor:
-    for dim in over:
-        labels = labels.narrow(dim, 0, 1)
-    return labels
+    return mixed(s, node, s.read(node.args[0]), set(dims_of(node)), alike=False)

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from torch.fx import Node
 
 from nm_ode.symmetries.operations import argument, value
 from nm_ode.symmetries.operations.declared import DECLARED, Shifts, declared
-from nm_ode.symmetries.rules.translation.contractions import mixed
-from nm_ode.symmetries.rules.translation.shifts import Shift, Term, added, agree, equal_labels
+from nm_ode.symmetries.rules.translation.shifts import (
+    MOST_ROWS,
+    ONE,
+    Shift,
+    Term,
+    added,
+    agree,
+    content,
+    equal_labels,
+    first,
+    numbered,
+    tied,
+    varying,
+)
+from nm_ode.symmetries.rules.translation.system import is_zero
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 
-def _by_table(s: ShiftTraversal, node: Node) -> Any:
+def by_table(s: ShiftTraversal, node: Node) -> Any:
     entry = declared(node)
     shifts = None if entry is None else entry.shifts(node)
     if entry is None or shifts is None:
         return None
-    # Some spellings call their first argument another name.
-    named = {
-        name: argument(node, name, node.args[0] if name == "self" else None) for name in shifts.coefficients
-    }
+    named = {name: argument(node, name) for name in shifts.coefficients}
     for needed in node.all_input_nodes:
         if needed not in named.values():
             s.hold(needed)
@@ -47,6 +58,8 @@ def _one(
     for name, coefficient in shifts.coefficients.items():
         shift = s.read(named[name])
         if not over:
+            if node in s.graph.sized:  # the coefficient is the batch's
+                shift = [replace(term, row=("times", node, term.row)) for term in shift]
             parts.append((coefficient, shift))
         elif shifts.linear and coefficient:
             parts.append((coefficient, mixed(s, node, shift, over)))
@@ -65,14 +78,40 @@ def _reshaped(term: Term, over: set[int], shape: tuple[int, ...]) -> Term:
     return replace(term, rows=term.rows.reshape(sizes), labels=term.labels.reshape(sizes)).expand(shape)
 
 
+def mixed(s: ShiftTraversal, node: Node, shift: Shift, over: set[int], *, alike: bool = True) -> Shift:
+    """A linear operation of what is put together along dimensions: then what it adds is the same of the rows.
+
+    Args:
+        alike: a shift of all entries alike shifts the result as much; else by other numbers, which the batch says.
+    """
+    shape = tuple(value(node).shape)
+    found = []
+    for term in shift:
+        own = set(varying(term.rows))
+        labels = tied(s.system, term.labels, over)
+        if alike and not own & over:
+            made = _reshaped(replace(term, rows=first(term.rows, over), labels=labels), over, shape)
+        else:
+            row = "mixed", node, term.row, content(term.rows)
+            rows = numbered(labels.shape, own - over)
+            made = _reshaped(replace(term, row=row, rows=rows, labels=labels), over, shape)
+            if len(shape) == labels.ndim:
+                made = replace(made, rows=numbered(shape, own | over))
+        everywhere = made.row != ONE and len(varying(made.rows)) == sum(n > 1 for n in shape)
+        if everywhere and prod(shape) > MOST_ROWS:
+            s.system.zero(made.labels)
+        elif not is_zero(made.labels):
+            found.append(made)
+    return found
+
+
 def alike(s: ShiftTraversal, operands: list[Any], shape: tuple[int, ...]) -> Shift:
     """All operands must shift alike, as then the result does."""
     parts = [[term.expand(shape) for term in s.read(operand)] for operand in operands]
     found = []
-    first, others = parts[0], parts[1:]
-    for other in others:
+    for other in parts[1:]:
         left = list(other)
-        for term in first:
+        for term in parts[0]:
             partner = next((t for t in left if t.kind == term.kind and equal_labels(t.rows, term.rows)), None)
             if partner is None:
                 s.system.zero(term.labels)
@@ -85,5 +124,5 @@ def alike(s: ShiftTraversal, operands: list[Any], shape: tuple[int, ...]) -> Shi
     return found
 
 
-RULES: dict[str, Rule] = dict.fromkeys(DECLARED, _by_table)
+RULES: dict[str, Rule] = dict.fromkeys(DECLARED, by_table)
 """Of everything in the table; the rules by hand go before it."""

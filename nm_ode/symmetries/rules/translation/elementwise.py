@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import compressed
 from nm_ode.symmetries.operations import argument, operation, registering, value
-from nm_ode.symmetries.rules.translation.contractions import mixed
-from nm_ode.symmetries.rules.translation.declared import alike
+from nm_ode.symmetries.rules.translation.declared import by_table, mixed
 from nm_ode.symmetries.rules.translation.shifts import Shift, lean
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
@@ -33,15 +33,15 @@ def _masked_fill(s: ShiftTraversal, node: Node) -> Shift | None:
 
 
 @_rule("where")
-def _where(s: ShiftTraversal, node: Node) -> Shift | None:
+def _where(s: ShiftTraversal, node: Node) -> Any:
     mask, *operands = node.args[:3]
     if len(operands) < 2:
         return None
-    s.hold(mask)
     for x, other in (operands, operands[::-1]):
         if s.depends(x) and not s.depends(other) and _is_beyond(s, node, other):
+            s.hold(mask)
             return _filled(s, node, x, other)
-    return alike(s, operands, tuple(value(node).shape))
+    return by_table(s, node)
 
 
 def _filled(s: ShiftTraversal, node: Node, x: Any, filled: Any) -> Shift | None:
@@ -86,7 +86,9 @@ def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
     ndim = len(value(node).shape)
     touched = {ndim - 1 - i // 2 for i, n in enumerate(pad) if n}
     if argument(node, "mode", "constant") != "constant":  # copies of what is inside
-        return mixed(s, node, s.read(x), touched, spread=True)
+        return mixed(s, node, s.read(x), touched)
+    if node in s.graph.sized:  # how many is the batch's, and none in the example may be some in another
+        return mixed(s, node, s.read(x), set(range(ndim - len(pad) // 2, ndim)), alike=False)
     found = []
     for term in s.read(x):
         rows, labels = (
@@ -97,10 +99,8 @@ def _padded(s: ShiftTraversal, node: Node) -> Shift | None:
 
 
 def _with_zeros(labels: torch.Tensor, pad: Any, touched: set[int], shape: tuple[int, ...]) -> torch.Tensor:
-    for dim, n in enumerate(labels.shape):
-        if dim not in touched and n > 1 and labels.stride(dim) == 0:
-            labels = labels.narrow(dim, 0, 1)
-    return lean(torch.constant_pad_nd(labels, list(pad), 0).expand(shape))
+    small = compressed(labels, tuple(touched))
+    return lean(torch.constant_pad_nd(small, list(pad), 0).expand(shape))
 
 
 @_rule("cumsum")
@@ -108,4 +108,4 @@ def _running_sum(s: ShiftTraversal, node: Node) -> Shift | None:
     """The more of them are added, the larger the shift."""
     x = node.args[0]
     over = {argument(node, "dim") % max(value(node).ndim, 1)}
-    return mixed(s, node, s.read(x), over, "count", spread=True)
+    return mixed(s, node, s.read(x), over, alike=False)

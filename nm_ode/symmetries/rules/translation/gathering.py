@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from nm_ode.symmetries.findings import Found
+from nm_ode.symmetries.labels import equal_as_one
 from nm_ode.symmetries.rules.translation.agreement import Agreement, Bases, Cells, Columns
 from nm_ode.symmetries.rules.translation.elimination import Numbers, independent
 from nm_ode.symmetries.symmetry import Part
@@ -200,10 +201,8 @@ def _parts(
         for i in range(int(turn.max()) + 1):
             these = here[turn == i]
             index = _index(cells, rows[these], columns[these], starts, allowed)
-            axes = tuple(dim for dim in range(index.ndim) if bool((index != index.narrow(dim, 0, 1)).any()))
-            for dim in range(index.ndim):
-                if dim not in axes:
-                    index = index.narrow(dim, 0, 1)
+            index = equal_as_one(index)
+            axes = tuple(dim for dim, n in enumerate(index.shape) if n > 1)
             parts.append(Part(cells.view, axes, index.reshape(-1), weight))
     return parts
 

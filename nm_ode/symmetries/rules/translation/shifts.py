@@ -16,11 +16,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nm_ode.symmetries.labels import compressed
+from nm_ode.symmetries.labels import compressed, compressed_together, equal_as_one
 from nm_ode.symmetries.rules.translation.system import ZERO, System, is_zero
 
 ONE = "one"
 """The row that is the number 1 whatever the batch."""
+
+MOST_ROWS = 1 << 20
+"""Rows that may differ at every entry of a result: then only what is put together later can use them."""
 
 _MOST = 1 << 20  # entries that are compared one by one
 _SMALL = 1024  # entries up to which labels need not be looked at for dimensions along which they are equal
@@ -78,35 +81,16 @@ def lean(labels: Tensor) -> Tensor:
     small = compressed(labels)
     if small.numel() <= _SMALL:
         return labels
-    for dim, n in enumerate(small.shape):
-        if n > 1 and bool((small == small.narrow(dim, 0, 1)).all()):
-            small = small.narrow(dim, 0, 1)
-    return small.contiguous().expand(labels.shape)
-
-
-def small_pair(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """One entry along each dimension in which both are expanded."""
-    for dim in range(one.ndim):
-        if one.shape[dim] > 1 and one.stride(dim) == 0 and other.stride(dim) == 0:
-            one, other = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)
-    return one, other
+    return equal_as_one(small).contiguous().expand(labels.shape)
 
 
 def varying(labels: Tensor) -> tuple[int, ...]:
     """Dimensions along which labels differ."""
-    small = compressed(labels)
-    return tuple(
-        dim
-        for dim, n in enumerate(small.shape)
-        if n > 1 and not bool((small == small.narrow(dim, 0, 1)).all())
-    )
+    return tuple(dim for dim, n in enumerate(equal_as_one(labels).shape) if n > 1)
 
 
 def equal_labels(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    a, b = small_pair(one, other)
-    return bool((a == b).all())
+    return one.shape == other.shape and torch.equal(*compressed_together(one, other))
 
 
 def content(labels: Tensor) -> tuple[tuple[int, ...], int]:
@@ -123,9 +107,9 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     ndim = term.labels.ndim
     over = sorted({dim % ndim for dim in over})
     if not set(varying(term.rows)) & set(over):
-        rows, labels = _first(term.rows, over), tied(system, term.labels, over)
+        rows, labels = first(term.rows, over), tied(system, term.labels, over)
         return replace(term, rows=rows, labels=labels)
-    rows, labels = small_pair(term.rows, term.labels)
+    rows, labels = compressed_together(term.rows, term.labels)
     if labels.numel() > _MOST:  # that some of the groups have one row is not looked at
         system.zero(term.labels)
         rows, labels = same(rows.shape), same(rows.shape)
@@ -134,15 +118,16 @@ def agree(system: System, term: Term, over: Iterable[int]) -> Term:
     sizes = [labels.shape[dim] for dim in keep]
     r, v = (part.permute(*keep, *inner).reshape(*sizes, -1) for part in (rows, labels))
     differ = (r != r[..., :1]).any(-1, keepdim=True)
-    first = torch.where(differ, ZERO, v[..., :1])
-    system.equal(v, first)
+    one = torch.where(differ, ZERO, v[..., :1])
+    system.equal(v, one)
     shape = [1 if dim in inner else labels.shape[dim] for dim in range(ndim)]
-    rows, labels = r[..., 0].reshape(shape), first.reshape(shape)
+    rows, labels = r[..., 0].reshape(shape), one.reshape(shape)
     kept = [1 if dim in over else n for dim, n in enumerate(term.labels.shape)]
     return replace(term, rows=rows.expand(kept), labels=labels.expand(kept))
 
 
-def _first(labels: Tensor, over: Iterable[int]) -> Tensor:
+def first(labels: Tensor, over: Iterable[int]) -> Tensor:
+    """Of equal entries along some dimensions one: shape with a 1 there."""
     for dim in over:
         labels = labels.narrow(dim, 0, 1)
     return labels
@@ -153,10 +138,10 @@ def tied(system: System, labels: Tensor, over: Iterable[int]) -> Tensor:
     over = {dim % labels.ndim for dim in over}
     for dim in over:
         if labels.shape[dim] > 1:
-            first = labels.narrow(dim, 0, 1)
+            one = labels.narrow(dim, 0, 1)
             if labels.stride(dim) != 0:
-                system.equal(labels, first)
-            labels = first
+                system.equal(labels, one)
+            labels = one
     return labels
 
 
@@ -175,16 +160,16 @@ def added(system: System, shape: Sequence[int], *parts: tuple[float, Shift]) -> 
             if is_zero(term.labels):
                 continue
             for group in groups:
-                first = group[0][1]
-                if first.kind == term.kind and equal_labels(first.rows, term.rows):
+                like = group[0][1]
+                if like.kind == term.kind and equal_labels(like.rows, term.rows):
                     group.append((coefficient, term))
                     break
             else:
                 groups.append([(coefficient, term)])
     found = []
     for group in groups:
-        first = group[0][1]
-        labels = system.combine(first.size, *((c, term.labels) for c, term in group))
+        like = group[0][1]
+        labels = system.combine(like.size, *((c, term.labels) for c, term in group))
         if not is_zero(labels):
-            found.append(replace(first, labels=labels))
+            found.append(replace(like, labels=labels))
     return found

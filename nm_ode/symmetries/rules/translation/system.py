@@ -10,7 +10,7 @@ from scipy.sparse import coo_array, csr_array, vstack
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from nm_ode.symmetries.labels import compressed, distinct_pairs
+from nm_ode.symmetries.labels import compressed, compressed_together, distinct_pairs
 from nm_ode.symmetries.rules.translation.elimination import Numbers, solved
 
 ZERO = 0
@@ -59,10 +59,7 @@ class System:
 
     def equal(self, a: Tensor, b: Tensor) -> None:
         """a = b entry by entry, broadcast."""
-        a, b = torch.broadcast_tensors(a, b)
-        small = torch.broadcast_tensors(compressed(a), compressed(b))
-        pairs = distinct_pairs(*(part.reshape(-1).numpy() for part in small))
-        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        pairs = distinct_pairs(a, b)
         if len(pairs):
             self._edges.append(pairs)
 
@@ -77,8 +74,7 @@ class System:
             return torch.tensor(ZERO).expand(shape)
         if len(kept) == 1 and kept[0][0] == 1:
             return kept[0][1].expand(shape)
-        labels = torch.broadcast_tensors(*(v for _, v in kept))
-        small = torch.broadcast_tensors(*(compressed(v) for v in labels))
+        small = compressed_together(*(v for _, v in kept))
         stacked = torch.stack([v.reshape(-1) for v in small], dim=1).numpy()
         distinct, inverse = np.unique(stacked, axis=0, return_inverse=True)
         made = self.new(len(distinct), size).numpy()

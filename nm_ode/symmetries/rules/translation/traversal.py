@@ -12,10 +12,10 @@ from torch.fx import Node
 
 from nm_ode.symmetries.ended import ended
 from nm_ode.symmetries.graph import Graph
-from nm_ode.symmetries.labels import is_move, move
+from nm_ode.symmetries.labels import compressed, is_copy, is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.operations.contractions import inner_product_of
+from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.rules.translation.shifts import (
     Shift,
     Term,
@@ -33,8 +33,6 @@ from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_vi
 
 Rule: TypeAlias = Callable[["ShiftTraversal", Node], Any]
 """From an operation to the shift of its result (a tuple of several); None where nothing that enters may shift."""
-
-_COPIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy", "positive", "_to_copy", "to"}
 
 
 @dataclass
@@ -72,10 +70,8 @@ class ShiftTraversal:
                 return parts[node.args[1]]  # type: ignore[index]
         if is_move(node):
             return self._moved(node)
-        if operation(node) == "mul" and len(node.users) == 1:
-            (reader,) = node.users
-            if operation(reader) == "sum" and inner_product_of(reader):  # a mean's rule looks at the product
-                return []  # what reads it looks at the factors
+        if in_inner_product(node) and operation(next(iter(node.users))) == "sum":
+            return []  # what reads it looks at the factors; a mean's rule looks at the product
         rule = self.rules.get(operation(node))
         result = rule(self, node) if rule is not None else None
         return self.unknown(node) if result is None else result
@@ -123,7 +119,7 @@ class ShiftTraversal:
         Args:
             moved: as they are after the shift, not before.
         """
-        while operation(node) in _COPIES and isinstance(node.args[0], Node):
+        while is_copy(node) and isinstance(node.args[0], Node):
             node = node.args[0]
         weight = self.weight(node)
         what: Hashable = node
@@ -198,8 +194,6 @@ class ShiftTraversal:
         if weight is not None:
             owner, found = self.owner(weight), []
             used = self.uses.looked_up(weight, dims)
-            if used is None:
-                return []
             (plain,) = self._carried(node, {source: used.plain})
             found.append(constant(lean(plain), owner))
             if is_pure(self.graph, node):
@@ -227,13 +221,10 @@ class ShiftTraversal:
     def packed(self, labels: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
         """Unknowns along some dimensions (of these sizes) as vectors: shape with a 1 there."""
         ndim = labels.ndim
-        shape = [sizes[dims.index(dim)] if dim in dims else n for dim, n in enumerate(labels.shape)]
         keep = [dim for dim in range(ndim) if dim not in dims]
-        for dim in keep:
-            if labels.stride(dim) == 0 and shape[dim] > 1:
-                labels, shape[dim] = labels.narrow(dim, 0, 1), 1
-        labels = labels.expand(shape)
-        vectors = labels.permute(*keep, *dims).reshape(-1, prod(sizes))
+        labels = compressed(labels, dims)
+        shape = [sizes[dims.index(dim)] if dim in dims else n for dim, n in enumerate(labels.shape)]
+        vectors = labels.expand(shape).permute(*keep, *dims).reshape(-1, prod(sizes))
         made = self.uses.vectors(vectors)
         return made.reshape([1 if dim in dims else shape[dim] for dim in range(ndim)])
 

@@ -68,14 +68,11 @@ class Uses:
 
     def hold(self, weight: Weight) -> None:
         """None of its entries may shift."""
-        if not weight.frozen:
-            view = described(weight.name, weight.view)
-            self.made.setdefault((view, "held", ()), Use(view, ()))
+        view = described(weight.name, weight.view)
+        self.made.setdefault((view, "held", ()), Use(view, ()))
 
     def entries(self, weight: Weight) -> Tensor | None:
         """An unknown for each entry; None where they may not shift."""
-        if weight.frozen:
-            return None
         view = described(weight.name, weight.view)
         if view.size > _MOST:
             self.hold(weight)
@@ -96,16 +93,12 @@ class Uses:
             use = self.made[view, "rows", axes] = Use(view, (Share(self._each(view, axes, size), vector),))
         return use.shares[0].labels
 
-    def looked_up(
-        self, weight: Weight, axes: tuple[int, ...], still: tuple[int, ...] = ()
-    ) -> LookedUp | None:
-        """A table that is read at places along some axes which the batch says; None where it may not shift.
+    def looked_up(self, weight: Weight, axes: tuple[int, ...], still: tuple[int, ...] = ()) -> LookedUp:
+        """A table that is read at places along some axes which the batch says.
 
         Args:
             still: places that no gradient reaches.
         """
-        if weight.frozen:
-            return None
         view = described(weight.name, weight.view)
         size = prod(view.shape[axis] for axis in axes)
         key = (view, f"looked up {still}", axes)
