@@ -204,13 +204,11 @@ def _other_gradient(symmetries: Sequence[Symmetry], seen: Verification) -> tuple
     )
 
 
-def _other_size(symmetries: Sequence[Symmetry], elsewhere: Mapping[str, int]) -> tuple[str, ...]:
+def _other_size(symmetries: Sequence[Symmetry], elsewhere: Mapping[str, str]) -> tuple[str, ...]:
     lost = [s.name for s in symmetries if s.name in elsewhere]
-    sizes = _listed(sorted({str(elsewhere[name]) for name in lost}))
+    sizes = _listed(sorted({elsewhere[name] for name in lost}))
     return (
-        (
-            f"{_listed(lost)}: left out, since the model computes something else for a batch of {sizes} samples",
-        )
+        (f"{_listed(lost)}: left out, since the model computes something else for a batch of {sizes}",)
         if lost
         else ()
     )

@@ -30,6 +30,7 @@ from nm_ode.symmetries.sizes import (
     fix_sizes,
     other_sizes,
     read_as_number,
+    read_lengths,
     reads_part_of_a_parameter,
     short_sizes,
     symbolic_len,
@@ -65,6 +66,7 @@ class Graph:
         known: integer tensors that are the same for every batch: of buffers and constants, never of data or sizes.
         sized: operations with an argument that was made of the batch's sizes.
         other_sizes: numbers of samples at which the model may do something else.
+        lengths: sizes of other dimensions, at which alone it is known what the model does.
         has_stops: there are blocks under `torch.no_grad` in the model.
         loss: the operation that gives the loss.
         module: runs the graph; its inputs are in the order of `inputs`.
@@ -79,6 +81,7 @@ class Graph:
     known: dict[Node, Tensor]
     sized: frozenset[Node]
     other_sizes: tuple[int, ...]
+    lengths: tuple[int, ...]
     has_stops: bool
     loss: Node
     module: GraphModule = field(repr=False)
@@ -134,6 +137,7 @@ def trace(
     exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
     elsewhere = other_sizes(_data(exported)) if sizes else ()
+    lengths = read_lengths(_data(exported)) if sizes else ()
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
     _of_no_entries(exported.graph)
@@ -183,6 +187,7 @@ def trace(
         known=_known(operations, constants, sized),
         sized=sized,
         other_sizes=elsewhere,
+        lengths=lengths,
         has_stops=has_stops,
         loss=loss,
         module=exported.graph_module,

@@ -113,8 +113,14 @@ def scan_traced(traced: TracedLoss, found: Sequence[Symmetry], *, seed: int = 0)
     """The same for a loss that is traced, beside the symmetries found in it.
 
     Raises:
-        SymmetryError: it has too many rows and columns, or trains by another gradient than the loss's.
+        SymmetryError: it has too many rows and columns, is computed in float32, or trains by another gradient than the
+            loss's.
     """
+    if traced.is_single:
+        raise SymmetryError(
+            "the scan takes gradients in float64, where alone what is conserved can be told from rounding; this model "
+            "or its loss holds tensors or operations of float32: give it float64"
+        )
     space = space_of(traced.layout, found)
     count = space.features.shape[1]
     if count > LIMIT:

@@ -167,6 +167,18 @@ def other_sizes(inputs: Iterable[Tensor]) -> tuple[int, ...]:
     return tuple([n for n in sorted(near) if 2 <= n <= _MOST and violated(n)][:_MANY])
 
 
+def read_lengths(inputs: Iterable[Tensor]) -> tuple[int, ...]:
+    """Sizes but of samples, of what is no image, that the model has read as numbers: tokens that it loops over or
+    multiplies by, features.
+
+    Args:
+        inputs: the data's tensors as torch.export keeps them, with symbols.
+    """
+    sizes: list[Any] = [size for tensor in inputs if tensor.ndim <= 3 for size in tensor.shape[1:]]
+    read = {int(size) for size in sizes if not isinstance(size, torch.SymInt) or size.node.expr.is_number}
+    return tuple(sorted(read - {0, 1}))
+
+
 def _hint(number: Any, chosen: Sizes | None = None) -> Any:
     if not isinstance(number, _Symbolic):
         return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from nm_ode.models import cnn, mlp, vit
 from nm_ode.symmetries import SymmetryError, find_symmetries, scan_symmetries
@@ -110,3 +111,13 @@ def test_products_of_conserved_sums_are_not_counted(normal):
     # The logits' common shift is conserved, and so are its products with itself.
     scan = scan_symmetries(nn.Linear(3, 2), normal(8, 3))
     assert scan.conserved == scan.explained == 3 + 1
+
+
+def test_what_is_computed_in_float32_is_refused():
+    weights = torch.ones(3)  # float32, which no module holds
+
+    def loss(output, target):
+        return F.cross_entropy(output, target, weight=weights)
+
+    with pytest.raises(SymmetryError, match="float64"):
+        scan_symmetries(nn.Linear(4, 3), torch.randn(8, 4), loss, target=torch.arange(8) % 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -233,8 +235,15 @@ def test_by_how_much_is_padded_is_the_batchs(tokens):
 
 @pytest.mark.parametrize(
     "summed",
-    [lambda b, c, n: b * n + c, lambda b, c, n: b / n + c],
-    ids=["mul", "div"],
+    [
+        lambda b, c, n: b * n + c,
+        lambda b, c, n: b / n + c,
+        lambda b, c, n: torch.add(c, b, alpha=n),
+        lambda b, c, n: torch.lerp(b, c, 1 / n),
+        lambda b, c, n: b * math.sqrt(n) + c,
+        lambda b, c, n: b * int(n) + c,
+    ],
+    ids=["mul", "div", "alpha", "lerp", "sqrt", "int"],
 )
 def test_a_number_made_of_the_batchs_size_is_another_in_another_batch(summed):
     model = Model(

@@ -23,6 +23,8 @@ def by_table(s: ScalingTraversal, node: Node) -> Any:
     weight = _still_a_weight(s, node, degrees)
     if weight is not None:
         return weight
+    if node in s.graph.sized and any(degree.degree not in (-1, 0, 1) for degree in degrees):
+        return None  # h ** n: the degree is the batch's
     along = entry.along(node)
     main = _main_shape(node, degrees) if along else None
     if along and main is None:

@@ -59,7 +59,7 @@ def _one(
         shift = s.read(named[name])
         if not over:
             if node in s.graph.sized:  # the coefficient is the batch's
-                shift = [replace(term, row=("times", node, term.row)) for term in shift]
+                shift = [replace(term, row=("times", node, name, term.row)) for term in shift]
             parts.append((coefficient, shift))
         elif shifts.linear and coefficient:
             parts.append((coefficient, mixed(s, node, shift, over)))
