@@ -6,6 +6,7 @@ from nm_ode.comparison.defects import defects, holds_from, share_at_start
 from nm_ode.comparison.diagnosis import Cause, Diagnosis, Evidence, LeftOut, Outcome, diagnose
 from nm_ode.comparison.distribution import Difference, compare_ensembles
 from nm_ode.comparison.errors import compare
+from nm_ode.comparison.foreseen import Jump, NotForeseen, jump, with_jump
 from nm_ode.comparison.law_summary import (
     LawAccuracy,
     SymmetryRow,
@@ -34,8 +35,10 @@ __all__ = [
     "ErrorPastStability",
     "Evidence",
     "Farther",
+    "Jump",
     "LawAccuracy",
     "LeftOut",
+    "NotForeseen",
     "ObservedOrder",
     "Outcome",
     "Row",
@@ -50,6 +53,7 @@ __all__ = [
     "farther_flows",
     "higher_order_is_farther",
     "holds_from",
+    "jump",
     "law_infos",
     "observed_order",
     "share_at_start",
@@ -57,4 +61,5 @@ __all__ = [
     "summary",
     "symmetry_rows",
     "symmetry_summary",
+    "with_jump",
 ]

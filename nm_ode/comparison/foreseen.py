@@ -26,8 +26,8 @@ _QUIET = 0.3  # of the size: an oscillation above it has begun to bend the path 
 class NotForeseen(Enum):
     """Why no step is."""
 
-    GROWTH_NOT_KNOWN = auto()
-    """Nobody knows how an error grows under this optimiser, or what answers it but the loss."""
+    NOT_RECORDED = auto()
+    """How an error grows was not recorded: of this optimiser it is not known, or the sharpness was measured afterwards."""
     NO_SIZE = auto()
     """The loss has no third derivative, or the path does not sharpen wherever it was measured."""
     TOO_SMALL = auto()
@@ -85,7 +85,7 @@ def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | N
         return None
     along = _along(curvature, lr, limit)
     if along is None:
-        return Jump(None, None, NotForeseen.GROWTH_NOT_KNOWN, batches=batches)
+        return Jump(None, None, NotForeseen.NOT_RECORDED, batches=batches)
     known = bool(np.isfinite(along.size).any())
     foreseen = first_above(along.oscillation, along.size, along.edge)
     seen = _seen(curvature, along)

@@ -17,16 +17,12 @@ from nm_ode.results import comparison_info, run_info
 
 
 class ErrorPastStability(NamedTuple):
-    """A flow's error over the motion: where the run stops being stable, where it jumps (NaN if nowhere), at its end.
-
-    `follows_average`: is it a flow of the run's average, which the jump does not leave behind?
-    """
+    """A flow's error over the motion: where the run stops being stable, where it jumps (NaN if nowhere), at its end."""
 
     title: str
     there: float
     at_end: float
     at_jump: float = math.nan
-    follows_average: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +120,5 @@ def _errors(tree: xr.DataTree, time: float, jumped: Jump | None) -> tuple[ErrorP
             saved = node.dataset["saved_step"].values
             at_jump = math.nan if step is None else float(errors[int(np.abs(saved - step).argmin())])
             title = comparison_info(node.dataset).title
-            average = "error_to_average" in node.dataset and "critical" in node.dataset.dims
-            found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1]), at_jump, average))
+            found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1]), at_jump))
     return tuple(sorted(found, key=lambda one: -one.at_end))

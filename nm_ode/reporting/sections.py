@@ -20,6 +20,7 @@ from nm_ode.reporting.tables import (
     law_table,
     layer_order_table,
     order_table,
+    stability_table,
 )
 from nm_ode.reporting.words import (
     Sentence,
@@ -99,7 +100,8 @@ def _orders(tree: xr.DataTree) -> Iterator[Section]:
 def _stability(tree: xr.DataTree) -> Iterator[Section]:
     seen = stability(tree)
     if seen is not None:
-        yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
+        sentences = [stability_sentence(seen)]
+        yield Section("Stability", drawings(tree, "stability"), stability_table(seen), sentences)
 
 
 def _costs(tree: xr.DataTree) -> Iterator[Section]:

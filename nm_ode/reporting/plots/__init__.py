@@ -17,6 +17,7 @@ PLOTS: Registry[Plot] = Registry(
         "layers": "nm_ode.reporting.plots.layers:LAYERS",
         "orders": "nm_ode.reporting.plots.orders:ORDERS",
         "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
+        "oscillation": "nm_ode.reporting.plots.oscillation:OSCILLATION",
         "observed": "nm_ode.reporting.plots.observed:OBSERVED",
         "constraints": "nm_ode.reporting.plots.constraints:OF_STUDY",
         "charges_by_kind": "nm_ode.reporting.plots.charges:BY_KIND",
