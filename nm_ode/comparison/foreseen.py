@@ -27,7 +27,7 @@ class NotForeseen(Enum):
     """Why no step is."""
 
     NOT_RECORDED = auto()
-    """How an error grows was not recorded: of this optimiser it is not known, or the sharpness was measured afterwards."""
+    """How an error grows is not known of this optimiser, or was not recorded, as where λ_max was measured later."""
     NO_SIZE = auto()
     """The loss has no third derivative, or the path does not sharpen wherever it was measured."""
     TOO_SMALL = auto()

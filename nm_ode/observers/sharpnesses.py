@@ -67,13 +67,13 @@ class Sharpnesses(Observer):
             self._problem,
             view.theta,
             preconditioner=self._preconditioner(view),
+            decay=decay,
             v0=None if self._last is None else self._last.vector,
         )
-        seen = found.value + decay
-        normalised = seen * self._lr * (step / self._optimizer.lr)
+        normalised = found.value * self._lr * (step / self._optimizer.lr)
         self.last = Measured(found.vector, normalised, self._lr)
         return {
-            "sharpness": seen,
+            "sharpness": found.value,
             "normalised_sharpness": normalised,
             "hvp_evaluations": found.hvp_evaluations,
         }

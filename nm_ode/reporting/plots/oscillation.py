@@ -16,7 +16,8 @@ def oscillation_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     with styled():
         axes = panel("Oscillation along the sharpest direction", 3.4, given=axes)
         seen, along = stability(tree), _along(tree)
-        assert seen is not None and seen.jump is not None
+        assert seen is not None
+        assert seen.jump is not None
         steps, largest = along["curvature_step"].values, float(along["sharpest_oscillation"].max())
         foreseen = along["foreseen_oscillation"]
         axes.plot(
@@ -63,8 +64,8 @@ def _applies(tree: xr.DataTree) -> bool:
 
 
 OSCILLATION = Plot(
-    "Root mean square of the oscillation along the sharpest direction as λ_max and the noise of the steps let it grow, and "
-    "the fourth difference of the run's parameters along it, over 16.",
+    "Root mean square of the oscillation along the sharpest direction as λ_max and the noise of the steps let it grow, "
+    "and the fourth difference of the run's parameters along it, over 16.",
     oscillation_plot,
     _applies,
     "stability",
