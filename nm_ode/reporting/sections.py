@@ -100,8 +100,10 @@ def _orders(tree: xr.DataTree) -> Iterator[Section]:
 def _stability(tree: xr.DataTree) -> Iterator[Section]:
     seen = stability(tree)
     if seen is not None:
-        sentences = [stability_sentence(seen)]
-        yield Section("Stability", drawings(tree, "stability"), stability_table(seen), sentences)
+        yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
+        table = stability_table(seen)
+        if table is not None:
+            yield Section("Errors up to the limit of stability, up to the jump, and past it", table=table)
 
 
 def _costs(tree: xr.DataTree) -> Iterator[Section]:

@@ -60,7 +60,7 @@ def test_foreseen_is_seen(optimizer: SGD, y: float, b: float, c: float, steps: i
 
 def test_the_growth_is_exact() -> None:
     """As long as the oscillation is small, it is the product of |1 − η(1 + y)| over the steps."""
-    run = train(valley(1e-12, 1.5, 0.45, 0.1), SGD(lr=0.5), 60, observe=[Curvature(31)])
+    run = train(valley(1e-12, 1.5, 0.45, 0.1), SGD(lr=0.5), 30, observe=[Curvature(31)])
     found = with_jump(run, run["lr"].values)
     x, y = run["theta"].values.T
     product = 1e-12 * np.cumprod(np.append(1.0, np.abs(1 - 0.5 * (1 + y[:-1]))))

@@ -54,7 +54,7 @@ def oscillation_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
 
 
 def _along(tree: xr.DataTree) -> xr.Dataset:
-    curvature = tree["discrete/curvature"].to_dataset(inherit=False)
+    curvature = tree["discrete/curvature"].dataset.copy()
     return with_jump(curvature, tree["discrete"].dataset["lr"].values)
 
 
