@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         View,
         spectral_density,
     )
-    from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
+    from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, ScalarRMSprop
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
     from nm_ode.results import (
@@ -102,10 +102,12 @@ _HOMES = {
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "RMSprop": "nm_ode.optimizers",
     "RandomProblem": "nm_ode.loss",
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
+    "ScalarRMSprop": "nm_ode.optimizers",
     "Scores": "nm_ode.observers",
     "SecondOrderFlow": "nm_ode.flows",
     "Sketch": "nm_ode.observers",
@@ -189,9 +191,11 @@ __all__ = [
     "Optimizer",
     "Problem",
     "ProblemError",
+    "RMSprop",
     "RandomProblem",
     "Recorder",
     "ResultError",
+    "ScalarRMSprop",
     "Scores",
     "SecondOrderFlow",
     "Sketch",

@@ -25,6 +25,10 @@ class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser, order or run."""
 
 
+class OscillationError(NmOdeError, ValueError):
+    """The oscillation at the edge of stability cannot be found from what is given, or has no bound."""
+
+
 class StateLayout(Protocol):
     """Where the parts of an optimiser's state lie."""
 
