@@ -150,7 +150,12 @@ def copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 
 def slice_written(
-    into: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    into: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> Any:
     """A part of a tensor in the place of another's: the parts before it, it, and those after it."""
     size = into.shape[dim]

@@ -1,4 +1,4 @@
-"""What of a graph matters to the loss: tensors that are zero whatever the parameters, operations of which nothing is read.
+"""What of a graph matters to the loss: tensors that are zero whatever the parameters, operations that nothing reads.
 
 A recurrent network of which only the last step is read runs its backward direction to the end, and reads of it the
 first step alone, whose recurrent weight meets a state of zeros. The rules need not look at the rest.
@@ -23,7 +23,20 @@ from nm_ode.symmetries.operations.contractions import contraction_of
 _MOST = 1 << 20
 """Entries of a tensor that are followed one by one; of a larger one all are taken for read."""
 
-_DROPPING = {"chunk", "diagonal", "index", "index_select", "narrow", "select", "slice", "split", "split_with_sizes", "unbind"}
+_DROPPING = frozenset(
+    [
+        "chunk",
+        "diagonal",
+        "index",
+        "index_select",
+        "narrow",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "unbind",
+    ]
+)
 """Moves after which not all entries may be there."""
 
 _ZEROS = {"zeros", "zeros_like", "new_zeros", "zero"}

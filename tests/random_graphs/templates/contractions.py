@@ -237,7 +237,7 @@ def mixed_positions(drawer: Drawer) -> str:
 
 
 @template("contraction")
-def recurrence(drawer: Drawer) -> str:
+def square_weight(drawer: Drawer) -> str:
     """A square weight whose rows are what its columns read."""
     x, n = drawer.tensor(), drawer.width()
     d, a = drawer.shape(x)[-1], drawer.weight(n, n)

@@ -39,7 +39,9 @@ def _contraction(s: ScalingTraversal, node: Node) -> Any:
     form = contraction_of(node)
     if form is None:
         return None
-    if s.is_zero(form.a.node) or s.is_zero(form.b.node):  # of a first state, say: the other factor does nothing
+    if s.is_zero(form.a.node) or s.is_zero(
+        form.b.node
+    ):  # of a first state, say: the other factor does nothing
         return None if form.added is None else s.labels(form.added).expand(tuple(value(node).shape))
     made = _contracted(s, form)
     out = made.expand(tuple(value(node).shape))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.labels import is_copy
+from nm_ode.symmetries.lookups import met
 from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
@@ -25,7 +26,6 @@ from nm_ode.symmetries.operations.contractions import (
     entrywise,
     inner_product_of,
 )
-from nm_ode.symmetries.lookups import met
 from nm_ode.symmetries.padding import padding_row
 from nm_ode.symmetries.rules.translation.declared import by_table, mixed
 from nm_ode.symmetries.rules.translation.shifts import (
@@ -273,7 +273,7 @@ def _embedding(s: ShiftTraversal, node: Node) -> Any:
                 found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
         return found
     ends = met(s.graph, ids)
-    if still is None and ends is not None and 0 <= ends[0] and ends[1] - ends[0] + 1 < weight.view.shape[0]:
+    if still is None and ends is not None and ends[0] >= 0 and ends[1] - ends[0] + 1 < weight.view.shape[0]:
         weight = replace(weight, view=weight.view[ends[0] : ends[1] + 1])  # the other rows no batch reads
     used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
     plain, single = (labels[0].expand(shape) for labels in (used.plain, used.single))
