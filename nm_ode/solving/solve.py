@@ -17,6 +17,7 @@ from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
+from nm_ode.loss.spent import Spent
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import (
     Losses,
@@ -177,6 +178,7 @@ def solve(
         scales=scales,
         max_rhs=asked.max_rhs,
         max_seconds=asked.max_seconds,
+        meter=lambda: problem.spent.counts,
     )
     name, title, beside = beside_a_run(
         flow, full_batch=beginning.run is None or beginning.run.grid.is_full_batch
@@ -280,7 +282,7 @@ def _snapped(jumps: Array, times: Array) -> Array:
 
 
 def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
-    statistics = solution.statistics
+    statistics, spent = solution.statistics, Spent(*solution.statistics.spent)
     return replace(
         info,
         status=solution.status,
@@ -288,10 +290,9 @@ def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
         rhs_evaluations=statistics.rhs_evaluations,
         jvp_evaluations=statistics.jvp_evaluations,
         probe_rhs_evaluations=info.probe_rhs_evaluations + statistics.probe_evaluations,
-        gradient_evaluations=statistics.rhs_evaluations * info.gradients_per_rhs,
-        hvp_evaluations=statistics.rhs_evaluations * info.hvps_per_rhs
-        + statistics.jvp_evaluations * info.hvps_per_jvp,
-        third_derivative_evaluations=statistics.rhs_evaluations * info.third_derivatives_per_rhs,
+        gradient_evaluations=spent.gradients,
+        hvp_evaluations=spent.hvps,
+        third_derivative_evaluations=spent.third_derivatives,
         steps=statistics.steps,
         rejected_steps=statistics.rejected_steps,
         wall_seconds=statistics.wall_seconds,
