@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -15,14 +15,23 @@ from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_one_loss
+from nm_ode.observers.base import Observer
 from nm_ode.required import LARGEST, no_optimizer
 
 JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 """(t, state, v) → the field's Jacobian times v."""
 
 
+Seen: TypeAlias = tuple[str, Callable[[Tensor], Tensor]]
+"""How a vector of theta's size is recorded: the name of its dimension, and what of it."""
+
+
 class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser, order or run."""
+
+
+class OscillationError(NmOdeError, ValueError):
+    """The oscillation at the edge of stability cannot be found from what is given, or has no bound."""
 
 
 class StateLayout(Protocol):
@@ -162,6 +171,19 @@ class Flow(ABC):
     def amplification(self) -> float:
         """How many times larger the rounding noise of the field is, relative to it, than that of the gradient."""
         return 1.0
+
+    @property
+    def noise(self) -> float:
+        """Error of the field, relative to it, that is not the gradient's rounding: of what is found by iteration."""
+        return 0.0
+
+    def observers(self, seen: Seen | None) -> Sequence[Observer]:
+        """What a solution records of this flow alone, unasked.
+
+        Args:
+            seen: how vectors of theta's size are recorded; None where they are not.
+        """
+        return ()
 
     @property
     def map_order(self) -> int | None:

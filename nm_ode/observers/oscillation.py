@@ -90,7 +90,7 @@ class Oscillations(Observer):
             "predicted_grad_norm": found.predicted_grad_norm,
         }
         if self._seen is not None:
-            rows = [self._seen[1](mode) for mode in found.modes]
+            rows = [self._seen[1](mode.to(view.theta)) for mode in found.modes]
             size = len(self._seen[1](view.theta)) if not rows else len(rows[0])
             modes = view.theta.new_full((self._most, size), math.nan)
             for i, row in enumerate(rows):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +17,7 @@ from bridges.vectors import is_finite
 from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
+from nm_ode.flows.base import Seen as SeenVectors
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.spent import Spent
 from nm_ode.modes import in_own_modes
@@ -23,10 +25,12 @@ from nm_ode.observers import (
     Losses,
     Norms,
     Observer,
+    Sketch,
     Trajectory,
     require_observers,
     sketch_in_place_of_theta,
 )
+from nm_ode.parameters import Layout
 from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
@@ -43,6 +47,8 @@ from nm_ode.solving.samples import Samples
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
 from nm_ode.solving.tolerances import rtol_floor, settled_rtol
+
+_MOST_OF_VECTORS = 2**22  # numbers of all samples: of each a flow's own observers may record several vectors
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
@@ -217,6 +223,7 @@ def solve(
         stateful=len(ode.y0) > problem.layout.size,
         warm_start=beginning.warm,
     )
+    observers += flow.observers(_seen(recorded, sketch, ode, problem.layout))
     samples = Samples(problem, field, ode, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
@@ -268,6 +275,18 @@ def solve(
         check_jvp_evaluations=verdict.jvp_evaluations,
     )
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
+
+
+def _seen(
+    recorded: Collection[str], sketch: Sketch | None, ode: OdeProblem, layout: Layout
+) -> SeenVectors | None:
+    """How a flow's own observers record vectors: as theta is, where there is room for some of each sample."""
+    if sketch is not None:
+        where = ode.y0.device if isinstance(ode.y0, Tensor) else torch.device("cpu")
+        return "sketch_index", sketch.signs(layout, where).of
+    if "theta" in recorded and len(ode.times) * layout.size <= _MOST_OF_VECTORS:
+        return "param", torch.Tensor.clone
+    return None
 
 
 def _has_product(flow: Flow, plan: Plan) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -12,7 +11,7 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Descent, Flow, FlowError, require_plain
+from nm_ode.flows.base import Cost, Descent, Flow, FlowError, Seen, require_plain
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.edge import Edge, distance_to_edge
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
@@ -98,7 +97,7 @@ class CentralFlow(Flow):
     def rhs(self, t: float, state: Tensor) -> Tensor:
         return self.at(state).field
 
-    def observers(self, seen: tuple[str, Callable[[Tensor], Tensor]] | None) -> list[Oscillations]:
+    def observers(self, seen: Seen | None) -> list[Oscillations]:
         return [Oscillations(self.at, self.most, self._edge, seen)]
 
     @property
