@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -15,15 +15,25 @@ from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError, NmOdeError
 from nm_ode.loss import Problem
 from nm_ode.loss.given import require_one_loss
-from nm_ode.observers.base import Observer
 from nm_ode.required import LARGEST, no_optimizer
 
 JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 """(t, state, v) → the field's Jacobian times v."""
 
 
-Seen: TypeAlias = tuple[str, Callable[[Tensor], Tensor]]
-"""How a vector of theta's size is recorded: the name of its dimension, and what of it."""
+@dataclass(frozen=True)
+class Oscillation:
+    """The oscillation of a run about the state of a flow (nm_ode/observers/oscillation.py).
+
+    Attributes:
+        at: state → what there is of it there.
+        most: its directions are no more than these.
+        edge: the eigenvalue at which a direction oscillates.
+    """
+
+    at: Callable[[Tensor], Any]
+    most: int
+    edge: float
 
 
 class FlowError(NmOdeError, ValueError):
@@ -177,13 +187,10 @@ class Flow(ABC):
         """Error of the field, relative to it, that is not the gradient's rounding: of what is found by iteration."""
         return 0.0
 
-    def observers(self, seen: Seen | None) -> Sequence[Observer]:
-        """What a solution records of this flow alone, unasked.
-
-        Args:
-            seen: how vectors of theta's size are recorded; None where they are not.
-        """
-        return ()
+    @property
+    def oscillation(self) -> Oscillation | None:
+        """What the run has beside the state, which a solution then records unasked; None where the state is all."""
+        return None
 
     @property
     def map_order(self) -> int | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from nm_ode.loss.directions import normal
 from nm_ode.loss.operators import SymmetricOperator
 
+_DRAWN = 8  # random vectors that a search without a start begins with: so often an eigenvalue may be there
 _BELOW = 2  # eigenpairs below the bound that are followed, so that none comes up unseen
 _LOOSE = 3e-3  # of their residuals, relative to the largest eigenvalue in size
 _ROOM = 4  # blocks in the basis, before the best alone are kept
@@ -68,7 +69,7 @@ def critical_space(
     block = _Block(operator, known)
     if start is None:
         source = torch.Generator("cpu").manual_seed(seed)
-        start = torch.stack([normal(operator.like, source) for _ in range(_BELOW + 1)])
+        start = torch.stack([normal(operator.like, source) for _ in range(_DRAWN)])
     block.extend(start)
     loose = max(tol, _LOOSE)
     for _ in range(_ROUNDS):

@@ -17,7 +17,6 @@ from bridges.vectors import is_finite
 from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
-from nm_ode.flows.base import Seen as SeenVectors
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.spent import Spent
 from nm_ode.modes import in_own_modes
@@ -30,6 +29,7 @@ from nm_ode.observers import (
     require_observers,
     sketch_in_place_of_theta,
 )
+from nm_ode.observers.oscillation import Oscillations
 from nm_ode.parameters import Layout
 from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
@@ -223,7 +223,10 @@ def solve(
         stateful=len(ode.y0) > problem.layout.size,
         warm_start=beginning.warm,
     )
-    observers += flow.observers(_seen(recorded, sketch, ode, problem.layout))
+    if flow.oscillation is not None:
+        about = flow.oscillation
+        vectors = _vectors(recorded, sketch, ode, problem.layout)
+        observers.append(Oscillations(about.at, about.most, about.edge, vectors))
     samples = Samples(problem, field, ode, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
@@ -277,9 +280,9 @@ def solve(
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 
 
-def _seen(
+def _vectors(
     recorded: Collection[str], sketch: Sketch | None, ode: OdeProblem, layout: Layout
-) -> SeenVectors | None:
+) -> tuple[str, Callable[[Tensor], Tensor]] | None:
     """How a flow's own observers record vectors: as theta is, where there is room for some of each sample."""
     if sketch is not None:
         where = ode.y0.device if isinstance(ode.y0, Tensor) else torch.device("cpu")

@@ -11,14 +11,13 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Descent, Flow, FlowError, Seen, require_plain
+from nm_ode.flows.base import Cost, Descent, Flow, FlowError, Oscillation, require_plain
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.edge import Edge, distance_to_edge
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
 from nm_ode.loss import Problem
 from nm_ode.loss.critical import CriticalSpace, critical_space
 from nm_ode.loss.operators import Hessian
-from nm_ode.observers.oscillation import Oscillations
 from nm_ode.required import as_flag, as_positive
 
 _LIMIT = 2.0  # ηλ of the edge of stability
@@ -33,13 +32,13 @@ class CentralFlowError(FlowError):
 
 @dataclass(frozen=True)
 class CentralFlow(Flow):
-    """θ̇ = −(1 + (η/2)H)F with F = g + ½ Σ_ij X_ij T_ij: what plain descent follows on average at the edge of stability.
+    """θ̇ = −(1 + (η/2)H)F with F = g + ½ Σ_ij X_ij T_ij: what plain descent follows on average at the edge.
 
-    u_i are the eigenvectors of H whose ηλ_i is near 2, T_ij = ∇(u_iᵀH u_j), and Σ = Σ_ij X_ij u_i u_jᵀ is the covariance
-    of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η. It is the
-    X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance from the edge
-    goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form. With L + (λ/2)‖θ‖² for
-    L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
+    u_i are the eigenvectors of H whose ηλ_i is near 2, T_ij = ∇(u_iᵀH u_j), and Σ = Σ_ij X_ij u_i u_jᵀ is the
+    covariance of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η.
+    It is the X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance
+    from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
+    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
@@ -47,7 +46,7 @@ class CentralFlow(Flow):
         problem: the loss.
         optimizer: plain descent.
         relaxation: τ in units of η.
-        followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation goes to zero there.
+        followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
         third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
         most: directions that there may be at the edge.
@@ -70,7 +69,7 @@ class CentralFlow(Flow):
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
-    noise: ClassVar = 1e-7
+    noise: ClassVar = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,8 +96,9 @@ class CentralFlow(Flow):
     def rhs(self, t: float, state: Tensor) -> Tensor:
         return self.at(state).field
 
-    def observers(self, seen: Seen | None) -> list[Oscillations]:
-        return [Oscillations(self.at, self.most, self._edge, seen)]
+    @property
+    def oscillation(self) -> Oscillation:
+        return Oscillation(self.at, self.most, self._edge)
 
     @property
     def _edge(self) -> float:
@@ -124,7 +124,9 @@ class CentralFlow(Flow):
         if k:
             thirds = self._search.thirds.along(theta, own, space.vectors)
             flat = thirds.view(k * k, -1)
-            a = np.diag(distance_to_edge(values, self._edge, width)) / tau + _small(flat @ gradient).reshape(k, k)
+            a = np.diag(distance_to_edge(values, self._edge, width)) / tau + _small(flat @ gradient).reshape(
+                k, k
+            )
             b = _small(flat @ flat.T).reshape(k, k, k, k) / 2
             found = solve_complementarity(a, b)
             x, kkt = found.x, found.kkt
