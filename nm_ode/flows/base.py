@@ -145,6 +145,11 @@ class Flow(ABC):
         return optimizer.lr if self.depends_on_lr and optimizer is not None else None
 
     @property
+    def follows_average(self) -> bool:
+        """Is it of the run's time average, about which the run oscillates, and not of the run itself?"""
+        return False
+
+    @property
     def cost(self) -> Cost:
         return Cost()
 
