@@ -14,7 +14,7 @@ from nm_ode.comparison.windows import Array, Window
 PREDICTED_VARIANCE = "oscillation_trace"
 """tr Σ, which a central flow alone records."""
 
-_VECTORS = {"theta": "oscillation_vector", "theta_sketch": "oscillation_vector_sketch"}
+_VECTORS, _ALONG = "oscillation_vector", {"theta": "param", "theta_sketch": "sketch_index"}
 
 
 def predicts_variance(solution: xr.Dataset) -> bool:
@@ -119,9 +119,9 @@ def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, so
     together = correlation(predicted[seen], found["measured_variance"].values[seen])
     found["variance_correlation"] = ((), together.value)
     found["variance_correlation_points"] = ((), together.independent)
-    if _VECTORS[average.of] not in solution or average.each is None:
+    if average.each is None or _VECTORS not in solution or solution[_VECTORS].dims[-1] != _ALONG[average.of]:
         return
-    vectors = solution[_VECTORS[average.of]]
+    vectors = solution[_VECTORS]
     lengths = np.linalg.norm(vectors.values, axis=2)
     measured = np.full(lengths.shape, np.nan)
     for sample, step in enumerate(steps):

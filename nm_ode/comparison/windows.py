@@ -70,7 +70,7 @@ class Window:
         return (1.0 - self.alternating) ** 2
 
 
-THREE_STEPS = Window((0.25, 0.5, 0.25), "three steps, (θ_{k−1} + 2θ_k + θ_{k+1})/4")
+THREE_STEPS = Window((0.25, 0.5, 0.25), "three steps, with the weights 1/4, 1/2 and 1/4")
 """The shortest that leaves nothing of an alternating sign and is centred at its step."""
 
 

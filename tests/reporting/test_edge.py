@@ -60,7 +60,7 @@ def test_the_plots_show_what_is_in_the_tree(tree: xr.DataTree) -> None:
     np.testing.assert_array_equal(
         predicted.get_ydata(), flow["oscillation_trace"].where(flow["oscillation_trace"] > 0)
     )
-    first, _, own, line, *_ = plots.critical_eigenvalues(tree).lines
+    first, own, line, *_ = plots.critical_eigenvalues(tree).lines
     np.testing.assert_allclose(first.get_ydata(), 2.0)  # lr · λ, at the edge all along
     np.testing.assert_allclose(own.get_ydata(), 2.0, rtol=1e-9)
     assert line.get_ydata()[0] == 2.0

@@ -25,7 +25,7 @@ from nm_ode.reporting.style import (
 from nm_ode.results import run_info, solve_info
 
 _EDGE = 2.0  # of lr · λ for plain descent
-_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
 
 
 def critical_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -35,16 +35,22 @@ def critical_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         curvature = _curvature(tree)
         limit = _limit(curvature)
         for i, (title, flow) in enumerate(central_flows(tree)):
-            values = flow["critical_eigenvalue"].values * (limit / _edge_of(flow, tree))
-            for j in range(values.shape[1]):
+            scale = limit / _edge_of(flow, tree)
+            if "largest_eigenvalue" in flow:
+                label = plain(title) + r": largest"
                 axes.plot(
                     flow["time"],
-                    values[:, j],
-                    color=colour(j),
+                    flow["largest_eigenvalue"] * scale,
+                    color=DISCRETE,
+                    lw=1,
+                    alpha=0.6,
                     ls=dash(i),
-                    lw=1.4,
-                    label=plain(title) + rf": $\lambda_{{{j + 1}}}$",
+                    label=label,
                 )
+            values = flow["critical_eigenvalue"].values * scale
+            for j in np.flatnonzero(np.isfinite(values).any(axis=0)).tolist():
+                label = plain(title) + rf": $\lambda_{{{j + 1}}}$"
+                axes.plot(flow["time"], values[:, j], color=colour(j), ls=dash(i), lw=1.4, label=label)
         if curvature is not None:
             axes.plot(
                 curvature["curvature_time"],

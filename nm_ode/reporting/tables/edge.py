@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from nm_ode.comparison import Edge, EdgeRow
-from nm_ode.reporting.formats import count, exponent, number
+from nm_ode.reporting.formats import NOT_MEASURED, count, exponent, number
 from nm_ode.reporting.tables.flows import flow_label
 from nm_ode.reporting.tables.table import Cell, Column, Table
 
@@ -53,4 +55,4 @@ def _cells(row: EdgeRow) -> list[Cell]:
 
 
 def _share(value: float) -> Cell:
-    return Cell("–" if value != value else f"{100 * value:.2g} %")
+    return Cell(NOT_MEASURED if math.isnan(value) else f"{number(100 * value)} %")
