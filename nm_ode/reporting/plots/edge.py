@@ -70,7 +70,8 @@ def variance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """tr Σ as each central flow predicts it, and the run's variance about its own average."""
     with styled():
         axes = panel("Size of the oscillation", 3.8, given=axes)
-        for _, compared in _compared(tree, "measured_variance"):
+        compared = _longest(tree, "measured_variance")
+        if compared is not None:
             axes.plot(
                 compared["saved_time"],
                 _positive(compared["measured_variance"]),
@@ -79,7 +80,6 @@ def variance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 alpha=0.75,
                 label="measured about the run's own average",
             )
-            break
         for i, (title, flow) in enumerate(central_flows(tree)):
             axes.plot(
                 flow["time"],
@@ -101,7 +101,8 @@ def average_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         run = tree["discrete"].dataset
         if run_info(run).grid.is_full_batch:
             axes.plot(run["time"], run["loss"], color=DISCRETE, lw=0.6, alpha=0.35, label="run, every step")
-        for _, compared in _compared(tree, "averaged_loss"):
+        compared = _longest(tree, "averaged_loss")
+        if compared is not None:
             axes.plot(
                 compared["saved_time"],
                 compared["averaged_loss"],
@@ -109,7 +110,6 @@ def average_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 lw=1.6,
                 label="run, averaged",
             )
-            break
         for i, (title, flow) in enumerate(central_flows(tree)):
             for name, style, what in (
                 ("predicted_loss", {"ls": DASHES[1]}, "predicted average"),
@@ -135,7 +135,6 @@ def distance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """How far each flow is from the run's own time average, over the run's motion, and how far the run itself is."""
     with styled():
         axes = panel("Distance to the run's own time average", 4.2, given=axes)
-        own: xr.Dataset | None = None
         for i, (title, compared) in enumerate(_compared(tree, "relative_error_to_average")):
             axes.plot(
                 compared["saved_time"],
@@ -144,7 +143,7 @@ def distance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 ls=dash(i),
                 label=plain(title),
             )
-            own = compared if own is None else own
+        own = _longest(tree, "run_to_average")
         if own is not None:
             axes.plot(
                 own["saved_time"],
@@ -174,6 +173,12 @@ def _compared(tree: xr.DataTree, name: str) -> Iterator[tuple[str, xr.Dataset]]:
             compared = tree[f"comparison/{row.name}"].to_dataset()
             if name in compared:
                 yield row.title, compared
+
+
+def _longest(tree: xr.DataTree, name: str) -> xr.Dataset | None:
+    """Of what is the run's own, and the same in all comparisons: that which goes farthest."""
+    found = [compared for _, compared in _compared(tree, name)]
+    return max(found, key=lambda one: one.sizes["saved_step"]) if found else None
 
 
 def _curvature(tree: xr.DataTree) -> xr.Dataset | None:
@@ -211,6 +216,9 @@ def _finish(axes: Axes, tree: xr.DataTree, label: str) -> None:
     seen = edge(tree)
     if seen is not None and seen.time is not None:
         axes.axvline(seen.time, color=DISCRETE, lw=0.8, alpha=0.5, ls=(0, (4, 3)))
+        if seen.settled is not None:
+            times = run_info(tree["discrete"].to_dataset()).grid.times
+            axes.axvline(float(times[seen.settled]), color=DISCRETE, lw=0.8, alpha=0.5, ls=(0, (1, 2)))
     axes.set_xlabel(time_label(tree))
     axes.set_ylabel(label)
     axes.legend(**_BELOW)
@@ -225,8 +233,9 @@ def _has_compared(name: str) -> Callable[[xr.DataTree], bool]:
 
 
 CRITICAL = Plot(
-    "Curvature in the directions that the central flow follows, times the learning rate, held at the edge from the "
-    "dashed line on; dots: λ_max on the run's own path, which oscillates about the flow's.",
+    "Curvature in the directions that the central flow follows, times the learning rate: held at the edge from the "
+    "dashed line on. From the dotted one on the run oscillates with half of the predicted variance or more. Dots: "
+    "λ_max on the run's own path, which oscillates about the flow's.",
     critical_plot,
     _has("critical_eigenvalue"),
     "edge",
