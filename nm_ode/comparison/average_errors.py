@@ -135,6 +135,8 @@ def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, so
     dims = ("saved_step", str(vectors.dims[1]))
     found["variance_along"] = (dims, variances)
     found["predicted_variance_along"] = (dims, lengths**2)
+    if dims[1] in solution.coords:
+        found.coords[dims[1]] = solution[dims[1]].variable
 
 
 __all__ = ["PREDICTED_VARIANCE", "NoAverageError", "average_errors", "predicts_variance"]
