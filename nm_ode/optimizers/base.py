@@ -66,7 +66,7 @@ class StabilityLimit:
         step: the learning rate that curvature sees: what happens on a mode depends on it times λ.
         limit: largest `step` · λ_max at which a minimum is stable.
         decay: what weight decay adds to every eigenvalue of the Hessian.
-        momentum: β of the recursion that a small error on a mode goes on by, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
+        momentum: β of the recursion by which a small error on a mode goes on, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
             None if it is another or not known: then nobody foresees when an oscillation past the limit is large.
         nesterov: that of Nesterov's look-ahead instead.
     """

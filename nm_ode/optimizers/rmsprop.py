@@ -54,7 +54,7 @@ class RMSprop(Optimizer):
     @property
     def stability(self) -> StabilityLimit:
         """2(1+μ) of η times the preconditioned sharpness: heavy ball on the preconditioned curvature."""
-        return StabilityLimit(self.lr, 2 * (1 + self.momentum), self.weight_decay)
+        return StabilityLimit(self.lr, 2 * (1 + self.momentum), self.weight_decay, self.momentum)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta and square_avg; grad_avg if centred; velocity with momentum."""
@@ -159,7 +159,7 @@ class ScalarRMSprop(Optimizer):
     @property
     def stability(self) -> StabilityLimit:
         """2 of η times the preconditioned sharpness."""
-        return StabilityLimit(self.lr, 2.0, self.weight_decay)
+        return StabilityLimit(self.lr, 2.0, self.weight_decay, 0.0)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta, and one number."""
