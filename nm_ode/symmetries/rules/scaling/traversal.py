@@ -17,6 +17,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, compressed, is_move, move, placed
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
+from nm_ode.symmetries.refusals import ruled
 from nm_ode.symmetries.rules.constants import is_zero, zero_constants
 from nm_ode.symmetries.rules.scaling.uses import Term, Use, moves_nothing, reconciled
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
@@ -76,7 +77,8 @@ class ScalingTraversal:
             self._values[node] = Weight(str(node), placeholder_view(node), frozen=True)
         self._values |= dict.fromkeys(zero_constants(self.graph), ANY)
         for node in self.graph.operations:
-            self._values[node] = self._result(node)
+            with ruled("scale and rescale", node, self.rules.get(operation(node))):
+                self._values[node] = self._result(node)
         self.variables.zero(self._read(self.graph.loss))
         self.uses = reconciled(self.variables, self.uses)
         return self._solved()
