@@ -22,8 +22,8 @@ _REASONS = (
     (
         re.compile(r"data-dependent|GuardOnDataDependent|Could not extract specialized integer|\bitem\b"),
         "Python asks for the value of a tensor (an if, float(), .item(), a loop or a size that depends on it), so that "
-        "one graph does not hold for all batches; keep it a tensor: torch.where, a product with a mask; or, where it is "
-        "the same for every batch (a graph's edges), compute it of buffers alone",
+        "one graph does not hold for all batches; keep it a tensor: torch.where, a product with a mask; or, where it "
+        "is the same for every batch (a graph's edges), compute it of buffers alone",
     ),
     (
         re.compile(r"numpy"),

@@ -54,9 +54,9 @@ def _filled(s: ShiftTraversal, node: Node, x: Any, filled: Any) -> Shift | None:
     number = _number(s, filled)
     if found and number is not None and not isinf(number):
         proviso(
-            f"{place_of(node)}: the mask of {number:.3g} counts as infinite, which is true of floating-point numbers alone "
-            "(a shift of it is lost in rounding, its exponential is 0): translations of what is masked hold in them, "
-            "not in real numbers"
+            f"{place_of(node)}: the mask of {number:.3g} counts as infinite, which is true of floating-point numbers "
+            "alone (a shift of it is lost in rounding, its exponential is 0): translations of what is masked hold in "
+            "them, not in real numbers"
         )
     return [term.expand(shape) for term in found]
 
