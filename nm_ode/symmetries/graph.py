@@ -20,7 +20,7 @@ from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of
-from nm_ode.symmetries.decompositions import table
+from nm_ode.symmetries.decompositions import of_libraries, table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import DependsOnValuesError, SymmetryError
 from nm_ode.symmetries.loss_module import ForGraph
@@ -220,7 +220,9 @@ def _plain(
     with _quiet():
         has_stops = find_stops(exported.graph_module, keep=stops)
         # Writes in place become ordinary operations, too.
-        plain: ExportedProgram = exported.run_decompositions(table(all_of_torchs=all_of_torchs))
+        plain: ExportedProgram = exported.run_decompositions(
+            table(all_of_torchs=all_of_torchs) | of_libraries(exported.graph)
+        )
     return plain, has_stops
 
 

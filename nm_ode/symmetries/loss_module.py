@@ -12,7 +12,7 @@ from torch.func import functional_call
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, with_tensors
 from nm_ode.symmetries.read_buffers import ReadBuffers
-from nm_ode.symmetries.written_out import WrittenOut
+from nm_ode.symmetries.written_out import InFloat64, WrittenOut
 
 
 class LossModule(nn.Module):
@@ -25,7 +25,8 @@ class LossModule(nn.Module):
         self._like = batch
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        return self.objective(self.model, with_tensors(self._like, tensors))
+        with InFloat64():
+            return self.objective(self.model, with_tensors(self._like, tensors))
 
     def evaluated(self, tensors: Sequence[Tensor], seed: int = 0) -> Any:
         """What it gives of a batch; its buffers and the caller's random numbers stay as they are."""

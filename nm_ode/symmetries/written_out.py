@@ -1,7 +1,9 @@
-"""Functions of torch's whose Python or kernel asks for the values of tensors: without a question, for a graph.
+"""Functions of torch's that no graph in float64 follows, written out.
 
-They are put in the place of torch's while a model is traced, and nowhere else: the loss and the gradient of the model
-itself, with torch's own, are held against the graph's at every draw.
+Those whose Python or kernel asks for the values of tensors are written without a question, and put in the place of
+torch's while a model is traced, and nowhere else: the loss and the gradient of the model itself, with torch's own, are
+held against the graph's at every draw. Those that have no float64 are put in its place in the model itself too, in
+float64 alone: there is nothing else to hold the graph against.
 """
 
 from __future__ import annotations
@@ -27,7 +29,18 @@ class WrittenOut(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return INSTEAD.get(func, func)(*args, **(kwargs or {}))
+        return (INSTEAD | WITHOUT_FLOAT64).get(func, func)(*args, **(kwargs or {}))
+
+
+class InFloat64(TorchFunctionMode):
+    """What torch has no float64 of can be called with it inside."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in WITHOUT_FLOAT64 and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            func = WITHOUT_FLOAT64[func]
+        return func(*args, **(kwargs or {}))
 
 
 def gaussian_nll_loss(
@@ -116,9 +129,31 @@ def _without_blanks(targets: Tensor, lengths: Tensor, blank: int, classes: int) 
     return names[(targets - least).long()]
 
 
+def grouped_mm(mat_a: Tensor, mat_b: Tensor, *, offs: Tensor | None = None, **options: Any) -> Tensor:
+    """`F.grouped_mm`, rows of `mat_a` up to each offset by a matrix of their own: a product for each matrix.
+
+    Mixtures of experts call it; arguments as torch's.
+    """
+    if offs is None or mat_a.ndim != 2 or mat_b.ndim != 3 or any(one is not None for one in options.values()):
+        return _GROUPED[0](mat_a, mat_b, offs=offs, **options)  # type: ignore[no-any-return]
+    rows = torch.arange(mat_a.shape[0], device=offs.device, dtype=offs.dtype)
+    group = torch.bucketize(rows, offs, right=True).unsqueeze(1)
+    made = torch.zeros((mat_a.shape[0], mat_b.shape[2]), dtype=mat_a.dtype, device=mat_a.device)
+    for i, matrix in enumerate(mat_b.unbind(0)):
+        made = made + (group == i).to(mat_a.dtype) * (mat_a @ matrix)
+    return made
+
+
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
     return {"mean": loss.mean, "sum": loss.sum}[reduction]() if reduction != "none" else loss
 
 
 INSTEAD: dict[Any, Callable[..., Any]] = {F.gaussian_nll_loss: gaussian_nll_loss, F.ctc_loss: ctc_loss}
 """torch's function → what is traced in its place."""
+
+_GROUPED = [
+    getattr(of, name) for of, name in ((F, "grouped_mm"), (torch, "_grouped_mm")) if hasattr(of, name)
+]
+
+WITHOUT_FLOAT64: dict[Any, Callable[..., Any]] = dict.fromkeys(_GROUPED, grouped_mm)
+"""torch's function that has no float64 → what is evaluated in its place in float64, and traced."""

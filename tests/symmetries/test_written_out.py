@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from nm_ode.symmetries import SymmetryError
-from nm_ode.symmetries.written_out import ctc_loss, gaussian_nll_loss
+from nm_ode.symmetries import SymmetryError, find_symmetries
+from nm_ode.symmetries.written_out import WrittenOut, ctc_loss, gaussian_nll_loss
 from tests.symmetries.conftest import gaussian, integers
 
 STEPS, SAMPLES, CLASSES, LABELS = 7, 5, 4, 3
@@ -65,3 +66,31 @@ def test_gaussian_likelihood(var) -> None:
             var,
             **options,
         )
+
+
+class Mixture(nn.Module):
+    """Of two experts, which the first input chooses; sorted by expert, as in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = (nn.Parameter(gaussian(2, *shape).float()) for shape in ((4, 4), (4, 8)))
+
+    def forward(self, x):
+        expert = (x[:, 0] > 0).long()
+        order = expert.argsort(stable=True)
+        ends = (expert.unsqueeze(0) == torch.arange(2).unsqueeze(1)).sum(1).cumsum(0).int()
+        h = F.relu(F.grouped_mm(x[order], self.wide, offs=ends))
+        return F.grouped_mm(h, self.narrow, offs=ends)[order.argsort()]
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this version of torch has no grouped_mm")
+def test_products_of_groups_that_have_no_float64() -> None:
+    model, x = Mixture(), gaussian(8, 4).float()
+    with torch.no_grad():
+        own = model(x)
+        with WrittenOut():
+            torch.testing.assert_close(model(x), own, rtol=1e-5, atol=1e-5)
+    found = find_symmetries(model, x, "mse")
+    assert found.defects == found.left_out == ()
+    # A unit's factor is that of all experts.
+    assert {s.name: s.count for s in found} == {"rescale wide → narrow": 4}
