@@ -65,6 +65,7 @@ def print_results(tree: xr.DataTree) -> None:
     if "convergence" in tree.children:
         print_orders(tree["convergence"].dataset)
     _print_stability(tree)
+    _print_edge(tree)
     _print_charges(tree)
 
 
@@ -91,12 +92,30 @@ def print_orders(convergence: xr.Dataset) -> None:
 
 def _print_stability(tree: xr.DataTree) -> None:
     from nm_ode.comparison import stability
+    from nm_ode.reporting.tables import stability_table
     from nm_ode.reporting.words import stability_sentence
 
     seen = stability(tree)
     if seen is not None:
+        table = stability_table(seen)
+        if table is not None:
+            print_table(table)
         sentence = stability_sentence(seen)
         out.print(Text(sentence.text, style="yellow" if sentence.warns else "dim"))
+
+
+def _print_edge(tree: xr.DataTree) -> None:
+    from nm_ode.comparison import edge
+    from nm_ode.reporting.edge_words import edge_sentences
+    from nm_ode.reporting.tables import edge_table
+
+    seen = edge(tree)
+    if seen is None:
+        return
+    if seen.rows:
+        print_table(edge_table(seen))
+    for sentence in edge_sentences(seen):
+        print_sentence(sentence)
 
 
 def _print_charges(tree: xr.DataTree) -> None:
