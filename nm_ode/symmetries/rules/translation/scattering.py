@@ -32,6 +32,7 @@ def _picked(s: ShiftTraversal, node: Node) -> Shift | None:
     of = tuple(value(x).shape)
     if not shape or len(of) != len(shape):
         return None
+    s.hold(argument(node, "index"))
     # Where fewer are picked along another dimension than there are, how many may be the batch's.
     over = {argument(node, "dim") % len(shape)} | {dim for dim, n in enumerate(shape) if n != of[dim]}
     return [agree(s.system, term, over).expand(shape) for term in s.read(x)]
@@ -48,6 +49,7 @@ def _added_up(s: ShiftTraversal, node: Node) -> Shift | None:
     dim, places = argument(node, "dim") % len(shape), value(index)
     if any(n != of[d] for d, n in enumerate(shape) if d != dim):
         return None
+    s.hold(index)
     apart = {dim}
     if (
         operation(node) == "scatter_add"
