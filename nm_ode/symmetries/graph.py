@@ -309,12 +309,12 @@ def _known(
     """What is computed of constants alone: neither of data nor of its sizes, nor drawn at random."""
     known: dict[Node, Any] = {node: tensor for node, tensor in constants.items() if not _real(tensor)}
     for node in operations:
-        results = _parts(node.meta.get("val"))
-        if (
-            node in sized
-            or _random(node)
-            or any(not isinstance(one, Tensor) or _real(one) for one in results)
-        ):
+        results = _parts(
+            node.meta.get("val")
+        )  # several of what is taken apart: `rows, columns = tril_indices(…)`
+        if not all(isinstance(part, Tensor) and not _real(part) for part in results):
+            continue
+        if node in sized or _random(node):
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])

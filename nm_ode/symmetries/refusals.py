@@ -98,7 +98,7 @@ def ruled(kind: str, node: Node | None = None, rule: object = None) -> Iterator[
 
     Args:
         kind: whose rules these are.
-        node: the operation; None after all of them.
+        node: the operation; None outside of all of them.
         rule: where it comes from, nm_ode's own if None.
 
     Raises:
@@ -110,7 +110,7 @@ def ruled(kind: str, node: Node | None = None, rule: object = None) -> Iterator[
         if passes_through(error):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = "after the last operation" if node is None else f"at {place_of(node)}"
+        where = "outside the rules of single operations" if node is None else f"at {place_of(node)}"
         module = getattr(rule, "__module__", "") or ""
         what = (
             "this is a defect of nm_ode, please report it (until then, write that line with other operations)"

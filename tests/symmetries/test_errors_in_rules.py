@@ -53,10 +53,10 @@ def test_at_an_operation(graph: Graph, kind: str, rule, whose: str, monkeypatch)
         discover(graph)
 
 
-def test_after_the_last_operation(graph: Graph, monkeypatch) -> None:
+def test_outside_of_all_operations(graph: Graph, monkeypatch) -> None:
     monkeypatch.setattr(translation, "gathered", ours)
     with pytest.raises(
-        SymmetryError, match=r"the rules of translation symmetries fail after the last operation.*no such"
+        SymmetryError, match=r"the rules of translation symmetries fail outside the rules of single.*no such"
     ):
         discover(graph)
 
