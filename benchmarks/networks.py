@@ -35,3 +35,10 @@ def wide(samples: int = 512) -> Problem:
     """64-1340-10 tanh on 512 digits, cross-entropy, P = 100 510."""
     data = digits(samples)
     return Problem(mlp([64, 1340, 10], "tanh"), F.cross_entropy, (data.x, data.y))
+
+
+def tanh_squares(samples: int = 256, seed: int = 0) -> Problem:
+    """64-32-10 tanh on 256 digits, mean squared error to one-hot targets, P = 2410."""
+    data = digits(samples)
+    targets = F.one_hot(data.y, 10).double()
+    return Problem(mlp([64, 32, 10], "tanh", seed=seed), F.mse_loss, (data.x, targets))

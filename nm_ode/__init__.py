@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nm_ode import plots
     from nm_ode.charges import LawError, predict_charges, solve_charges
-    from nm_ode.comparison import compare, compare_ensembles, observed_order
+    from nm_ode.comparison import compare, compare_ensembles, gaussian_window, observed_order
     from nm_ode.comparison.study import study_frame
     from nm_ode.ensembles import sgd_ensemble
     from nm_ode.errors import ArgumentError, NmOdeError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nm_ode.loss import Problem, ProblemError, RandomProblem, WithLoss, own_loss
     from nm_ode.loss.noise import gradient_noise
     from nm_ode.observers import (
+        Averages,
         Charges,
         Constraints,
         Curvature,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         View,
         spectral_density,
     )
-    from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
+    from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, ScalarRMSprop
     from nm_ode.optimizers.schedules import Cosine, Drop, Warmup
     from nm_ode.recorder import Recorder
     from nm_ode.results import (
@@ -78,6 +79,7 @@ _HOMES = {
     "Adam": "nm_ode.optimizers",
     "AdamW": "nm_ode.optimizers",
     "ArgumentError": "nm_ode.errors",
+    "Averages": "nm_ode.observers",
     "Charges": "nm_ode.observers",
     "Checkpoint": "nm_ode.results",
     "Constraints": "nm_ode.observers",
@@ -100,10 +102,12 @@ _HOMES = {
     "Optimizer": "nm_ode.optimizers",
     "Problem": "nm_ode.loss",
     "ProblemError": "nm_ode.loss",
+    "RMSprop": "nm_ode.optimizers",
     "RandomProblem": "nm_ode.loss",
     "Recorder": "nm_ode.recorder",
     "ResultError": "nm_ode.results",
     "SGD": "nm_ode.optimizers",
+    "ScalarRMSprop": "nm_ode.optimizers",
     "Scores": "nm_ode.observers",
     "SecondOrderFlow": "nm_ode.flows",
     "Sketch": "nm_ode.observers",
@@ -126,6 +130,7 @@ _HOMES = {
     "ensemble_info": "nm_ode.results",
     "final_state": "nm_ode.training",
     "find_symmetries": "nm_ode.symmetries",
+    "gaussian_window": "nm_ode.comparison",
     "gradient_noise": "nm_ode.loss.noise",
     "law_info": "nm_ode.results",
     "member_run": "nm_ode.results",
@@ -163,6 +168,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "ArgumentError",
+    "Averages",
     "Charges",
     "Checkpoint",
     "Constraints",
@@ -185,9 +191,11 @@ __all__ = [
     "Optimizer",
     "Problem",
     "ProblemError",
+    "RMSprop",
     "RandomProblem",
     "Recorder",
     "ResultError",
+    "ScalarRMSprop",
     "Scores",
     "SecondOrderFlow",
     "Sketch",
@@ -210,6 +218,7 @@ __all__ = [
     "ensemble_info",
     "final_state",
     "find_symmetries",
+    "gaussian_window",
     "gradient_noise",
     "law_info",
     "member_run",

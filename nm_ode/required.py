@@ -12,6 +12,10 @@ import xarray as xr
 from nm_ode.arguments import as_count, as_number, said
 from nm_ode.errors import ArgumentError, NmOdeError
 
+_TWINS = {name: name for name in ("SGD", "Adam", "AdamW", "RMSprop")} | {
+    "TorchScalarRMSprop": "ScalarRMSprop"
+}
+
 LARGEST = 2**63 - 1
 """The largest whole number that torch, NumPy and the store hold."""
 
@@ -84,8 +88,8 @@ def no_optimizer(given: Any) -> str:
     """The sentence for what is given in the place of an optimiser of nm_ode; for torch's with what to write instead."""
     sentence = f"optimizer must be one of nm_ode, such as nm_ode.SGD(lr=0.1); {said(given)} was given"
     kind, groups = type(given).__name__, getattr(given, "param_groups", None)
-    if not isinstance(given, torch.optim.Optimizer) or not groups or kind not in ("SGD", "Adam", "AdamW"):
+    if not isinstance(given, torch.optim.Optimizer) or not groups or kind not in _TWINS:
         return sentence
-    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "betas", "eps")
+    names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "betas", "alpha", "eps", "centered")
     options = ", ".join(f"{name}={groups[0][name]}" for name in names if groups[0].get(name))
-    return f"{sentence}: write nm_ode.{kind}({options})"
+    return f"{sentence}: write nm_ode.{_TWINS[kind]}({options})"

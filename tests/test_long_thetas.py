@@ -22,6 +22,7 @@ OPTIMIZERS = [
     nm_ode.SGD(lr=0.05, momentum=0.9, nesterov=True),
     nm_ode.Adam(lr=1e-2, weight_decay=1e-2),
     nm_ode.AdamW(lr=1e-2),
+    nm_ode.RMSprop(lr=1e-2, momentum=0.5, centered=True),
 ]
 
 

@@ -96,6 +96,7 @@ def test_vit_patches_are_squares_of_the_image():
         (lambda: vgg(12), "depth must be one of 11, 13, 16, 19; 12 was given"),
         (lambda: vgg(16, image=16), "image = 16 is too small: 5 poolings"),
         (lambda: cnn([4, 4], image=2), "2 poolings leave nothing"),
+        (lambda: cnn([4], pooling="mean"), "pooling must be one of max, average; 'mean' was given"),
         (lambda: resnet18(norm="layer"), "norm must be 'batch' or 'group'"),
         (lambda: vit(patch=3), "patch must divide image"),
         (lambda: vit(norm="batch"), "norm must be 'layer' or 'rms'"),

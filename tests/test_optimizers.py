@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nm_ode import SGD, Adam, AdamW, ArgumentError
-from nm_ode.optimizers import SERIES_LIMIT, Optimizer, describe
+from nm_ode import SGD, Adam, AdamW, ArgumentError, RMSprop, ScalarRMSprop
+from nm_ode.optimizers import SERIES_LIMIT, Optimizer, TorchScalarRMSprop, describe
 
 probabilities = st.one_of(st.just(0.0), st.floats(0.01, 0.99))
 
@@ -41,12 +41,28 @@ def adams(draw: st.DrawFn) -> Adam:
     )
 
 
+@st.composite
+def rmsprops(draw: st.DrawFn) -> RMSprop | ScalarRMSprop:
+    options = {
+        "lr": draw(st.floats(1e-4, 1.0)),
+        "alpha": draw(st.floats(0.5, 0.9999)),
+        "eps": draw(st.sampled_from([1e-8, 1e-3])),
+        "weight_decay": draw(decays),
+    }
+    if draw(st.booleans()):
+        return ScalarRMSprop(**options)
+    return RMSprop(**options, momentum=draw(probabilities), centered=draw(st.booleans()))
+
+
+optimizers = st.one_of(sgds(), adams(), rmsprops())
+
+
 def gradients(seed: int, count: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return list(torch.randn(count, 7, dtype=torch.float64, generator=generator))
 
 
-@given(optimizer=st.one_of(sgds(), adams()), seed=st.integers(0, 1000))
+@given(optimizer=optimizers, seed=st.integers(0, 1000))
 @settings(max_examples=300, deadline=None)
 def test_every_step_equals_torch(optimizer: Optimizer, seed: int) -> None:
     steps_equal_torchs(optimizer, seed, 1e-11)
@@ -73,7 +89,7 @@ def steps_equal_torchs(optimizer: Optimizer, seed: int, tolerance: float) -> Non
         assert (state[:7] - whole[:7]).norm() <= tolerance * whole[:7].norm()
 
 
-@given(optimizer=st.one_of(sgds(), adams()), seed=st.integers(0, 1000))
+@given(optimizer=optimizers, seed=st.integers(0, 1000))
 @settings(max_examples=100, deadline=None)
 def test_torch_goes_on_from_a_state(optimizer: Optimizer, seed: int) -> None:
     """Three steps, the state put into a new torch optimiser, three more: as six in one."""
@@ -97,7 +113,7 @@ def test_torch_goes_on_from_a_state(optimizer: Optimizer, seed: int) -> None:
     torch.testing.assert_close(second, straight, rtol=1e-13, atol=1e-14)
 
 
-@given(optimizer=st.one_of(sgds(), adams()))
+@given(optimizer=optimizers)
 @settings(max_examples=50, deadline=None)
 def test_the_map_is_pure(optimizer: Optimizer) -> None:
     gradient = torch.full((3,), 3.0, dtype=torch.float64)
@@ -105,7 +121,40 @@ def test_the_map_is_pure(optimizer: Optimizer) -> None:
     increment = optimizer.increment(state, gradient)
     assert (state == 1.5).all()
     assert (gradient == 3).all()
-    assert torch.equal(optimizer.increment(state, gradient), increment)
+    again = optimizer.increment(state, gradient)  # centred, a mean above the root of the square has no root
+    torch.testing.assert_close(again, increment, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_one_second_moment_of_many_parameters(weight_decay: float) -> None:
+    """Of all that have a gradient, a number and a matrix among them: as of one vector."""
+    start, *some = gradients(2, 6)
+    several = [start[:4].reshape(2, 2).clone(), start[4].clone(), start[5:].clone()]
+    theirs = TorchScalarRMSprop([p.requires_grad_() for p in several], lr=0.1, weight_decay=weight_decay)
+    optimizer = ScalarRMSprop(lr=0.1, weight_decay=weight_decay)
+    state = optimizer.init(start, some[0])
+    for gradient in some:
+        for parameter, part in zip(several, gradient.split([4, 1, 2]), strict=True):
+            parameter.grad = part.reshape(parameter.shape).clone()
+        theirs.step()
+        state = state + optimizer.increment(state, gradient)
+    together = torch.cat([parameter.detach().reshape(-1) for parameter in several])
+    torch.testing.assert_close(together, state[:7], rtol=1e-13, atol=1e-14)
+    with pytest.raises(ArgumentError, match="alpha must lie in"):
+        TorchScalarRMSprop(several, alpha=1.0)
+
+
+def test_rmsprops_limit_is_where_its_steps_on_a_quadratic_begin_to_grow() -> None:
+    """A constant second moment, with weight decay in the curvature that it is applied to."""
+    for kind in (RMSprop(1e-3, 1 - 1e-12, 0.0, 0.2), RMSprop(1e-3, 1 - 1e-12, 0.0, 0.2, 0.5)):
+        for share, grows in ((0.98, False), (1.02, True)):
+            state = torch.zeros(kind.state_layout(1).size, dtype=torch.float64)
+            state[:2] = torch.tensor([1e-20, 4e-6])
+            root = kind.preconditioner(state, torch.zeros(1))
+            curvature = share * kind.stability.limit / kind.stability.step * root - 0.2
+            for _ in range(200):
+                state = state + kind.increment(state, curvature * state[:1])
+            assert (state[0].abs() > 1e-20) == grows
 
 
 def test_the_layout_of_a_state() -> None:
@@ -114,6 +163,10 @@ def test_the_layout_of_a_state() -> None:
     layout = Adam(lr=0.1).state_layout(5)
     assert layout.names == ("theta", "exp_avg", "exp_avg_sq", "step")
     assert [len(part) for part in layout.split(torch.arange(16.0))] == [5, 5, 5, 1]
+    assert RMSprop(lr=0.1).state_layout(5).names == ("theta", "square_avg")
+    every = RMSprop(lr=0.1, momentum=0.9, centered=True).state_layout(5)
+    assert every.parts == tuple((name, 5) for name in ("theta", "square_avg", "grad_avg", "velocity"))
+    assert ScalarRMSprop(lr=0.1).state_layout(5).parts == (("theta", 5), ("square_avg", 1))
     with pytest.raises(
         ValueError, match=r"shape \(10,\); it must have \(16,\): theta \(5\) \+ exp_avg \(5\)"
     ):
@@ -220,6 +273,9 @@ def test_what_a_reader_is_told() -> None:
     [
         (lambda: SGD(lr="0.1"), "lr must be a number; '0.1'"),
         (lambda: Adam(lr=0.1, betas=(0.9,)), "betas must be 2 numbers"),
+        (lambda: RMSprop(lr=0.1, alpha=1.0), r"alpha must lie in \[0, 1\)"),
+        (lambda: RMSprop(lr=0.1, centered="no"), "centered"),
+        (lambda: ScalarRMSprop(lr=0.1, eps=-1.0), "eps must be 0 or positive"),
     ],
 )
 def test_values_of_another_type_are_named(make, sentence: str) -> None:

@@ -29,6 +29,8 @@ from nm_ode import (
     Observer,
     Optimizer,
     Problem,
+    RMSprop,
+    ScalarRMSprop,
     TrainingDiverged,
     Variable,
     View,
@@ -101,6 +103,8 @@ OPTIMIZERS = [
     SGD(lr=0.02, momentum=0.9, nesterov=True),
     Adam(lr=0.01),
     AdamW(lr=0.01),
+    RMSprop(lr=0.01, momentum=0.5, centered=True),
+    ScalarRMSprop(lr=0.1),
     Averaged(lr=0.05),
 ]
 

@@ -14,6 +14,8 @@ from nm_ode import (
     AdamW,
     GradientFlow,
     Problem,
+    RMSprop,
+    ScalarRMSprop,
     TrainingDiverged,
     final_state,
     modified_flow,
@@ -153,7 +155,14 @@ def test_an_optimiser_of_torchs_is_refused(tiny: Problem) -> None:
         train(tiny, theirs, steps=1)
 
 
-STATEFUL = [MOMENTUM, SGD(lr=0.05, momentum=0.9, nesterov=True), Adam(lr=0.01), AdamW(lr=0.01)]
+STATEFUL = [
+    MOMENTUM,
+    SGD(lr=0.05, momentum=0.9, nesterov=True),
+    Adam(lr=0.01),
+    AdamW(lr=0.01),
+    RMSprop(lr=0.01, momentum=0.5, centered=True),
+    ScalarRMSprop(lr=0.1),
+]
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.1), *STATEFUL], ids=str)

@@ -65,6 +65,7 @@ def print_results(tree: xr.DataTree) -> None:
     if "convergence" in tree.children:
         print_orders(tree["convergence"].dataset)
     _print_stability(tree)
+    _print_edge(tree)
     _print_charges(tree)
 
 
@@ -97,6 +98,20 @@ def _print_stability(tree: xr.DataTree) -> None:
     if seen is not None:
         sentence = stability_sentence(seen)
         out.print(Text(sentence.text, style="yellow" if sentence.warns else "dim"))
+
+
+def _print_edge(tree: xr.DataTree) -> None:
+    from nm_ode.comparison import edge
+    from nm_ode.reporting.edge_words import edge_sentences
+    from nm_ode.reporting.tables import edge_table
+
+    seen = edge(tree)
+    if seen is None:
+        return
+    if seen.rows:
+        print_table(edge_table(seen))
+    for sentence in edge_sentences(seen):
+        print_sentence(sentence)
 
 
 def _print_charges(tree: xr.DataTree) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from nm_ode.errors import NmOdeError
 from nm_ode.results import run_info, solve_info
@@ -13,8 +14,9 @@ class AlignmentError(NmOdeError, ValueError):
     """Two datasets of different models, times or symmetries, which cannot be compared."""
 
 
-def run_at_times_of(solution: xr.Dataset, run: xr.Dataset) -> xr.Dataset:
-    """The run's saved steps at the solution's times: all, the first of a solution that stopped early, or some of them.
+def places_of(solution: xr.Dataset, run: xr.Dataset) -> NDArray[np.intp]:
+    """Which of the run's saved steps are at the solution's times: all, the first of a solution that stopped early, or
+    some of them.
 
     Raises:
         AlignmentError: other times, or other parameters.
@@ -29,4 +31,4 @@ def run_at_times_of(solution: xr.Dataset, run: xr.Dataset) -> xr.Dataset:
     there = from_its_start and (places < len(run_times)).all()
     if not there or np.abs(times - run_times[places]).max(initial=0.0) > rounding:
         raise AlignmentError("the solution's times are not the run's saved times: solve with t=run")
-    return run.isel(saved_step=places)
+    return places

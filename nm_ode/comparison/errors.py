@@ -5,26 +5,32 @@ from __future__ import annotations
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 
-from nm_ode.comparison.alignment import AlignmentError, run_at_times_of
+from nm_ode.comparison.alignment import AlignmentError, places_of
+from nm_ode.comparison.average_errors import NoAverageError, average_errors, predicts_variance
 from nm_ode.comparison.charges import charge_errors
 from nm_ode.comparison.defects import defects, holds_from
-from nm_ode.comparison.given import require_run_and_solution
+from nm_ode.comparison.given import as_window, require_run_and_solution
 from nm_ode.comparison.ratio import ratio
 from nm_ode.comparison.sketches import sketch_errors, with_one_sketch
 from nm_ode.comparison.starts import require_same_charges, require_same_start
+from nm_ode.comparison.windows import THREE_STEPS, Window
 from nm_ode.results import ComparisonInfo, annotate, law_info, run_info, solve_info, write
 
 SOLVER_LIMIT = 0.1  # of the discretisation error, above which the result is flagged as solver-limited
 
 
-def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
+def compare(run: xr.Dataset, solution: xr.Dataset, *, average: Window | bool | None = None) -> xr.Dataset:
     """How far a flow, or a law of the charges, is from a discrete run.
 
     Args:
         run: from `train`.
         solution: from `solve(flow, t=run)`, with theta or charges recorded (one that stopped early is compared as
             far as it goes); or from `predict_charges` or `solve_charges`.
+        average: compare with the run's own time average too: over three steps if True, or over a
+            `nm_ode.gaussian_window(width)`. None: of a central flow, which is one of that average; where the run has
+            none, `comparison_info` says in `no_average` what to set.
 
     Returns:
         Dimensions `saved_step` (with coordinate `saved_time`; of a law `step` or `charge_step`, those that the run's
@@ -33,24 +39,26 @@ def compare(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         L(θ(t_k)) − L(θ_k) if the solution has losses, and, if it was checked, `solver_error`, `solver_error_ratio` and
         the flag `solver_limited`; of a modified flow in iterated-map form also what `defects` says, if every step's
         theta was kept. With a `Sketch` in place of theta these are estimates, each with its standard error
-        (`error_standard_error`, …), those by layer from a sketch by layer. With charges what `charge_errors` says. What
+        (`error_standard_error`, …), those by layer from a sketch by layer. With the run's average what
+        `average_errors` says. With charges what `charge_errors` says. What
         it is a comparison of is its `nm_ode.results.ComparisonInfo`.
 
     Raises:
-        AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries, or
-            neither theta nor charges in both.
-        ArgumentError: no datasets, or the run and the solution the wrong way round.
+        AlignmentError: other times, other parameters, another start, learning rate or loss, other symmetries,
+            neither theta nor charges in both, or no time average where one was asked for.
+        ArgumentError: no datasets, the run and the solution the wrong way round, or an average that is none.
         ResultError: datasets that are no run, or neither a solution nor a law's prediction.
     """
     require_run_and_solution(run, solution)
+    window = as_window(average)
     if "time" in solution.dims:
-        return _compare_flow(run, solution)
+        return _compare_flow(run, solution, window)
     return _compare_law(run, solution)
 
 
-def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
-    saved, about = run_at_times_of(solution, run), solve_info(solution)
-    saved, solution = with_one_sketch(saved, solution)
+def _compare_flow(run: xr.Dataset, solution: xr.Dataset, window: Window | bool | None) -> xr.Dataset:
+    places, about = places_of(solution, run), solve_info(solution)
+    saved, solution = with_one_sketch(run.isel(saved_step=places), solution)
     require_same_start(saved, solution, run_info(run), about)
     found: list[xr.Dataset] = []
     holds = None
@@ -62,6 +70,9 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
             holds = holds_from(along)
     elif "theta_sketch" in solution and "theta_sketch" in saved:
         found.append(_with_gaps(sketch_errors(saved, solution), saved, solution))
+    averaged, no_average = _averaged(run, solution, places, window) if found else (None, "")
+    if averaged is not None:
+        found.append(averaged)
     if "charge" in solution.data_vars and "saved_charge" in run:
         found.append(charge_errors(saved, saved["saved_charge"], solution["charge"]))
     if not found:
@@ -70,9 +81,32 @@ def _compare_flow(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
         saved_step=saved["saved_step"].values, saved_time=("saved_step", saved["saved_time"].values)
     )
     info = ComparisonInfo(
-        title=about.title, flow=about.flow, expected_order=about.expected_order, holds_from=holds
+        title=about.title,
+        flow=about.flow,
+        expected_order=about.expected_order,
+        holds_from=holds,
+        average=None if averaged is None else _window(window).title,
+        no_average=no_average,
     )
     return annotate(write(result, info))
+
+
+def _averaged(
+    run: xr.Dataset, solution: xr.Dataset, places: NDArray[np.intp], window: Window | bool | None
+) -> tuple[xr.Dataset | None, str]:
+    """Errors to the run's time average, or why there are none; neither where nobody asks for them."""
+    if window is False or (window is None and not predicts_variance(solution)):
+        return None, ""
+    try:
+        return average_errors(run, solution, places, _window(window)), ""
+    except NoAverageError as error:
+        if window is not None:
+            raise AlignmentError(str(error)) from None
+        return None, str(error)
+
+
+def _window(asked: Window | bool | None) -> Window:
+    return asked if isinstance(asked, Window) else THREE_STEPS
 
 
 def _compare_law(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:

@@ -6,6 +6,8 @@ from typing import Any
 
 import xarray as xr
 
+from nm_ode.arguments import said
+from nm_ode.comparison.windows import Window
 from nm_ode.errors import ArgumentError
 from nm_ode.required import require_dataset
 from nm_ode.results import ResultError, run_info
@@ -21,6 +23,19 @@ def require_run_and_solution(run: Any, solution: Any) -> None:
     require_dataset(solution, "solution", "nm_ode.solve")
     if _is_run(solution) and not _is_run(run):
         raise ArgumentError("compare(run, solution): the run comes first; a run was given as the solution")
+
+
+def as_window(average: Any) -> Window | bool | None:
+    """What a caller gives as `average`.
+
+    Raises:
+        ArgumentError: neither a window nor a word whether there is to be one.
+    """
+    if average is None or isinstance(average, bool | Window):
+        return average
+    raise ArgumentError(
+        f"average must be True, False or a nm_ode.gaussian_window(width); {said(average)} was given"
+    )
 
 
 def _is_run(dataset: xr.Dataset) -> bool:

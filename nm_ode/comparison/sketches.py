@@ -37,6 +37,11 @@ def with_one_sketch(run: xr.Dataset, solution: xr.Dataset) -> tuple[xr.Dataset, 
     return kind.given_to(run), kind.given_to(solution)
 
 
+def sketched_as(dataset: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """The dataset with a sketch of its theta by the projection of another's."""
+    return _Kind.of(other).given_to(dataset)
+
+
 def sketch_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     """`error`, `motion` and `relative_error` as estimates from the same sketch, each with its standard error.
 

@@ -25,6 +25,10 @@ class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser, order or run."""
 
 
+class OscillationError(NmOdeError, ValueError):
+    """The oscillation at the edge of stability cannot be found from what is given, or has no bound."""
+
+
 class StateLayout(Protocol):
     """Where the parts of an optimiser's state lie."""
 
@@ -124,6 +128,11 @@ class Flow(ABC):
         """The learning rate that the field is that of; None where it depends on none."""
         optimizer = self.update_map
         return optimizer.lr if self.depends_on_lr and optimizer is not None else None
+
+    @property
+    def follows_average(self) -> bool:
+        """Is it of the run's time average, about which the run oscillates, and not of the run itself?"""
+        return False
 
     @property
     def cost(self) -> Cost:

@@ -23,7 +23,7 @@ def modified_flow(
     """The modified flow of `optimizer` on `problem`, matching its trajectory to O(η^order) at fixed time.
 
     Args:
-        optimizer: SGD, Adam or AdamW with any of their options.
+        optimizer: SGD, Adam, AdamW or RMSProp with any of their options.
         order: K ≥ 1. 1 is gradient flow, and for a stateful optimiser the first difference of its
             whole state.
         form: "iterated_map" (every optimiser and order; K gradients an evaluation) or "hessian" (plain descent, order

@@ -81,6 +81,28 @@ class Hessian(SymmetricOperator):
 
 
 @dataclass(frozen=True, eq=False)
+class Shifted(SymmetricOperator):
+    """A + λ."""
+
+    operator: SymmetricOperator
+    by: float
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.operator.size
+
+    @property
+    def like(self) -> Tensor:
+        """As of A."""
+        return self.operator.like
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """Shape (P,)."""
+        return self.operator.matvec(v).add(v, alpha=self.by)
+
+
+@dataclass(frozen=True, eq=False)
 class Preconditioned(SymmetricOperator):
     """D^{-1/2} A D^{-1/2} with D positive and diagonal, shape (P,)."""
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
-from nm_ode.loss.operators import Hessian, Preconditioned, SymmetricOperator
+from nm_ode.loss.operators import Hessian, Preconditioned, Shifted, SymmetricOperator
 from nm_ode.loss.problem import Problem
 
 _BASIS = 12  # Lanczos vectors
@@ -29,18 +29,22 @@ def sharpness(
     theta: Tensor,
     *,
     preconditioner: Tensor | None = None,
+    decay: float = 0.0,
     v0: NDArray[np.float64] | None = None,
     tol: float = 1e-4,
 ) -> Sharpness:
-    """λ_max of H(theta), or of D^{-1/2} H D^{-1/2}, by Lanczos on exact Hessian–vector products (SciPy's `eigsh`).
+    """λ_max of H(theta) + λ or D^{-1/2} (H + λ) D^{-1/2}, by Lanczos on exact Hessian–vector products (`eigsh`).
 
     Args:
         theta: shape (P,).
         preconditioner: D, shape (P,), positive.
+        decay: λ, of weight decay that is part of the gradient.
         v0: where to start: the eigenvector of a point near by saves most of the products. Random if None.
         tol: of the eigenvalue, relative.
     """
-    hessian = Hessian(problem, theta)
+    hessian: SymmetricOperator = Hessian(problem, theta)
+    if decay:
+        hessian = Shifted(hessian, decay)
     return largest(hessian if preconditioner is None else Preconditioned(hessian, preconditioner), v0, tol)
 
 

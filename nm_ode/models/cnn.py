@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
 from annotated_types import MinLen
@@ -14,6 +14,8 @@ from nm_ode.models.activations import activation as make
 from nm_ode.models.options import Activation, Count
 from nm_ode.models.seeding import seeded
 
+Pooling: TypeAlias = Literal["max", "average"]
+
 
 def cnn(
     widths: Annotated[Sequence[Count], MinLen(1)] = (8, 16),
@@ -23,17 +25,23 @@ def cnn(
     channels: int = 1,
     activation: Activation = "relu",
     batch_norm: bool = False,
+    pooling: Pooling = "max",
     seed: int = 0,
 ) -> nn.Sequential:
-    """3×3 convolutions with a 2×2 max-pooling after each, then one Linear layer.
+    """3×3 convolutions with a 2×2 pooling after each, then one Linear layer.
+
+    Args:
+        pooling: "max", which has kinks, or "average", which has none.
 
     Raises:
-        ArgumentError: no widths, or an image that the poolings leave nothing of.
+        ArgumentError: no widths, an image that the poolings leave nothing of, or an unknown pooling.
         UnknownNameError: unknown activation.
     """
     side = image >> len(widths)
     if not widths or side < 1:
         raise ArgumentError(f"{len(widths)} poolings leave nothing of an image of side {image}")
+    if pooling not in get_args(Pooling):
+        raise ArgumentError(f"pooling must be one of {', '.join(get_args(Pooling))}; {pooling!r} was given")
     with seeded(seed):
         model = nn.Sequential()
         given = channels
@@ -42,7 +50,7 @@ def cnn(
             if batch_norm:
                 model.add_module(f"norm{i}", nn.BatchNorm2d(made))
             model.add_module(f"{activation}{i}", make(activation))
-            model.add_module(f"pool{i}", nn.MaxPool2d(2))
+            model.add_module(f"pool{i}", nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
             given = made
         model.add_module("flatten", nn.Flatten())
         model.add_module("linear", nn.Linear(given * side * side, classes))

@@ -1,5 +1,6 @@
 """What is measured along a run or a flow, one observer a file; sinks keep the numbers."""
 
+from nm_ode.observers.averages import Averages
 from nm_ode.observers.base import OPEN_END, Context, Loop, Observer, View, spread_steps
 from nm_ode.observers.cadence import Every, as_save_every, saved_steps
 from nm_ode.observers.charges import CHARGES, Charges, charge_coordinates
@@ -22,6 +23,7 @@ from nm_ode.registry import Registry
 OBSERVERS: Registry[type[Observer]] = Registry(
     "observer",
     {
+        "averages": Averages,
         "constraints": Constraints,
         "curvature": Curvature,
         "held_out": HeldOut,
@@ -39,6 +41,7 @@ __all__ = [
     "CHARGES",
     "OBSERVERS",
     "OPEN_END",
+    "Averages",
     "Charges",
     "Constraints",
     "Context",

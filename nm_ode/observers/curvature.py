@@ -76,12 +76,12 @@ class Sharpnesses(Observer):
             self._problem,
             view.theta,
             preconditioner=self._preconditioner(view),
+            decay=decay,
             v0=None if self._last is None else self._last.vector,
         )
-        seen = found.value + decay
         return {
-            "sharpness": seen,
-            "normalised_sharpness": seen * self._lr * (step / self._optimizer.lr),
+            "sharpness": found.value,
+            "normalised_sharpness": found.value * self._lr * (step / self._optimizer.lr),
             "hvp_evaluations": found.hvp_evaluations,
         }
 

@@ -10,11 +10,15 @@ from nm_ode.optimizers.base import (
     hyperparameters,
     require_optimizer,
 )
+from nm_ode.optimizers.rmsprop import RMSprop, ScalarRMSprop, TorchScalarRMSprop
 from nm_ode.optimizers.schedules import SCHEDULES, Constant, Cosine, Drop, Schedule, Warmup, factors_of
 from nm_ode.optimizers.sgd import SGD
 from nm_ode.registry import Registry
 
-OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer", {"sgd": SGD, "adam": Adam, "adamw": AdamW})
+OPTIMIZERS: Registry[type[Optimizer]] = Registry(
+    "optimizer",
+    {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "scalar_rmsprop": ScalarRMSprop},
+)
 """Name in a case file → class."""
 
 __all__ = [
@@ -28,9 +32,12 @@ __all__ = [
     "Cosine",
     "Drop",
     "Optimizer",
+    "RMSprop",
+    "ScalarRMSprop",
     "Schedule",
     "StabilityLimit",
     "StateLayout",
+    "TorchScalarRMSprop",
     "Warmup",
     "describe",
     "factors_of",

@@ -18,7 +18,7 @@ from nm_ode.optimizers.base import Optimizer
 
 _THEIRS = "torch."  # before the names of torch's own state
 _PIECE = 2**20  # entries: what torch makes on the way stays small, and in a processor's cache
-_ENTRY_BY_ENTRY = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+_ENTRY_BY_ENTRY = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)
 """Of torch's own classes those that move each entry by its own gradient and memory alone."""
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
 import torch
 
 from nm_ode.errors import ArgumentError
-from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer
+from nm_ode.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, ScalarRMSprop, TorchScalarRMSprop
 
-_ADAMS: Mapping[type[torch.optim.Optimizer], type[Adam]] = {torch.optim.Adam: Adam, torch.optim.AdamW: AdamW}
+_OURS: Mapping[type[torch.optim.Optimizer], type[Optimizer]] = {
+    torch.optim.SGD: SGD,
+    torch.optim.Adam: Adam,
+    torch.optim.AdamW: AdamW,
+    torch.optim.RMSprop: RMSprop,
+    TorchScalarRMSprop: ScalarRMSprop,
+}
 
 # How torch loops over tensors changes no step.
 _NO_OPTION = ("lr", "foreach", "fused", "capturable", "differentiable")
@@ -38,14 +44,17 @@ class Known:
         return SGD(lr=1.0, momentum=0.5) if self.optimizer is None and self.is_sgd else self.optimizer
 
 
-def known_optimizer(optimizer: torch.optim.Optimizer) -> Known:
+def known_optimizer(optimizer: torch.optim.Optimizer, followed: Collection[torch.Tensor]) -> Known:
     """The same map as a value, unless it is a class of the user's own, or has options that nm_ode has not.
 
     A group's learning rate may differ from step to step, so groups with other learning rates are no difference here.
     The learning rate is that from which a scheduler starts, as `Optimizer.lr` is before the factors of a schedule.
+
+    Args:
+        followed: the parameters that are recorded.
     """
     kind = type(optimizer)
-    if kind is not torch.optim.SGD and kind not in _ADAMS:
+    if kind not in _OURS:
         return Known(None, f"nm_ode does not know the optimiser {kind.__name__}")
     groups = [options_of_steps(optimizer, group) for group in optimizer.param_groups]
     first = groups[0]
@@ -57,19 +66,16 @@ def known_optimizer(optimizer: torch.optim.Optimizer) -> Known:
     for option in ("maximize", "amsgrad"):
         if first.get(option):
             return Known(None, f"nm_ode does not know the optimiser's option {option!r}")
-    lr = base_lr(optimizer)
+    if kind is TorchScalarRMSprop:
+        mine = {id(one) for group in optimizer.param_groups for one in group["params"] if one.requires_grad}
+        if len(groups) > 1 or mine - {id(one) for one in followed}:
+            return Known(None, "its second moment is not that of the recorded parameters alone, all of them")
+    ours: Any = _OURS[kind]
+    options = {field.name: first.get(field.name) for field in fields(ours) if field.name != "lr"}
     try:
-        if kind is torch.optim.SGD:
-            names = ("momentum", "dampening", "weight_decay", "nesterov")
-            return Known(SGD(lr=lr, **{name: first[name] for name in names}), is_sgd=True)
-        return Known(
-            _ADAMS[kind](
-                lr=lr,
-                betas=(float(first["betas"][0]), float(first["betas"][1])),
-                eps=first["eps"],
-                weight_decay=first["weight_decay"],
-            )
-        )
+        if "betas" in options:  # tensors, to torch
+            options["betas"] = tuple(float(beta) for beta in first["betas"])
+        return Known(ours(lr=base_lr(optimizer), **options), is_sgd=kind is torch.optim.SGD)
     except (ArgumentError, TypeError) as error:  # a value that torch takes and nm_ode does not
         return Known(None, f"the optimiser has a value that nm_ode does not know: {error}")
 

@@ -125,7 +125,7 @@ class Recorder:
         self._layout = Layout.of_parameters(named)
         self._rule = VelocityRule(self._optimizer, self._layout, self._parameters) if update_by_rule else None
         require_problem_of(problem, self._layout)
-        self._what_is_known, self._named = known_optimizer(self._optimizer), named
+        self._what_is_known, self._named = known_optimizer(self._optimizer, self._parameters), named
         self._known = self._what_is_known.optimizer
         self._hooks: StepHooks | None = None
         self._recording: Recording | None = None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nm_ode.comparison import law_infos, stability, summary, symmetry_summary
+from nm_ode.comparison import edge, law_infos, stability, summary, symmetry_summary
+from nm_ode.reporting.edge_words import edge_sentences
 from nm_ode.reporting.plots import PLOTS, RUN_PLOTS
 from nm_ode.reporting.plots.base import Place
 from nm_ode.reporting.style import svg
@@ -16,6 +17,7 @@ from nm_ode.reporting.tables import (
     Table,
     constraint_table,
     cost_table,
+    edge_table,
     flow_table,
     law_table,
     layer_order_table,
@@ -59,6 +61,7 @@ def sections(tree: xr.DataTree) -> list[Section]:
         *_flows(tree),
         *_orders(tree),
         *_stability(tree),
+        *_edge(tree),
         *_costs(tree),
         *_plots(tree),
         *_observed(tree),
@@ -100,6 +103,13 @@ def _stability(tree: xr.DataTree) -> Iterator[Section]:
     seen = stability(tree)
     if seen is not None:
         yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
+
+
+def _edge(tree: xr.DataTree) -> Iterator[Section]:
+    seen = edge(tree)
+    if seen is not None:
+        table = edge_table(seen) if seen.rows else None
+        yield Section("Past the edge of stability", drawings(tree, "edge"), table, edge_sentences(seen))
 
 
 def _costs(tree: xr.DataTree) -> Iterator[Section]:

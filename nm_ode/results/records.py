@@ -253,7 +253,8 @@ def law_info(predicted: xr.Dataset) -> LawInfo:
 class ComparisonInfo:
     """A comparison: of which flow or law, and the first step from which on a flow's one-step defects are small.
 
-    `holds_from` is −1 where they never are, and None where they are not known.
+    `holds_from` is −1 where they never are, and None where they are not known. `average` is over which window the
+    run's own time average is taken, None where there is none; `no_average` why not, where it was asked for.
     """
 
     title: str
@@ -261,6 +262,8 @@ class ComparisonInfo:
     law: str | None = None
     expected_order: int | None = None
     holds_from: int | None = None
+    average: str | None = None
+    no_average: str = ""
 
 
 def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:

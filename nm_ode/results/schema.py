@@ -26,6 +26,16 @@ class Variable:
 # name: (long_name, units). The loss has no unit, so theta and time (theta's change over its gradient)
 # have none either; "1" is the CF convention for dimensionless.
 _SCHEMA = {
+    "averaged_grad_norm": ("root of the run's time average of ‖∇L‖²", "1"),
+    "averaged_grad_norm_gap": (
+        "the flow's ‖∇L‖, with the oscillation's part where it predicts that, minus the run's averaged one",
+        "1",
+    ),
+    "averaged_loss": ("loss over all samples, the run's own time average", "1"),
+    "averaged_loss_gap": (
+        "the flow's loss, with the oscillation's part where it predicts that, minus the run's averaged loss",
+        "1",
+    ),
     "beside": ("over whose samples the flow's loss is, beside a run on minibatches", ""),
     "causes": ("what explains an order that falls short, by name", ""),
     "channel": ("number of the charge within its symmetry", ""),
@@ -45,6 +55,7 @@ _SCHEMA = {
     "constraint_reason": ("why the Hessian constraint was not measured; empty where it was", ""),
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "constraint_symmetry": ("symmetry whose constraints were measured", ""),
+    "critical": ("number of a critical direction, the sharpest first", ""),
     "crossing_share": ("share of units that cross their kink in one step, mean over some steps", "1"),
     "crossing_step": ("optimiser step at which crossings were counted", "step"),
     "crossing_time": ("flow time at which crossings were counted", "1"),
@@ -59,6 +70,7 @@ _SCHEMA = {
     "epsilon_share": ("gradient constraint's residual that the ε's explain, relative", "1"),
     "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
     "error_standard_error": ("standard error of the distance, where it is estimated from sketches", "1"),
+    "error_to_average": ("distance to the run's own time average ‖θ(t_k) − θ̄_k‖", "1"),
     "expected_order": ("order in lr that theory gives for smooth losses", "1"),
     "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
     "flow": ("flow", ""),
@@ -99,6 +111,7 @@ _SCHEMA = {
     "loss": ("loss", "1"),
     "loss_gap": ("loss of the flow minus loss of the discrete run", "1"),
     "lr": ("learning rate of the step", "1"),
+    "measured_variance": ("variance of the run about its own time average, tr Σ, measured", "1"),
     "member": ("member of the ensemble", ""),
     "momentum_norm": ("norm of the optimiser's momentum after the step", "1"),
     "motion": ("distance from the start ‖θ_k − θ_0‖", "1"),
@@ -108,18 +121,23 @@ _SCHEMA = {
     "normalised_sharpness": ("sharpness times the learning rate that multiplies it", "1"),
     "observed_order": ("order in lr of the error, by least squares", "1"),
     "order_standard_error": ("standard error of the order", "1"),
+    "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
     "other_engine": ("engine that the solution is checked by", ""),
     "other_method": ("its method and version", ""),
     "outcome": ("how the observed order stands to theory's", ""),
     "parameter": ("name of a parameter in the model", ""),
     "parameter_lr": ("learning rate of a parameter's group, 0 where the optimiser has not got it", "1"),
+    "predicted_variance": ("variance of the run about its time average, tr Σ, as the flow predicts it", "1"),
+    "predicted_variance_along": ("the same as the flow predicts it: eigenvalues of Σ", "1"),
     "relative_defect": ("truncation of the flow's series over one step, over the update", "1"),
     "relative_error": ("distance to the discrete trajectory over its motion", "1"),
     "relative_error_standard_error": (
         "standard error of the relative distance, estimated from sketches",
         "1",
     ),
+    "relative_error_to_average": ("distance to the run's own time average over the run's motion", "1"),
     "rounding": ("error below which rounding of the run itself is seen", "1"),
+    "run_to_average": ("distance of the run from its own time average ‖θ_k − θ̄_k‖", "1"),
     "saved_charge": ("charge Q at saved steps", "1"),
     "saved_step": ("optimiser step at which theta was kept", "step"),
     "saved_time": ("flow time of the saved step", "1"),
@@ -142,6 +160,7 @@ _SCHEMA = {
     "symmetry_at_rest": ("the charges do not move but by rounding: there is no relative error", ""),
     "symmetry_relative_error": ("distance to the recorded charges over their motion, of each symmetry", "1"),
     "theta": ("parameters", "1"),
+    "theta_average": ("mean of the parameters over three steps (θ_{k−1} + 2θ_k + θ_{k+1})/4", "1"),
     "theta_gradient": ("⟨θ, ∇L⟩", "1"),
     "theta_norm": ("norm of the parameters ‖θ‖", "1"),
     "theta_sketch": ("sparse sign projection of the parameters", "1"),
@@ -149,6 +168,15 @@ _SCHEMA = {
     "time": ("flow time", "1"),
     "unexplained_residual": ("gradient constraint's residual without the ε's, relative", "1"),
     "update_norm": ("norm of the update ‖θ_{k+1} − θ_k‖", "1"),
+    "variance_along": (
+        "variance of the run about its own time average, along each of the flow's vectors",
+        "1",
+    ),
+    "variance_correlation": (
+        "Pearson's correlation of predicted and measured variance, past the edge of stability",
+        "1",
+    ),
+    "variance_correlation_points": ("independent points on which the correlation rests", "1"),
     "within": ("matrix symmetry whose diagonal these charges are", ""),
 }
 

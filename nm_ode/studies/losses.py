@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from nm_ode.loss import LossFunction, own_loss
 from nm_ode.registry import Registry
@@ -19,11 +19,18 @@ class Loss:
     targets: Literal["classes", "values", "own"]
 
 
+def mse_one_hot(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error to 1 for a sample's class and 0 for the others; output (n, classes), target (n,)."""
+    wanted = nn.functional.one_hot(target, output.shape[-1]).to(output.dtype)
+    return nn.functional.mse_loss(output, wanted)
+
+
 LOSSES: Registry[Loss] = Registry(
     "loss",
     {
         "cross_entropy": Loss(nn.functional.cross_entropy, "classes"),
         "mse": Loss(nn.functional.mse_loss, "values"),
+        "mse_one_hot": Loss(mse_one_hot, "classes"),
         "own": Loss(own_loss, "own"),
     },
 )

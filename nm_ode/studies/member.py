@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridges import EngineError
 from nm_ode.charges import predict_charges
-from nm_ode.comparison import compare
+from nm_ode.comparison import compare, has_average
 from nm_ode.flows import Flow
 from nm_ode.observers import Charges, spread_steps
 from nm_ode.results import RunInfo, run_info, solve_info
@@ -57,8 +57,10 @@ def compute(
         writer.write(f"laws/{law.group}", predicted)
         writer.write(f"comparison/{law.group}", compare(run, predicted))
     flows = study.flows_beside(run, study.optimizer)
+    # Beside a flow of the run's time average all flows are held against that.
+    average = True if any(flow.follows_average for flow in flows) and has_average(run) else None
     for flow in flows:
-        failures += _solved(study, writer, flow, run, chosen, progress, say)
+        failures += _solved(study, writer, flow, run, chosen, average, progress, say)
     explain_orders(study, writer, run, flows)
     return failures
 
@@ -156,6 +158,7 @@ def _solved(
     flow: Flow,
     run: xr.Dataset,
     chosen: Sequence[Symmetry],
+    average: bool | None,
     progress: Progress,
     say: Callable[[str], None],
 ) -> list[str]:
@@ -194,7 +197,7 @@ def _solved(
         writer.write(group, solution)
         kept.forget()
     if solution.sizes.get("time"):
-        writer.write(f"comparison/{name}", compare(run, solution))
+        writer.write(f"comparison/{name}", compare(run, solution, average=average))
     return failures
 
 

@@ -62,7 +62,9 @@ class Members:
         self.count = next(iter(counts.values()))
         if not self.count:
             raise ArgumentError("Members: there must be at least one")
-        if vectorise != "auto" and not isinstance(vectorise, bool | np.bool_):
+        if not isinstance(vectorise, bool | np.bool_) and not (
+            isinstance(vectorise, str) and vectorise == "auto"
+        ):
             raise ArgumentError(f"vectorise must be True, False or 'auto'; {said(vectorise)} was given")
         self.vectorise: Vectorise = vectorise if isinstance(vectorise, str) else bool(vectorise)
 

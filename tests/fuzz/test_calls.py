@@ -89,6 +89,7 @@ CALLS: dict[str, Call] = {
     "Adam betas": lambda g, v: nm_ode.Adam(lr=0.1, betas=v),
     "Adam betas[1]": lambda g, v: nm_ode.Adam(lr=0.1, betas=(0.9, v)),
     "AdamW eps": lambda g, v: nm_ode.AdamW(lr=0.1, eps=v),
+    "RMSprop alpha": lambda g, v: nm_ode.RMSprop(lr=0.1, alpha=v),
     "Drop at": lambda g, v: nm_ode.train(g.problem, SGD, 2, schedule=nm_ode.Drop(v)),
     "Drop factor": lambda g, v: nm_ode.train(g.problem, SGD, 2, schedule=nm_ode.Drop([1], v)),
     "Warmup steps": lambda g, v: nm_ode.train(g.problem, SGD, 2, schedule=nm_ode.Warmup(v)),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nm_ode import SGD, Adam, Drop, Problem, train
+from nm_ode import SGD, Adam, Drop, Problem, RMSprop, ScalarRMSprop, train
 from nm_ode.loss.nonsmooth import changed_share, sides
 from nm_ode.loss.spectrum import sharpness
 from nm_ode.observers import Curvature, KinkCrossings, spread_steps
@@ -71,7 +71,16 @@ def test_products_are_counted(tiny: Problem, monkeypatch) -> None:
     assert sharpness(tiny, tiny.theta0).hvp_evaluations == len(calls)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, weight_decay=0.2), Adam(lr=0.01)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(lr=0.1, weight_decay=0.2),
+        Adam(lr=0.01, weight_decay=0.2),
+        RMSprop(lr=0.01, weight_decay=0.2, momentum=0.5),
+        ScalarRMSprop(lr=0.1, weight_decay=0.2),
+    ],
+    ids=str,
+)
 def test_along_a_run(tiny: Problem, optimizer) -> None:
     found = run = train(tiny, optimizer, 20, observe=[Curvature(5)], schedule=Drop((10,), 0.5))
     assert found["curvature_step"].values.tolist() == [0, 5, 10, 15, 20]
@@ -84,10 +93,11 @@ def test_along_a_run(tiny: Problem, optimizer) -> None:
             dense = hessian(tiny, theta)
             scale = optimizer.preconditioner(state, gradient)
             root = np.eye(len(theta)) if scale is None else np.diag(scale.numpy() ** -0.5)
-            exact = np.linalg.eigvalsh(root @ dense @ root)[-1] + optimizer.stability.decay
+            regular = dense + optimizer.stability.decay * np.eye(len(theta))
+            exact = np.linalg.eigvalsh(root @ regular @ root)[-1]
             assert float(found["sharpness"][step // 5]) == pytest.approx(exact, rel=1e-3)
             lr = 0.5 * optimizer.lr if step >= 10 else optimizer.lr
-            expected = exact * lr * (1 if isinstance(optimizer, SGD) else 0.1)
+            expected = exact * lr * (0.1 if isinstance(optimizer, Adam) else 1)
             assert float(found["normalised_sharpness"][step // 5]) == pytest.approx(expected, rel=1e-3)
         if step < 20:
             at_lr = type(optimizer)(**{**vars(optimizer), "lr": optimizer.lr * (0.5 if step >= 10 else 1)})

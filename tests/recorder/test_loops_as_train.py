@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import nm_ode
 from nm_ode.data import digits
 from nm_ode.models import mlp
+from nm_ode.optimizers import TorchScalarRMSprop
 
 STEPS = 12
 
@@ -23,6 +24,8 @@ OPTIMIZERS: dict[str, nm_ode.Optimizer] = {
     "nesterov": nm_ode.SGD(lr=0.02, momentum=0.9, nesterov=True),
     "adam": nm_ode.Adam(lr=0.01, betas=(0.8, 0.95), weight_decay=1e-3),
     "adamw": nm_ode.AdamW(lr=0.01),
+    "rmsprop": nm_ode.RMSprop(lr=0.01, alpha=0.9, momentum=0.5, centered=True, weight_decay=1e-3),
+    "scalar rmsprop": nm_ode.ScalarRMSprop(lr=0.1, alpha=0.9),
 }
 
 
@@ -33,6 +36,8 @@ def problem() -> nm_ode.Problem:
 
 
 def torch_options(optimizer: nm_ode.Optimizer) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    if isinstance(optimizer, nm_ode.ScalarRMSprop):
+        return TorchScalarRMSprop, vars(optimizer)
     return getattr(torch.optim, type(optimizer).__name__), vars(optimizer)
 
 

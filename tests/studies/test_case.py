@@ -214,7 +214,10 @@ MISFITS = [
         ("[64, 4, 10]", "[64, 4, 8]"),
         r"model.widths\[-1\]: 8 was given; the labels of data 'digits' run from 0 to 9",
     ),
-    (('"cross_entropy"', '"mse"'), r"loss: 'mse' was given; data 'digits' has classes: use 'cross_entropy'"),
+    (
+        ('"cross_entropy"', '"mse"'),
+        r"loss: 'mse' was given; data 'digits' has classes: use 'cross_entropy' or 'mse_one_hot'",
+    ),
     (("samples = 40", "samples = 4000"), r"data: samples must be from 1 to 1797.*4000"),
     (
         ("rtol = 1e-5", 'engine = "sundial"'),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nm_ode
-from nm_ode import SGD, Adam, AdamW, Members, Problem
+from nm_ode import SGD, Adam, AdamW, Members, Problem, RMSprop, ScalarRMSprop
 from tests.additions.lion import Lion
 from tests.together.runs import Travelled, alone, assert_as_alone, assert_same_run, each_alone, small_problem
 
@@ -47,6 +47,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         {"weight_decay": [0.1, 0.0, 0.3], "eps": [1e-8, 1e-3, 1e-8], "seed": [0, 1, 2]},
         {"batch_size": 5},
     ),
+    "RMSprop": (
+        RMSprop(lr=0.02, alpha=0.9),
+        {"lr": [0.01, 0.02, 0.05], "momentum": [0.5, 0.0, 0.9], "centered": [False, True, True]},
+        {"batch_size": 10},
+    ),
+    "one second moment": (ScalarRMSprop(lr=0.1), {"alpha": [0.9, 0.99], "weight_decay": [0.0, 0.1]}, {}),
     "an optimiser of one's own": (Lion(lr=0.01), {"lr": [0.01, 0.03, 0.01]}, {"batch_size": 10}),
     "a schedule": (
         SGD(lr=0.1, momentum=0.9),

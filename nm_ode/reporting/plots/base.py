@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 Place = Literal[
     "orders",
     "stability",
+    "edge",
     "plots",
     "symmetries",
     "observed",

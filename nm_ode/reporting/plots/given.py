@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nm_ode.arguments import said
 from nm_ode.charges import LawError, predict_charges
-from nm_ode.comparison import compare
+from nm_ode.comparison import compare, has_average, predicts_variance
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import WIDTH
 from nm_ode.results import ResultError, law_info, run_info, solve_info
@@ -35,7 +35,8 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
 
     Args:
         run: of `train` or a Recorder; a tree is given back as it is.
-        solutions: of `solve`, `predict_charges` or `solve_charges`; each is compared with the run.
+        solutions: of `solve`, `predict_charges` or `solve_charges`; each is compared with the run, and beside a central
+            flow with the run's own time average too.
         name: of the argument, for messages.
 
     Raises:
@@ -60,11 +61,16 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
     groups = {"/discrete": run}
     if curvature is not None:
         groups["/discrete/curvature"] = curvature
+    central = any(isinstance(one, xr.Dataset) and predicts_variance(one) for one in solutions)
+    average = True if central and has_average(run) else None
     for solution in solutions:
         group, found = _group(solution)
         if f"/{group}/{found}" in groups:
             raise ArgumentError(f"two of the solutions are of {found!r}: give one of each flow or law")
-        groups |= {f"/{group}/{found}": solution, f"/comparison/{found}": compare(run, solution)}
+        groups |= {
+            f"/{group}/{found}": solution,
+            f"/comparison/{found}": compare(run, solution, average=average),
+        }
     return xr.DataTree.from_dict(groups)
 
 

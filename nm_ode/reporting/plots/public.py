@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from nm_ode.arguments import said
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots import charges as of_charges
+from nm_ode.reporting.plots import edge as at_edge
 from nm_ode.reporting.plots import flows, layers, observed, orders, recorded, sharpness, spectra
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.plots.given import Given, Grid, Panels, alone
@@ -50,6 +51,26 @@ def stability(data: Given, *, ax: Axes | None = None) -> Axes:
     """lr · λ_max along the run, with its limits."""
     why = "the run has no sharpness: observe=[nm_ode.Curvature(points)]"
     return _one(data, ax, sharpness.SHARPNESS, sharpness.sharpness_plot, why)
+
+
+def critical_eigenvalues(data: Given, *, ax: Axes | None = None) -> Axes:
+    """lr · λ_i of the directions that a central flow follows, against the edge of stability."""
+    return _one(data, ax, at_edge.CRITICAL, at_edge.critical_plot, _NO_CENTRAL)
+
+
+def oscillation_variance(data: Given, *, ax: Axes | None = None) -> Axes:
+    """tr Σ as a central flow predicts it, and the run's variance about its own time average."""
+    return _one(data, ax, at_edge.VARIANCE, at_edge.variance_plot, _NO_CENTRAL)
+
+
+def averaged_loss(data: Given, *, ax: Axes | None = None) -> Axes:
+    """The run's loss, its time average, and what a central flow predicts of that."""
+    return _one(data, ax, at_edge.AVERAGE_LOSS, at_edge.average_loss_plot, _NO_CENTRAL)
+
+
+def errors_to_average(data: Given, *, ax: Axes | None = None) -> Axes:
+    """How far each flow, and the run itself, is from the run's own time average."""
+    return _one(data, ax, at_edge.DISTANCE, at_edge.distance_plot, _NO_CENTRAL)
 
 
 def numbers(data: Given, *, axes: Panels = None) -> Grid:
@@ -126,6 +147,10 @@ def errors_over_lr(study: xr.DataTree) -> Grid:
 
 
 _NO_FLOW = "no flow was compared with the run: solve(flow, t=run), and nm_ode.plots.as_tree(run, solution)"
+_NO_CENTRAL = (
+    "no central flow was compared with the run's own time average: solve(nm_ode.CentralFlow(problem, optimizer), run) "
+    "beside a run with save_every = 1, and nm_ode.plots.as_tree(run, solution)"
+)
 _NO_HESSIAN = "the run has no spectra: observe=[nm_ode.Hessian(…)]"
 _NO_CHARGES = (
     "it has no charges that move beside their symmetries and a law: take charge_grid for a run alone"

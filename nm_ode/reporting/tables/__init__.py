@@ -1,5 +1,6 @@
 """Tables of a study as rows of text, made once for the page and the terminal."""
 
+from nm_ode.reporting.tables.edge import edge_table
 from nm_ode.reporting.tables.flows import cost_table, flow_label, flow_table
 from nm_ode.reporting.tables.orders import layer_order_table, order_table, unexpected
 from nm_ode.reporting.tables.symmetries import constraint_table, ended_table, law_table
@@ -11,6 +12,7 @@ __all__ = [
     "Table",
     "constraint_table",
     "cost_table",
+    "edge_table",
     "ended_table",
     "flow_label",
     "flow_table",

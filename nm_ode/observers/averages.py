@@ -1,0 +1,82 @@
+"""The run's own average over three steps, made while it goes on: for runs of which not every step is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nm_ode.observers.base import SAVED_STEP, Context, Observer, View
+from nm_ode.results import Variable, variable
+
+
+@dataclass(frozen=True)
+class Averages(Observer):
+    """Along a run `theta_average` (θ_{k−1} + 2θ_k + θ_{k+1})/4 at saved steps, and `oscillation_norm` at every step.
+
+    Past the edge of stability a run is an oscillation about a slow path, which the average is, and which the central
+    flow predicts: `compare` holds flows against it. A run that keeps theta at every step has the average anyway; with
+    this one it takes `save_every` and an update more in memory. Both are NaN before the first and after the last step,
+    which have one neighbour alone. With a `Sketch` in place of theta keep every step instead, which takes little.
+    Nothing is observed along a flow.
+    """
+
+    def begin(self, context: Context) -> Sequence[Observer]:
+        if context.along_flow:
+            return []
+        before = _Before()
+        return [_Mean(before), _Distance(before)]
+
+
+class _Before:
+    """The update of the step before; None at the first."""
+
+    update: Tensor | None = None
+
+
+class _Mean(Observer):
+    dim: str = SAVED_STEP
+    update_variables: Mapping[str, Variable] = {"theta_average": variable("theta_average", "param")}
+
+    def __init__(self, before: _Before) -> None:
+        self._before = before
+
+    def memory(self) -> Mapping[str, Any]:
+        return {}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """What it shares is the other's to remember."""
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        after, update, before = view.theta, view.update, self._before.update
+        if before is None:
+            return {"theta_average": torch.full_like(after, torch.nan)}
+        return {"theta_average": after - (3 * update + before) / 4}
+
+
+class _Distance(Observer):
+    """Observes every step, after `_Mean`, and so is the one that keeps the update for the next."""
+
+    update_variables: Mapping[str, Variable] = {"oscillation_norm": variable("oscillation_norm")}
+
+    def __init__(self, before: _Before) -> None:
+        self._before = before
+
+    def memory(self) -> Mapping[str, Any]:
+        return {"update": self._before.update}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        self._before.update = memory["update"]
+
+    def observe_update(self, view: View) -> Mapping[str, Any]:
+        update, before = view.update, self._before.update
+        if before is None:
+            self._before.update = update.clone()
+            return {"oscillation_norm": torch.nan}
+        before.sub_(update)  # 4 (θ_k − θ̄_k)
+        distance = torch.linalg.vector_norm(before) / 4
+        before.copy_(update)
+        return {"oscillation_norm": distance}

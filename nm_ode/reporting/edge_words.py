@@ -1,0 +1,58 @@
+"""Sentences on what a central flow predicts of a run past the edge of stability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from nm_ode.comparison import CentralRow, Edge
+from nm_ode.reporting.formats import count, number, order
+from nm_ode.reporting.words import Sentence
+
+_FEW = 4.0
+"""Independent points, below which a correlation says nothing."""
+
+
+def edge_sentences(seen: Edge) -> list[Sentence]:
+    """What the flow comes to, the variance predicted and measured, and whether it is predicted at an instant."""
+    return [sentence for row in seen.central for sentence in _of(row, seen)]
+
+
+def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
+    title = row.title[:1].upper() + row.title[1:]
+    if row.no_average:
+        yield Sentence(f"{title} is held against no average: {row.no_average}.", warns=True)
+        return
+    if seen.step is None or math.isnan(row.measured):
+        yield Sentence(
+            f"{title} comes to no edge at which the run's average is known: it predicts no oscillation there."
+        )
+        return
+    yield Sentence(
+        f"{title}, mean past the edge: tr Σ predicted {number(row.predicted)}, measured {number(row.measured)} about "
+        "the run's own average."
+    )
+    yield _of_correlation(row)
+
+
+def _of_correlation(row: CentralRow) -> Sentence:
+    found = row.correlation
+    if math.isnan(found.value):
+        return Sentence("Along the run one of the two is constant, so that they have no correlation.")
+    rests = f"on about {count(round(found.independent))} independent points of {count(found.points)}"
+    if found.independent < _FEW:
+        return Sentence(
+            f"Their correlation along the run, {order(found.value)}, rests {rests}: too few to say whether the "
+            "variance at an instant is predicted.",
+            warns=True,
+        )
+    error = found.standard_error
+    uncertain = "" if math.isnan(error) else f" ± {order(error)}"
+    told = f"Their correlation along the run is {order(found.value)}{uncertain}, {rests}"
+    if row.is_low:
+        return Sentence(
+            f"{told}, which is low: the variance at an instant is not predicted. Descent bursts there, and the flow "
+            "has the mean over many bursts at best.",
+            warns=True,
+        )
+    return Sentence(f"{told}.")
