@@ -1,6 +1,6 @@
 """How an oscillation along the Hessian's sharpest direction grows from step to step, until it bends the path.
 
-docs/theory.md §4.10. A run is θ_k = w_k + δ_k u, w the smooth path and u the eigenvector of λ_max. What each step adds
+docs/theory.md §4.11. A run is θ_k = w_k + δ_k u, w the smooth path and u the eigenvector of λ_max. What each step adds
 to δ (rounding, the noise of a batch) and what was there at the start go on by the optimiser's own recursion, which past
 the limit of stability makes them grow; a modified flow knows nothing of them.
 """
@@ -8,7 +8,7 @@ the limit of stability makes them grow; a modified flow knows nothing of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -71,12 +71,27 @@ class Growth:
     @classmethod
     def started(cls, size: float, recursion: Recursion) -> Growth:
         """From rest, δ_0 = δ_{−1} = size: that far from where the direction's own minimum is."""
-        return cls(recursion, size**2, size**2, size**2)
+        return cls(recursion, size * size, size * size, size * size)
 
     @property
     def amplitude(self) -> float:
         """Root mean square of δ_k."""
         return math.sqrt(self.variance)
+
+    def no_larger(self, size: float) -> Growth:
+        """As it was measured: not above this size."""
+        less = size * size / self.variance if size < self.amplitude else 1.0
+        return self._times(less)
+
+    def _times(self, share: float) -> Growth:
+        if share == 1.0:
+            return self
+        return replace(
+            self,
+            variance=self.variance * share,
+            before=self.before * share,
+            together=self.together * share,
+        )
 
     def after(self, x: float, noise: float) -> Growth:
         """One step on.
@@ -86,34 +101,36 @@ class Growth:
             noise: standard deviation of what the step adds: of the gradient's noise along u, times lr (1 − dampening).
         """
         p, q = self.recursion.coefficients(x, self.last)
-        added = (noise * self.recursion.noise_gain) ** 2
-        now = p * p * self.variance - 2 * p * q * self.together + q * q * self.before + added
+        noise *= self.recursion.noise_gain
+        now = p * p * self.variance - 2 * p * q * self.together + q * q * self.before + noise * noise
         together = p * self.variance - q * self.together
-        less = min(1.0, _MOST / now) if now > 0 else 1.0
-        return replace(
-            self,
-            variance=max(now, 0.0) * less,
-            before=self.variance * less,
-            together=together * less,
-            last=x,
-        )
+        gone = Growth(self.recursion, max(now, 0.0), self.variance, together, x)
+        return gone._times(min(1.0, _MOST / now) if now > 0 else 1.0)
 
 
 def amplitudes(
-    x: Sequence[float] | Array, noise: Sequence[float] | Array, recursion: Recursion, start: float = 0.0
+    x: Sequence[float] | Array,
+    noise: Sequence[float] | Array,
+    recursion: Recursion,
+    start: float = 0.0,
+    at_most: Mapping[int, float] | None = None,
 ) -> Array:
     """δ's root mean square before each step and after the last, shape (N + 1,).
 
     Args:
         x, noise: of each step, shape (N,), as of `Growth.after`.
         start: |δ_0|.
+        at_most: before a step: so large it was at most, as was measured there.
     """
-    at = Growth.started(start, recursion)
-    found = [at.amplitude]
-    for here, added in zip(np.asarray(x).tolist(), np.asarray(noise).tolist(), strict=True):
-        at = at.after(here, added)
+    at, known = Growth.started(start, recursion), at_most or {}
+    found = []
+    for step, (here, added) in enumerate(
+        zip(np.asarray(x).tolist(), np.asarray(noise).tolist(), strict=True)
+    ):
+        at = at.no_larger(known.get(step, math.inf))
         found.append(at.amplitude)
-    return np.array(found)
+        at = at.after(here, added)
+    return np.array([*found, at.amplitude])
 
 
 def leaving_size(sharpening: float, change: float) -> float:
