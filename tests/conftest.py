@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 import nm_ode
@@ -18,6 +19,10 @@ from nm_ode.models import mlp
 
 # Tensors of tests are small: a second thread costs more than it gives, and on a busy machine threads wait in vain.
 torch.set_num_threads(1)
+
+# No test depends on how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # torch makes 10,000 annotations anew whenever a graph is taken apart; typing remembers those that it made.
 torch._ops.Callable = typing.Callable  # type: ignore[attr-defined]
