@@ -126,11 +126,11 @@ class SharpestDirection(Observer):
         except NoSecondDerivative:
             return math.nan
         if found.preconditioner is None:
-            return leaving_size(-float(change.double() @ decayed.double()), float(change.norm()) ** 2 / 2)
+            return _balanced_size(-float(change.double() @ decayed.double()), float(change.norm()) ** 2 / 2)
         step, value = self._before
         sharpening = (found.value - value) / (view.step - step)
         by_loss = float((change.square() / found.preconditioner).sum()) * found.lr * self._share / 2
-        return leaving_size(sharpening, by_loss + self._by_preconditioner(view, found, along, gradient))
+        return _balanced_size(sharpening, by_loss + self._by_preconditioner(view, found, along, gradient))
 
     def _by_preconditioner(self, view: View, found: Measured, along: Tensor, gradient: Tensor) -> float:
         """What an oscillation of size 1 takes from λ_max in a step, by what it adds to the preconditioner."""
@@ -151,6 +151,6 @@ class SharpestDirection(Observer):
         return found.value * float(vector.square() @ gained) / scale**2
 
 
-def leaving_size(sharpening: float, response: float) -> float:
+def _balanced_size(sharpening: float, response: float) -> float:
     """At which what an oscillation takes from λ_max, `response` times its square, is what the path adds to it."""
     return math.sqrt(sharpening / response) if sharpening > 0 and response > 0 else math.nan
