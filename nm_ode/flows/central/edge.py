@@ -12,12 +12,15 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
+_OSCILLATES = 1e-6  # over the largest variance: less is at the end of its range
+
 
 @dataclass(frozen=True, eq=False)
 class Edge:
     """The edge of stability at one theta.
 
     Attributes:
+        theta: the place.
         values: eigenvalues that are followed, of the Hessian as the optimiser sees it (preconditioned, with weight
             decay), shape (k,), from the largest down.
         vectors: shape (k, P), orthonormal rows that span their eigenvectors, and are them where D is 1.
@@ -26,10 +29,14 @@ class Edge:
         oscillation: X, shape (k, k): Σ = Σ_ij X_ij v_i v_jᵀ, v being the vectors.
         kkt: residual of the conditions on X.
         loss: L, without weight decay.
-        gradient: the average of ∇L, without weight decay: ∇L + ½ Σ_ij X_ij T_ij.
+        gradient: ∇L, without weight decay.
+        average: of ∇L along the run, ∇L + ½ Σ_ij X_ij T_ij.
         field: d state / dt.
+        thirds: T_ij, shape (k, k, P).
+        response: B, shape (k, k, k, k).
     """
 
+    theta: Tensor
     values: Array
     vectors: Tensor
     bent: Tensor
@@ -38,7 +45,30 @@ class Edge:
     kkt: float
     loss: Tensor
     gradient: Tensor
+    average: Tensor
     field: Tensor
+    thirds: Tensor
+    response: NDArray[np.float64]
+
+    def change(self, along: Tensor, product: Tensor, tau: float) -> Tensor | None:
+        """How ½ Σ X_ij T_ij changes along v, with T and the range of X held fixed; None where nothing oscillates.
+
+        Args:
+            along, product: v and Hv, shape (P,).
+        """
+        variances, turn = self._spectrum
+        rank = int((variances > _OSCILLATES * variances[:1].sum()).sum())
+        if not rank:
+            return None
+        k, active = len(variances), turn[:, :rank]
+        flat = self.thirds.reshape(k * k, -1)
+        pull = (flat @ product.sub(along, alpha=1 / tau)).double().cpu().numpy().reshape(k, k)
+        pairs = [(i, j) for i in range(rank) for j in range(i, rank)]
+        basis = np.stack([_symmetric(active[:, i], active[:, j]) for i, j in pairs])
+        matrix = np.einsum("aij,ijkl,bkl->ab", basis, self.response, basis, optimize=True)
+        share = np.linalg.lstsq(matrix, -np.einsum("aij,ij->a", basis, pull))[0]
+        change = np.einsum("a,aij->ij", share, basis)
+        return torch.from_numpy(change.reshape(-1) / 2).to(flat) @ flat
 
     @cached_property
     def _spectrum(self) -> tuple[Array, Array]:
@@ -64,11 +94,16 @@ class Edge:
     @property
     def predicted_grad_norm(self) -> float:
         """The root of the time average of ‖∇L‖²: of ‖E∇L‖² + tr HΣH."""
-        own = float(self.gradient.double().square().sum())
+        own = float(self.average.double().square().sum())
         return float(np.sqrt(own + self._summed(self.bent @ self.bent.T)))
 
     def _summed(self, pairs: Tensor) -> float:
         return float(np.sum(self.oscillation * pairs.double().cpu().numpy()))
+
+
+def _symmetric(one: Array, other: Array) -> Array:
+    outer = np.outer(one, other)
+    return np.asarray((outer + outer.T) / 2)
 
 
 def distance_to_edge(values: Array, edge: float, width: float) -> Array:

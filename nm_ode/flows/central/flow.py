@@ -11,7 +11,7 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Flow, FlowError, Oscillation, UpdateMap
+from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillation, UpdateMap
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.edge import Array, Edge, distance_to_edge
 from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
@@ -24,6 +24,7 @@ from nm_ode.required import as_flag, as_positive
 _TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
 _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
+_NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
 
 
@@ -91,12 +92,44 @@ class CentralFlow(Flow):
             raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
 
     @property
+    def cheap_jvp(self) -> bool:
+        return self._metric.is_plain
+
+    @property
     def cost(self) -> Cost:
         """Below the edge, without what finding eigenvectors takes: the least."""
-        return Cost(gradients=1, hvps=1)
+        return Cost(gradients=1, hvps=1, hvps_per_jvp=0)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         return self.at(state).field
+
+    @property
+    def jvp(self) -> JacobianProduct | None:
+        """All of the Jacobian that is stiff: third derivatives held fixed, from the edge that was seen last.
+
+        Of plain descent alone.
+        """
+        return self._jvp if self._metric.is_plain else None
+
+    def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge = self.optimizer.lr, self._search.last
+        if edge is None or float((state - edge.theta).norm()) > _NEAR * float(state.norm()):
+            edge = self.at(state)
+        product = self._difference(edge, v)
+        bend = edge.change(v, product, self.relaxation * lr)
+        force = product if bend is None else product + bend
+        if self.second_order:
+            force = force.add(self._difference(edge, force), alpha=lr / 2)
+        return force.neg()
+
+    def _difference(self, edge: Edge, v: Tensor) -> Tensor:
+        """(H + λ)v by a difference of gradients: good enough for an implicit method, at a third of a product."""
+        size = float(v.norm())
+        if not size > 0:
+            return torch.zeros_like(v)
+        step = torch.finfo(v.dtype).eps ** 0.5 * max(1.0, float(edge.theta.norm())) / size
+        found = self.problem.grad(edge.theta.add(v, alpha=step)).sub_(edge.gradient).div_(step)
+        return found.add_(v, alpha=self._metric.decay)
 
     @property
     def oscillation(self) -> Oscillation:
@@ -134,7 +167,7 @@ class CentralFlow(Flow):
         thirds = self._search.thirds.along(theta, own, vectors)
         if turn is not None:
             thirds = torch.einsum("ia,abp,jb->ijp", turn, thirds, turn)
-        x, kkt, bend = self._oscillation(
+        x, kkt, bend, response = self._oscillation(
             space.values.numpy(), thirds.flatten(0, 1), gradient, diagonal, drift
         )
         force = gradient + bend
@@ -155,7 +188,8 @@ class CentralFlow(Flow):
         bent = values[:, None] * diagonal.times(directions) - metric.decay * directions
         if turn is not None:
             bent, x = torch.linalg.solve(turn, bent), _small(turn).T @ x @ _small(turn)
-        return Edge(
+        self._search.last = edge = Edge(
+            theta=theta.clone(),
             values=space.values.numpy(),
             vectors=vectors,
             bent=bent,
@@ -163,14 +197,18 @@ class CentralFlow(Flow):
             oscillation=x,
             kkt=kkt,
             loss=loss,
-            gradient=own + bend,
+            gradient=own,
+            average=own + bend,
             field=torch.cat([move, *rates]),
+            thirds=thirds,
+            response=response,
         )
+        return edge
 
     def _oscillation(
         self, values: Array, thirds: Tensor, gradient: Tensor, diagonal: Diagonal, drift: Drift | None
-    ) -> tuple[Array, float, Tensor]:
-        """X, its residual, and what it adds to the gradient, ½ Σ_ij X_ij T_ij.
+    ) -> tuple[Array, float, Tensor, Array]:
+        """X, its residual, what it adds to the gradient, ½ Σ_ij X_ij T_ij, and B.
 
         Args:
             values: the eigenvalues, shape (k,).
@@ -179,18 +217,17 @@ class CentralFlow(Flow):
         metric, k = self._metric, len(values)
         x, kkt, bend = np.zeros((k, k)), 0.0, torch.zeros_like(gradient)
         if not k:
-            return x, kkt, bend
+            return x, kkt, bend, np.zeros((0,) * 4)
         gap = distance_to_edge(values, metric.edge, self._width) / (self.relaxation * metric.step)
         a = thirds @ diagonal.over(gradient) * metric.speed
         b = thirds @ diagonal.over(thirds).T * (metric.speed / 2)
         if drift is not None:
             b = b + drift.of_oscillation()
+        response = _small(b).reshape(k, k, k, k)
         for _ in range(1 if drift is None else _ROUNDS):
             # The averaged gradient's square has X in it, which is a small part: it converges by a factor of 1e-4.
             drifting = a if drift is None else a + drift.without(gradient + bend)
-            found = solve_complementarity(
-                np.diag(gap) + _small(drifting).reshape(k, k), _small(b).reshape(k, k, k, k)
-            )
+            found = solve_complementarity(np.diag(gap) + _small(drifting).reshape(k, k), response)
             settled = np.abs(found.x - x).max() <= _SETTLED * np.abs(found.x).max()
             x, kkt = found.x, found.kkt
             bend = torch.from_numpy(x.reshape(-1) / 2).to(thirds) @ thirds
@@ -201,7 +238,7 @@ class CentralFlow(Flow):
                 f"{self.title}: the oscillation of {k} directions at the edge of stability was found to {kkt:.0e} "
                 f"alone, not to {_KKT:g}: start nearer to the edge, or take a smaller lr"
             )
-        return x, kkt, bend
+        return x, kkt, bend, response
 
     @property
     def _width(self) -> float:
@@ -242,6 +279,7 @@ class _Search:
     def __init__(self, problem: Problem, third: HowThird) -> None:
         self._problem = problem
         self._start: Tensor | None = None
+        self.last: Edge | None = None
         self.thirds = ThirdDerivatives(problem, third)
 
     def space(self, operator: SymmetricOperator, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:

@@ -61,10 +61,12 @@ class Metric:
         decay: λ of weight decay that is part of the gradient.
         speed: s.
         second_order: is the flow's term of order a known?
+        is_plain: is it plain descent?
     """
 
     speed: float = 1.0
     second_order: bool = True
+    is_plain: bool = True
 
     def __init__(self, step: float, limit: float, decay: float) -> None:
         self.step, self.limit, self.decay = step, limit, decay
@@ -100,6 +102,7 @@ class HeavyBall(Metric):
     """SGD with momentum β, which goes 1/(1−β) times as fast and is stable up to 2(1+β)."""
 
     second_order = False
+    is_plain = False
 
     def __init__(self, optimizer: Descent) -> None:
         beta = optimizer.momentum
@@ -113,6 +116,8 @@ class Squares(Metric):
     From ν_k = αν_{k−1} + (1−α)g_k² there follows ν̇ = pace · (g² − ν) + lag · d(g²)/dt to first order in how fast g²
     changes, with pace = −log α a step and lag = 1 + α log α/(1−α).
     """
+
+    is_plain = False
 
     def __init__(self, optimizer: Any, moment: SecondMoment) -> None:
         super().__init__(optimizer.time_per_step, 2.0, optimizer.weight_decay)
