@@ -78,6 +78,20 @@ class StabilityLimit:
     nesterov: bool = False
 
 
+@dataclass(frozen=True)
+class SecondMoment:
+    """Of θ' = θ − η d/(√v' + ε), v' = αv + (1−α)d², d the gradient with weight decay; the state is (θ, v).
+
+    Attributes:
+        alpha, eps: α and ε.
+        whole: is v one number, of ‖d‖²? Else it has each entry's own square.
+    """
+
+    alpha: float
+    eps: float
+    whole: bool = False
+
+
 class Optimizer(ABC):
     """z_{k+1} = Φ(z_k), z being theta and the optimiser's memory (momentum, moments, step count) in one vector.
 
@@ -127,6 +141,11 @@ class Optimizer(ABC):
     @property
     def stability(self) -> StabilityLimit | None:
         """Where the optimiser is stable; None if it is not known."""
+        return None
+
+    @property
+    def second_moment(self) -> SecondMoment | None:
+        """By which it divides; None if it takes other steps than `SecondMoment` says."""
         return None
 
     def scale(self, state: Tensor, grad: Tensor) -> Tensor | None:
