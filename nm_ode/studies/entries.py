@@ -145,6 +145,11 @@ class FlowTable(EntryTable):
 
     batches: Literal["same", "full"] | None = None
 
+    @property
+    def follows_average(self) -> bool:
+        """Does it describe a run's time average, instead of the run itself?"""
+        return bool(getattr(self.registry[self.name], "follows_average", False))
+
     @classmethod
     def options_of(cls, entry: Any) -> dict[str, Option]:
         """What comes after problem and optimiser."""
