@@ -92,10 +92,14 @@ def print_orders(convergence: xr.Dataset) -> None:
 
 def _print_stability(tree: xr.DataTree) -> None:
     from nm_ode.comparison import stability
+    from nm_ode.reporting.tables import stability_table
     from nm_ode.reporting.words import stability_sentence
 
     seen = stability(tree)
     if seen is not None:
+        table = stability_table(seen)
+        if table is not None:
+            print_table(table)
         sentence = stability_sentence(seen)
         out.print(Text(sentence.text, style="yellow" if sentence.warns else "dim"))
 

@@ -10,6 +10,7 @@ from nm_ode.comparison.diagnosis import Cause, Diagnosis, Evidence, LeftOut, Out
 from nm_ode.comparison.distribution import Difference, compare_ensembles
 from nm_ode.comparison.edge import CentralRow, Edge, EdgeRow, edge
 from nm_ode.comparison.errors import compare
+from nm_ode.comparison.foreseen import Jump, NotForeseen, jump, with_jump
 from nm_ode.comparison.law_summary import (
     LawAccuracy,
     SymmetryRow,
@@ -44,9 +45,11 @@ __all__ = [
     "ErrorPastStability",
     "Evidence",
     "Farther",
+    "Jump",
     "LawAccuracy",
     "LeftOut",
     "NoAverageError",
+    "NotForeseen",
     "ObservedOrder",
     "Outcome",
     "Row",
@@ -67,6 +70,7 @@ __all__ = [
     "has_average",
     "higher_order_is_farther",
     "holds_from",
+    "jump",
     "law_infos",
     "observed_order",
     "predicts_variance",
@@ -76,4 +80,5 @@ __all__ = [
     "summary",
     "symmetry_rows",
     "symmetry_summary",
+    "with_jump",
 ]

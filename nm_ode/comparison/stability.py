@@ -11,16 +11,18 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from nm_ode.comparison.foreseen import Jump, jump
 from nm_ode.comparison.summary import Row
-from nm_ode.results import comparison_info
+from nm_ode.results import comparison_info, run_info
 
 
 class ErrorPastStability(NamedTuple):
-    """A flow's error over the motion, where the run stops being stable and at its end."""
+    """A flow's error over the motion: where the run stops being stable, where it jumps (NaN if nowhere), at its end."""
 
     title: str
     there: float
     at_end: float
+    at_jump: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Stability:
         series_from, unstable_from: first measured step above each limit; None if there is none.
         unstable_time: flow time of the latter.
         points: how many steps were measured.
+        jump: where the run leaves a flow, foreseen and seen; None where it is stable, or its learning rates are not
+            there.
         errors: of each flow, the largest at the end first; empty where the run is stable.
     """
 
@@ -44,6 +48,7 @@ class Stability:
     unstable_from: int | None
     unstable_time: float | None
     points: int
+    jump: Jump | None = None
     errors: tuple[ErrorPastStability, ...] = ()
 
 
@@ -85,6 +90,7 @@ def stability(tree: xr.DataTree) -> Stability | None:
     above = np.flatnonzero(x > series)
     beyond = np.flatnonzero(x > (math.inf if limit is None else limit))
     unstable_time = float(times[beyond[0]]) if beyond.size else None
+    found = _jump(tree["discrete"].dataset, curvature)
     return Stability(
         largest=float(x.max()),
         series_limit=series,
@@ -93,16 +99,26 @@ def stability(tree: xr.DataTree) -> Stability | None:
         unstable_from=int(steps[beyond[0]]) if beyond.size else None,
         unstable_time=unstable_time,
         points=len(x),
-        errors=() if unstable_time is None else _errors(tree, unstable_time),
+        jump=found,
+        errors=() if unstable_time is None else _errors(tree, unstable_time, found),
     )
 
 
-def _errors(tree: xr.DataTree, time: float) -> tuple[ErrorPastStability, ...]:
+def _jump(run: xr.Dataset, curvature: xr.Dataset) -> Jump | None:
+    if "lr" not in run or not run.sizes.get("step"):
+        return None
+    return jump(curvature, run["lr"].values, batches=not run_info(run).grid.is_full_batch)
+
+
+def _errors(tree: xr.DataTree, time: float, jumped: Jump | None) -> tuple[ErrorPastStability, ...]:
     found = []
+    step = None if jumped is None else jumped.step
     for node in tree["comparison"].children.values() if "comparison" in tree.children else ():
         if "relative_error" in node.dataset and node.dataset.sizes["saved_step"] > 1:
             errors = node.dataset["relative_error"].values
             at = int(np.abs(node.dataset["saved_time"].values - time).argmin())
+            saved = node.dataset["saved_step"].values
+            at_jump = math.nan if step is None else float(errors[int(np.abs(saved - step).argmin())])
             title = comparison_info(node.dataset).title
-            found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1])))
+            found.append(ErrorPastStability(title, float(errors[at]), float(errors[-1]), at_jump))
     return tuple(sorted(found, key=lambda one: -one.at_end))

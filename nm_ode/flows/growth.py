@@ -8,7 +8,7 @@ the limit of stability makes them grow; a modified flow knows nothing of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,6 +78,21 @@ class Growth:
         """Root mean square of δ_k."""
         return math.sqrt(self.variance)
 
+    def no_larger(self, size: float) -> Growth:
+        """As it was measured: not above this size."""
+        less = (size / self.amplitude) ** 2 if size < self.amplitude else 1.0
+        return self._times(less)
+
+    def _times(self, share: float) -> Growth:
+        if share == 1.0:
+            return self
+        return replace(
+            self,
+            variance=self.variance * share,
+            before=self.before * share,
+            together=self.together * share,
+        )
+
     def after(self, x: float, noise: float) -> Growth:
         """One step on.
 
@@ -89,31 +104,33 @@ class Growth:
         added = (noise * self.recursion.noise_gain) ** 2
         now = p * p * self.variance - 2 * p * q * self.together + q * q * self.before + added
         together = p * self.variance - q * self.together
-        less = min(1.0, _MOST / now) if now > 0 else 1.0
-        return replace(
-            self,
-            variance=max(now, 0.0) * less,
-            before=self.variance * less,
-            together=together * less,
-            last=x,
-        )
+        gone = Growth(self.recursion, max(now, 0.0), self.variance, together, x)
+        return gone._times(min(1.0, _MOST / now) if now > 0 else 1.0)
 
 
 def amplitudes(
-    x: Sequence[float] | Array, noise: Sequence[float] | Array, recursion: Recursion, start: float = 0.0
+    x: Sequence[float] | Array,
+    noise: Sequence[float] | Array,
+    recursion: Recursion,
+    start: float = 0.0,
+    at_most: Mapping[int, float] | None = None,
 ) -> Array:
     """δ's root mean square before each step and after the last, shape (N + 1,).
 
     Args:
         x, noise: of each step, shape (N,), as of `Growth.after`.
         start: |δ_0|.
+        at_most: before a step: so large it was at most, as was measured there.
     """
-    at = Growth.started(start, recursion)
-    found = [at.amplitude]
-    for here, added in zip(np.asarray(x).tolist(), np.asarray(noise).tolist(), strict=True):
-        at = at.after(here, added)
+    at, known = Growth.started(start, recursion), at_most or {}
+    found = []
+    for step, (here, added) in enumerate(
+        zip(np.asarray(x).tolist(), np.asarray(noise).tolist(), strict=True)
+    ):
+        at = at.no_larger(known.get(step, math.inf))
         found.append(at.amplitude)
-    return np.array(found)
+        at = at.after(here, added)
+    return np.array([*found, at.amplitude])
 
 
 def leaving_size(sharpening: float, change: float) -> float:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from nm_ode.arguments import as_count
-from nm_ode.loss.spectrum import Sharpness, sharpness
-from nm_ode.observers.base import Context, Observer, View, spread_steps
-from nm_ode.optimizers import SERIES_LIMIT, Optimizer
-from nm_ode.results import Variable, variable
+from nm_ode.observers.base import Context, Observer, spread_steps
+from nm_ode.observers.sharpest import SharpestDirection
+from nm_ode.observers.sharpnesses import Sharpnesses
 
 
 @dataclass(frozen=True)
@@ -24,6 +20,9 @@ class Curvature(Observer):
     `normalised_sharpness` the same times the learning rate that it is multiplied by, which is to be compared with the
     constants `series_limit` (the modified flow) and, where the optimiser's is known, `stability_limit` (the run).
 
+    Where it is known how an error along an eigenvector grows under the optimiser (SGD of any kind), what
+    `SharpestDirection` measures comes with it: from that the step is foreseen at which the run leaves the flow.
+
     Args:
         points: at how many steps to measure, spread over the run. Nothing is observed along a flow.
     """
@@ -34,58 +33,11 @@ class Curvature(Observer):
         object.__setattr__(self, "points", as_count(self.points, "points"))
 
     def begin(self, context: Context) -> Sequence[Observer]:
-        if context.along_flow or context.optimizer is None:
+        optimizer = context.optimizer
+        if context.along_flow or optimizer is None:
             return []
-        return [Sharpnesses(context, context.optimizer, spread_steps(context.steps, self.points))]
-
-
-class Sharpnesses(Observer):
-    """`Curvature` at these steps; each Lanczos starts from the eigenvector before."""
-
-    dim: str = "curvature_step"
-    variables: Mapping[str, Variable] = {
-        name: variable(name) for name in ("sharpness", "normalised_sharpness", "hvp_evaluations")
-    }
-
-    def __init__(self, context: Context, optimizer: Optimizer, steps: Collection[int]) -> None:
-        self._problem, self._optimizer, self._steps = context.expected_problem, optimizer, steps
-        self._last: Sharpness | None = None
-        self._lr = optimizer.lr
-
-    def steps(self, context: Context) -> Collection[int]:
-        return self._steps
-
-    def constants(self) -> Mapping[str, float]:
-        stability = self._optimizer.stability
-        known = {} if stability is None else {"stability_limit": stability.limit}
-        return {"series_limit": SERIES_LIMIT, **known}
-
-    def memory(self) -> Mapping[str, Any]:
-        return {"lr": self._lr, "last": None if self._last is None else self._last.vector}
-
-    def restore(self, memory: Mapping[str, Any]) -> None:
-        self._lr, last = memory["lr"], memory["last"]
-        self._last = None if last is None else Sharpness(float("nan"), last, 0)
-
-    def observe(self, view: View) -> Mapping[str, Any]:
-        if view.lr == view.lr:  # after the last step the learning rate is that of the last
-            self._lr = view.lr
-        stability = self._optimizer.stability
-        step, decay = (self._optimizer.lr, 0.0) if stability is None else (stability.step, stability.decay)
-        self._last = found = sharpness(
-            self._problem,
-            view.theta,
-            preconditioner=self._preconditioner(view),
-            decay=decay,
-            v0=None if self._last is None else self._last.vector,
-        )
-        return {
-            "sharpness": found.value,
-            "normalised_sharpness": found.value * self._lr * (step / self._optimizer.lr),
-            "hvp_evaluations": found.hvp_evaluations,
-        }
-
-    def _preconditioner(self, view: View) -> Tensor | None:
-        if not self._optimizer.multiscale:
-            return None  # and no gradient is spent to learn it
-        return self._optimizer.preconditioner(view.state(), self._problem.grad(view.theta))
+        found = Sharpnesses(context, optimizer, spread_steps(context.steps, self.points))
+        stability = optimizer.stability
+        if stability is None or stability.momentum is None or optimizer.multiscale:
+            return [found]
+        return [found, SharpestDirection(context, found, stability, optimizer.lr)]

@@ -80,7 +80,7 @@ class Recording:
         return all(
             track.observer.sums_update
             for track in self._tracks
-            if track.observer.update_variables or track.follows
+            if track.observer.update_variables or track.follows_updates
         )
 
     def observe(self, view: View) -> None:
@@ -100,7 +100,7 @@ class Recording:
     def observe_update(self, view: View) -> None:
         """Hand a step that has been taken to whoever wants it."""
         for track in self._tracks:
-            if track.follows:
+            if track.follows_updates:
                 track.observer.follow_update(view)
             if track.observer.update_variables and view.step in track.steps:
                 track.observe_update(view)

@@ -51,7 +51,12 @@ class Track:
 
     @property
     def follows(self) -> bool:
-        """Does it look at steps that it does not record?"""
+        """Does it look at steps that it does not record, before they are taken?"""
+        return type(self.observer).follow is not Observer.follow
+
+    @property
+    def follows_updates(self) -> bool:
+        """Or after?"""
         return type(self.observer).follow_update is not Observer.follow_update
 
     @property

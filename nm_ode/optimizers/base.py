@@ -66,11 +66,16 @@ class StabilityLimit:
         step: the learning rate that curvature sees: what happens on a mode depends on it times λ.
         limit: largest `step` · λ_max at which a minimum is stable.
         decay: what weight decay adds to every eigenvalue of the Hessian.
+        momentum: β of the recursion that a small error on a mode goes on by, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
+            None if it is another or not known: then nobody foresees when an oscillation past the limit is large.
+        nesterov: that of Nesterov's look-ahead instead.
     """
 
     step: float
     limit: float
     decay: float = 0.0
+    momentum: float | None = None
+    nesterov: bool = False
 
 
 class Optimizer(ABC):

@@ -61,7 +61,7 @@ class SGD(Optimizer):
         """2(1+β) of η(1−τ)·λ, with Nesterov 2(1+β)/(1+2β): where an eigenvalue of the update reaches −1."""
         beta = self.momentum
         limit = 2 * (1 + beta) / (1 + 2 * beta) if self.nesterov else 2 * (1 + beta)
-        return StabilityLimit(self.time_per_step, limit, self.weight_decay)
+        return StabilityLimit(self.time_per_step, limit, self.weight_decay, beta, self.nesterov)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta, and with momentum the velocity."""

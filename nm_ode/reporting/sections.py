@@ -22,6 +22,7 @@ from nm_ode.reporting.tables import (
     law_table,
     layer_order_table,
     order_table,
+    stability_table,
 )
 from nm_ode.reporting.words import (
     Sentence,
@@ -103,6 +104,9 @@ def _stability(tree: xr.DataTree) -> Iterator[Section]:
     seen = stability(tree)
     if seen is not None:
         yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
+        table = stability_table(seen)
+        if table is not None:
+            yield Section("Errors up to the limit of stability, up to the jump, and past it", table=table)
 
 
 def _edge(tree: xr.DataTree) -> Iterator[Section]:

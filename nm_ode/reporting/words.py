@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nm_ode.comparison import Cause, Diagnosis, Evidence, LeftOut, Outcome, Row, Stability, farther_flows
+from nm_ode.comparison import (
+    Cause,
+    Diagnosis,
+    Evidence,
+    Jump,
+    LeftOut,
+    NotForeseen,
+    Outcome,
+    Row,
+    Stability,
+    farther_flows,
+)
 from nm_ode.optimizers import SERIES_LIMIT
 from nm_ode.reporting.formats import order_with_error, power
 from nm_ode.results import SymmetriesInfo
@@ -299,13 +310,13 @@ def stability_sentence(seen: Stability) -> Sentence:
     if seen.unstable_from is not None:
         sentence = (
             f"From step {seen.unstable_from} on lr · λ_max is above the limit of stability, {limit} (it reaches "
-            f"{seen.largest:.3g}). A step there overshoots in the sharpest direction by more than it started with, "
-            "which no flow does: past this step no flow, of whatever order, is expected to follow the run."
+            f"{seen.largest:.3g}). There an oscillation along the sharpest direction grows from step to step, of which "
+            "a flow of whatever order in lr knows nothing: it follows the run until the oscillation is so large that "
+            "it bends the path. Beyond that a central flow follows the run's average."
         )
-        errors = "; ".join(
-            f"{one.title} ({power(one.there)} there, {power(one.at_end)} at the end)" for one in seen.errors
+        return Sentence(
+            f"{sentence} {jump_words(seen.jump)}" if seen.jump is not None else sentence, warns=True
         )
-        return Sentence(f"{sentence} Errors over the motion: {errors}." if errors else sentence, warns=True)
     if seen.series_from is not None:
         passed = "" if limit is None else f" The limit of stability, {limit}, is not passed."
         return Sentence(
@@ -318,6 +329,26 @@ def stability_sentence(seen: Stability) -> Sentence:
         f"lr · λ_max stays below {_rounded_up(seen.largest)}: the series of a modified flow converges below {series}"
         f"{stable}."
     )
+
+
+def jump_words(jump: Jump) -> str:
+    """When the oscillation is so large: foreseen, and seen."""
+    seen = "" if jump.seen is None else f"it is seen at step {jump.seen}"
+    if jump.foreseen is None:
+        assert jump.why_not is not None
+        return f"When that is is not foreseen: {_NOT_FORESEEN[jump.why_not]}{seen and '; '}{seen}."
+    source = "the noise of the batches" if jump.batches else "rounding"
+    return (
+        f"From {source}, {power(jump.noise)} a step, that is foreseen at step {jump.foreseen}, with an oscillation of "
+        f"{power(jump.size)}; {seen or 'in the run it is not seen'}."
+    )
+
+
+_NOT_FORESEEN = {
+    NotForeseen.NOT_RECORDED: "how an oscillation grows under this optimiser is not known, or was not recorded",
+    NotForeseen.NO_SIZE: "λ_max does not grow along the path, or the loss has no third derivative",
+    NotForeseen.TOO_SMALL: "within the run it stays smaller",
+}
 
 
 def _rounded_up(value: float) -> str:

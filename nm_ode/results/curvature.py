@@ -5,7 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 CURVATURE_STEP = "curvature_step"
-_LIMITS = ("series_limit", "stability_limit")
+_LIMITS = ("series_limit", "stability_limit", "growth_momentum", "growth_nesterov")
 
 
 def without_curvature(run: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:

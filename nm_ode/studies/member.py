@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridges import EngineError
 from nm_ode.charges import predict_charges
-from nm_ode.comparison import compare, has_average
+from nm_ode.comparison import compare, has_average, with_jump
 from nm_ode.flows import Flow
 from nm_ode.observers import Charges, spread_steps
 from nm_ode.results import RunInfo, run_info, solve_info
@@ -122,7 +122,7 @@ def keep_run(writer: StoreWriter, run: xr.Dataset) -> xr.Dataset:
     run, measured = without_curvature(run)
     writer.write("discrete", run)
     if measured is not None:
-        writer.write("discrete/curvature", measured)
+        writer.write("discrete/curvature", with_jump(measured, run["lr"].values))
     return run
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from nm_ode.comparison import higher_order_is_farther
 from nm_ode.flows import Flow
 from nm_ode.observers import Context, Recording, View, spread_steps
-from nm_ode.observers.curvature import Sharpnesses
+from nm_ode.observers.sharpnesses import Sharpnesses
 from nm_ode.results import run_info
 from nm_ode.results.store import StoreWriter
 from nm_ode.studies.build import Study

@@ -155,7 +155,10 @@ def test_stability_has_its_page(with_ladder, tmp_path: Path) -> None:
     unstable = with_ladder.copy(deep=True)
     unstable["discrete/curvature/normalised_sharpness"] *= 1000
     assert stability(unstable).unstable_from == 0
-    assert "card fail" in page(unstable, tmp_path)
+    html = page(unstable, tmp_path)
+    assert "card fail" in html
+    assert "The jump:" in html
+    assert "the fourth difference of the run" in html
 
 
 def test_which_samples_a_flow_takes_is_told(problem, tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ from nm_ode.comparison import (
     EngineDistance,
     ErrorPastStability,
     Evidence,
+    Jump,
     LeftOut,
+    NotForeseen,
     ObservedOrder,
     Outcome,
     Row,
     Stability,
 )
+from nm_ode.reporting.tables import stability_table
 from nm_ode.reporting.words import diagnosis_sentence, flow_sentences, run_sentence, stability_sentence
 
 SEEN = Evidence(
@@ -149,9 +152,35 @@ def test_past_the_limit_of_stability() -> None:
     said = stability_sentence(unstable)
     require_sentences(said.text)
     assert said.warns
-    for figure in ("From step 20 on", "it reaches 2.1", "gradient flow (2.0e−2 there, 5.0e−1 at the end)"):
+    for figure in ("From step 20 on", "it reaches 2.1", "a central flow follows"):
         assert figure in said.text
-    require_sentences(stability_sentence(replace(unstable, errors=())).text)
+    table = stability_table(unstable)
+    assert [cell.text for cell in table.rows[0]] == ["gradient flow", "2.0e−2", "–", "5.0e−1"]
+    assert stability_table(STABLE) is None
+
+
+@pytest.mark.parametrize(
+    ("jump", "said"),
+    [
+        (
+            Jump(30, 33, size=0.02, noise=1.6e-17),
+            "From rounding, 1.6e−17 a step, that is foreseen at step 30, with",
+        ),
+        (Jump(30, 33, size=0.02, noise=1.6e-17), "it is seen at step 33"),
+        (Jump(30, None, size=0.02, noise=1e-3, batches=True), "From the noise of the batches, 1.0e−3 a step"),
+        (Jump(30, None, size=0.02, noise=1e-3), "in the run it is not seen"),
+        *((Jump(None, 33, why), "not foreseen") for why in NotForeseen),
+        *((Jump(None, 33, why), "it is seen at step 33") for why in NotForeseen),
+    ],
+)
+def test_the_jump_foreseen_and_seen(jump: Jump, said: str) -> None:
+    errors = (ErrorPastStability("gradient flow", 0.02, 0.5, 0.03),)
+    unstable = replace(STABLE, unstable_from=20, unstable_time=2.0, errors=errors, jump=jump)
+    text = stability_sentence(unstable).text
+    require_sentences(text)
+    assert said in text
+    caption = stability_table(unstable).caption
+    assert ("not foreseen" if jump.foreseen is None else "foreseen at step 30") in caption
 
 
 ROW = Row(

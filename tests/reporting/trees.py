@@ -48,6 +48,9 @@ def info(**changes: Any) -> StudyInfo:
     return StudyInfo(**(told | changes))
 
 
+CONSTANTS = ("series_limit", "stability_limit", "growth_momentum", "growth_nesterov")
+
+
 def study_tree(
     run: xr.Dataset,
     solutions: Sequence[xr.Dataset] = (),
@@ -58,7 +61,7 @@ def study_tree(
 ) -> xr.DataTree:
     """The tree of docs/design.md."""
     sharpness = [name for name, values in run.variables.items() if "curvature_step" in values.dims]
-    constants = [name for name in ("series_limit", "stability_limit") if name in run]
+    constants = [name for name in CONSTANTS if name in run]
     groups = {"/discrete": run.drop_vars([*sharpness, *constants])}
     if sharpness:
         groups["/discrete/curvature"] = run[[*sharpness, *constants]].drop_attrs(deep=False)

@@ -22,6 +22,12 @@ def test_stability_is_measured_along_the_run(edited, tmp_path: Path) -> None:
         "hvp_evaluations",
         "series_limit",
         "stability_limit",
+        "growth_momentum",
+        "growth_nesterov",
+        "sharpest_gradient",
+        "sharpest_noise",
+        "sharpest_oscillation",
+        "leaving_size",
     }
     assert not {*curvature.variables, "curvature_step"} & {*tree["discrete"].dataset.variables}
     assert stability(tree).unstable_from is None

@@ -17,6 +17,7 @@ PLOTS: Registry[Plot] = Registry(
         "layers": "nm_ode.reporting.plots.layers:LAYERS",
         "orders": "nm_ode.reporting.plots.orders:ORDERS",
         "sharpness": "nm_ode.reporting.plots.sharpness:SHARPNESS",
+        "oscillation": "nm_ode.reporting.plots.oscillation:OSCILLATION",
         "critical_eigenvalues": "nm_ode.reporting.plots.edge:CRITICAL",
         "oscillation_variance": "nm_ode.reporting.plots.edge:VARIANCE",
         "averaged_loss": "nm_ode.reporting.plots.edge:AVERAGE_LOSS",
