@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -35,6 +37,7 @@ class CountedField:
         self.jvp_evaluations = before.jvp_evaluations
         self.probe_evaluations = before.probe_evaluations
         self._rhs_seconds, self._jvp_seconds = before.rhs_seconds, before.jvp_seconds
+        self._spent = tuple(before.spent)
         self.last_t = float(problem.times[0] if kept is None else kept.t)
         self._unseen: Vector | None = None
 
@@ -58,6 +61,7 @@ class CountedField:
             probe_evaluations=self.probe_evaluations,
             rhs_seconds=self._rhs_seconds,
             jvp_seconds=self._jvp_seconds,
+            spent=self._spent,
         )
 
     def rhs(self, t: float, y: Vector, dy: Vector) -> None:
@@ -68,7 +72,8 @@ class CountedField:
         """
         self._require_room()
         self.rhs_evaluations += 1
-        self._rhs_seconds += self._evaluate(t, y, dy)
+        with self._metered():
+            self._rhs_seconds += self._evaluate(t, y, dy)
 
     def require_finite(self) -> None:
         """After a step: were all its right-hand sides finite? One number comes from the device, if there is one.
@@ -112,7 +117,8 @@ class CountedField:
         self.jvp_evaluations += 1
         self.last_t = t
         before = time.perf_counter()
-        self._problem.jvp(t, y, v, out)
+        with self._metered():
+            self._problem.jvp(t, y, v, out)
         self._jvp_seconds += time.perf_counter() - before
         if not is_finite(out):
             raise SolveStopped("non_finite", "the Jacobian product has entries that are not finite")
@@ -135,6 +141,18 @@ class CountedField:
         elif not is_finite(dy):
             raise _not_finite()
         return took
+
+    @contextmanager
+    def _metered(self) -> Iterator[None]:
+        """Adds what the caller's counters gain meanwhile."""
+        meter = self._problem.meter
+        before = () if meter is None else meter()
+        try:
+            yield
+        finally:
+            now = () if meter is None else meter()
+            spent = self._spent or (0,) * len(now)
+            self._spent = tuple(a + c - b for a, b, c in zip(spent, before, now, strict=True))
 
     def _require_room(self) -> None:
         problem = self._problem

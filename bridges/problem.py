@@ -42,6 +42,8 @@ class Statistics:
         jvp_evaluations: products by `OdeProblem.jvp`.
         probe_evaluations: right-hand sides that `OdeProblem.sharpness` took.
         rhs_seconds, jvp_seconds: inside the caller's functions, in seconds; probes are in neither.
+        spent: by how much right-hand sides and products raised the caller's counters (`OdeProblem.meter`); probes are
+            in neither.
     """
 
     rhs_evaluations: int = 0
@@ -52,6 +54,7 @@ class Statistics:
     probe_evaluations: int = 0
     rhs_seconds: float = 0.0
     jvp_seconds: float = 0.0
+    spent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +110,7 @@ class OdeProblem:
             place's arrays. Of engines that can go on (`Engine.goes_on`) alone.
         kept: a place that `on_step` was given in an earlier solve of the same problem: this one goes on from there, and
             its first sample is the first that was not given. Of the same engines alone.
+        meter: counters of the caller's, which grow with what right-hand sides and products take.
         origin: what the caller's times are ahead of `times`; for messages and for `OdeSolution.time`.
 
     Raises:
@@ -131,6 +135,7 @@ class OdeProblem:
     max_seconds: float | None = None
     on_step: Callable[[Callable[[], Kept]], None] | None = None
     kept: Kept | None = None
+    meter: Callable[[], tuple[int, ...]] | None = None
     origin: float = 0.0
     field_dtype: FieldDtype = "float64"
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from nm_ode.flows.base import Cost, Flow, FlowError
+from nm_ode.flows.central import CentralFlow, CentralFlowError
 from nm_ode.flows.gradient import GradientFlow
 from nm_ode.flows.hessian import HessianFlow
 from nm_ode.flows.iterated_map import IteratedMapFlow
@@ -15,6 +16,7 @@ from nm_ode.registry import Registry
 FLOWS: Registry[Callable[..., Flow]] = Registry(
     "flow",
     {
+        "central": CentralFlow,
         "gradient": GradientFlow,
         "modified": modified_flow,
         "second_order": SecondOrderFlow,
@@ -25,6 +27,8 @@ FLOWS: Registry[Callable[..., Flow]] = Registry(
 
 __all__ = [
     "FLOWS",
+    "CentralFlow",
+    "CentralFlowError",
     "Cost",
     "Flow",
     "FlowError",

@@ -21,6 +21,21 @@ JacobianProduct: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 """(t, state, v) → the field's Jacobian times v."""
 
 
+@dataclass(frozen=True)
+class Oscillation:
+    """The oscillation of a run about the state of a flow (nm_ode/observers/oscillation.py).
+
+    Attributes:
+        at: state → what there is of it there.
+        most: its directions are no more than these.
+        edge: the eigenvalue at which a direction oscillates.
+    """
+
+    at: Callable[[Tensor], Any]
+    most: int
+    edge: float
+
+
 class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser, order or run."""
 
@@ -171,6 +186,16 @@ class Flow(ABC):
     def amplification(self) -> float:
         """How many times larger the rounding noise of the field is, relative to it, than that of the gradient."""
         return 1.0
+
+    @property
+    def noise(self) -> float:
+        """Error of the field, relative to it, that is not the gradient's rounding: of what is found by iteration."""
+        return 0.0
+
+    @property
+    def oscillation(self) -> Oscillation | None:
+        """What the run has beside the state, which a solution then records unasked; None where the state is all."""
+        return None
 
     @property
     def map_order(self) -> int | None:

@@ -21,6 +21,7 @@ from nm_ode.loss.objective import Objective, Supervised
 from nm_ode.loss.piecewise import IN_PLACE, add_derivatives, write_derivatives
 from nm_ode.loss.purity import Cell, Watch, cells_of, reads_what_it_writes
 from nm_ode.loss.reachable import code_names
+from nm_ode.loss.spent import Derivative, Spent
 from nm_ode.parameters import Layout
 
 _WRITES_UNCOUNTED = {
@@ -44,6 +45,7 @@ class Evaluation:
         layout: where each lies in theta.
         theta: shape (P,), the model's own at the start.
         roots: the model, and the objective if it is a module.
+        spent: derivatives that were taken.
     """
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
@@ -57,6 +59,7 @@ class Evaluation:
             self.roots.append(("loss." if isinstance(objective, Supervised) else "objective.", objective))
         self._model, self._objective = model, objective
         self._differentiable = Differentiable()
+        self.spent = Spent()
         self._watch = Watch((), self.parameters)
         self._seen = self._differentiates = False
 
@@ -68,12 +71,17 @@ class Evaluation:
         names = code_names([*(module for _, module in self.roots), self._objective])
         self._watch = Watch(cells, self.parameters, values=not names.isdisjoint(_WRITES_UNCOUNTED))
 
-    def set(self, theta: Any) -> None:
+    def set(self, theta: Any, taking: Derivative | None = None) -> None:
         """Evaluate at theta from now on, shape (P,).
+
+        Args:
+            taking: a derivative that is about to be taken there, which is counted.
 
         Raises:
             ProblemError: another shape, or no vector of real numbers.
         """
+        if taking is not None:
+            self.spent.add(taking)
         # The parameters keep the memory that they view alive, so the same address is the same memory: a theta
         # that an optimiser moves in place needs to be checked once.
         if (

@@ -26,6 +26,7 @@ from nm_ode.loss.objective import Form, LossFunction, Objective, Supervised, any
 from nm_ode.loss.placing import copied, placed
 from nm_ode.loss.probe import first_look
 from nm_ode.loss.reduction import chunked_reduction, measured_reduction, require_mean_or_sum
+from nm_ode.loss.spent import MeteredProblem
 from nm_ode.loss.vectorised import Vectorised
 from nm_ode.modes import in_own_modes
 from nm_ode.parameters import Layout, unwrapped
@@ -33,7 +34,7 @@ from nm_ode.parameters import Layout, unwrapped
 _TESTED = 16  # samples on which derivatives are held against differences
 
 
-class Problem(ManyPoints, MayBeLowered):
+class Problem(ManyPoints, MayBeLowered, MeteredProblem):
     """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
@@ -264,7 +265,7 @@ class Problem(ManyPoints, MayBeLowered):
         self, theta: Tensor, samples: Samples = None, *, out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """L(theta) and ∇L(theta) from one forward and one backward pass; the gradient into `out` if given."""
-        self._at.set(theta)
+        self._at.set(theta, taking="gradients")
         self._at.require_out(out)
         chunks = self._batches.chunks(samples)
         batch, weight = next(chunks)
@@ -292,7 +293,7 @@ class Problem(ManyPoints, MayBeLowered):
             NoSecondDerivative: as `hvp`.
         """
         self._consistency.require_hessian()
-        self._at.set(theta)
+        self._at.set(theta, taking="hvps")
         direction = self._at.split(v, "v")
         return self._accumulate(lambda batch: self._at.grad_and_hvp(batch, direction), samples)
 
@@ -304,7 +305,7 @@ class Problem(ManyPoints, MayBeLowered):
             NoSecondDerivative: as `hvp`.
         """
         self._consistency.require_third()
-        self._at.set(theta)
+        self._at.set(theta, taking="third_derivatives")
         direction = self._at.split(v, "v")
         found = self._accumulate(lambda batch: self._at.loss_and_third_derivative(batch, direction), samples)
         return found[1]
@@ -396,5 +397,4 @@ class Problem(ManyPoints, MayBeLowered):
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -56,6 +56,7 @@ _SCHEMA = {
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "constraint_symmetry": ("symmetry whose constraints were measured", ""),
     "critical": ("number of a critical direction, the sharpest first", ""),
+    "critical_edge": ("eigenvalue of the Hessian at the edge of stability", "1"),
     "crossing_share": ("share of units that cross their kink in one step, mean over some steps", "1"),
     "crossing_step": ("optimiser step at which crossings were counted", "step"),
     "crossing_time": ("flow time at which crossings were counted", "1"),

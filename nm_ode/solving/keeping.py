@@ -180,9 +180,15 @@ def _facts(solution: OdeSolution) -> dict[str, Any]:
 
 
 def _solution(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[OdeSolution, Array | None]:
-    statistics = Statistics(**facts["statistics"])
+    statistics = _statistics(facts)
     values = {**facts, "statistics": statistics, "error_estimates": arrays.get("errors")}
     return OdeSolution(**values), arrays.get("filled")
+
+
+def _statistics(facts: Mapping[str, Any]) -> Statistics:
+    """JSON knows no tuples."""
+    kept = facts["statistics"]
+    return Statistics(**{**kept, "spent": tuple(kept.get("spent", ()))})
 
 
 def _place(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Kept:
@@ -190,7 +196,7 @@ def _place(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Kept:
         float(facts["t"]),
         arrays["y"],
         int(facts["samples"]),
-        Statistics(**facts["statistics"]),
+        _statistics(facts),
         in_part("memory/", arrays),
         arrays.get("errors"),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,15 +18,19 @@ from nm_ode.arguments import dtype_name
 from nm_ode.errors import ArgumentError
 from nm_ode.flows import Flow, beside_a_run
 from nm_ode.loss.nonsmooth import kinks
+from nm_ode.loss.spent import Spent
 from nm_ode.modes import in_own_modes
 from nm_ode.observers import (
     Losses,
     Norms,
     Observer,
+    Sketch,
     Trajectory,
     require_observers,
     sketch_in_place_of_theta,
 )
+from nm_ode.observers.oscillation import Oscillations
+from nm_ode.parameters import Layout
 from nm_ode.required import as_flag
 from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
@@ -42,6 +47,8 @@ from nm_ode.solving.samples import Samples
 from nm_ode.solving.start import start_of
 from nm_ode.solving.stiffness import SharpnessBound
 from nm_ode.solving.tolerances import rtol_floor, settled_rtol
+
+_MOST_OF_VECTORS = 2**22  # numbers of all samples: of each a flow's own observers may record several vectors
 
 # The norm first: it has the loss from the same pass.
 _RECORDABLE: dict[str, type[Observer]] = {"grad_norm": Norms, "loss": Losses, "theta": Trajectory}
@@ -177,6 +184,7 @@ def solve(
         scales=scales,
         max_rhs=asked.max_rhs,
         max_seconds=asked.max_seconds,
+        meter=lambda: problem.spent.counts,
     )
     name, title, beside = beside_a_run(
         flow, full_batch=beginning.run is None or beginning.run.grid.is_full_batch
@@ -215,6 +223,10 @@ def solve(
         stateful=len(ode.y0) > problem.layout.size,
         warm_start=beginning.warm,
     )
+    if flow.oscillation is not None:
+        about = flow.oscillation
+        vectors = _vectors(recorded, sketch, ode, problem.layout)
+        observers.append(Oscillations(about.at, about.most, about.edge, vectors))
     samples = Samples(problem, field, ode, observers, on_sample)
     fixed = {
         name: getattr(info, name) for name in ("engine", "engine_version", "method", "rtol", "atol", "step")
@@ -268,6 +280,18 @@ def solve(
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 
 
+def _vectors(
+    recorded: Collection[str], sketch: Sketch | None, ode: OdeProblem, layout: Layout
+) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+    """How a flow's own observers record vectors: as theta is, where there is room for some of each sample."""
+    if sketch is not None:
+        where = ode.y0.device if isinstance(ode.y0, Tensor) else torch.device("cpu")
+        return "sketch_index", sketch.signs(layout, where).of
+    if "theta" in recorded and len(ode.times) * layout.size <= _MOST_OF_VECTORS:
+        return "param", torch.Tensor.clone
+    return None
+
+
 def _has_product(flow: Flow, plan: Plan) -> bool:
     """Does the method use the Jacobian's product, and is there one? Without, it takes differences of the field."""
     return flow.jvp is not None and plan.engine.methods[plan.choice.method].jvp and flow.problem.has_hessian
@@ -280,7 +304,7 @@ def _snapped(jumps: Array, times: Array) -> Array:
 
 
 def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
-    statistics = solution.statistics
+    statistics, spent = solution.statistics, Spent(*solution.statistics.spent)
     return replace(
         info,
         status=solution.status,
@@ -288,10 +312,9 @@ def _solved(info: SolveInfo, solution: OdeSolution) -> SolveInfo:
         rhs_evaluations=statistics.rhs_evaluations,
         jvp_evaluations=statistics.jvp_evaluations,
         probe_rhs_evaluations=info.probe_rhs_evaluations + statistics.probe_evaluations,
-        gradient_evaluations=statistics.rhs_evaluations * info.gradients_per_rhs,
-        hvp_evaluations=statistics.rhs_evaluations * info.hvps_per_rhs
-        + statistics.jvp_evaluations * info.hvps_per_jvp,
-        third_derivative_evaluations=statistics.rhs_evaluations * info.third_derivatives_per_rhs,
+        gradient_evaluations=spent.gradients,
+        hvp_evaluations=spent.hvps,
+        third_derivative_evaluations=spent.third_derivatives,
         steps=statistics.steps,
         rejected_steps=statistics.rejected_steps,
         wall_seconds=statistics.wall_seconds,

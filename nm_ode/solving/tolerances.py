@@ -25,15 +25,18 @@ class Floor:
     rtol: float
     precision: Precision
     dtype: torch.dtype
+    of_flow: float = 0.0
 
     @property
     def noise(self) -> float:
-        """Rounding noise of the field, relative to it."""
-        return max(self.precision.noise, torch.finfo(self.dtype).eps)
+        """Noise of the field, relative to it."""
+        return max(self.precision.noise, torch.finfo(self.dtype).eps, self.of_flow)
 
     @property
     def reason(self) -> str:
         """Why it is no lower, as a clause."""
+        if self.of_flow >= max(self.precision.noise, torch.finfo(self.dtype).eps):
+            return f"the flow finds its field by iteration, to {self.of_flow:.0e} of its size"
         return _of_dtype(self.dtype) if self.precision.own else self.precision.words()
 
 
@@ -43,7 +46,7 @@ def rtol_floor(flow: Flow, problem: Problem) -> Floor:
     finest = finest_rtol(dtype_name(problem.dtype))
     if not precision.own:
         finest = max(finest, _MARGIN * precision.noise * flow.amplification)
-    return Floor(finest, precision, problem.dtype)
+    return Floor(max(finest, flow.noise), precision, problem.dtype, flow.noise)
 
 
 def settled_rtol(rtol: float | None, floor: Floor, kinks: Sequence[str]) -> tuple[float | None, str]:

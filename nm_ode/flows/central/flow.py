@@ -1,0 +1,193 @@
+"""The central flow of plain descent (docs/theory.md §4.11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Gt, Interval
+from torch import Tensor
+
+from nm_ode.arguments import as_count, said
+from nm_ode.flows.base import Cost, Descent, Flow, FlowError, Oscillation, require_plain
+from nm_ode.flows.central.complementarity import solve_complementarity
+from nm_ode.flows.central.edge import Edge, distance_to_edge
+from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
+from nm_ode.loss import Problem
+from nm_ode.loss.critical import CriticalSpace, critical_space
+from nm_ode.loss.operators import Hessian
+from nm_ode.required import as_flag, as_positive
+
+_LIMIT = 2.0  # ηλ of the edge of stability
+_TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
+_KKT = 1e-8
+_MOST_PRODUCTS = 3000
+
+
+class CentralFlowError(FlowError):
+    """There is no central flow at this place, or it is not known well enough to go on."""
+
+
+@dataclass(frozen=True)
+class CentralFlow(Flow):
+    """θ̇ = −(1 + (η/2)H)F with F = g + ½ Σ_ij X_ij T_ij: what plain descent follows on average at the edge.
+
+    u_i are the eigenvectors of H whose ηλ_i is near 2, T_ij = ∇(u_iᵀH u_j), and Σ = Σ_ij X_ij u_i u_jᵀ is the
+    covariance of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η.
+    It is the X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance
+    from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
+    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
+
+    What a right-hand side takes varies; a solution's record has what was really spent.
+
+    Args:
+        problem: the loss.
+        optimizer: plain descent.
+        relaxation: τ in units of η.
+        followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
+        second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
+        third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
+        most: directions that there may be at the edge.
+
+    Raises:
+        FlowError: an optimiser other than plain descent, or numbers out of range. Later `CentralFlowError`: more
+            directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
+    """
+
+    problem: Problem
+    optimizer: Descent
+    relaxation: Annotated[float, Gt(0)] = 1.0
+    followed: Annotated[float, Interval(gt=1, lt=2)] = 1.95
+    second_order: bool = True
+    third: HowThird = "auto"
+    most: Annotated[int, Gt(0)] = 8
+    _search: _Search = field(init=False, repr=False, compare=False)
+    name: ClassVar = "central"
+    title: ClassVar = "central flow"
+    expected_order: ClassVar = 1
+    depends_on_lr: ClassVar = True
+    follows_average: ClassVar = True
+    noise: ClassVar = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_plain(self.optimizer, self.title)
+        given = {
+            "relaxation": as_positive(self.relaxation, "relaxation"),
+            "followed": as_positive(self.followed, "followed"),
+            "second_order": as_flag(self.second_order, "second_order"),
+            "most": as_count(self.most, "most", error=FlowError),
+            "_search": _Search(self.problem, self.third),
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        if not 1 < self.followed < _LIMIT:
+            raise FlowError(f"followed must be between 1 and 2; {said(self.followed)} was given")
+        if self.third not in ("auto", "exact", "differences"):
+            raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
+
+    @property
+    def cost(self) -> Cost:
+        """Below the edge, without what finding eigenvectors takes: the least."""
+        return Cost(gradients=1, hvps=1)
+
+    def rhs(self, t: float, state: Tensor) -> Tensor:
+        return self.at(state).field
+
+    @property
+    def oscillation(self) -> Oscillation:
+        return Oscillation(self.at, self.most, self._edge)
+
+    @property
+    def _edge(self) -> float:
+        return _LIMIT / self.optimizer.lr
+
+    def at(self, theta: Tensor) -> Edge:
+        """The edge of stability at theta, and the field there.
+
+        Raises:
+            CentralFlowError: see above.
+        """
+        theta = theta.to(self.problem.theta0)
+        lr, decay, tau = self.optimizer.lr, self.optimizer.weight_decay, self.relaxation * self.optimizer.lr
+        loss, own = self.problem.loss_and_grad(theta)
+        gradient = own.add(theta, alpha=decay) if decay else own
+        product = self.problem.hvp(theta, gradient)
+        width = (_LIMIT - self.followed) / lr
+        space = self._search.space(theta, self._edge - width - decay, (gradient, product))
+        self._require(space, theta)
+        values = space.values.numpy() + decay
+        k = len(values)
+        x, kkt, bend = np.zeros((k, k)), 0.0, None
+        if k:
+            thirds = self._search.thirds.along(theta, own, space.vectors)
+            flat = thirds.view(k * k, -1)
+            a = np.diag(distance_to_edge(values, self._edge, width)) / tau + _small(flat @ gradient).reshape(
+                k, k
+            )
+            b = _small(flat @ flat.T).reshape(k, k, k, k) / 2
+            found = solve_complementarity(a, b)
+            x, kkt = found.x, found.kkt
+            if not kkt <= _KKT:
+                raise CentralFlowError(
+                    f"{self.title}: the oscillation of {k} directions at the edge of stability was found to {kkt:.0e} "
+                    f"alone, not to {_KKT:g}: start nearer to the edge, or take a smaller lr"
+                )
+            if x.any():
+                bend = torch.from_numpy(x.reshape(-1) / 2).to(flat) @ flat
+        force = gradient if bend is None else gradient + bend
+        if self.second_order:
+            if bend is not None:
+                product = product + self.problem.hvp(theta, bend)
+            force = force.add(product.add(force, alpha=decay) if decay else product, alpha=lr / 2)
+        return Edge(
+            values=values,
+            vectors=space.vectors,
+            largest=space.largest + decay,
+            decay=decay,
+            oscillation=x,
+            kkt=kkt,
+            loss=loss,
+            gradient=own,
+            field=force.neg(),
+        )
+
+    def _require(self, space: CriticalSpace, theta: Tensor) -> None:
+        k = len(space.values)
+        if k > self.most:
+            raise CentralFlowError(
+                f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
+                f"most = {self.most}: raise most, or take a smaller lr"
+            )
+        if not space.converged:
+            raise CentralFlowError(
+                f"{self.title}: the eigenvectors at the edge of stability were not found to {_TOLERANCE:g} in "
+                f"{_MOST_PRODUCTS} Hessian products: lower `followed`, so that there is a gap below it"
+            )
+
+
+class _Search:
+    """What is remembered from one theta to the next: it saves products, and changes what is found by its tolerance."""
+
+    def __init__(self, problem: Problem, third: HowThird) -> None:
+        self._problem = problem
+        self._start: Tensor | None = None
+        self.thirds = ThirdDerivatives(problem, third)
+
+    def space(self, theta: Tensor, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
+        found = critical_space(
+            Hessian(self._problem, theta),
+            least,
+            start=self._start,
+            known=[known],
+            tol=_TOLERANCE,
+            most=_MOST_PRODUCTS,
+        )
+        self._start = found.start
+        return found
+
+
+def _small(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
