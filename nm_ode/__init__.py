@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nm_ode.ensembles import sgd_ensemble
     from nm_ode.errors import ArgumentError, NmOdeError
     from nm_ode.flows import (
+        CentralFlow,
         Flow,
         FlowError,
         GradientFlow,
@@ -80,6 +81,7 @@ _HOMES = {
     "AdamW": "nm_ode.optimizers",
     "ArgumentError": "nm_ode.errors",
     "Averages": "nm_ode.observers",
+    "CentralFlow": "nm_ode.flows",
     "Charges": "nm_ode.observers",
     "Checkpoint": "nm_ode.results",
     "Constraints": "nm_ode.observers",
@@ -169,6 +171,7 @@ __all__ = [
     "AdamW",
     "ArgumentError",
     "Averages",
+    "CentralFlow",
     "Charges",
     "Checkpoint",
     "Constraints",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nm_ode.observers.base import Observer, View
+from nm_ode.observers.base import Coordinates, Observer, View
 from nm_ode.results import Variable
 
 
@@ -67,6 +67,9 @@ class Oscillations(Observer):
         if seen is not None:
             long_name = "eigenvectors of the oscillation's covariance times the roots of its eigenvalues"
             self.variables["oscillation_vector"] = Variable(("critical", seen[0]), long_name)
+
+    def coordinates(self) -> Coordinates:
+        return {"critical": ("critical", np.arange(self._most))}
 
     def constants(self) -> Mapping[str, float]:
         return {"critical_edge": self._edge}

@@ -59,7 +59,7 @@ def to_the_edge() -> CentralFlow:
 
 
 def test_it_comes_to_the_edge_and_stays() -> None:
-    solution = solve(to_the_edge(), [0.0, 3.0, 9.0], rtol=1e-6, check=False)
+    solution = solve(to_the_edge(), [0.0, 4.0, 15.0], rtol=1e-6, check=False)
     np.testing.assert_allclose(solution.theta[-1], [0.0, 3.0], atol=1e-5)
     np.testing.assert_allclose(solution.oscillation_trace[-1], 0.02, rtol=1e-3)
     assert solution.critical_count.values.tolist() == [0.0, 1.0, 1.0]
