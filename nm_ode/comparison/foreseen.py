@@ -1,6 +1,6 @@
 """The jump off the flow past the limit of stability: foreseen from the curvature along a run, and seen in it.
 
-docs/theory.md §4.10. Past the limit a modified flow still follows, until the oscillation along the sharpest direction
+docs/theory.md §4.11. Past the limit a modified flow still follows, until the oscillation along the sharpest direction
 has grown from what it begins with (rounding, the noise of batches, what is left of the start) to the size at which it
 bends the path.
 """

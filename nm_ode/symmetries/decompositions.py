@@ -149,11 +149,47 @@ def copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(into.dtype).expand(into.shape).clone()
 
 
+def slice_written(
+    into: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Any:
+    """A part of a tensor in the place of another's: the parts before it, it, and those after it."""
+    size = into.shape[dim]
+    if step != 1:
+        return NotImplemented
+    first, last = (_edge(size, n) for n in (0 if start is None else start, size if end is None else end))
+    if not first < last:
+        return into.clone()
+    pieces = [source.to(into.dtype)]
+    if first > 0:
+        pieces.insert(0, into.narrow(dim, 0, first))
+    if last < size:
+        pieces.append(into.narrow(dim, last, size - last))
+    return torch.cat(pieces, dim)
+
+
+def _edge(size: int, n: int) -> int:
+    """An end of a slice as Python has it: counted from the last where it is negative, within the size."""
+    n = n + size if n < 0 else n
+    return 0 if n < 0 else n if n < size else size
+
+
+def place_written(into: Tensor, source: Tensor, dim: int, index: int) -> Any:
+    """The same of one place along a dimension."""
+    return slice_written(into, source.unsqueeze(dim), dim, index, index + 1 or None)
+
+
 _RECURRENT = (_aten.rnn_tanh.input, _aten.rnn_relu.input, _aten.lstm.input, _aten.gru.input)
 
 OWN: Table = {
     _aten.scaled_dot_product_attention.default: attention,
     _aten.copy.default: copied,
+    _aten.slice_scatter.default: slice_written,
+    _aten.select_scatter.default: place_written,
     _aten.einsum.default: einsum,
     _aten.embedding_bag.default: embedding_bag,
     _aten.embedding_bag.padding_idx: embedding_bag,

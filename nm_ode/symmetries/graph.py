@@ -312,16 +312,20 @@ def _known(
     operations: tuple[Node, ...], constants: dict[Node, Tensor], sized: frozenset[Node]
 ) -> dict[Node, Tensor]:
     """What is computed of constants alone: neither of data nor of its sizes, nor drawn at random."""
-    known = {node: tensor for node, tensor in constants.items() if not _real(tensor)}
+    known: dict[Node, Any] = {node: tensor for node, tensor in constants.items() if not _real(tensor)}
     for node in operations:
-        result = node.meta.get("val")
-        if not isinstance(result, Tensor) or _real(result) or node in sized or _random(node):
+        results = _parts(
+            node.meta.get("val")
+        )  # several of what is taken apart: `rows, columns = tril_indices(…)`
+        if not all(isinstance(part, Tensor) and not _real(part) for part in results):
+            continue
+        if node in sized or _random(node):
             continue
         if all(needed in known for needed in node.all_input_nodes):
             arguments, keywords = torch.fx.map_arg((node.args, node.kwargs), lambda needed: known[needed])
             with foreseen(node):
                 known[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
-    return known
+    return {node: found for node, found in known.items() if isinstance(found, Tensor)}
 
 
 def _parts(result: Any) -> tuple[Any, ...]:

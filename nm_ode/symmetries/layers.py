@@ -15,15 +15,18 @@ FAINT = 1e-4
 
 def faint_scale(layout: Layout, gradient: Tensor) -> dict[str, float]:
     """Layer → norm of its gradient, at least `FAINT` of the whole."""
-    least = FAINT * float(gradient.norm())
     norms = layout.layer_norms(gradient)
-    return {layer: max(float(norm), least) for layer, norm in zip(layout.layers, norms, strict=True)}
+    return _at_least({layer: float(norm) for layer, norm in zip(layout.layers, norms, strict=True)}, FAINT)
 
 
 def layer_scale(layout: Layout, squares: Mapping[str, float], faint: float) -> dict[str, float]:
-    """Layer → norm of its gradient, at least `faint` of the whole; from the squares of its parameters' norms."""
+    """The same from the squares of its parameters' norms, at least `faint` of the whole."""
     layers: dict[str, float] = {}
     for slot in layout.slots:
         layers[slot.layer] = layers.get(slot.layer, 0.0) + squares[slot.name]
-    least = faint * math.sqrt(sum(layers.values()))
-    return {layer: max(math.sqrt(square), least) for layer, square in layers.items()}
+    return _at_least({layer: math.sqrt(square) for layer, square in layers.items()}, faint)
+
+
+def _at_least(norms: Mapping[str, float], faint: float) -> dict[str, float]:
+    least = faint * math.hypot(*norms.values())
+    return {layer: max(norm, least) for layer, norm in norms.items()}

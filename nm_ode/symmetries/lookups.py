@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.graph import Graph
+from nm_ode.symmetries.labels import is_move
 from nm_ode.symmetries.operations import argument, operation, value
 
 _ALONG = {"select", "slice", "narrow", "index_select", "split", "split_with_sizes", "unfold"}
@@ -45,6 +46,42 @@ def place_of_index(graph: Graph, node: Any) -> Tensor | None:
     if isinstance(node, Node) and _is_integer(node):
         return torch.zeros(tuple(value(node).shape), dtype=torch.int64)
     return None
+
+
+_FILLED = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value", "fill": "value"}
+
+
+def met(graph: Graph, node: Any) -> tuple[int, int] | None:
+    """The least and the largest number that an integer tensor can hold, whatever the batch; None: nothing is known.
+
+    What is picked out of a known tensor is one of its numbers, wherever the batch says that it is picked.
+    """
+    if not isinstance(node, Node) or not _is_integer(node) or not value(node).numel():
+        return None
+    if node in graph.known:
+        known = graph.known[node]
+        return int(known.min()), int(known.max())
+    if node.op != "call_function":
+        return None
+    name = operation(node)
+    if name in ("zeros", "zeros_like", "new_zeros", "zero"):
+        return 0, 0
+    if name in ("ones", "ones_like", "new_ones"):
+        return 1, 1
+    if name in _FILLED:
+        filler = argument(node, _FILLED[name])
+        return (filler, filler) if isinstance(filler, int) else None
+    if name in ("gather", "take_along_dim"):
+        return met(graph, node.args[0])
+    if not (is_move(node) or name in ("_to_copy", "to", "where")):
+        return None
+    picked = [n for n in node.all_input_nodes if value(n).dtype != torch.bool]
+    if name in ("index", "index_select", "repeat_interleave", "_to_copy", "to"):
+        picked = picked[:1]
+    ends = [end for n in picked if (end := met(graph, n)) is not None]
+    if len(ends) < max(len(picked), 2 if name == "where" else 1):
+        return None
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def is_pure(graph: Graph, node: Node) -> bool:

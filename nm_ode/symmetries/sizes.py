@@ -137,6 +137,7 @@ def fix_sizes(graph: Graph, chosen: Sizes) -> frozenset[Node]:
         if "val" in node.meta:
             node.meta["val"] = _fixed(node.meta["val"], chosen)
         if any(needed in numbers for needed in node.all_input_nodes):
+            node.meta["with_sizes"] = node.args
             node.args, node.kwargs = torch.fx.map_arg(
                 (node.args, node.kwargs), lambda needed: numbers.get(needed, needed)
             )

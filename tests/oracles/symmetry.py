@@ -45,10 +45,13 @@ def carried(theta: Tensor, meter: ChargeMeter, symmetry: Symmetry, coefficients:
     """exp(Σ r_c ξ_c) θ for the charges of one symmetry of any kind: a finite transformation, by its series."""
     along = torch.zeros(meter.count, dtype=theta.dtype)
     along[meter.slices[symmetry.name]] = coefficients
-    moved, term = theta + meter.shift(theta, along), theta
-    for n in range(1, 40):
+    term = meter.apply(theta, along) + meter.shift(theta, along)
+    moved = theta + term
+    for n in range(2, 60):
         term = meter.apply(term, along) / n
         moved = moved + term
+        if float(term.norm()) <= 1e-18 * float(moved.norm()):
+            break
     return moved
 
 

@@ -17,6 +17,7 @@ from nm_ode.symmetries.other_batches import lost_elsewhere
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss
+from tests.oracles.symmetry import carried
 from tests.random_graphs.program import Network, Program, batch_of, loss_of
 
 LOSS, CONSTRAINT = 1e-7, 1e-8
@@ -102,9 +103,8 @@ def _judged(
                 continue
             where = meter.slices[s.name]
             violated = float((constraint[where].abs() / size[where].clamp_min(1e-300)).max())
-            step = torch.zeros(meter.count, dtype=torch.float64)
-            step[where] = torch.rand(s.count, dtype=torch.float64, generator=generator) - 0.5
-            after = _loss(model, loss.layout, moved(meter, theta, step), batch)
+            step = torch.rand(s.count, dtype=torch.float64, generator=generator) - 0.5
+            after = _loss(model, loss.layout, carried(theta, meter, s, step), batch)
             changed = abs(after - before) / max(abs(before), 1e-6)
             worst[s.name] = (max(worst[s.name][0], changed), max(worst[s.name][1], violated))
         if decided == draws:
@@ -145,18 +145,6 @@ def _is_normal(
     loss_there, there = _loss_and_gradient(other, layout, theta, batch)
     same_loss = abs(loss_there - loss) <= 0.1 * LOSS * max(abs(loss), 1e-6)
     return same_loss and float((there - gradient).norm()) <= 0.1 * CONSTRAINT * float(gradient.norm())
-
-
-def moved(meter: ChargeMeter, theta: Tensor, coefficients: Tensor) -> Tensor:
-    """exp of a combination of generators, by its series: θ + ξ + Bξ/2 + …"""
-    term = meter.apply(theta, coefficients) + meter.shift(theta, coefficients)
-    result = theta + term
-    for n in range(2, 60):
-        term = meter.apply(term, coefficients) / n
-        result = result + term
-        if float(term.norm()) <= 1e-18 * float(result.norm()):
-            break
-    return result
 
 
 def _theta(program: Program, layout: Layout, generator: torch.Generator) -> Tensor:

@@ -110,6 +110,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aten.pdist.default, (drawn(4, 3),), {}),
     (aten.view_as_complex.default, (drawn(3, 4, 2),), {}),
     (aten.dist.default, (X, Y), {}),
+    (aten.cosine_similarity.default, (X, Y, 1), {}),
     (aten.linalg_cross.default, (drawn(4, 3), drawn(4, 3, seed=1)), {}),
     (aten.logsumexp.default, (X, [1]), {}),
     (aten.logcumsumexp.default, (X, 1), {}),

@@ -297,6 +297,7 @@ declare("prod", degrees=lambda node: (Degree(("self",), _count(node)),), along=d
 declare("trace _pdist_forward pdist", degrees=_ALIKE, along=lambda node: (0, 1))
 declare("view_as_complex", degrees=_ALIKE, along=lambda node: (ndim_of(node) - 1,))
 declare("dist", degrees=_BOTH, along=lambda node: tuple(range(ndim_of(node))))
+declare("cosine_similarity", degrees=(Degree(("x1",), 0.0), Degree(("x2",), 0.0)), along=dims_of)
 declare("linalg_cross", degrees=(Degree(("self",)), Degree(("other",))), along=dims_of)
 declare("logsumexp logcumsumexp", shifts=_SAME, along=dims_of)
 declare("linalg_vector_norm norm", degrees=_norm, along=dims_of)

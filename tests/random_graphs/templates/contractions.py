@@ -234,3 +234,23 @@ def mixed_positions(drawer: Drawer) -> str:
             f"({x}.mT @ {drawer.weight(t, 2)}).flatten(1)",
         ]
     )
+
+
+@template("contraction")
+def square_weight(drawer: Drawer) -> str:
+    """A square weight whose rows are what its columns read."""
+    x, n = drawer.tensor(), drawer.width()
+    d, a = drawer.shape(x)[-1], drawer.weight(n, n)
+    into, out = drawer.weight(n, d), drawer.weight(drawer.width(), n)
+    first = drawer.emit(f"F.linear({x}, {into})")
+    second = drawer.emit(f"F.linear({first}, {a}) + {drawer.choice([first, f'F.linear({x}, {into})'])}")
+    return drawer.choice([f"F.linear({second}, {out})", f"F.linear(F.linear({second}, {a}), {out})"])
+
+
+@template("contraction")
+def products_of_features(drawer: Drawer) -> str:
+    """Of each with each."""
+    x = drawer.tensor(2)
+    both = drawer.emit(f"torch.stack([{x}, {drawer.like(x)}, {drawer.like(x)}], 1)")
+    products = drawer.emit(f"{both} @ {both}.mT")
+    return drawer.choice([f"{products}.flatten(1)", f"{products}[:, [0, 0, 1], [1, 2, 2]]"])

@@ -86,3 +86,22 @@ def rows_of_weights(drawer: Drawer) -> str:
             f"torch.where({x}[:, :1] > 0, {table}[0], {table}[1])",
         ]
     )
+
+
+@template("move")
+def parts_that_are_read(drawer: Drawer) -> str:
+    """Of several results one alone is read, or meets anything but zeros."""
+    x = drawer.tensor()
+    y, n = drawer.like(x), drawer.shape(x)[-1]
+    table = drawer.weight(3, n)
+    return drawer.choice(
+        [
+            f"torch.stack([{x}, {y}], 1)[:, 0]",
+            f"torch.cat([{x}, {y}], -1).chunk(2, -1)[1]",
+            f"torch.cat([{x}, {y}], 1)[:, :1]",
+            f"torch.zeros_like({x}) * {y} + {x}",
+            f"F.linear(torch.zeros_like({x}), {drawer.weight(n, n)}, {x}.flatten(0, -2)[0]) + {x}",
+            f"{x} + F.embedding(torch.zeros_like(k), {table}).view(-1, *[1] * ({x}.ndim - 2), {n})",
+            f"{x} + F.embedding(torch.arange(3).flip(0)[1:][k % 2], {table}).view(-1, *[1] * ({x}.ndim - 2), {n})",
+        ]
+    )

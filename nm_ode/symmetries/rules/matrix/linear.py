@@ -10,20 +10,18 @@ from torch.fx import Node
 from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.operations.contractions import contraction_of, inner_product_of
 from nm_ode.symmetries.operations.declared import declared, is_number
-from nm_ode.symmetries.rules.constants import is_zero
 from nm_ode.symmetries.rules.matrix.contractions import contract
-from nm_ode.symmetries.rules.matrix.coordinates import zeros
 from nm_ode.symmetries.rules.matrix.sums import added, along_dimensions, scaled
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 
-_ALWAYS_LINEAR = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum"}
+_ALWAYS_LINEAR = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum", "_fft_r2c", "_fft_c2c", "_fft_c2r"}
 """Linear also where they do not hand on a shift as it is."""
 
 
 def rule(t: CoordinateTraversal, node: Node) -> Any:
     """Of an operation that has no rule of its own."""
-    if is_zero(node):
-        return zeros(tuple(int(n) for n in value(node).shape))
+    if operation(node) == "view_as_complex":
+        return _complex(t, node)
     form = contraction_of(node) or inner_product_of(node)
     if form is not None:
         return contract(t, node, form)
@@ -45,6 +43,16 @@ def rule(t: CoordinateTraversal, node: Node) -> Any:
     if len(terms) == 1:
         return scaled(t, node, terms[0]) if _only(node, terms[0]) else t.forbid(node)
     return added(t, node, terms)
+
+
+def _complex(t: CoordinateTraversal, node: Node) -> Any:
+    """Pairs of real numbers as complex ones, which a real matrix mixes as it mixes reals: of a parameter, if it is but
+    contracted, since its axes are then those of the complex numbers and one more."""
+    weight = t.weight(node.args[0])
+    if weight is None:
+        return t.forbid(node)
+    alone = all(contraction_of(user) is not None for user in node.users)
+    return weight if alone else t.forbid(node)
 
 
 def _only(node: Node, term: Node) -> bool:

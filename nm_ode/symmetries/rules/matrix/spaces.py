@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from nm_ode.symmetries.forms.blocks import square_of
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
 from nm_ode.symmetries.rules.matrix.sides import Side, Sides
 from nm_ode.symmetries.rules.weights import overlap
@@ -138,13 +139,11 @@ def _consistent(spaces: list[_Space], count: int, conditions: Conditions) -> lis
 
 
 def _parts(sides: Sides, spaces: Sequence[_Space]) -> tuple[Part, ...] | None:
-    """A part for each slot; None where its rows are not evenly spaced, or two sides of one weight meet."""
+    """A part for each slot; None where its rows are not evenly spaced, or rows meet columns but in a square."""
     members = np.stack([space.members for space in spaces])  # (blocks, d, slots)
-    met = [sides.sides[number].view for number in dict.fromkeys(spaces[0].sides)]
-    if any(a.parameter == b.parameter and overlap(a, b) for a, b in combinations(met, 2)):
-        return None  # W → M W M⁻¹, whose charges are not the sum of what two parts give
     charges = torch.arange(len(spaces))
     parts: list[Part] = []
+    side_of: list[int] = []
     for slot, (number, sign) in enumerate(zip(spaces[0].sides, spaces[0].signs, strict=True)):
         side = sides.sides[number]
         steps = _regular(side.starts.numpy()[members[:, :, slot] - side.first])
@@ -154,6 +153,11 @@ def _parts(sides: Sides, spaces: Sequence[_Space]) -> tuple[Part, ...] | None:
         if views is None:
             return None
         parts += [Part(view, (0,), charges, float(sign)) for view in views]
+        side_of += [number] * len(views)
+    for (one, a), (other, b) in combinations(zip(parts, side_of, strict=True), 2):
+        apart = a == b or one.parameter != other.parameter or not overlap(one.view, other.view)
+        if not apart and square_of(one.view, other.view) is None:  # W → M W M⁻¹ of a square alone
+            return None
     return tuple(parts)
 
 

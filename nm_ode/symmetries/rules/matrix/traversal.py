@@ -15,8 +15,9 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
+from nm_ode.symmetries.reached import reached
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
-from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, one_vector, together, varies
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, one_vector, together, varies, zeros
 from nm_ode.symmetries.rules.matrix.sides import Sides
 from nm_ode.symmetries.rules.weights import Weight, placeholder_view
 
@@ -41,9 +42,11 @@ class CoordinateTraversal:
         for node, name in self.graph.parameters.items():
             self.values[node] = Weight(name, placeholder_view(node), frozen=False)
         self.numbers = {node: i for i, node in enumerate(self.graph.operations)}
-        done = _last_uses(self.graph.operations)
-        for node in self.graph.operations:
-            if _is_empty(node):
+        live = reached(self.graph)
+        self.values |= {node: _zeros_like(value(node)) for node in live.zeros}
+        done = _last_uses(live.read)
+        for node in live.read:
+            if _is_empty(node) or node in live.zeros:
                 continue  # nothing of it is anything
             rule = self.rule_of(node)
             found = self.forbid(node) if rule is None else rule(self, node)
@@ -143,6 +146,12 @@ class CoordinateTraversal:
             operation(user) == "linear" and len(user.args) > 1 and user.args[1] is node for user in node.users
         )
         return (0,) if weights and len(shape) == 2 else (len(shape) - 1,)
+
+
+def _zeros_like(found: Any) -> Labels | list[Labels]:
+    if isinstance(found, tuple | list):
+        return [zeros(tuple(int(n) for n in part.shape)) for part in found]
+    return zeros(tuple(int(n) for n in found.shape))
 
 
 def _is_empty(node: Node) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import placed
+from nm_ode.symmetries.labels import compressed, placed
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
@@ -26,6 +26,9 @@ from nm_ode.symmetries.rules.scaling.uses import Term, Use
 from nm_ode.symmetries.rules.scaling.variables import Variables
 from nm_ode.symmetries.rules.weights import Weight, described
 
+_MANY = 1 << 12
+"""Entries of a factor that may each have another label."""
+
 RULES: dict[str, Rule] = {}
 _rule = registering(RULES)
 
@@ -36,6 +39,10 @@ def _contraction(s: ScalingTraversal, node: Node) -> Any:
     form = contraction_of(node)
     if form is None:
         return None
+    if s.is_zero(form.a.node) or s.is_zero(
+        form.b.node
+    ):  # of a first state, say: the other factor does nothing
+        return None if form.added is None else s.labels(form.added).expand(tuple(value(node).shape))
     made = _contracted(s, form)
     out = made.expand(tuple(value(node).shape))
     if form.added is not None and not s.is_zero(form.added):
@@ -131,7 +138,8 @@ def _arranged(labels: Tensor, letters: Letters, out: Letters) -> Tensor:
 def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) -> Tensor:
     """Labels (batch…, m…, n…) of Σ_k a b for a (batch…, m…, k…) and b (batch…, k…, n…), neither of them a parameter.
 
-    a[m,k] + b[k,n] must be the same for all k. Where either is uniform in k both must be; where both vary, what
+    a[m,k] + b[k,n] must be the same for all k: then a[m,k] = p[m] + q[k] and b[k,n] = r[n] − q[k], and the result
+    takes p[m] + r[n]. Where either is uniform in k both must be; where all rows are alike, or there are too many, what
     is taken is a[k] + b[k] = y, which loses only factors of single rows.
     """
     nb, nm, nk, nn = counts
@@ -147,11 +155,36 @@ def contract(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) 
         rows = rows.reshape((*rows.shape, *[1] * nn))
         columns = columns.reshape((*columns.shape[:nb], *[1] * nm, *columns.shape[nb:]))
         return variables.combine((1.0, rows), (1.0, columns))
+    small = compressed(a), compressed(b)
+    several = any(n > 1 for n in (*small[0].shape[nb : nb + nm], *small[1].shape[nb + nk :]))
+    if several and max(labels.numel() for labels in small) <= _MANY:
+        return _in_rows_and_columns(variables, a, b, counts)
     total = variables.combine(
         (1.0, variables.merge(a, (*batch, *k_of_a))), (1.0, variables.merge(b, (*batch, *k_of_b)))
     )
     y = variables.merge(total, batch)
     return y.reshape((*y.shape, *[1] * (nm + nn)))
+
+
+def _in_rows_and_columns(variables: Variables, a: Tensor, b: Tensor, counts: Sequence[int]) -> Tensor:
+    """p[m] + r[n], where a[m,k] = p[m] + q[k] and b[k,n] = r[n] − q[k]."""
+    nb, nm, nk, nn = counts
+
+    def new(like: Tensor, dims: range) -> Tensor:
+        """Along the batch and some dimensions, as far as what is there varies along them; of size one elsewhere."""
+        small = compressed(like)
+        sizes = [n if i < nb or i in dims else 1 for i, n in enumerate(small.shape)]
+        return variables.new(prod(sizes)).reshape(sizes)
+
+    p, r = new(a, range(nb, nb + nm)), new(b, range(nb + nk, nb + nk + nn))
+    q = new(a, range(nb + nm, nb + nm + nk))
+    of_b = q.reshape(*q.shape[:nb], *q.shape[nb + nm :], *[1] * nn)
+    variables.equal(variables.combine((1.0, p), (1.0, q)), compressed(a))
+    variables.equal(variables.combine((1.0, r), (-1.0, of_b)), compressed(b))
+    p = p.reshape(*p.shape[: nb + nm], *[1] * nn)
+    r = r.reshape(*r.shape[:nb], *[1] * nm, *r.shape[nb + nk :])
+    made = variables.combine((1.0, p), (1.0, r))
+    return made.expand([*a.shape[: nb + nm], *b.shape[nb + nk :]])
 
 
 @_rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -160,7 +193,9 @@ def _convolution(s: ScalingTraversal, node: Node) -> Any:
     assert isinstance(x, Node)
     if value(x).ndim != result.ndim or result.ndim < 3:
         return None
-    groups = argument(node, "groups", 1)
+    groups, bias = argument(node, "groups", 1), argument(node, "bias")
+    if s.is_zero(x) and bias is not None:
+        return placed(s.labels(bias), (1,), result.ndim).expand(tuple(result.shape))
     channels = s.merged(x, (1,))
     weight = s.weight(node.args[1])
     if weight is not None:
@@ -180,7 +215,6 @@ def _convolution(s: ScalingTraversal, node: Node) -> Any:
         merged = s.merged(kernel, (0, 1)).reshape(groups, out // groups, inn)
         y = contract(s.variables, channels.reshape(groups, inn), merged.mT, (1, 0, 1, 1))
         y = y.expand(groups, out // groups).reshape(-1)
-    bias = argument(node, "bias")
     if bias is not None and not s.is_zero(bias):
         s.variables.equal(y, s.labels(bias))
     return placed(y, (1,), result.ndim).expand(tuple(result.shape))

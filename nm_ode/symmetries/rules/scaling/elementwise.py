@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from nm_ode.symmetries.labels import placed
 from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.rules.scaling.by_table import by_table
 from nm_ode.symmetries.rules.scaling.traversal import Rule, ScalingTraversal
@@ -100,8 +101,13 @@ def _pad(s: ScalingTraversal, node: Node) -> Any:
     mode, filler = argument(node, "mode", "constant"), argument(node, "value", 0)
     if mode != "constant":
         return by_table(s, node)
-    if filler not in (None, 0, 0.0) or node in s.graph.sized:  # by how much is the batch's
+    if filler not in (None, 0, 0.0):
         return None
+    if node in s.graph.sized:  # by how much is the batch's: then all along what is padded have one factor
+        shape, pads = tuple(value(node).shape), node.meta["with_sizes"][1]
+        padded_dims = {len(shape) - 1 - i // 2 for i, n in enumerate(pads) if n != 0}
+        keep = tuple(dim for dim in range(len(shape)) if dim not in padded_dims)
+        return placed(s.merged(node.args[0], keep), keep, len(shape)).expand(shape)  # type: ignore[arg-type]
     padded = torch.nn.functional.pad(s.labels(node.args[0]), node.args[1], value=-1)  # type: ignore[arg-type]
     return s.with_zeros(padded)
 

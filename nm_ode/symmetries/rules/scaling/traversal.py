@@ -17,7 +17,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.labels import NONE, compressed, is_move, move, placed
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
-from nm_ode.symmetries.rules.constants import is_zero, zero_constants
+from nm_ode.symmetries.reached import reached
 from nm_ode.symmetries.rules.scaling.uses import Term, Use, moves_nothing, reconciled
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, placeholder_view
@@ -66,7 +66,8 @@ class ScalingTraversal:
     _elementwise: dict[Node, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.live = frozenset(self.graph.operations)
+        self.reached = reached(self.graph)
+        self.live = frozenset(self.reached.read)
 
     def run(self) -> Free:
         """Go through the graph, and solve."""
@@ -74,8 +75,8 @@ class ScalingTraversal:
             self._values[node] = Weight(name, placeholder_view(node), frozen=False)
         for node in self.graph.frozen:
             self._values[node] = Weight(str(node), placeholder_view(node), frozen=True)
-        self._values |= dict.fromkeys(zero_constants(self.graph), ANY)
-        for node in self.graph.operations:
+        self._values |= dict.fromkeys(self.reached.zeros, ANY)
+        for node in self.reached.read:
             self._values[node] = self._result(node)
         self.variables.zero(self._read(self.graph.loss))
         self.uses = reconciled(self.variables, self.uses)
@@ -91,8 +92,8 @@ class ScalingTraversal:
         return self.variables.solve()
 
     def _result(self, node: Node) -> Any:
-        if is_zero(node):
-            return ANY
+        if node in self.reached.zeros:
+            return ANY if isinstance(value(node), Tensor) else [ANY for _ in value(node)]
         if not any(self._depends(needed) for needed in node.all_input_nodes):
             return None  # data: factor zero, read when asked for
         if is_move(node):
@@ -105,9 +106,6 @@ class ScalingTraversal:
         return self._values.get(node) is not None
 
     def _moved(self, node: Node) -> Any:
-        entering = [self._values.get(needed) for needed in node.all_input_nodes]
-        if entering[0] is ANY and all(found is None or found is ANY for found in entering):
-            return ANY if isinstance(value(node), Tensor) else [ANY for _ in value(node)]
         dims = open_dims(self.graph, node)
         if dims:
             return self._looked_up(node, dims)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from nm_ode.symmetries.labels import is_copy
+from nm_ode.symmetries.lookups import met
 from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
     CONTRACTIONS,
@@ -90,7 +91,7 @@ def _of_factor(
     s: ShiftTraversal, operand: Operand, other: _Factor, out: Letters, shape: tuple[int, ...]
 ) -> Shift:
     """What a factor's shift adds to the result."""
-    if not s.depends(operand.node):
+    if not s.depends(operand.node) or other.operand.node in s.reached.zeros:
         return []
     letters = operand.letters
     gone = [i for i, letter in enumerate(letters) if letter not in out]
@@ -271,6 +272,9 @@ def _embedding(s: ShiftTraversal, node: Node) -> Any:
                 )
                 found.append(replace(term, rows=rows.expand(shape), labels=labels.expand(shape)))
         return found
+    ends = met(s.graph, ids)
+    if still is None and ends is not None and ends[0] >= 0 and ends[1] - ends[0] + 1 < weight.view.shape[0]:
+        weight = replace(weight, view=weight.view[ends[0] : ends[1] + 1])  # the other rows no batch reads
     used = s.uses.looked_up(weight, (0,), () if still is None else (still,))
     plain, single = (labels[0].expand(shape) for labels in (used.plain, used.single))
     row = "place", ids, used.size

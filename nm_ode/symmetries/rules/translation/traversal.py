@@ -16,6 +16,7 @@ from nm_ode.symmetries.labels import compressed, is_copy, is_move, move
 from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
+from nm_ode.symmetries.reached import reached
 from nm_ode.symmetries.rules.translation.shifts import (
     Shift,
     Term,
@@ -51,19 +52,20 @@ class ShiftTraversal:
     _values: dict[Node, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.reached = reached(self.graph)
         self.uses = Uses(self.system, {name: i for i, name in enumerate(self.graph.parameters.values())})
 
     def run(self) -> None:
         """Go through the graph: the loss may not shift."""
         for node, name in self.graph.parameters.items():
             self._values[node] = Weight(name, placeholder_view(node), frozen=False)
-        for node in self.graph.operations:
+        for node in self.reached.read:
             self._values[node] = self._result(node)
         forbid(self.system, self.read(self.graph.loss))
 
     def _result(self, node: Node) -> Any:
-        if not any(self.depends(needed) for needed in node.all_input_nodes):
-            return None  # data
+        if node in self.reached.zeros or not any(map(self.depends, node.all_input_nodes)):
+            return None  # zero, or data
         if operation(node) == "getitem" and isinstance(node.args[0], Node):
             parts = self._values[node.args[0]]
             if isinstance(parts, tuple):

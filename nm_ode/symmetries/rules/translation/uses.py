@@ -154,12 +154,12 @@ class Uses:
                 # Of a table with another reader no place shifts by itself: that is left to the other.
                 for share in use.shares[1:]:
                     self.system.zero(share.labels)
-        for name, uses in by_name.items():
-            self._unused(whole(name, shapes[name]), uses)
+        for name, shape in shapes.items():
+            self._unused(whole(name, shape), by_name.get(name, []))
         return pairs
 
     def _unused(self, view: View, uses: list[Use]) -> None:
-        if any(use.view.size == view.size for use in uses):
+        if any(use.view.size == view.size for use in uses) or view.size > _MOST:
             return
         used = torch.zeros(view.size, dtype=torch.bool)
         for use in uses:
