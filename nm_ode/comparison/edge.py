@@ -27,7 +27,7 @@ class EdgeRow:
         error, relative_error: there; of the run its distance from its own average.
         mean: of the relative error, past the edge.
         settled: the same, once the run oscillates.
-        loss, grad_norm: how far they are from the run's averaged ones, over these; mean once the run oscillates.
+        loss, grad_norm: distance from the run's averaged ones, mean over mean, once the run oscillates.
     """
 
     name: str
@@ -176,10 +176,12 @@ def _since(comparison: xr.Dataset, step: int | None) -> np.ndarray:
 
 
 def _deviation(name: str, comparison: xr.Dataset, there: np.ndarray) -> float:
-    """Mean of |gap| over the run's averaged number."""
+    """Mean |gap| over the mean of the run's averaged number: where descent bursts, that is small between two bursts."""
     if f"{name}_gap" not in comparison:
         return math.nan
-    return _mean(ratio(np.abs(comparison[f"{name}_gap"].values), comparison[name].values)[there])
+    gap, own = np.abs(comparison[f"{name}_gap"].values[there]), comparison[name].values[there]
+    size = _mean(own[np.isfinite(gap)])
+    return _mean(gap[np.isfinite(own)]) / size if size > 0 else math.nan
 
 
 def _mean(values: np.ndarray) -> float:

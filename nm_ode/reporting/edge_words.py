@@ -47,13 +47,13 @@ def _of_correlation(row: CentralRow) -> Sentence:
     rests = f"on about {count(round(found.independent))} independent points of {count(found.points)}"
     if found.independent < _FEW:
         return Sentence(
-            f"Their correlation along the run, {order(found.value)}, rests {rests}: too few to say whether the "
+            f"Their correlation along the run, {_signed(found.value)}, rests {rests}: too few to say whether the "
             "variance at an instant is predicted.",
             warns=True,
         )
     error = found.standard_error
     uncertain = "" if math.isnan(error) else f" ± {order(error)}"
-    told = f"Their correlation along the run is {order(found.value)}{uncertain}, {rests}"
+    told = f"Their correlation along the run is {_signed(found.value)}{uncertain}, {rests}"
     if row.is_low:
         return Sentence(
             f"{told}, which is low: the variance at an instant is not predicted. Descent bursts there, and the flow "
@@ -61,3 +61,7 @@ def _of_correlation(row: CentralRow) -> Sentence:
             warns=True,
         )
     return Sentence(f"{told}.")
+
+
+def _signed(value: float) -> str:
+    return order(value).replace("-", "−")

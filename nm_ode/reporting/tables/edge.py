@@ -15,9 +15,9 @@ def edge_table(seen: Edge) -> Table:
     columns = (
         Column("", "to the average", numeric=False),
         Column("at step"),
-        Column("error to\nthe average", "error"),
-        Column("relative to\nthe motion", "relative"),
-        Column("the same, mean\npast the edge", "past the edge"),
+        Column("error", "error"),
+        Column("over the\nmotion", "relative"),
+        Column("mean past\nthe edge", "past the edge"),
         Column("once the run\noscillates", "oscillating"),
         Column("from the\naveraged loss", "loss"),
         Column("from the averaged\ngradient norm", "gradient norm"),
@@ -28,11 +28,11 @@ def edge_table(seen: Edge) -> Table:
         columns,
         [_cells(row) for row in seen.rows],
         caption=(
-            f"Against the run's own time average: {seen.average}. Past the edge: {past}, where a central flow predicts "
-            f"an oscillation; once the run oscillates: {since}, where it has half of that variance. Loss and gradient "
-            "norm: what the flow has, with the oscillation's part where it predicts that, from the run's averaged "
-            "ones, over these; mean once the run oscillates. All up to the "
-            "last step that all flows came to."
+            f"Distances to the run's own time average: {seen.average}; means are of those over the motion. Past the "
+            f"edge: {past}, where a central flow predicts an oscillation; once the run oscillates: {since}, where it "
+            "has half of that variance. Loss and gradient norm: what the flow has, with the oscillation's part where "
+            "it predicts that, from the run's averaged ones; mean over their mean, once the run oscillates. All up to "
+            "the last step that all flows came to."
         ),
         brief_caption=(
             f"distance to the run's own time average, over the motion; means past the edge ({past}) and once the run "
