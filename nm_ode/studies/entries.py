@@ -148,7 +148,7 @@ class FlowTable(EntryTable):
     @property
     def follows_average(self) -> bool:
         """Does it describe a run's time average, instead of the run itself?"""
-        return bool(getattr(self.registry[self.name], "follows_average", False))
+        return getattr(self.registry[self.name], "follows_average", False) is True
 
     @classmethod
     def options_of(cls, entry: Any) -> dict[str, Option]:

@@ -184,7 +184,10 @@ def _solved(
                 on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
-        except (SolveError, FlowError) as error:  # a flow may end on its way, where it does not exist any more
+        except (
+            SolveError,
+            FlowError,
+        ) as error:  # a flow may end on its way, where it does not exist any more
             so_far: xr.Dataset | None = getattr(error, "solution", None)
             if so_far is None:
                 raise
