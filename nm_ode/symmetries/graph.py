@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
+from nm_ode.symmetries.complex_numbers import without_detours
 from nm_ode.symmetries.decompositions import table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import SymmetryError
@@ -141,6 +142,7 @@ def trace(
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
     _of_no_entries(exported.graph)
+    sized = without_detours(exported.graph, sized)
     shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")

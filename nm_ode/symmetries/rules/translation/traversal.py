@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -28,7 +29,7 @@ from nm_ode.symmetries.rules.translation.shifts import (
     tied,
     varying,
 )
-from nm_ode.symmetries.rules.translation.system import System
+from nm_ode.symmetries.rules.translation.system import ZERO, System
 from nm_ode.symmetries.rules.translation.uses import Uses
 from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_view
 
@@ -60,7 +61,7 @@ class ShiftTraversal:
         for node, name in self.graph.parameters.items():
             self._values[node] = Weight(name, placeholder_view(node), frozen=False)
         for node in self.reached.read:
-            self._values[node] = self._result(node)
+            self._values[node] = self._as_read(node, self._result(node))
         forbid(self.system, self.read(self.graph.loss))
 
     def _result(self, node: Node) -> Any:
@@ -77,6 +78,13 @@ class ShiftTraversal:
         rule = self.rules.get(operation(node))
         result = rule(self, node) if rule is not None else None
         return self.unknown(node) if result is None else result
+
+    def _as_read(self, node: Node, found: Any) -> Any:
+        """What nothing reads may shift as it likes."""
+        mask = self.reached.partly.get(node)
+        if mask is None or not isinstance(found, list):
+            return found
+        return [replace(term, labels=torch.where(mask, term.labels, ZERO)) for term in found]
 
     def depends(self, node: Any) -> bool:
         """Is it made of parameters that are trained?"""
