@@ -21,6 +21,8 @@ class Method:
             step is given; "required": it has a fixed step.
         jumps: may the field jump at `OdeProblem.restarts`? No step of such a method crosses one.
         jvp: does it use `OdeProblem.jvp`, the product with the Jacobian, where one is given?
+        cheap_jvp: does it use `OdeProblem.jvp` where that takes less than a right-hand side, with which it makes do
+            else?
         sharpness: does it use `OdeProblem.sharpness`, the spectral radius of the Jacobian, where one is given?
         vectors: how many vectors of the state's size it holds: of float64, and in the dtype of the field. The problem's
             own `y0` is not among them; samples inside a step may take one of float64 more. None: not known.
@@ -31,6 +33,7 @@ class Method:
     step: StepUse = "none"
     jumps: bool = False
     jvp: bool = False
+    cheap_jvp: bool = False
     sharpness: bool = False
     vectors: tuple[int, int] | None = None
 

@@ -6,9 +6,10 @@ import importlib.metadata
 
 import numpy as np
 
+from bridges.counted import CountedField
 from bridges.engine import Capabilities
 from bridges.methods import Method
-from bridges.problem import Array, OdeProblem, Rhs
+from bridges.problem import Array, Jvp, OdeProblem, Rhs
 from bridges.stepping import StepFailure, SteppedEngine, Stepper
 
 _MAX_STALLED_CALLS = 10  # calls in a row that may leave the time where it was
@@ -19,8 +20,8 @@ class SundialsEngine(SteppedEngine):
 
     name = "sundials"
     methods = {  # noqa: RUF012 (read only)
-        "BDF": Method(kind="implicit", order=5),
-        "Adams": Method(kind="implicit", order=12),
+        "BDF": Method(kind="implicit", order=5, cheap_jvp=True),
+        "Adams": Method(kind="implicit", order=12, cheap_jvp=True),
     }
     capabilities = Capabilities(embedded=True)
 
@@ -42,12 +43,16 @@ class SundialsEngine(SteppedEngine):
 
     def stepper(self, problem: OdeProblem, method: str, rhs: Rhs) -> Stepper:
         """See `SteppedEngine.stepper`."""
-        return _Cvode(problem, method, rhs)
+        return _Cvode(problem, method, rhs, None)
+
+    def stepper_of(self, problem: OdeProblem, method: str, counted: CountedField) -> Stepper:
+        """With the field's own product, if there is one."""
+        return _Cvode(problem, method, counted.rhs, None if problem.jvp is None else counted.jvp())
 
 
 class _Cvode:
-    def __init__(self, problem: OdeProblem, method: str, rhs: Rhs) -> None:
-        from sksundae.cvode import CVODE
+    def __init__(self, problem: OdeProblem, method: str, rhs: Rhs, jvp: Jvp | None) -> None:
+        from sksundae.cvode import CVODE, CVODEJacTimes
 
         self._last_rhs_t = -np.inf
         self._backward = 0
@@ -60,11 +65,17 @@ class _Cvode:
             self._last_rhs_t = t
             rhs(t, y, dy)
 
+        def product(t: float, y: Array, dy: Array, v: Array, out: Array) -> None:
+            assert jvp is not None
+            jvp(t, y, v, out)
+
         start, self._end = float(problem.times[0]), float(problem.times[-1])
         self._solver = CVODE(
             field,
             method=method,
-            linsolver="gmres",  # Jacobian–vector products by difference quotient: one gradient each
+            linsolver="gmres",
+            # Without, products with the Jacobian are difference quotients: a right-hand side each.
+            jactimes=None if jvp is None else CVODEJacTimes(None, product),
             rtol=problem.rtol,
             atol=problem.atol,
             max_step=0.0 if problem.max_step is None else problem.max_step,  # 0: no limit

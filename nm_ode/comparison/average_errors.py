@@ -14,7 +14,7 @@ from nm_ode.comparison.windows import Array, Window
 PREDICTED_VARIANCE = "oscillation_trace"
 """tr Σ, which a central flow alone records."""
 
-_VECTORS = {"theta": "oscillation_vector", "theta_sketch": "oscillation_vector_sketch"}
+_VECTORS, _ALONG = "oscillation_vector", {"theta": "param", "theta_sketch": "sketch_index"}
 
 
 def predicts_variance(solution: xr.Dataset) -> bool:
@@ -34,9 +34,10 @@ def average_errors(run: xr.Dataset, solution: xr.Dataset, places: np.ndarray, wi
         Along `saved_step`: `error_to_average` ‖θ(t_k) − θ̄_k‖, `relative_error_to_average` (over the run's motion, as
         `relative_error` is), `run_to_average` ‖θ_k − θ̄_k‖, `measured_variance`; where all samples took part in every
         step, `averaged_loss` and `averaged_grad_norm`, with `averaged_loss_gap` and `averaged_grad_norm_gap` of what
-        the flow has in their place. Of a central flow `predicted_variance`; along `critical` `variance_along` its own
-        vectors and `predicted_variance_along`; and of predicted and measured variance, from the first step on at which
-        it predicts any, `variance_correlation` and `variance_correlation_points`. NaN where the window does not fit.
+        the flow has in their place. Of a central flow `predicted_variance`; `oscillates_from`, the first step past the
+        edge at which the run has half of the predicted variance, −1 if there is none; from there on
+        `variance_correlation` of predicted and measured variance, with `variance_correlation_points`; along `critical`
+        `variance_along` its own vectors and `predicted_variance_along`. NaN where the window does not fit.
 
     Raises:
         NoAverageError: the run's time average is not known.
@@ -114,23 +115,28 @@ def _add_gap(
 def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, solution: xr.Dataset) -> None:
     predicted = solution[PREDICTED_VARIANCE].values
     found["predicted_variance"] = ("saved_step", predicted)
-    past = np.flatnonzero(predicted > 0)
-    seen = slice(int(past[0]) if past.size else len(predicted), None)
-    together = correlation(predicted[seen], found["measured_variance"].values[seen])
+    measured = found["measured_variance"].values
+    # Before, the oscillation grows from rounding, whatever the flow predicts.
+    there = np.flatnonzero((predicted > 0) & (measured >= predicted / 2))
+    found["oscillates_from"] = ((), int(steps[there[0]]) if there.size else -1)
+    seen = slice(int(there[0]) if there.size else len(predicted), None)
+    together = correlation(predicted[seen], measured[seen])
     found["variance_correlation"] = ((), together.value)
     found["variance_correlation_points"] = ((), together.independent)
-    if _VECTORS[average.of] not in solution or average.each is None:
+    if average.each is None or _VECTORS not in solution or solution[_VECTORS].dims[-1] != _ALONG[average.of]:
         return
-    vectors = solution[_VECTORS[average.of]]
+    vectors = solution[_VECTORS]
     lengths = np.linalg.norm(vectors.values, axis=2)
-    measured = np.full(lengths.shape, np.nan)
+    variances = np.full(lengths.shape, np.nan)
     for sample, step in enumerate(steps):
         there = np.flatnonzero(lengths[sample] > 0)  # a NaN beyond the vectors that there are is none
         directions = vectors.values[sample, there] / lengths[sample, there, None]
-        measured[sample, there] = average.along(step, directions)
+        variances[sample, there] = average.along(step, directions)
     dims = ("saved_step", str(vectors.dims[1]))
-    found["variance_along"] = (dims, measured)
+    found["variance_along"] = (dims, variances)
     found["predicted_variance_along"] = (dims, lengths**2)
+    if dims[1] in solution.coords:
+        found.coords[dims[1]] = solution[dims[1]].variable
 
 
 __all__ = ["PREDICTED_VARIANCE", "NoAverageError", "average_errors", "predicts_variance"]

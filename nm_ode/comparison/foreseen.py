@@ -1,6 +1,6 @@
 """The jump off the flow past the limit of stability: foreseen from the curvature along a run, and seen in it.
 
-docs/theory.md §4.10. Past the limit a modified flow still follows, until the oscillation along the sharpest direction
+docs/theory.md §4.11. Past the limit a modified flow still follows, until the oscillation along the sharpest direction
 has grown from what it begins with (rounding, the noise of batches, what is left of the start) to the size at which it
 bends the path.
 """
@@ -95,18 +95,22 @@ def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | N
 
 
 def with_jump(curvature: xr.Dataset, lr: Array) -> xr.Dataset:
-    """The curvature with `foreseen_oscillation` at its steps, and `foreseen_step` and `seen_step`, NaN where there is
-    none; as it is where the run does not pass the limit of stability, or nobody knows how an oscillation grows.
+    """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`, NaN
+    where there is none; as it is where the run does not pass the limit of stability, or nobody knows how an
+    oscillation grows.
     """
     found = jump(curvature, lr)
     limit = _constant(curvature, "stability_limit")
     along = None if found is None or limit is None else _along(curvature, lr, limit)
     if found is None or along is None:
         return curvature
-    nothing = float("nan")
+    nothing, steps = float("nan"), curvature["curvature_step"].values
+    grown = along.oscillation[steps]
+    if found.foreseen is not None:  # beyond it the run is another
+        grown = np.where(steps <= found.foreseen, grown, nothing)
     return annotate(
         curvature.assign(
-            foreseen_oscillation=("curvature_step", along.oscillation[curvature["curvature_step"].values]),
+            foreseen_oscillation=("curvature_step", grown),
             foreseen_step=((), nothing if found.foreseen is None else float(found.foreseen)),
             seen_step=((), nothing if found.seen is None else float(found.seen)),
         )

@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 _DEVIATIONS = 4.0  # of a Gaussian window that are kept on each side: the rest has 6e-5 of the weight
 _NARROWEST = 1.0  # steps: a narrower one leaves more than a seventieth of the oscillation in the average
+_WIDEST = 1e5
 _BLOCK_BYTES = 1 << 25
 
 
@@ -70,7 +71,7 @@ class Window:
         return (1.0 - self.alternating) ** 2
 
 
-THREE_STEPS = Window((0.25, 0.5, 0.25), "three steps, (θ_{k−1} + 2θ_k + θ_{k+1})/4")
+THREE_STEPS = Window((0.25, 0.5, 0.25), "three steps, with the weights 1/4, 1/2 and 1/4")
 """The shortest that leaves nothing of an alternating sign and is centred at its step."""
 
 
@@ -84,8 +85,8 @@ def gaussian_window(width: float) -> Window:
         ArgumentError: a width below 1, or none.
     """
     width = float(as_number(width, "width"))
-    if not _NARROWEST <= width < math.inf:
-        raise ArgumentError(f"width must be a finite number of steps, at least 1; {said(width)} was given")
+    if not _NARROWEST <= width <= _WIDEST:
+        raise ArgumentError(f"width must be a number of steps from 1 to {_WIDEST:g}; {said(width)} was given")
     reach = math.ceil(_DEVIATIONS * width)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     return Window(tuple((weights / weights.sum()).tolist()), f"Gaussian window, {width:g} steps wide")

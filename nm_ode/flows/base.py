@@ -183,6 +183,11 @@ class Flow(ABC):
         return None
 
     @property
+    def cheap_jvp(self) -> bool:
+        """Does the product take less than a right-hand side, and may it be approximate?"""
+        return False
+
+    @property
     def amplification(self) -> float:
         """How many times larger the rounding noise of the field is, relative to it, than that of the gradient."""
         return 1.0

@@ -1,6 +1,6 @@
 """How an oscillation along the Hessian's sharpest direction grows from step to step, until it bends the path.
 
-docs/theory.md §4.10. A run is θ_k = w_k + δ_k u, w the smooth path and u the eigenvector of λ_max. What each step adds
+docs/theory.md §4.11. A run is θ_k = w_k + δ_k u, w the smooth path and u the eigenvector of λ_max. What each step adds
 to δ (rounding, the noise of a batch) and what was there at the start go on by the optimiser's own recursion, which past
 the limit of stability makes them grow; a modified flow knows nothing of them.
 """
@@ -71,7 +71,7 @@ class Growth:
     @classmethod
     def started(cls, size: float, recursion: Recursion) -> Growth:
         """From rest, δ_0 = δ_{−1} = size: that far from where the direction's own minimum is."""
-        return cls(recursion, size**2, size**2, size**2)
+        return cls(recursion, size * size, size * size, size * size)
 
     @property
     def amplitude(self) -> float:
@@ -80,7 +80,7 @@ class Growth:
 
     def no_larger(self, size: float) -> Growth:
         """As it was measured: not above this size."""
-        less = (size / self.amplitude) ** 2 if size < self.amplitude else 1.0
+        less = size * size / self.variance if size < self.amplitude else 1.0
         return self._times(less)
 
     def _times(self, share: float) -> Growth:
@@ -101,8 +101,8 @@ class Growth:
             noise: standard deviation of what the step adds: of the gradient's noise along u, times lr (1 − dampening).
         """
         p, q = self.recursion.coefficients(x, self.last)
-        added = (noise * self.recursion.noise_gain) ** 2
-        now = p * p * self.variance - 2 * p * q * self.together + q * q * self.before + added
+        noise *= self.recursion.noise_gain
+        now = p * p * self.variance - 2 * p * q * self.together + q * q * self.before + noise * noise
         together = p * self.variance - q * self.together
         gone = Growth(self.recursion, max(now, 0.0), self.variance, together, x)
         return gone._times(min(1.0, _MOST / now) if now > 0 else 1.0)

@@ -25,7 +25,7 @@ _NEAR = 0.75
 
 
 class SharpestDirection(Observer):
-    """Of the eigenvector that `Sharpnesses` has found at the same step; docs/theory.md §4.10.
+    """Of the eigenvector that `Sharpnesses` has found at the same step; docs/theory.md §4.11.
 
     - `sharpest_gradient` |⟨u, ∇L⟩|, weight decay in ∇L: over λ_max it is how far the run is from this direction's own
       minimum, and at the start the size of the transient along it.
@@ -99,14 +99,15 @@ class SharpestDirection(Observer):
         }
 
     def _noise(self, view: View, direction: Tensor, gradient: Tensor, lr: float) -> float:
-        """Of a step, NaN where no batch was taken."""
+        """Of a step; after the last, over minibatches, NaN."""
         rate = lr * self._share
-        if not self._batches:
-            rounding = rate * gradient_rounding_along(self._problem, view.theta, direction)
-            return math.hypot(rounding, rounding_along(view.theta, direction))
-        if math.isnan(view.lr):
+        if self._batches and math.isnan(view.lr):
             return math.nan
-        return rate * abs(float(direction @ (view.gradient - gradient))) or math.nan
+        batch = abs(float(direction @ (view.gradient - gradient))) if self._batches else 0.0
+        if batch > 0:
+            return rate * batch
+        rounding = rate * gradient_rounding_along(self._problem, view.theta, direction)
+        return math.hypot(rounding, rounding_along(view.theta, direction))
 
     def _size(self, view: View, direction: Tensor, gradient: Tensor) -> float:
         try:

@@ -23,14 +23,19 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
     if row.no_average:
         yield Sentence(f"{title} is held against no average: {row.no_average}.", warns=True)
         return
-    if seen.step is None or math.isnan(row.measured):
+    if seen.step is None:
+        yield Sentence(f"{title} comes to no edge: it predicts no oscillation.")
+        return
+    if row.step is None:
         yield Sentence(
-            f"{title} comes to no edge at which the run's average is known: it predicts no oscillation there."
+            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half the size "
+            "up to its end, or as far as the flow was solved: in the run it must grow from rounding."
         )
         return
     yield Sentence(
-        f"{title}, mean past the edge: tr Σ predicted {number(row.predicted)}, measured {number(row.measured)} about "
-        "the run's own average."
+        f"{title} predicts an oscillation from step {count(seen.step)} on; from step {count(row.step)} on the run has "
+        f"one of at least half the size. Means from there on: tr Σ predicted {number(row.predicted)}, measured "
+        f"{number(row.measured)} about the run's own average."
     )
     yield _of_correlation(row)
 
@@ -42,13 +47,13 @@ def _of_correlation(row: CentralRow) -> Sentence:
     rests = f"on about {count(round(found.independent))} independent points of {count(found.points)}"
     if found.independent < _FEW:
         return Sentence(
-            f"Their correlation along the run, {order(found.value)}, rests {rests}: too few to say whether the "
+            f"Their correlation along the run, {_signed(found.value)}, rests {rests}: too few to say whether the "
             "variance at an instant is predicted.",
             warns=True,
         )
     error = found.standard_error
     uncertain = "" if math.isnan(error) else f" ± {order(error)}"
-    told = f"Their correlation along the run is {order(found.value)}{uncertain}, {rests}"
+    told = f"Their correlation along the run is {_signed(found.value)}{uncertain}, {rests}"
     if row.is_low:
         return Sentence(
             f"{told}, which is low: the variance at an instant is not predicted. Descent bursts there, and the flow "
@@ -56,3 +61,7 @@ def _of_correlation(row: CentralRow) -> Sentence:
             warns=True,
         )
     return Sentence(f"{told}.")
+
+
+def _signed(value: float) -> str:
+    return order(value).replace("-", "−")

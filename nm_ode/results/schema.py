@@ -140,6 +140,10 @@ _SCHEMA = {
     "observed_order": ("order in lr of the error, by least squares", "1"),
     "order_standard_error": ("standard error of the order", "1"),
     "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
+    "oscillates_from": (
+        "first step past the edge at which the run has half of the predicted variance; −1: none",
+        "",
+    ),
     "other_engine": ("engine that the solution is checked by", ""),
     "other_method": ("its method and version", ""),
     "outcome": ("how the observed order stands to theory's", ""),
@@ -198,7 +202,7 @@ _SCHEMA = {
         "1",
     ),
     "variance_correlation": (
-        "Pearson's correlation of predicted and measured variance, past the edge of stability",
+        "Pearson's correlation of predicted and measured variance, once the run oscillates",
         "1",
     ),
     "variance_correlation_points": ("independent points on which the correlation rests", "1"),

@@ -294,7 +294,9 @@ def _vectors(
 
 def _has_product(flow: Flow, plan: Plan) -> bool:
     """Does the method use the Jacobian's product, and is there one? Without, it takes differences of the field."""
-    return flow.jvp is not None and plan.engine.methods[plan.choice.method].jvp and flow.problem.has_hessian
+    method = plan.engine.methods[plan.choice.method]
+    used = method.jvp or (method.cheap_jvp and flow.cheap_jvp)
+    return flow.jvp is not None and used and flow.problem.has_hessian
 
 
 def _snapped(jumps: Array, times: Array) -> Array:

@@ -231,7 +231,7 @@ def test_ctrl_c_at_every_line_of_a_job(session: WorkerSession) -> None:
     def check(where: str) -> None:
         samples, _ = solve(session, y0=(3.0, 5.0), method="RK4", step=1.0)
         np.testing.assert_allclose(samples[-1], 0.375 * np.array([3, 5]), err_msg=where)
-        solve(session, y0=(1.0, 2.0))
+        solve(session, y0=(1.0, 2.0), method="RK4", step=1.0)
 
     solve(session)
     assert ctrl_c_at_every_line(short_job, check) > 80

@@ -89,14 +89,22 @@ def test_a_changing_oscillation_goes_with_what_predicts_it(run, central, window)
     )
 
 
-def test_it_counts_from_where_an_oscillation_is_predicted(run) -> None:
+def test_it_counts_from_where_the_run_has_half_of_what_is_predicted(run) -> None:
     k = np.arange(STEPS + 1)
     size = 0.2 + 0.1 * np.sin(k)
-    seen = swinging(run, lambda k: np.where(k < 20, 0.5 * (k % 3), size))
-    found = compare(seen, central_beside(seen, decay(STEPS), np.where(k < 20, 0.0, size)))
-    late = found.isel(saved_step=slice(20, -2))
+    seen = swinging(run, lambda k: np.where(k < 20, 0.01, size))
+    found = compare(seen, central_beside(seen, decay(STEPS), np.where(k < 10, 0.0, size)))
+    first = int(found["oscillates_from"])
+    share = (found["measured_variance"] / size**2).values
+    assert 18 <= first <= 20
+    assert share[first] >= 0.5 > np.nanmax(share[10:first])
+    late = found.isel(saved_step=slice(first, -2))
     expected = np.corrcoef(late["predicted_variance"], late["measured_variance"])[0, 1]
     assert float(found["variance_correlation"]) == pytest.approx(expected)
+    small = central_beside(seen, decay(STEPS), np.where(k < 10, 0.0, 10.0))
+    never = compare(seen, small)
+    assert int(never["oscillates_from"]) == -1
+    assert math.isnan(float(never["variance_correlation"]))
 
 
 def test_any_flow_is_held_against_the_average_if_it_is_asked_for(run) -> None:
@@ -233,11 +241,11 @@ def test_a_tree_says_what_the_edge_comes_to(run) -> None:
         }
     )
     found = edge(tree)
-    assert (found.step, found.time) == (10, pytest.approx(10 * LR))
+    assert (found.step, found.time, found.settled) == (10, pytest.approx(10 * LR), 10)
     assert [row.name for row in found.rows] == ["central", "gradient", "discrete"]
     own = tree["comparison/central"]
     late = own["relative_error_to_average"].values[10:]
-    assert found.rows[0].mean == pytest.approx(np.nanmean(late))
+    assert found.rows[0].mean == found.rows[0].settled == pytest.approx(np.nanmean(late))
     assert found.rows[0].step == STEPS - 1
     (row,) = found.central
     measured = own["measured_variance"].values[10:]
@@ -245,4 +253,6 @@ def test_a_tree_says_what_the_edge_comes_to(run) -> None:
     assert row.predicted == pytest.approx((predicted[10:] ** 2)[there].mean())
     assert row.measured == pytest.approx(measured[there].mean())
     assert row.correlation.points == there.sum()
+    tree["comparison/gradient"] = xr.DataTree(compare(seen, gradient.isel(time=slice(30)), average=True))
+    assert [row.step for row in edge(tree).rows] == [29] * 3  # as far as all flows go
     assert edge(xr.DataTree.from_dict({"/discrete": seen, "/flows/gradient": gradient})) is None

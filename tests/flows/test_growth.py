@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nm_ode import SGD
@@ -55,10 +55,11 @@ def test_the_factor_is_the_updates_spectral_radius(
     assert math.exp(recursion.log_factor(x)) == pytest.approx(radius, abs=1e-6)
 
 
-@given(x=st.floats(0.05, 1.95), noise=st.floats(1e-18, 1e-3))
+@settings(max_examples=20)
+@given(x=st.floats(0.1, 1.9), noise=st.floats(1e-18, 1e-3))
 def test_below_the_edge_plain_descent_keeps_noise_in_bounds(x: float, noise: float) -> None:
     """Its stationary variance is σ²/(1 − (1 − x)²)."""
-    steps = 2000
+    steps = 100
     found = amplitudes(np.full(steps, x), np.full(steps, noise), Recursion())
     assert found[-1] == pytest.approx(noise / math.sqrt(1 - (1 - x) ** 2), rel=1e-6)
 

@@ -115,6 +115,8 @@ CALLS: dict[str, Call] = {
     "KinkCrossings points": lambda g, v: nm_ode.train(g.problem, SGD, 1, observe=[nm_ode.KinkCrossings(v)]),
     "compare run": lambda g, v: nm_ode.compare(v, g.solution),
     "compare solution": lambda g, v: nm_ode.compare(g.run, v),
+    "compare average": lambda g, v: nm_ode.compare(g.run, g.solution, average=v),
+    "gaussian_window width": lambda g, v: nm_ode.gaussian_window(v),
     "final_state": lambda g, v: nm_ode.final_state(v),
     "run_info": lambda g, v: nm_ode.run_info(v),
     "solve_info": lambda g, v: nm_ode.solve_info(v),

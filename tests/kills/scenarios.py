@@ -7,6 +7,7 @@ It prints what was wrong, one sentence a line, and at the end how many kills the
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -45,7 +46,8 @@ save_every = 3
 
 [solver]
 engine = "scipy"
-rtol = 1e-5
+rtol = 1e-3
+check = false
 """
 
 
@@ -140,7 +142,7 @@ class Scenarios:
 
     def _gone_on_with(self, where: str) -> Iterator[str]:
         """Another case of that name is refused or run well, in a copy; this one is run well."""
-        if self.every or self.kills % 4 == 0:
+        if self.every or self.kills % 8 == 0:
             yield from self._not_taken_for_another(where)
         outcome = run_case(load_case(self.case), self.case, self.out)
         if outcome.discarded:
@@ -224,6 +226,7 @@ def stray(folder: Path) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # a kill loses nothing that was written; only the power's failure does
+    gc.freeze()  # what is imported: a collection in a fork would copy all of it
     scenarios = Scenarios(Path(sys.argv[1]), every=sys.argv[2:] == ["every"])
     for scenario in (
         scenarios.fresh,

@@ -11,7 +11,8 @@ from nm_ode import SGD, Adam, Drop, Problem, RMSprop, ScalarRMSprop, train
 from nm_ode.loss.nonsmooth import changed_share, sides
 from nm_ode.loss.spectrum import sharpness
 from nm_ode.observers import Curvature, KinkCrossings, spread_steps
-from tests.oracles.dense import dense_hessian, dense_loss
+from nm_ode.results import run_info
+from tests.oracles.dense import dense_gradient, dense_hessian, dense_loss
 
 
 def hessian(problem: Problem, theta: torch.Tensor) -> np.ndarray:
@@ -104,6 +105,39 @@ def test_along_a_run(tiny: Problem, optimizer) -> None:
             state = state + at_lr.increment(state, gradient)
     assert float(found["stability_limit"]) == optimizer.stability.limit
     assert (found["hvp_evaluations"] > 0).all()
+
+
+@pytest.mark.parametrize("batch_size", ["full", 7])
+def test_along_the_sharpest_direction(tiny: Problem, batch_size: int | str) -> None:
+    """Against dense derivatives; the rates are past the limit of stability, where all of it is measured."""
+    loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
+    values = np.linalg.eigvalsh(hessian(tiny, tiny.theta0))
+    optimizer = SGD(lr=2.1 / values[-1], momentum=0.1, dampening=0.1, weight_decay=0.01)
+    run = train(tiny, optimizer, 8, observe=[Curvature(9)], batch_size=batch_size)
+    near = np.flatnonzero(run["normalised_sharpness"].values > 0.75 * optimizer.stability.limit)
+    assert len(near) > 0
+    assert run["leaving_size"].isnull().values[np.setdiff1d(np.arange(9), near)].all()
+    for step in {int(near[0]), int(near[-1]) if near[-1] < 8 else 0}:
+        theta = torch.from_numpy(run["theta"].values[step].copy())
+        u = torch.from_numpy(np.linalg.eigh(hessian(tiny, theta))[1][:, -1].copy())
+        gradient = tiny.grad(theta)
+        here = run.isel(curvature_step=step)
+        decayed = gradient + 0.01 * theta
+        assert float(here["sharpest_gradient"]) == pytest.approx(abs(float(u @ decayed)), rel=0.05)
+        change = dense_gradient(lambda at, u=u: u @ dense_hessian(loss, at) @ u, theta)
+        sharpening = -float(change @ decayed)
+        size = np.sqrt(2 * sharpening) / float(change.norm()) if sharpening > 0 else np.nan
+        np.testing.assert_allclose(float(here["leaving_size"]), size, rtol=0.05)
+        if batch_size == "full":
+            assert 1e-19 < float(here["sharpest_noise"]) < 1e-14
+        else:
+            batch = run_info(run).grid.batches[step]
+            expected = optimizer.lr * 0.9 * abs(float(u @ (tiny.grad(theta, batch) - gradient)))
+            assert float(here["sharpest_noise"]) == pytest.approx(expected, rel=0.05)
+    assert run["sharpest_oscillation"].isnull().values.tolist() == [True] * 4 + [False] * 5
+    u = np.linalg.eigh(hessian(tiny, torch.from_numpy(run["theta"].values[5].copy())))[1][:, -1]
+    fourth = np.diff(run["theta"].values, n=4, axis=0)[1] @ u / 16
+    assert float(run["sharpest_oscillation"][5]) == pytest.approx(abs(fourth), rel=1e-2)
 
 
 def test_watching_changes_nothing(tiny: Problem) -> None:

@@ -60,7 +60,7 @@ def test_the_plots_show_what_is_in_the_tree(tree: xr.DataTree) -> None:
     np.testing.assert_array_equal(
         predicted.get_ydata(), flow["oscillation_trace"].where(flow["oscillation_trace"] > 0)
     )
-    first, _, own, line, *_ = plots.critical_eigenvalues(tree).lines
+    first, own, line, *_ = plots.critical_eigenvalues(tree).lines
     np.testing.assert_allclose(first.get_ydata(), 2.0)  # lr · λ, at the edge all along
     np.testing.assert_allclose(own.get_ydata(), 2.0, rtol=1e-9)
     assert line.get_ydata()[0] == 2.0
@@ -99,8 +99,8 @@ def test_a_flow_that_is_held_against_no_average_says_what_to_set() -> None:
 
 def test_a_low_correlation_is_said_to_be_one() -> None:
     def said(value: float, independent: float) -> tuple[str, bool]:
-        row = CentralRow("central", "central flow", 1.0, 1.0, Correlation(value, 50, independent))
-        sentence = edge_sentences(Edge(3, 1.0, "three steps", (), (row,)))[-1]
+        row = CentralRow("central", "central flow", 5, 1.0, 1.0, Correlation(value, 50, independent))
+        sentence = edge_sentences(Edge(3, 1.0, 5, "three steps", (), (row,)))[-1]
         return sentence.text, sentence.warns
 
     text, warns = said(0.2, 20.0)
@@ -116,10 +116,18 @@ def test_a_low_correlation_is_said_to_be_one() -> None:
     assert "constant" in said(float("nan"), float("nan"))[0]
 
 
+@pytest.mark.parametrize(("step", "words"), [(None, "no edge"), (3, "not half the size")])
+def test_of_an_oscillation_that_is_not_there_there_is_no_correlation(step: int | None, words: str) -> None:
+    nan = float("nan")
+    row = CentralRow("central", "central flow", None, nan, nan, Correlation(nan, 0, nan))
+    (sentence,) = edge_sentences(Edge(step, None if step is None else 1.0, None, "three steps", (), (row,)))
+    assert words in sentence.text
+
+
 def test_the_table_says_from_which_step_its_means_are(tree: xr.DataTree) -> None:
     seen = edge(tree)
     assert seen is not None
     table = edge_table(seen)
     assert "from step 10 on" in table.caption
     assert table.rows[0][1].text == f"{STEPS - 1}"
-    assert table.rows[-1][5].text == "–"
+    assert table.rows[-1][6].text == "–"

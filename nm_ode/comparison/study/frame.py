@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from nm_ode.comparison.study.numbers import axes_of, study_numbers
+from nm_ode.comparison.study.numbers import AT_END, axes_of, study_numbers
 from nm_ode.comparison.study.orders import study_orders
 from nm_ode.required import as_path
 from nm_ode.results.files import write_atomically
@@ -30,7 +30,6 @@ _OF_MEMBER = (
     "final_test_accuracy",
     "largest_normalised_sharpness",
 )
-_OF_FLOW = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
 
 
 def study_frame(tree: xr.DataTree) -> pd.DataFrame:
@@ -67,7 +66,7 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
         if name in numbers:
             columns[name] = numbers[name].transpose(*axes).values.reshape(-1)
     for flow in numbers["flow"].values.tolist() if "flow" in numbers.dims else ():
-        for name in _OF_FLOW:
+        for name in AT_END:
             if name in numbers:
                 columns[f"{name}.{flow}"] = numbers[name].sel(flow=flow).transpose(*axes).values.reshape(-1)
     index = pd.Index(numbers["member"].values.reshape(-1), name="member") if "member" in numbers else None

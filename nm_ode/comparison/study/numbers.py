@@ -45,7 +45,16 @@ _OF_RUN: tuple[tuple[str, Literal["loss", "accuracy"], str, str], ...] = (
     ("final_test_loss", "loss", "Test loss at the end", "loss over held-out samples"),
     ("final_test_accuracy", "accuracy", "Test accuracy at the end", "share classified rightly"),
 )
-_AT_END = ("error", "relative_error", "loss_gap", "solver_error", "solver_limited")
+AT_END = (
+    "error",
+    "relative_error",
+    "error_to_average",
+    "relative_error_to_average",
+    "loss_gap",
+    "solver_error",
+    "solver_limited",
+)
+"""Of a flow's comparison, where they are known last."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,8 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
         Along the study's axes `member` (its name), `state` (one of STATES), `reason`, `parameters`, `wall_seconds`,
         `steps`, `end_time`, `final_loss` (or `last_batch_loss`), `final_test_loss`, `final_test_accuracy`,
         `largest_normalised_sharpness`; along them and `flow` what each flow's comparison has at the last step
-        (`error`, `relative_error`, `loss_gap`, `solver_error`, `solver_limited`), with `flow_title` and
+        at which it is known (`error`, `relative_error`, `loss_gap`, `solver_error`, `solver_limited`; beside a central
+        flow `error_to_average` and `relative_error_to_average`), with `flow_title` and
         `expected_order` along `flow`, and `in_fit` where the study has a reduction to orders. What was not measured is
         NaN, or not there at all.
 
@@ -324,7 +334,7 @@ def _of_flows(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.D
         flow_title=("flow", np.array([about[name][0] for name in names], dtype=object)),
         expected_order=("flow", np.array([about[name][1] for name in names])),
     )
-    for key in _AT_END:
+    for key in AT_END:
         if not any(key in one for one in comparisons.values()):
             continue
         columns = [

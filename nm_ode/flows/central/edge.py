@@ -12,12 +12,15 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
+_OSCILLATES = 1e-6  # over the largest variance: less is at the end of its range
+
 
 @dataclass(frozen=True, eq=False)
 class Edge:
     """The edge of stability at one theta.
 
     Attributes:
+        theta: the place.
         values: eigenvalues of the Hessian that are followed, shape (k,), from the largest down.
         vectors: their eigenvectors, shape (k, P), orthonormal rows.
         largest: the largest eigenvalue, followed or not; NaN where it was not measured.
@@ -27,8 +30,11 @@ class Edge:
         loss: L, without weight decay.
         gradient: ∇L, without weight decay.
         field: d theta / dt.
+        thirds: T_ij, shape (k, k, P).
+        response: B, shape (k, k, k, k).
     """
 
+    theta: Tensor
     values: Array
     vectors: Tensor
     largest: float
@@ -38,6 +44,28 @@ class Edge:
     loss: Tensor
     gradient: Tensor
     field: Tensor
+    thirds: Tensor
+    response: NDArray[np.float64]
+
+    def change(self, along: Tensor, product: Tensor, tau: float) -> Tensor | None:
+        """How ½ Σ X_ij T_ij changes along v, with T and the range of X held fixed; None where nothing oscillates.
+
+        Args:
+            along, product: v and Hv, shape (P,).
+        """
+        variances, turn = self._spectrum
+        rank = int((variances > _OSCILLATES * variances[:1].sum()).sum())
+        if not rank:
+            return None
+        k, active = len(variances), turn[:, :rank]
+        flat = self.thirds.reshape(k * k, -1)
+        pull = (flat @ product.sub(along, alpha=1 / tau)).double().cpu().numpy().reshape(k, k)
+        pairs = [(i, j) for i in range(rank) for j in range(i, rank)]
+        basis = np.stack([_symmetric(active[:, i], active[:, j]) for i, j in pairs])
+        matrix = np.einsum("aij,ijkl,bkl->ab", basis, self.response, basis, optimize=True)
+        share = np.linalg.lstsq(matrix, -np.einsum("aij,ij->a", basis, pull))[0]
+        change = np.einsum("a,aij->ij", share, basis)
+        return torch.from_numpy(change.reshape(-1) / 2).to(flat) @ flat
 
     @cached_property
     def _spectrum(self) -> tuple[Array, Array]:
@@ -65,6 +93,11 @@ class Edge:
         """The root of the time average of ‖∇L‖²: of ‖g‖² + tr HΣH."""
         own = float(self.gradient.double().square().sum())
         return float(np.sqrt(own + np.diag(self.oscillation) @ (self.values - self.decay) ** 2))
+
+
+def _symmetric(one: Array, other: Array) -> Array:
+    outer = np.outer(one, other)
+    return np.asarray((outer + outer.T) / 2)
 
 
 def distance_to_edge(values: Array, edge: float, width: float) -> Array:

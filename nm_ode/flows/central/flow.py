@@ -11,7 +11,15 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Descent, Flow, FlowError, Oscillation, require_plain
+from nm_ode.flows.base import (
+    Cost,
+    Descent,
+    Flow,
+    FlowError,
+    JacobianProduct,
+    Oscillation,
+    require_plain,
+)
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.edge import Edge, distance_to_edge
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
@@ -23,6 +31,7 @@ from nm_ode.required import as_flag, as_positive
 _LIMIT = 2.0  # ηλ of the edge of stability
 _TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
 _KKT = 1e-8
+_NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
 
 
@@ -69,6 +78,7 @@ class CentralFlow(Flow):
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
+    cheap_jvp: ClassVar = True
     noise: ClassVar = 1e-8
 
     def __post_init__(self) -> None:
@@ -91,10 +101,35 @@ class CentralFlow(Flow):
     @property
     def cost(self) -> Cost:
         """Below the edge, without what finding eigenvectors takes: the least."""
-        return Cost(gradients=1, hvps=1)
+        return Cost(gradients=1, hvps=1, hvps_per_jvp=0)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         return self.at(state).field
+
+    @property
+    def jvp(self) -> JacobianProduct:
+        """All of the Jacobian that is stiff: third derivatives held fixed, from the edge that was seen last."""
+        return self._jvp
+
+    def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge = self.optimizer.lr, self._search.last
+        if edge is None or float((state - edge.theta).norm()) > _NEAR * float(state.norm()):
+            edge = self.at(state)
+        product = self._difference(edge, v)
+        bend = edge.change(v, product, self.relaxation * lr)
+        force = product if bend is None else product + bend
+        if self.second_order:
+            force = force.add(self._difference(edge, force), alpha=lr / 2)
+        return force.neg()
+
+    def _difference(self, edge: Edge, v: Tensor) -> Tensor:
+        """(H + λ)v by a difference of gradients: good enough for an implicit method, at a third of a product."""
+        size = float(v.norm())
+        if not size > 0:
+            return torch.zeros_like(v)
+        step = torch.finfo(v.dtype).eps ** 0.5 * max(1.0, float(edge.theta.norm())) / size
+        found = self.problem.grad(edge.theta.add(v, alpha=step)).sub_(edge.gradient).div_(step)
+        return found.add_(v, alpha=self.optimizer.weight_decay)
 
     @property
     def oscillation(self) -> Oscillation:
@@ -120,9 +155,9 @@ class CentralFlow(Flow):
         self._require(space, theta)
         values = space.values.numpy() + decay
         k = len(values)
-        x, kkt, bend = np.zeros((k, k)), 0.0, None
+        x, b, kkt, bend = np.zeros((k, k)), np.zeros((k, k, k, k)), 0.0, None
+        thirds = self._search.thirds.along(theta, own, space.vectors)
         if k:
-            thirds = self._search.thirds.along(theta, own, space.vectors)
             flat = thirds.view(k * k, -1)
             a = np.diag(distance_to_edge(values, self._edge, width)) / tau + _small(flat @ gradient).reshape(
                 k, k
@@ -142,7 +177,8 @@ class CentralFlow(Flow):
             if bend is not None:
                 product = product + self.problem.hvp(theta, bend)
             force = force.add(product.add(force, alpha=decay) if decay else product, alpha=lr / 2)
-        return Edge(
+        self._search.last = edge = Edge(
+            theta=theta.clone(),
             values=values,
             vectors=space.vectors,
             largest=space.largest + decay,
@@ -152,7 +188,10 @@ class CentralFlow(Flow):
             loss=loss,
             gradient=own,
             field=force.neg(),
+            thirds=thirds,
+            response=b,
         )
+        return edge
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
         k = len(space.values)
@@ -174,6 +213,7 @@ class _Search:
     def __init__(self, problem: Problem, third: HowThird) -> None:
         self._problem = problem
         self._start: Tensor | None = None
+        self.last: Edge | None = None
         self.thirds = ThirdDerivatives(problem, third)
 
     def space(self, theta: Tensor, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:

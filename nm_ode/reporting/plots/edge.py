@@ -25,7 +25,7 @@ from nm_ode.reporting.style import (
 from nm_ode.results import run_info, solve_info
 
 _EDGE = 2.0  # of lr · λ for plain descent
-_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
 
 
 def critical_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
@@ -35,16 +35,22 @@ def critical_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         curvature = _curvature(tree)
         limit = _limit(curvature)
         for i, (title, flow) in enumerate(central_flows(tree)):
-            values = flow["critical_eigenvalue"].values * (limit / _edge_of(flow, tree))
-            for j in range(values.shape[1]):
+            scale = limit / _edge_of(flow, tree)
+            if "largest_eigenvalue" in flow:
+                label = plain(title) + r": largest"
                 axes.plot(
                     flow["time"],
-                    values[:, j],
-                    color=colour(j),
+                    flow["largest_eigenvalue"] * scale,
+                    color=DISCRETE,
+                    lw=1,
+                    alpha=0.6,
                     ls=dash(i),
-                    lw=1.4,
-                    label=plain(title) + rf": $\lambda_{{{j + 1}}}$",
+                    label=label,
                 )
+            values = flow["critical_eigenvalue"].values * scale
+            for j in np.flatnonzero(np.isfinite(values).any(axis=0)).tolist():
+                label = plain(title) + rf": $\lambda_{{{j + 1}}}$"
+                axes.plot(flow["time"], values[:, j], color=colour(j), ls=dash(i), lw=1.4, label=label)
         if curvature is not None:
             axes.plot(
                 curvature["curvature_time"],
@@ -64,7 +70,8 @@ def variance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """tr Σ as each central flow predicts it, and the run's variance about its own average."""
     with styled():
         axes = panel("Size of the oscillation", 3.8, given=axes)
-        for _, compared in _compared(tree, "measured_variance"):
+        compared = _longest(tree, "measured_variance")
+        if compared is not None:
             axes.plot(
                 compared["saved_time"],
                 _positive(compared["measured_variance"]),
@@ -73,7 +80,6 @@ def variance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 alpha=0.75,
                 label="measured about the run's own average",
             )
-            break
         for i, (title, flow) in enumerate(central_flows(tree)):
             axes.plot(
                 flow["time"],
@@ -95,7 +101,8 @@ def average_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         run = tree["discrete"].dataset
         if run_info(run).grid.is_full_batch:
             axes.plot(run["time"], run["loss"], color=DISCRETE, lw=0.6, alpha=0.35, label="run, every step")
-        for _, compared in _compared(tree, "averaged_loss"):
+        compared = _longest(tree, "averaged_loss")
+        if compared is not None:
             axes.plot(
                 compared["saved_time"],
                 compared["averaged_loss"],
@@ -103,7 +110,6 @@ def average_loss_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 lw=1.6,
                 label="run, averaged",
             )
-            break
         for i, (title, flow) in enumerate(central_flows(tree)):
             for name, style, what in (
                 ("predicted_loss", {"ls": DASHES[1]}, "predicted average"),
@@ -129,7 +135,6 @@ def distance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
     """How far each flow is from the run's own time average, over the run's motion, and how far the run itself is."""
     with styled():
         axes = panel("Distance to the run's own time average", 4.2, given=axes)
-        own: xr.Dataset | None = None
         for i, (title, compared) in enumerate(_compared(tree, "relative_error_to_average")):
             axes.plot(
                 compared["saved_time"],
@@ -138,7 +143,7 @@ def distance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 ls=dash(i),
                 label=plain(title),
             )
-            own = compared if own is None else own
+        own = _longest(tree, "run_to_average")
         if own is not None:
             axes.plot(
                 own["saved_time"],
@@ -168,6 +173,12 @@ def _compared(tree: xr.DataTree, name: str) -> Iterator[tuple[str, xr.Dataset]]:
             compared = tree[f"comparison/{row.name}"].to_dataset()
             if name in compared:
                 yield row.title, compared
+
+
+def _longest(tree: xr.DataTree, name: str) -> xr.Dataset | None:
+    """Of what is the run's own, and the same in all comparisons: that which goes farthest."""
+    found = [compared for _, compared in _compared(tree, name)]
+    return max(found, key=lambda one: one.sizes["saved_step"]) if found else None
 
 
 def _curvature(tree: xr.DataTree) -> xr.Dataset | None:
@@ -205,6 +216,9 @@ def _finish(axes: Axes, tree: xr.DataTree, label: str) -> None:
     seen = edge(tree)
     if seen is not None and seen.time is not None:
         axes.axvline(seen.time, color=DISCRETE, lw=0.8, alpha=0.5, ls=(0, (4, 3)))
+        if seen.settled is not None:
+            times = run_info(tree["discrete"].to_dataset()).grid.times
+            axes.axvline(float(times[seen.settled]), color=DISCRETE, lw=0.8, alpha=0.5, ls=(0, (1, 2)))
     axes.set_xlabel(time_label(tree))
     axes.set_ylabel(label)
     axes.legend(**_BELOW)
@@ -219,8 +233,9 @@ def _has_compared(name: str) -> Callable[[xr.DataTree], bool]:
 
 
 CRITICAL = Plot(
-    "Curvature in the directions that the central flow follows, times the learning rate, held at the edge from the "
-    "dashed line on; dots: λ_max on the run's own path, which oscillates about the flow's.",
+    "Curvature in the directions that the central flow follows, times the learning rate: held at the edge from the "
+    "dashed line on. From the dotted one on the run oscillates with half of the predicted variance or more. Dots: "
+    "λ_max on the run's own path, which oscillates about the flow's.",
     critical_plot,
     _has("critical_eigenvalue"),
     "edge",

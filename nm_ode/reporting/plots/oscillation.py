@@ -18,11 +18,10 @@ def oscillation_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         seen, along = stability(tree), _along(tree)
         assert seen is not None
         assert seen.jump is not None
-        steps, largest = along["curvature_step"].values, float(along["sharpest_oscillation"].max())
-        foreseen = along["foreseen_oscillation"]
+        steps, foreseen = along["curvature_step"].values, along["foreseen_oscillation"]
         axes.plot(
             steps,
-            foreseen.where((foreseen > 0) & (foreseen < 10 * largest)),
+            foreseen.where(foreseen > 0),
             color=COLOURS[0],
             label="foreseen",
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from nm_ode.comparison import Edge, EdgeRow
-from nm_ode.reporting.formats import count, exponent, number
+from nm_ode.reporting.formats import NOT_MEASURED, count, exponent, number
 from nm_ode.reporting.tables.flows import flow_label
 from nm_ode.reporting.tables.table import Cell, Column, Table
 
@@ -13,28 +15,28 @@ def edge_table(seen: Edge) -> Table:
     columns = (
         Column("", "to the average", numeric=False),
         Column("at step"),
-        Column("error to\nthe average", "error"),
-        Column("relative to\nthe motion", "relative"),
-        Column("the same, mean\npast the edge", "past the edge"),
+        Column("error", "error"),
+        Column("over the\nmotion", "relative"),
+        Column("mean past\nthe edge", "past the edge"),
+        Column("once the run\noscillates", "oscillating"),
         Column("from the\naveraged loss", "loss"),
         Column("from the averaged\ngradient norm", "gradient norm"),
     )
-    past = (
-        "from the start on, for no flow comes to the edge"
-        if seen.step is None
-        else f"from step {count(seen.step)} on, where the central flow comes to the edge"
-    )
+    past = "no flow comes to it" if seen.step is None else f"from step {count(seen.step)} on"
+    since = "it does not" if seen.settled is None else f"from step {count(seen.settled)} on"
     return Table(
         columns,
         [_cells(row) for row in seen.rows],
         caption=(
-            f"Against the run's own time average: {seen.average}. Means are {past}. Loss and gradient norm: distance "
-            "of what the flow has, with the oscillation's part where it predicts that, from the run's averaged "
-            "ones, over these."
+            f"Distances to the run's own time average: {seen.average}; means are of those over the motion. Past the "
+            f"edge: {past}, where a central flow predicts an oscillation; once the run oscillates: {since}, where it "
+            "has half of that variance. Loss and gradient norm: what the flow has, with the oscillation's part where "
+            "it predicts that, from the run's averaged ones; mean over their mean, once the run oscillates. All up to "
+            "the last step that all flows came to."
         ),
         brief_caption=(
-            f"distance to the run's own time average; past the edge: mean {past}; loss, gradient norm: from the run's "
-            "averaged ones"
+            f"distance to the run's own time average, over the motion; means past the edge ({past}) and once the run "
+            f"oscillates ({since}); loss, gradient norm: from the run's averaged ones, once it oscillates"
         ),
     )
 
@@ -47,10 +49,11 @@ def _cells(row: EdgeRow) -> list[Cell]:
         Cell(number(row.error), exponent(row.error)),
         Cell(number(row.relative_error), exponent(row.relative_error)),
         Cell(number(row.mean), exponent(row.mean)),
+        Cell(number(row.settled), exponent(row.settled)),
         _share(row.loss),
         _share(row.grad_norm),
     ]
 
 
 def _share(value: float) -> Cell:
-    return Cell("–" if value != value else f"{100 * value:.2g} %")
+    return Cell(NOT_MEASURED if math.isnan(value) else f"{number(100 * value)} %")

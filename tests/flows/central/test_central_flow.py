@@ -204,3 +204,14 @@ def test_what_it_is_not_for_is_refused(at_the_edge) -> None:
     flow = CentralFlow(problem, sgd, most=1)
     with pytest.raises(CentralFlowError, match="more than most = 1: raise most"):
         solve(flow, [0.0, 1.0], theta0=theta, check=False)
+
+
+def test_its_product_is_the_jacobians_at_rest() -> None:
+    """Where F is 0 and third derivatives are constant, only how the eigenvector turns is left out of it."""
+    flow = CentralFlow(valley(0.31, 0.1, 0.1, 3.0), SGD(lr=0.5), third="exact")
+    place = torch.tensor([0.0, 3.0], dtype=torch.float64)
+    flow.rhs(0.0, place)
+    products = torch.stack([flow.jvp(0.0, place, v) for v in torch.eye(2, dtype=torch.float64)])
+    step = 1e-6 * torch.eye(2, dtype=torch.float64)
+    found = torch.stack([(flow.rhs(0.0, place + v) - flow.rhs(0.0, place - v)) / 2e-6 for v in step])
+    torch.testing.assert_close(products, found, rtol=3e-3, atol=1e-4)

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import nm_ode
-from nm_ode.comparison.study import study_numbers, study_orders
+from nm_ode.comparison.study import study_frame, study_numbers, study_orders
 from nm_ode.comparison.study.numbers import STATES, last, quantities, with_numbers
 from nm_ode.reporting.study.plots.multiples import over_axes
 from nm_ode.reporting.study.tables import member_table
@@ -48,6 +48,22 @@ def test_padding_is_no_last_value() -> None:
     ragged = xr.DataArray([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [np.nan] * 3], dims=("a", "step"))
     np.testing.assert_array_equal(last(ragged, "step"), [2, 3, np.nan])
     np.testing.assert_array_equal(last(ragged.transpose(), "step"), [2, 3, np.nan])
+
+
+def test_distances_to_the_runs_average_are_where_that_is_known_last(plane) -> None:
+    tree = plane.copy()
+    compared = plane["comparison/gradient"].to_dataset()
+    known = 0.1 * compared["error"].where(
+        compared["error"].notnull() & compared["error"].shift(saved_step=-1).notnull()
+    )
+    tree["comparison/gradient"] = xr.DataTree(compared.assign(error_to_average=known))
+    frame, numbers = study_frame(tree), study_numbers(tree)
+    expected = last(known.transpose(*numbers["state"].dims, "saved_step"), "saved_step")
+    there = (numbers["state"] == "whole").values
+    found = numbers["error_to_average"].sel(flow="gradient").values
+    np.testing.assert_allclose(found[there], expected.values[there])
+    assert np.isfinite(found[there]).all()
+    np.testing.assert_array_equal(frame["error_to_average.gradient"], found.reshape(-1))
 
 
 def test_orders_are_those_of_the_law_with_what_is_known(plane) -> None:
