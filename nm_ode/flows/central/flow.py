@@ -1,4 +1,4 @@
-"""The central flow of plain descent (docs/theory.md §4.11)."""
+"""The central flow of plain descent (docs/theory.md §4.10)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CentralFlow(Flow):
     covariance of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η.
     It is the X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
-    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
+    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
