@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import xarray as xr
@@ -54,7 +55,8 @@ class Samples:
             ArgumentError: an observer wrote to theta, which is the solver's own.
         """
         written = y._version if isinstance(y, Tensor) else 0
-        self.recording.observe(View(self._problem, index, t, self._field.theta(y)))
+        whole = partial(self._field.whole, y)
+        self.recording.observe(View(self._problem, index, t, self._field.theta(y), state=whole))
         if isinstance(y, Tensor) and y._version != written:
             raise ArgumentError(
                 "an observer wrote to view.theta, which is the solver's own state: let it work on a copy"

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nm_ode.flows.base import Descent, regularised_gradient
@@ -17,6 +18,7 @@ from nm_ode.flows.growth import Recursion
 from nm_ode.loss import Problem
 from nm_ode.loss.rounding import gradient_rounding_along, rounding_along
 
+SIZE = 3  # numbers at the end of the state
 WATCHED = 30  # steps of descent itself that are taken at the start, and how long its own transient is left to itself
 _LEAST = -4.0  # of a step's growth: below the edge it is at the floor soon, whatever it is
 _GROWN = 30.0  # ℓ of an oscillation that has been the central flow's: no other is as large
@@ -56,19 +58,55 @@ def seed_of(problem: Problem, optimizer: Descent, theta: Tensor, vector: Tensor,
     return Seed(max(along**2, noise), noise)
 
 
-def grown(log_variance: float, steps: float, largest: float, needed: float, seed: Seed) -> float:
-    """How ℓ changes in a step.
+@dataclass(frozen=True)
+class Delay:
+    """The last three numbers of the state of a delayed flow.
 
-    Args:
+    Attributes:
+        log_variance: ℓ.
         steps: since the start.
-        largest: η times the largest eigenvalue.
-        needed: the variance of the central flow there.
+        noise: variance of what rounding adds in a step; it stays what it is.
     """
-    if steps < WATCHED:
-        return 0.0
-    reached = needed > 0 and log_variance >= math.log(needed)
-    if reached or log_variance > _GROWN:
-        return (_SETTLED - log_variance) / _SETTLING
-    growth = 2 * Recursion().log_factor(largest) if largest != 1.0 else _LEAST
-    floor = seed.noise * math.exp(min(-log_variance, 690.0))
-    return max(growth, _LEAST) + min(floor, 1.0)
+
+    log_variance: float
+    steps: float
+    noise: float
+
+    @classmethod
+    def begun(cls, seed: Seed) -> Delay:
+        return cls(math.log(seed.variance), 0.0, seed.noise)
+
+    def after(self, theta: Tensor) -> Tensor:
+        """The whole state."""
+        own = torch.tensor([self.log_variance, self.steps, self.noise], dtype=torch.float64)
+        return torch.cat([theta, own.to(theta)])
+
+    @classmethod
+    def of(cls, state: Tensor) -> Delay:
+        return cls(*state[-SIZE:].double().tolist())
+
+    def share(self, needed: float) -> float:
+        """What there is of the central flow's oscillation, of variance `needed`."""
+        if self.log_variance > _GROWN or not needed > 0:
+            return 1.0
+        return min(1.0, math.exp(self.log_variance - math.log(needed)))
+
+    def rates(self, largest: float, needed: float, lr: float) -> list[float]:
+        """d/dt of the three.
+
+        Args:
+            largest: lr times the largest eigenvalue.
+            needed: the variance of the central flow there.
+        """
+        return [self._grows(largest, needed) / lr, 1 / lr, 0.0]
+
+    def _grows(self, largest: float, needed: float) -> float:
+        """How ℓ changes in a step."""
+        if self.steps < WATCHED:
+            return 0.0
+        reached = needed > 0 and self.log_variance >= math.log(needed)
+        if reached or self.log_variance > _GROWN:
+            return (_SETTLED - self.log_variance) / _SETTLING
+        growth = 2 * Recursion().log_factor(largest) if largest != 1.0 else _LEAST
+        floor = self.noise * math.exp(min(-self.log_variance, 690.0))
+        return max(growth, _LEAST) + min(floor, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -21,6 +22,8 @@ from nm_ode.flows.base import (
     require_plain,
 )
 from nm_ode.flows.central.complementarity import solve_complementarity
+from nm_ode.flows.central.delayed import SIZE as DELAY
+from nm_ode.flows.central.delayed import Delay, seed_of, watched
 from nm_ode.flows.central.edge import Edge, distance_to_edge
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
 from nm_ode.loss import Problem
@@ -59,6 +62,8 @@ class CentralFlow(Flow):
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
         third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
         most: directions that there may be at the edge.
+        delayed: no more oscillation than there is: it grows from the start's own (30 steps of descent are taken to see
+            it) or from rounding, by |1 − ηλ| a step, until it is the central flow's.
 
     Raises:
         FlowError: an optimiser other than plain descent, or numbers out of range. Later `CentralFlowError`: more
@@ -72,9 +77,8 @@ class CentralFlow(Flow):
     second_order: bool = True
     third: HowThird = "auto"
     most: Annotated[int, Gt(0)] = 8
+    delayed: bool = False
     _search: _Search = field(init=False, repr=False, compare=False)
-    name: ClassVar = "central"
-    title: ClassVar = "central flow"
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
@@ -89,6 +93,7 @@ class CentralFlow(Flow):
             "followed": as_positive(self.followed, "followed"),
             "second_order": as_flag(self.second_order, "second_order"),
             "most": as_count(self.most, "most", error=FlowError),
+            "delayed": as_flag(self.delayed, "delayed"),
             "_search": _Search(self.problem, self.third),
         }
         for name, value in given.items():
@@ -99,12 +104,32 @@ class CentralFlow(Flow):
             raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
 
     @property
+    def name(self) -> str:
+        return "central_delayed" if self.delayed else "central"
+
+    @property
+    def title(self) -> str:
+        return "central flow, delayed" if self.delayed else "central flow"
+
+    @property
     def cost(self) -> Cost:
         """Below the edge, without what finding eigenvectors takes: the least."""
         return Cost(gradients=1, hvps=1, hvps_per_jvp=0)
 
+    def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
+        if not self.delayed:
+            return theta
+        place, off = watched(self.problem, self.optimizer, theta)
+        sharpest = self._search.sharpest(place)
+        return Delay.begun(seed_of(self.problem, self.optimizer, place, sharpest, off)).after(theta)
+
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        return self.at(state).field
+        edge = self.at(state)
+        if not self.delayed:
+            return edge.field
+        lr = self.optimizer.lr
+        rates = Delay.of(state).rates(lr * edge.largest, edge.needed, lr)
+        return torch.cat([edge.field, torch.tensor(rates).to(edge.field)])
 
     @property
     def jvp(self) -> JacobianProduct:
@@ -112,8 +137,14 @@ class CentralFlow(Flow):
         return self._jvp
 
     def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
-        lr, edge = self.optimizer.lr, self._search.last
-        if edge is None or float((state - edge.theta).norm()) > _NEAR * float(state.norm()):
+        found = self._product(state, self.theta_in(v))
+        if self.delayed:  # how the oscillation's growth goes with theta is slow, and left out
+            found = torch.cat([found, torch.zeros_like(v[-DELAY:])])
+        return found
+
+    def _product(self, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge, theta = self.optimizer.lr, self._search.last, self.theta_in(state)
+        if edge is None or float((theta - edge.theta).norm()) > _NEAR * float(theta.norm()):
             edge = self.at(state)
         product = self._difference(edge, v)
         bend = edge.change(v, product, self.relaxation * lr)
@@ -139,13 +170,13 @@ class CentralFlow(Flow):
     def _edge(self) -> float:
         return _LIMIT / self.optimizer.lr
 
-    def at(self, theta: Tensor) -> Edge:
-        """The edge of stability at theta, and the field there.
+    def at(self, state: Tensor) -> Edge:
+        """The edge of stability at a state, and the field there.
 
         Raises:
             CentralFlowError: see above.
         """
-        theta = theta.to(self.problem.theta0)
+        theta = self.theta_in(state).to(self.problem.theta0)
         lr, decay, tau = self.optimizer.lr, self.optimizer.weight_decay, self.relaxation * self.optimizer.lr
         loss, own = self.problem.loss_and_grad(theta)
         gradient = own.add(theta, alpha=decay) if decay else own
@@ -155,7 +186,7 @@ class CentralFlow(Flow):
         self._require(space, theta)
         values = space.values.numpy() + decay
         k = len(values)
-        x, b, kkt, bend = np.zeros((k, k)), np.zeros((k, k, k, k)), 0.0, None
+        x, b, kkt, bend, needed = np.zeros((k, k)), np.zeros((k, k, k, k)), 0.0, None, 0.0
         thirds = self._search.thirds.along(theta, own, space.vectors)
         if k:
             flat = thirds.view(k * k, -1)
@@ -170,7 +201,10 @@ class CentralFlow(Flow):
                     f"{self.title}: the oscillation of {k} directions at the edge of stability was found to {kkt:.0e} "
                     f"alone, not to {_KKT:g}: start nearer to the edge, or take a smaller lr"
                 )
-            if x.any():
+            needed = float(np.trace(x))
+            if self.delayed:
+                x = x * Delay.of(state).share(needed)
+            if needed:
                 bend = torch.from_numpy(x.reshape(-1) / 2).to(flat) @ flat
         force = gradient if bend is None else gradient + bend
         if self.second_order:
@@ -190,6 +224,7 @@ class CentralFlow(Flow):
             field=force.neg(),
             thirds=thirds,
             response=b,
+            needed=needed,
         )
         return edge
 
@@ -215,6 +250,11 @@ class _Search:
         self._start: Tensor | None = None
         self.last: Edge | None = None
         self.thirds = ThirdDerivatives(problem, third)
+
+    def sharpest(self, theta: Tensor) -> Tensor:
+        """The direction of the largest eigenvalue, of norm 1, shape (P,)."""
+        self._start = critical_space(Hessian(self._problem, theta), math.inf, start=self._start).start
+        return self._start[0]
 
     def space(self, theta: Tensor, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
         found = critical_space(
