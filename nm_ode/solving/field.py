@@ -92,10 +92,6 @@ class Field:
         count, self._count = self._count, 0
         return count
 
-    def whole(self, y: Vector) -> Tensor:
-        """The state in an engine's vector, a copy in float64: on the CPU, or where the vector is."""
-        return y.detach().clone() if isinstance(y, Tensor) else torch.from_numpy(y.copy())
-
     def theta(self, y: Vector) -> Tensor:
         """The parameters in an engine's state, in float64 whatever the problem computes in.
 

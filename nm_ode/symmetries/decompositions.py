@@ -15,11 +15,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from torch.export import default_decompositions
+from torch.fx import Graph
 
 from nm_ode.symmetries.labels import MOVES
 from nm_ode.symmetries.operations.contractions import CONTRACTIONS
 from nm_ode.symmetries.operations.declared import DECLARED
 from nm_ode.symmetries.operations.normalisations import NORMALISATIONS
+from nm_ode.symmetries.operations.reading import operation
+from nm_ode.symmetries.written_out import grouped_mm
 
 Table: TypeAlias = dict[Any, Callable[..., Any]]
 
@@ -198,6 +201,13 @@ OWN: Table = {
 """Those of nm_ode, for `ExportedProgram.run_decompositions`; writes in place become ordinary operations by it too."""
 
 
+_OF_LIBRARIES: dict[str, Callable[..., Any]] = {
+    # transformers' mixtures of experts
+    "grouped_mm_fallback": lambda rows, matrices, offs: grouped_mm(rows, matrices, offs=offs),
+    "_grouped_mm": grouped_mm,
+}
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -236,6 +246,12 @@ def table(*, all_of_torchs: bool = True) -> Table:
     whole = _WHOLE | with_an_entry()
     torchs = {op: apart for op, apart in _torchs().items() if _name(op) not in whole}
     return torchs | OWN | {op: recurrent(op) for op in _RECURRENT}
+
+
+def of_libraries(graph: Graph) -> Table:
+    """Those of other libraries that a graph has, by their names."""
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    return {node.target: _OF_LIBRARIES[name] for node in nodes if (name := operation(node)) in _OF_LIBRARIES}
 
 
 def with_an_entry() -> frozenset[str]:

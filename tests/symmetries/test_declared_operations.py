@@ -123,6 +123,13 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     *((getattr(aten, name).default, (X, 1, False), {}) for name in ["_softmax", "_log_softmax"]),
     (aten._safe_softmax.default, (X, 1), {}),
     (aten.cross_entropy_loss.default, (drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])), {}),
+    (aten.multi_margin_loss.default, (drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])), {}),
+    (aten.multilabel_margin_loss.default, (drawn(2, 4), torch.tensor([[0, 1, -1, 2], [3, -1, 0, 0]])), {}),
+    (
+        aten.multilabel_margin_loss_forward.default,
+        (drawn(2, 4), torch.tensor([[0, 1, -1, 2], [3, -1, 0, 0]]), 1),
+        {},
+    ),
     *(
         (getattr(aten, f"{kind}_pool{n}d").default, (x, [3] * n, [2] * n, [1] * n), {})
         for kind in ("max", "avg")

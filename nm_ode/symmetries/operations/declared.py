@@ -304,7 +304,11 @@ declare("linalg_vector_norm norm", degrees=_norm, along=dims_of)
 declare("std", degrees=_ALIKE, shifts=_NOTHING, along=dims_of)
 declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=dims_of)
 declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=dims_of)
-declare("cross_entropy_loss", shifts=_NOTHING, along=_classes)
+declare(
+    "cross_entropy_loss multi_margin_loss multilabel_margin_loss multilabel_margin_loss_forward",
+    shifts=_NOTHING,
+    along=_classes,
+)
 # ---- images and sequences
 declare(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d "

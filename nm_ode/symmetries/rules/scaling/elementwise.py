@@ -30,10 +30,12 @@ def _sum(s: ScalingTraversal, node: Node) -> Any:
 
 
 def _is_under_root(node: Node) -> bool:
-    return all(
+    """By itself, or in a product with others."""
+    return bool(node.users) and all(
         operation(user) in ("rsqrt", "sqrt", "reciprocal")
         or (operation(user) == "pow" and user.args[1] in (-0.5, 0.5, -1))
         or (operation(user) == "div" and user.args[1] is node)
+        or (operation(user) == "mul" and _is_under_root(user))
         for user in node.users
     )
 
