@@ -3,6 +3,10 @@
 Rayleigh and Ritz on a block: the vectors that were found before, some more below them, and whatever products are known
 already; then the residuals of those that are not tight enough, again and again. Eigenvalues at the edge of stability
 gather at one value, where a Krylov space of one vector sees one direction of many.
+
+Vectors that are tight see nothing of an eigenvector in a space that the matrix keeps apart from theirs, as those of parts
+of a network that share no output. So one more is handed on from search to search, with a step of the power method and a
+little of all directions in each: it goes to the largest eigenvalue outside of what is followed.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ _BELOW = 2  # eigenpairs below the bound that are followed, so that none comes u
 _LOOSE = 3e-3  # of their residuals, relative to the largest eigenvalue in size
 _ROOM = 4  # blocks in the basis, before the best alone are kept
 _ROUNDS = 300
+_EVERYWHERE = 0.05
 _ROUNDING = 50.0
 
 
@@ -33,7 +38,7 @@ class CriticalSpace:
         vectors: shape (k, P), orthonormal rows.
         largest: the largest eigenvalue, above the bound or not.
         residual: the largest of ‖A v − λ v‖ of those above the bound; 0 if there is none.
-        start: shape (k + some, P), orthonormal rows.
+        start: shape (k + some, P), rows, of which the first is of the largest eigenvalue.
         products: how many were spent.
         converged: are all residuals as small as they were asked to be?
     """
@@ -66,9 +71,8 @@ def critical_space(
         most: products, from which on what was found is given as it is.
         seed: of the random vectors of a search without a start.
     """
-    block = _Block(operator, known)
+    block, source = _Block(operator, known), torch.Generator("cpu").manual_seed(seed)
     if start is None:
-        source = torch.Generator("cpu").manual_seed(seed)
         start = torch.stack([normal(operator.like, source) for _ in range(_DRAWN)])
     block.extend(start)
     loose = max(tol, _LOOSE)
@@ -86,12 +90,13 @@ def critical_space(
         if not block.refine(late.nonzero()[:, 0], keep=followed):
             break
     tight = residuals[:above]
+    scout = _unit(block.outside(followed)) + _EVERYWHERE * _unit(normal(operator.like, source))
     return CriticalSpace(
         values[:above].clone(),
         block.ritz(above),
         float(values[0]),
         float(tight.max()) if above else 0.0,
-        block.ritz(followed),
+        torch.cat([block.ritz(followed), scout[None]]),
         block.products,
         not bool(late.any()) or len(block) == operator.size,
     )
@@ -137,6 +142,11 @@ class _Block:
         """The first so many Ritz vectors."""
         return self._turned(self._turn[:, :count], self._q)
 
+    def outside(self, count: int) -> Tensor:
+        """Of the best Ritz vector after the first so many, A v and enough of v that no negative eigenvalue leads it."""
+        column = self._turn[:, count : count + 1]  # none where nothing is outside
+        return (self._turned(column, self._aq) + self.scale / 2 * self._turned(column, self._q)).sum(dim=0)
+
     def _shrink(self, keep: int) -> None:
         columns = self._turn[:, :keep]
         self._q, self._aq = self._turned(columns, self._q), self._turned(columns, self._aq)
@@ -176,3 +186,8 @@ class _Block:
 
     def _turned(self, columns: Tensor, rows: Tensor) -> Tensor:
         return columns.T.to(rows) @ rows
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """Of norm 1, or 0."""
+    return vector / vector.norm().clamp(min=torch.finfo(vector.dtype).tiny)

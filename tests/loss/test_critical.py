@@ -77,6 +77,16 @@ def test_a_start_near_by_saves_products_and_sees_what_comes_up() -> None:
     assert float(shared.norm()) < 1e-7
 
 
+def test_what_comes_up_in_a_space_of_its_own_is_seen() -> None:
+    """Eigenvectors stay as they are, so that of those which are followed no residual says anything of another."""
+    values, start = torch.tensor([1.5, 1.4, 1.0, *[0.1] * 20], dtype=torch.float64), None
+    for sharpest in (*np.linspace(0.1, 2.0, 100), *[2.0] * 10):
+        values[3] = float(sharpest)
+        found = critical_space(Dense(torch.diag(values)), 1.9, start=start)
+        start = found.start
+    torch.testing.assert_close(found.values, values[3:4], rtol=1e-10, atol=0.0)
+
+
 def test_what_takes_too_many_products_is_said() -> None:
     found = critical_space(Dense(with_values([2.0] * 5, 200, seed=1)), 1.9, tol=1e-12, most=8)
     assert not found.converged
