@@ -94,15 +94,16 @@ SMALL = {
         ('"diabetes"', '"diabetes"\nsamples = 40'),
     ),
     "central_cnn": (1.7, (r"\[4, 8\]", "[2]"), (r"samples = \d+", "samples = 20")),
+    "central_rmsprop": (1e-2, (r"\[64, 32, 10\]", "[64, 3, 10]"), (r"samples = \d+", "samples = 12")),
 }
 
 
 def small(name: str, folder: Path, *more: tuple[str, str]) -> Path:
     lr, *edits = SMALL[name]
     short = (
-        (r"steps = \d+", "steps = 4"),
+        (r"\nsteps = \d+", "\nsteps = 4"),
         (r"points = \d+", "points = 2"),
-        (r"\nlr = [\d.]+", f"\nlr = {lr}"),
+        (r"\nlr = \S+", f"\nlr = {lr}"),
     )
     coarse = (r"\[solver\](\n.+)*\n", "[solver]\nrtol = 1e-2\ncheck = false\n")
     return edited(name, folder, *edits, *short, coarse, *more)
