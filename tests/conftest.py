@@ -19,6 +19,7 @@ from nm_ode.models import mlp
 
 # Tensors of tests are small: a second thread costs more than it gives, and on a busy machine threads wait in vain.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor in the processes that tests start
 
 # No test depends on how busy the machine is.
 settings.register_profile("untimed", deadline=None)
