@@ -26,6 +26,7 @@ _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
+_FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
 
 
 class CentralFlowError(FlowError):
@@ -260,7 +261,13 @@ class CentralFlow(Flow):
         return space
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
-        k = len(space.values)
+        k, beyond = len(space.values), space.largest / self._metric.edge
+        if self._metric.remembers and not beyond < _FAR:
+            raise CentralFlowError(
+                f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
+                f"{type(self.optimizer).__name__} has no memory of its gradients yet: start warm (state0 of train, "
+                "warm_steps of a case), or take a smaller lr"
+            )
         if k > self.most:
             raise CentralFlowError(
                 f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
