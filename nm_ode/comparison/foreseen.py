@@ -20,6 +20,7 @@ from nm_ode.results import annotate
 Array = NDArray[np.float64]
 
 _LAG = 2  # steps, between the middle of a fourth difference and its last theta
+_FALLEN = 0.99  # of λ_max before: below it λ_max has fallen, and was not measured a little differently
 _QUIET = 0.3  # of the size: an oscillation above it has begun to bend the path that is to be foreseen
 
 
@@ -191,7 +192,8 @@ def _free_path(
     """
     found = np.interp(np.arange(count), steps, sharpness)
     for i in range(1, left):
-        falls = i + 1 < len(steps) and sharpness[i + 1] < sharpness[i] > sharpness[i - 1]
+        grew = sharpness[i] > sharpness[i - 1]
+        falls = grew and i + 1 < len(steps) and sharpness[i + 1] < _FALLEN * sharpness[i]
         if past[i] and (i == left - 1 < len(steps) - 1 or falls):
             slope = (sharpness[i] - sharpness[i - 1]) / (steps[i] - steps[i - 1])
             here = np.arange(steps[i], count if i == left - 1 else min(steps[i + 1], count))
@@ -213,7 +215,7 @@ def _seen(curvature: xr.Dataset, along: _Steps) -> int | None:
         if not (here.size and measured[i] > 0 and measured[i + 1] > 0):
             continue
         line = np.interp(here, points[i : i + 2], np.log(measured[i : i + 2]))
-        if sharpness[i + 1] < sharpness[i]:
+        if sharpness[i + 1] < _FALLEN * sharpness[i]:
             line = np.log(measured[i]) + growth[here] - growth[max(points[i], 0)]
         large = np.flatnonzero(np.exp(line) >= along.size[here])
         if large.size:

@@ -72,6 +72,7 @@ _SCHEMA = {
     "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
     "error_standard_error": ("standard error of the distance, where it is estimated from sketches", "1"),
     "error_to_average": ("distance to the run's own time average ‖θ(t_k) − θ̄_k‖", "1"),
+    "error_to_average_standard_error": ("standard error of that distance, estimated from sketches", "1"),
     "expected_order": ("order in lr that theory gives for smooth losses", "1"),
     "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
     "flow": ("flow", ""),
@@ -158,6 +159,10 @@ _SCHEMA = {
         "1",
     ),
     "relative_error_to_average": ("distance to the run's own time average over the run's motion", "1"),
+    "relative_error_to_average_standard_error": (
+        "standard error of that ratio, estimated from sketches",
+        "1",
+    ),
     "rounding": ("error below which rounding of the run itself is seen", "1"),
     "run_to_average": ("distance of the run from its own time average ‖θ_k − θ̄_k‖", "1"),
     "saved_charge": ("charge Q at saved steps", "1"),

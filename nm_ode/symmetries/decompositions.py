@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.export import default_decompositions
 from torch.fx import Graph
 
+from nm_ode.symmetries.complex_numbers import both_complex, product
 from nm_ode.symmetries.labels import MOVES
 from nm_ode.symmetries.operations.contractions import CONTRACTIONS
 from nm_ode.symmetries.operations.declared import DECLARED
@@ -60,7 +61,13 @@ def attention(
 
 
 def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Any:
-    """Of more than two operands one after the other, from the left; of two it is a contraction and stays."""
+    """Of more than two operands one after the other, from the left; of two it is a contraction and stays.
+
+    Of two that are complex it is four of real ones.
+    """
+    if len(operands) == 2 and both_complex(*operands):
+        first, second = operands
+        return product(first, second, lambda a, b: _aten.einsum.default(equation, [a, b]))
     if len(operands) <= 2 or "..." in equation:
         return NotImplemented
     inputs, arrow, out = equation.replace(" ", "").partition("->")
@@ -152,6 +159,16 @@ def copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(into.dtype).expand(into.shape).clone()
 
 
+def multiplied(a: Tensor, b: Tensor) -> Any:
+    """Of complex numbers by their parts; of real ones it stays."""
+    return product(a, b, _aten.mul.Tensor) if both_complex(a, b) else NotImplemented
+
+
+def matrix_product(a: Tensor, b: Tensor) -> Any:
+    """The same of matrices."""
+    return product(a, b, _aten.matmul.default) if both_complex(a, b) else NotImplemented
+
+
 def slice_written(
     into: Tensor,
     source: Tensor,
@@ -194,6 +211,8 @@ OWN: Table = {
     _aten.slice_scatter.default: slice_written,
     _aten.select_scatter.default: place_written,
     _aten.einsum.default: einsum,
+    _aten.mul.Tensor: multiplied,
+    **dict.fromkeys((_aten.matmul.default, _aten.bmm.default, _aten.mm.default), matrix_product),
     _aten.embedding_bag.default: embedding_bag,
     _aten.embedding_bag.padding_idx: embedding_bag,
     _aten._embedding_bag.default: embedding_bag,

@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, tensors_of
+from nm_ode.symmetries.complex_numbers import without_detours
 from nm_ode.symmetries.decompositions import of_libraries, table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import DependsOnValuesError, SymmetryError
@@ -134,6 +135,7 @@ def _traced(whole: ForGraph, tensors: tuple[Tensor, ...], sizes: bool, stops: bo
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
     _of_no_entries(exported.graph)
+    sized = without_detours(exported.graph, sized)
     shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")

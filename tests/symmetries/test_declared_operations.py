@@ -108,6 +108,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aten.trace.default, (drawn(4, 4),), {}),
     (aten._pdist_forward.default, (drawn(4, 3),), {}),
     (aten.pdist.default, (drawn(4, 3),), {}),
+    (aten.complex.default, (X, Y), {}),
     (aten.view_as_complex.default, (drawn(3, 4, 2),), {}),
     (aten.dist.default, (X, Y), {}),
     (aten.cosine_similarity.default, (X, Y, 1), {}),

@@ -114,6 +114,12 @@ def _pad(s: ScalingTraversal, node: Node) -> Any:
     return s.with_zeros(padded)
 
 
+@_rule("view_as_real")
+def _pairs(s: ScalingTraversal, node: Node) -> Any:
+    """Both parts of a complex number have its factor."""
+    return s.labels(node.args[0])[..., None].expand(tuple(value(node).shape))
+
+
 @_rule("diag_embed")
 def _diagonal_matrix(s: ScalingTraversal, node: Node) -> Any:
     return s.with_zeros(torch.diag_embed(s.labels(node.args[0]) + 1, *node.args[1:], **node.kwargs) - 1)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -31,7 +32,7 @@ from nm_ode.symmetries.rules.translation.shifts import (
     tied,
     varying,
 )
-from nm_ode.symmetries.rules.translation.system import System
+from nm_ode.symmetries.rules.translation.system import ZERO, System
 from nm_ode.symmetries.rules.translation.uses import Uses
 from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_view
 
@@ -65,7 +66,7 @@ class ShiftTraversal:
             self._values[node] = Weight(name, placeholder_view(node), frozen=False)
         for node in self.reached.read:
             with ruled("translation", node, self.rules.get(operation(node))):
-                self._values[node] = self._result(node)
+                self._values[node] = self._as_read(node, self._result(node))
         forbid(self.system, self.read(self.graph.loss))
 
     def _result(self, node: Node) -> Any:
@@ -81,6 +82,13 @@ class ShiftTraversal:
             return []  # what reads it looks at the factors; a mean's rule looks at the product
         result = self.rules.get(operation(node), self.by_table)(self, node)
         return self.unknown(node) if result is None else result
+
+    def _as_read(self, node: Node, found: Any) -> Any:
+        """What nothing reads may shift as it likes."""
+        mask = self.reached.partly.get(node)
+        if mask is None or not isinstance(found, list):
+            return found
+        return [replace(term, labels=torch.where(mask, term.labels, ZERO)) for term in found]
 
     def depends(self, node: Any) -> bool:
         """Is it made of parameters that are trained?"""
