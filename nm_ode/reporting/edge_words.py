@@ -42,6 +42,8 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
 
 def _of_correlation(row: CentralRow) -> Sentence:
     found = row.correlation
+    if found.points < 3:
+        return Sentence("At fewer than three samples both are known: they have no correlation.")
     if math.isnan(found.value):
         return Sentence("Along the run one of the two is constant, so that they have no correlation.")
     rests = f"on about {count(round(found.independent))} independent points of {count(found.points)}"

@@ -17,10 +17,10 @@ def edge_table(seen: Edge) -> Table:
         Column("at step"),
         Column("error", "error"),
         Column("over the\nmotion", "relative"),
-        Column("mean past\nthe edge", "past the edge"),
+        Column("mean past\nthe edge", "past edge"),
         Column("once the run\noscillates", "oscillating"),
         Column("from the\naveraged loss", "loss"),
-        Column("from the averaged\ngradient norm", "gradient norm"),
+        Column("from the averaged\ngradient norm", "gradient"),
     )
     past = "no flow comes to it" if seen.step is None else f"from step {count(seen.step)} on"
     since = "it does not" if seen.settled is None else f"from step {count(seen.settled)} on"
@@ -36,7 +36,7 @@ def edge_table(seen: Edge) -> Table:
         ),
         brief_caption=(
             f"distance to the run's own time average, over the motion; means past the edge ({past}) and once the run "
-            f"oscillates ({since}); loss, gradient norm: from the run's averaged ones, once it oscillates"
+            f"oscillates ({since}); loss, gradient: from the run's averaged ones, once it oscillates"
         ),
     )
 
