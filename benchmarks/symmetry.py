@@ -60,7 +60,9 @@ def _discovery(name: str, model: nn.Module, side: int) -> dict[str, object]:
         "charges": symmetries.n_charges(),
         "defects": len(symmetries.defects),
         "worst_unexplained": max(c.unexplained for c in symmetries.checks.values()),
-        "worst_hessian": max(c.hessian for c in symmetries.checks.values()),
+        "worst_hessian": max(
+            (c.hessian for c in symmetries.checks.values() if c.hessian is not None), default=None
+        ),
         "seconds": found - start,
         "seconds_tracing": traced - found,
         "seconds_rules": ruled - traced,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import xarray as xr
 
 from nm_ode.comparison.averages import NoAverageError, RunAverage, run_average
 from nm_ode.comparison.correlation import correlation
 from nm_ode.comparison.ratio import ratio
-from nm_ode.comparison.sketches import sketched_as, with_one_sketch
+from nm_ode.comparison.sketches import sketch_standard_error, sketched_as, with_one_sketch
 from nm_ode.comparison.windows import Array, Window
 
 PREDICTED_VARIANCE = "oscillation_trace"
@@ -34,10 +36,11 @@ def average_errors(run: xr.Dataset, solution: xr.Dataset, places: np.ndarray, wi
         Along `saved_step`: `error_to_average` ‖θ(t_k) − θ̄_k‖, `relative_error_to_average` (over the run's motion, as
         `relative_error` is), `run_to_average` ‖θ_k − θ̄_k‖, `measured_variance`; where all samples took part in every
         step, `averaged_loss` and `averaged_grad_norm`, with `averaged_loss_gap` and `averaged_grad_norm_gap` of what
-        the flow has in their place. Of a central flow `predicted_variance`; `oscillates_from`, the first step past the
-        edge at which the run has half of the predicted variance, −1 if there is none; from there on
-        `variance_correlation` of predicted and measured variance, with `variance_correlation_points`; along `critical`
-        `variance_along` its own vectors and `predicted_variance_along`. NaN where the window does not fit.
+        the flow has in their place; where distances are estimated from sketches, their standard errors. Of a central
+        flow `predicted_variance`; `oscillates_from`, the first step past the edge at which the run has half of the
+        mean variance that is predicted, −1 if there is none; from there on `variance_correlation` of predicted and
+        measured variance, with `variance_correlation_points`; along `critical` `variance_along` its own vectors and
+        `predicted_variance_along`. NaN where the window does not fit.
 
     Raises:
         NoAverageError: the run's time average is not known.
@@ -90,14 +93,20 @@ def _distances(
     discrete = saved[average.of].values
     motion = np.linalg.norm(discrete - discrete[:1], axis=1)
     error = np.linalg.norm(solution[average.of].values - rows, axis=1)
-    return xr.Dataset(
+    relative = ratio(error, motion)
+    found = xr.Dataset(
         {
             "error_to_average": ("saved_step", error),
-            "relative_error_to_average": ("saved_step", ratio(error, motion)),
+            "relative_error_to_average": ("saved_step", relative),
             "run_to_average": ("saved_step", average.at(average.distance, steps)),
             "measured_variance": ("saved_step", average.at(average.variance, steps)),
         }
     )
+    if average.of == "theta_sketch":
+        share = sketch_standard_error(saved)
+        found["error_to_average_standard_error"] = ("saved_step", share * error)
+        found["relative_error_to_average_standard_error"] = ("saved_step", math.sqrt(2) * share * relative)
+    return found
 
 
 def _add_gap(
@@ -116,8 +125,10 @@ def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, so
     predicted = solution[PREDICTED_VARIANCE].values
     found["predicted_variance"] = ("saved_step", predicted)
     measured = found["measured_variance"].values
-    # Before, the oscillation grows from rounding, whatever the flow predicts.
-    there = np.flatnonzero((predicted > 0) & (measured >= predicted / 2))
+    # Before, the oscillation grows from rounding, whatever the flow predicts. Against the mean: a flow may let its own
+    # oscillation grow from there too, and both are small then.
+    past = predicted > 0
+    there = np.flatnonzero(past & (measured >= predicted[past].mean() / 2)) if past.any() else np.empty(0)
     found["oscillates_from"] = ((), int(steps[there[0]]) if there.size else -1)
     seen = slice(int(there[0]) if there.size else len(predicted), None)
     together = correlation(predicted[seen], measured[seen])
@@ -126,11 +137,11 @@ def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, so
     if average.each is None or _VECTORS not in solution or solution[_VECTORS].dims[-1] != _ALONG[average.of]:
         return
     vectors = solution[_VECTORS]
-    lengths = np.linalg.norm(vectors.values, axis=2)
-    variances = np.full(lengths.shape, np.nan)
-    for sample, step in enumerate(steps):
+    variances, lengths = np.full((2, *vectors.shape[:2]), np.nan)
+    for sample, (step, rows) in enumerate(zip(steps, vectors.values, strict=True)):
+        lengths[sample] = np.linalg.norm(rows, axis=1)
         there = np.flatnonzero(lengths[sample] > 0)  # a NaN beyond the vectors that there are is none
-        directions = vectors.values[sample, there] / lengths[sample, there, None]
+        directions = rows[there] / lengths[sample, there, None]
         variances[sample, there] = average.along(step, directions)
     dims = ("saved_step", str(vectors.dims[1]))
     found["variance_along"] = (dims, variances)

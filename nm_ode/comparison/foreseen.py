@@ -7,6 +7,7 @@ bends the path.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -20,6 +21,7 @@ from nm_ode.results import annotate
 Array = NDArray[np.float64]
 
 _LAG = 2  # steps, between the middle of a fourth difference and its last theta
+_FALLEN = 0.99  # of λ_max before: below it λ_max has fallen, and was not measured a little differently
 _QUIET = 0.3  # of the size: an oscillation above it has begun to bend the path that is to be foreseen
 
 
@@ -45,6 +47,7 @@ class Jump:
         size: of the oscillation there, as a distance in theta; NaN where it is not known.
         noise: the standard deviation of what a step adds to it; NaN where it is not known.
         batches: is that the noise of minibatches, and not of rounding?
+        edge: the step from which on lr · λ_max is above the limit, that time.
     """
 
     foreseen: int | None
@@ -53,6 +56,7 @@ class Jump:
     size: float = float("nan")
     noise: float = float("nan")
     batches: bool = False
+    edge: int = 0
 
     @property
     def step(self) -> int | None:
@@ -62,13 +66,17 @@ class Jump:
 
 @dataclass(frozen=True)
 class _Steps:
-    """At each step: lr · λ_max, the oscillation foreseen (before it) and the size; and where the limit is passed."""
+    """At each step lr · λ_max, the oscillation foreseen (before it) and the size; what each step adds to it.
+
+    `edge`: where the limit is passed, for the time from which on the oscillation grows to its size, or the first time.
+    """
 
     x: Array
     oscillation: Array
     size: Array
     noise: float
     edge: int
+    foreseen: int | None
     recursion: Recursion
 
 
@@ -86,35 +94,38 @@ def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | N
     along = _along(curvature, lr, limit)
     if along is None:
         return Jump(None, None, NotForeseen.NOT_RECORDED, batches=batches)
+    foreseen, seen = along.foreseen, _seen(curvature, along)
     known = bool(np.isfinite(along.size).any())
-    foreseen = first_above(along.oscillation, along.size, along.edge)
-    seen = _seen(curvature, along)
     why_not = None if foreseen is not None else NotForeseen.TOO_SMALL if known else NotForeseen.NO_SIZE
     at = next((step for step in (foreseen, seen) if step is not None), along.edge)
-    return Jump(foreseen, seen, why_not, float(along.size[at]), along.noise, batches)
+    return Jump(foreseen, seen, why_not, float(along.size[at]), along.noise, batches, along.edge)
 
 
 def with_jump(curvature: xr.Dataset, lr: Array) -> xr.Dataset:
-    """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`, NaN
-    where there is none; as it is where the run does not pass the limit of stability, or nobody knows how an
+    """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`.
+
+    They are NaN where there is none, below the limit of stability all of them. As it is where nobody knows how an
     oscillation grows.
     """
-    found = jump(curvature, lr)
-    limit = _constant(curvature, "stability_limit")
-    along = None if found is None or limit is None else _along(curvature, lr, limit)
-    if found is None or along is None:
+    if "sharpest_gradient" not in curvature or "growth_momentum" not in curvature:
         return curvature
-    nothing, steps = float("nan"), curvature["curvature_step"].values
-    grown = along.oscillation[steps]
-    if found.foreseen is not None:  # beyond it the run is another
-        grown = np.where(steps <= found.foreseen, grown, nothing)
+    found, steps = jump(curvature, lr), curvature["curvature_step"].values
+    along = None if found is None else _along(curvature, lr, float(curvature["stability_limit"]))
+    grown = np.full(len(steps), np.nan)
+    if along is not None:  # beyond the jump the run is another
+        end = math.inf if along.foreseen is None else along.foreseen
+        grown = np.where(steps <= end, along.oscillation[steps], np.nan)
     return annotate(
         curvature.assign(
             foreseen_oscillation=("curvature_step", grown),
-            foreseen_step=((), nothing if found.foreseen is None else float(found.foreseen)),
-            seen_step=((), nothing if found.seen is None else float(found.seen)),
+            foreseen_step=((), _or_nan(None if found is None else found.foreseen)),
+            seen_step=((), _or_nan(None if found is None else found.seen)),
         )
     )
+
+
+def _or_nan(step: int | None) -> float:
+    return math.nan if step is None else float(step)
 
 
 def _along(curvature: xr.Dataset, lr: Array, limit: float) -> _Steps | None:
@@ -130,13 +141,25 @@ def _along(curvature: xr.Dataset, lr: Array, limit: float) -> _Steps | None:
     x = lr * _share(normalised, sharpness, lr, steps) * _free_path(steps, sharpness, past, left, count)
     noise = _root_mean_square(curvature["sharpest_noise"].values)
     start = float(curvature["sharpest_gradient"].values[0] / abs(sharpness[0])) if sharpness[0] else 0.0
-    edge = np.flatnonzero(x > limit)
-    first = int(edge[0]) if edge.size else int(steps[np.flatnonzero(past)[0]])
-    seen = zip((steps - _LAG).tolist(), curvature["sharpest_oscillation"].values.tolist(), strict=True)
-    measured = {step: size for step, size in seen if step < first and size > 0}
-    oscillation = amplitudes(x, np.full(count, noise), recursion, start, measured)
     size = _log_interpolated(steps[:left], sizes[:left], count + 1)
-    return _Steps(x, oscillation, size, noise, first, recursion)
+    size[: int(steps[np.isfinite(sizes)][0]) if np.isfinite(sizes).any() else 0] = np.nan
+    seen = zip((steps - _LAG).tolist(), curvature["sharpest_oscillation"].values.tolist(), strict=True)
+    measured = {step: size for step, size in seen if size > 0}
+    above = np.append(x > limit, False)
+    edges = np.flatnonzero(above & ~np.append(False, above[:-1])).tolist() or [int(steps[past][0])]
+    kept: _Steps | None = None
+    for edge in edges:
+        before = {step: size for step, size in measured.items() if step < edge}
+        oscillation = amplitudes(x, np.full(count, noise), recursion, start, before)
+        foreseen = first_above(oscillation, size, edge)
+        ends = edge + int(np.argmin(above[edge:]))  # at latest a step beyond the last
+        if foreseen is not None and foreseen > ends:
+            foreseen = None
+        here = _Steps(x, oscillation, size, noise, edge, foreseen, recursion)
+        if foreseen is not None:
+            return here
+        kept = kept or here
+    return kept
 
 
 def _share(normalised: Array, sharpness: Array, lr: Array, steps: NDArray[np.int64]) -> float:
@@ -174,7 +197,8 @@ def _free_path(
     """
     found = np.interp(np.arange(count), steps, sharpness)
     for i in range(1, left):
-        falls = i + 1 < len(steps) and sharpness[i + 1] < sharpness[i] > sharpness[i - 1]
+        grew = sharpness[i] > sharpness[i - 1]
+        falls = grew and i + 1 < len(steps) and sharpness[i + 1] < _FALLEN * sharpness[i]
         if past[i] and (i == left - 1 < len(steps) - 1 or falls):
             slope = (sharpness[i] - sharpness[i - 1]) / (steps[i] - steps[i - 1])
             here = np.arange(steps[i], count if i == left - 1 else min(steps[i + 1], count))
@@ -196,7 +220,7 @@ def _seen(curvature: xr.Dataset, along: _Steps) -> int | None:
         if not (here.size and measured[i] > 0 and measured[i + 1] > 0):
             continue
         line = np.interp(here, points[i : i + 2], np.log(measured[i : i + 2]))
-        if sharpness[i + 1] < sharpness[i]:
+        if sharpness[i + 1] < _FALLEN * sharpness[i]:
             line = np.log(measured[i]) + growth[here] - growth[max(points[i], 0)]
         large = np.flatnonzero(np.exp(line) >= along.size[here])
         if large.size:

@@ -42,6 +42,11 @@ def sketched_as(dataset: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     return _Kind.of(other).given_to(dataset)
 
 
+def sketch_standard_error(dataset: xr.Dataset) -> float:
+    """Of a norm that is estimated from its sketches, over the norm."""
+    return standard_error(_Kind.of(dataset).m)
+
+
 def sketch_errors(run: xr.Dataset, solution: xr.Dataset) -> xr.Dataset:
     """`error`, `motion` and `relative_error` as estimates from the same sketch, each with its standard error.
 

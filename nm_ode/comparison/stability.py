@@ -33,7 +33,8 @@ class Stability:
         largest: over the measured steps.
         series_limit: above it the series of a modified flow does not converge.
         stability_limit: above it the run is not stable; None where the optimiser's is not known.
-        series_from, unstable_from: first measured step above each limit; None if there is none.
+        series_from, unstable_from: first measured step above each limit; None if there is none. If a run is above
+            that of stability several times (at the start of Adam, say), the time at which it jumps.
         unstable_time: flow time of the latter.
         points: how many steps were measured.
         jump: where the run leaves a flow, foreseen and seen; None where it is stable, or its learning rates are not
@@ -88,9 +89,10 @@ def stability(tree: xr.DataTree) -> Stability | None:
     series = float(curvature["series_limit"])
     limit = float(curvature["stability_limit"]) if "stability_limit" in curvature else None
     above = np.flatnonzero(x > series)
-    beyond = np.flatnonzero(x > (math.inf if limit is None else limit))
-    unstable_time = float(times[beyond[0]]) if beyond.size else None
     found = _jump(tree["discrete"].dataset, curvature)
+    edge = 0 if found is None else found.edge
+    beyond = np.flatnonzero((x > (math.inf if limit is None else limit)) & (steps >= edge))
+    unstable_time = float(times[beyond[0]]) if beyond.size else None
     return Stability(
         largest=float(x.max()),
         series_limit=series,

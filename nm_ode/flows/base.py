@@ -50,6 +50,19 @@ class StateLayout(Protocol):
     def split(self, state: Tensor) -> tuple[Tensor, ...]: ...
 
 
+class SecondMoment(Protocol):
+    """Of an optimiser with θ' = θ − η d/(√v' + ε), v' = αv + (1−α)d², d the gradient with weight decay."""
+
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def eps(self) -> float: ...
+    @property
+    def whole(self) -> bool:
+        """Is v one number, of ‖d‖²?"""
+        ...
+
+
 class UpdateMap(Protocol):
     """What a flow asks of an optimiser; `nm_ode.optimizers.Optimizer` has it."""
 

@@ -20,6 +20,7 @@ WITHOUT = "or take what needs no Hessian (gradient flow; the modified flow in it
 _MISSING = re.compile(
     r"derivative for '?(?:aten::)?(?P<operation>\w+)'? is not implemented"
     r"|once_differentiable|double backward|doesn't support double|automatic differentiation|create_graph"
+    r"|no autograd formula was registered"
 )
 _BACKWARD = re.compile(r"(_dense|_per_sample_weights)?_backward(_data)?$")
 

@@ -20,7 +20,7 @@ class Curvature(Observer):
     `normalised_sharpness` the same times the learning rate that it is multiplied by, which is to be compared with the
     constants `series_limit` (the modified flow) and, where the optimiser's is known, `stability_limit` (the run).
 
-    Where it is known how an error along an eigenvector grows under the optimiser (SGD of any kind), what
+    Where it is known how an error along an eigenvector grows under the optimiser, what
     `SharpestDirection` measures comes with it: from that the step is foreseen at which the run leaves the flow.
 
     Args:
@@ -38,6 +38,6 @@ class Curvature(Observer):
             return []
         found = Sharpnesses(context, optimizer, spread_steps(context.steps, self.points))
         stability = optimizer.stability
-        if stability is None or stability.momentum is None or optimizer.multiscale:
+        if stability is None or stability.momentum is None:
             return [found]
-        return [found, SharpestDirection(context, found, stability, optimizer.lr)]
+        return [found, SharpestDirection(context, found, optimizer, stability)]

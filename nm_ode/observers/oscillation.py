@@ -81,7 +81,7 @@ class Oscillations(Observer):
         """Nothing is remembered that may change."""
 
     def observe(self, view: View) -> Mapping[str, Any]:
-        found = self._at(view.theta)
+        found = self._at(view.state())
         recorded: dict[str, Any] = {
             "critical_eigenvalue": self._padded(found.values),
             "critical_count": float(len(found.values)),

@@ -18,11 +18,20 @@ from nm_ode.results import Variable, variable
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Of one step: a unit eigenvector of λ_max, λ_max times the rate that multiplies it, and the learning rate."""
+    """Of one step.
+
+    Attributes:
+        vector: a unit eigenvector of λ_max.
+        value, normalised: λ_max, and the same times the rate that multiplies it.
+        lr: of the step.
+        preconditioner: D; None for the identity.
+    """
 
     vector: NDArray[np.float64]
+    value: float
     normalised: float
     lr: float
+    preconditioner: Tensor | None
 
 
 class Sharpnesses(Observer):
@@ -63,15 +72,16 @@ class Sharpnesses(Observer):
             self._lr = view.lr
         stability = self._optimizer.stability
         step, decay = (self._optimizer.lr, 0.0) if stability is None else (stability.step, stability.decay)
+        preconditioner = self._preconditioner(view)
         self._last = found = sharpness(
             self._problem,
             view.theta,
-            preconditioner=self._preconditioner(view),
+            preconditioner=preconditioner,
             decay=decay,
             v0=None if self._last is None else self._last.vector,
         )
         normalised = found.value * self._lr * (step / self._optimizer.lr)
-        self.last = Measured(found.vector, normalised, self._lr)
+        self.last = Measured(found.vector, found.value, normalised, self._lr, preconditioner)
         return {
             "sharpness": found.value,
             "normalised_sharpness": normalised,

@@ -56,7 +56,8 @@ class Adam(Optimizer):
 
         On the preconditioned curvature Adam is heavy ball with dampening β1. λ counts where it is part of the gradient.
         """
-        return StabilityLimit(self.lr * (1 - self.betas[0]), 2 * (1 + self.betas[0]), self._coupled_decay)
+        beta = self.betas[0]
+        return StabilityLimit(self.lr * (1 - beta), 2 * (1 + beta), self._coupled_decay, beta)
 
     @property
     def _coupled_decay(self) -> float:

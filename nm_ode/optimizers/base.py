@@ -66,7 +66,7 @@ class StabilityLimit:
         step: the learning rate that curvature sees: what happens on a mode depends on it times λ.
         limit: largest `step` · λ_max at which a minimum is stable.
         decay: what weight decay adds to every eigenvalue of the Hessian.
-        momentum: β of the recursion that a small error on a mode goes on by, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
+        momentum: β of the recursion by which a small error on a mode goes on, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
             None if it is another or not known: then nobody foresees when an oscillation past the limit is large.
         nesterov: that of Nesterov's look-ahead instead.
     """
@@ -76,6 +76,20 @@ class StabilityLimit:
     decay: float = 0.0
     momentum: float | None = None
     nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """Of θ' = θ − η d/(√v' + ε), v' = αv + (1−α)d², d the gradient with weight decay; the state is (θ, v).
+
+    Attributes:
+        alpha, eps: α and ε.
+        whole: is v one number, of ‖d‖²? Else it has each entry's own square.
+    """
+
+    alpha: float
+    eps: float
+    whole: bool = False
 
 
 class Optimizer(ABC):
@@ -127,6 +141,11 @@ class Optimizer(ABC):
     @property
     def stability(self) -> StabilityLimit | None:
         """Where the optimiser is stable; None if it is not known."""
+        return None
+
+    @property
+    def second_moment(self) -> SecondMoment | None:
+        """By which it divides; None if it takes other steps than `SecondMoment` says."""
         return None
 
     def scale(self, state: Tensor, grad: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout, has, plus_times
+from nm_ode.optimizers.base import Optimizer, SecondMoment, StabilityLimit, StateLayout, has, plus_times
 from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 
@@ -54,7 +54,12 @@ class RMSprop(Optimizer):
     @property
     def stability(self) -> StabilityLimit:
         """2(1+μ) of η times the preconditioned sharpness: heavy ball on the preconditioned curvature."""
-        return StabilityLimit(self.lr, 2 * (1 + self.momentum), self.weight_decay)
+        return StabilityLimit(self.lr, 2 * (1 + self.momentum), self.weight_decay, self.momentum)
+
+    @property
+    def second_moment(self) -> SecondMoment | None:
+        """None with momentum, and centred."""
+        return None if self.centered or self.momentum else SecondMoment(self.alpha, self.eps)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta and square_avg; grad_avg if centred; velocity with momentum."""
@@ -159,7 +164,12 @@ class ScalarRMSprop(Optimizer):
     @property
     def stability(self) -> StabilityLimit:
         """2 of η times the preconditioned sharpness."""
-        return StabilityLimit(self.lr, 2.0, self.weight_decay)
+        return StabilityLimit(self.lr, 2.0, self.weight_decay, 0.0)
+
+    @property
+    def second_moment(self) -> SecondMoment:
+        """Of the whole gradient."""
+        return SecondMoment(self.alpha, self.eps, whole=True)
 
     def state_layout(self, n_theta: int) -> StateLayout:
         """theta, and one number."""

@@ -72,6 +72,7 @@ _SCHEMA = {
     "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
     "error_standard_error": ("standard error of the distance, where it is estimated from sketches", "1"),
     "error_to_average": ("distance to the run's own time average ‖θ(t_k) − θ̄_k‖", "1"),
+    "error_to_average_standard_error": ("standard error of that distance, estimated from sketches", "1"),
     "expected_order": ("order in lr that theory gives for smooth losses", "1"),
     "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
     "flow": ("flow", ""),
@@ -141,7 +142,7 @@ _SCHEMA = {
     "order_standard_error": ("standard error of the order", "1"),
     "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
     "oscillates_from": (
-        "first step past the edge at which the run has half of the predicted variance; −1: none",
+        "first step past the edge at which the run has half of the mean predicted variance; −1: none",
         "",
     ),
     "other_engine": ("engine that the solution is checked by", ""),
@@ -158,6 +159,10 @@ _SCHEMA = {
         "1",
     ),
     "relative_error_to_average": ("distance to the run's own time average over the run's motion", "1"),
+    "relative_error_to_average_standard_error": (
+        "standard error of that ratio, estimated from sketches",
+        "1",
+    ),
     "rounding": ("error below which rounding of the run itself is seen", "1"),
     "run_to_average": ("distance of the run from its own time average ‖θ_k − θ̄_k‖", "1"),
     "saved_charge": ("charge Q at saved steps", "1"),

@@ -54,7 +54,9 @@ class Samples:
             ArgumentError: an observer wrote to theta, which is the solver's own.
         """
         written = y._version if isinstance(y, Tensor) else 0
-        self.recording.observe(View(self._problem, index, t, self._field.theta(y)))
+        self.recording.observe(
+            View(self._problem, index, t, self._field.theta(y), state=lambda: self._field.state(y).clone())
+        )
         if isinstance(y, Tensor) and y._version != written:
             raise ArgumentError(
                 "an observer wrote to view.theta, which is the solver's own state: let it work on a copy"

@@ -145,6 +145,11 @@ class FlowTable(EntryTable):
 
     batches: Literal["same", "full"] | None = None
 
+    @property
+    def follows_average(self) -> bool:
+        """Does it describe a run's time average, instead of the run itself?"""
+        return getattr(self.registry[self.name], "follows_average", False) is True
+
     @classmethod
     def options_of(cls, entry: Any) -> dict[str, Option]:
         """What comes after problem and optimiser."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from bridges import EngineError
 from nm_ode.charges import predict_charges
 from nm_ode.comparison import compare, has_average, with_jump
-from nm_ode.flows import Flow
+from nm_ode.flows import Flow, FlowError
 from nm_ode.observers import Charges, spread_steps
 from nm_ode.results import RunInfo, run_info, solve_info
 from nm_ode.results.curvature import without_curvature
@@ -184,8 +184,14 @@ def _solved(
                 on_sample=progress(title, beside.sizes["saved_step"]),
                 checkpoint=kept("solve"),
             )
-        except SolveError as error:
-            solution = error.solution
+        except (
+            SolveError,
+            FlowError,
+        ) as error:  # a flow may end on its way, where it does not exist any more
+            so_far: xr.Dataset | None = getattr(error, "solution", None)
+            if so_far is None:
+                raise
+            solution = so_far
             failures.append(str(error))
         else:
             try:

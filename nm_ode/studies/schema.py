@@ -223,6 +223,8 @@ class Case(Table):
         flow, batches = self.flows[i], self.flows[i].batches
         if flow in self.flows[:i]:
             raise combination(f"flows[{i}] is there twice")
+        if flow.follows_average:
+            self._require_averages(i)
         if self.training.batch_size == "full" and batches is not None:
             raise combination(
                 f"flows[{i}]: batches = '{batches}' is for a run on minibatches; training.batch_size is 'full': leave "
@@ -233,6 +235,21 @@ class Case(Table):
                 f"flows[{i}]: training.batch_size = {self.training.batch_size}: say which samples the flow's loss is "
                 "over: batches = 'same' (in step k those of step k: the error is the discretisation's alone) or "
                 "batches = 'full' (all: the error holds the batches' noise too)"
+            )
+
+    def _require_averages(self, i: int) -> None:
+        """Of a flow that is held against the time average of a run on all samples."""
+        kind, training = self.flows[i].name, self.training
+        if training.batch_size != "full":
+            raise combination(
+                f"flows[{i}]: {kind!r} is that of steps on all samples; training.batch_size = "
+                f"{training.batch_size}: leave it out, or take another flow, such as 'modified'"
+            )
+        averaged = any(table.name == "averages" and table.looks_at("run") for table in self.observe)
+        if training.save_every > 1 and not averaged:
+            raise combination(
+                f"flows[{i}]: {kind!r} is held against the run's time average, which takes every step; "
+                f"training.save_every = {training.save_every}: leave it out, or add 'averages' to observe"
             )
 
     def _require_observer_fits(self, i: int, observer: ObserverTable) -> None:

@@ -15,11 +15,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from torch.export import default_decompositions
+from torch.fx import Graph
 
+from nm_ode.symmetries.complex_numbers import both_complex, product
 from nm_ode.symmetries.labels import MOVES
 from nm_ode.symmetries.operations.contractions import CONTRACTIONS
 from nm_ode.symmetries.operations.declared import DECLARED
 from nm_ode.symmetries.operations.normalisations import NORMALISATIONS
+from nm_ode.symmetries.operations.reading import operation
+from nm_ode.symmetries.written_out import grouped_mm
 
 Table: TypeAlias = dict[Any, Callable[..., Any]]
 
@@ -57,7 +61,13 @@ def attention(
 
 
 def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Any:
-    """Of more than two operands one after the other, from the left; of two it is a contraction and stays."""
+    """Of more than two operands one after the other, from the left; of two it is a contraction and stays.
+
+    Of two that are complex it is four of real ones.
+    """
+    if len(operands) == 2 and both_complex(*operands):
+        first, second = operands
+        return product(first, second, lambda a, b: _aten.einsum.default(equation, [a, b]))
     if len(operands) <= 2 or "..." in equation:
         return NotImplemented
     inputs, arrow, out = equation.replace(" ", "").partition("->")
@@ -149,6 +159,16 @@ def copied(into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(into.dtype).expand(into.shape).clone()
 
 
+def multiplied(a: Tensor, b: Tensor) -> Any:
+    """Of complex numbers by their parts; of real ones it stays."""
+    return product(a, b, _aten.mul.Tensor) if both_complex(a, b) else NotImplemented
+
+
+def matrix_product(a: Tensor, b: Tensor) -> Any:
+    """The same of matrices."""
+    return product(a, b, _aten.matmul.default) if both_complex(a, b) else NotImplemented
+
+
 def slice_written(
     into: Tensor,
     source: Tensor,
@@ -191,11 +211,20 @@ OWN: Table = {
     _aten.slice_scatter.default: slice_written,
     _aten.select_scatter.default: place_written,
     _aten.einsum.default: einsum,
+    _aten.mul.Tensor: multiplied,
+    **dict.fromkeys((_aten.matmul.default, _aten.bmm.default, _aten.mm.default), matrix_product),
     _aten.embedding_bag.default: embedding_bag,
     _aten.embedding_bag.padding_idx: embedding_bag,
     _aten._embedding_bag.default: embedding_bag,
 }
 """Those of nm_ode, for `ExportedProgram.run_decompositions`; writes in place become ordinary operations by it too."""
+
+
+_OF_LIBRARIES: dict[str, Callable[..., Any]] = {
+    # transformers' mixtures of experts
+    "grouped_mm_fallback": lambda rows, matrices, offs: grouped_mm(rows, matrices, offs=offs),
+    "_grouped_mm": grouped_mm,
+}
 
 
 def _names(text: str) -> frozenset[str]:
@@ -236,6 +265,12 @@ def table(*, all_of_torchs: bool = True) -> Table:
     whole = _WHOLE | with_an_entry()
     torchs = {op: apart for op, apart in _torchs().items() if _name(op) not in whole}
     return torchs | OWN | {op: recurrent(op) for op in _RECURRENT}
+
+
+def of_libraries(graph: Graph) -> Table:
+    """Those of other libraries that a graph has, by their names."""
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    return {node.target: _OF_LIBRARIES[name] for node in nodes if (name := operation(node)) in _OF_LIBRARIES}
 
 
 def with_an_entry() -> frozenset[str]:

@@ -35,7 +35,8 @@ class Symmetries(Sequence[Symmetry]):
             for batches of another size. Never in `found`.
         loss: the name of the loss that this is of.
         ended: of each parameter without a symmetry of some kind the operations that ended it.
-        how: sentences on what was left out of the verification of a large model.
+        how: sentences on what was left out of the verification of a large model, and on what is true of floating-point
+            numbers alone.
         notes: sentences on what could not be checked.
     """
 
@@ -148,7 +149,7 @@ def verified_symmetries(loss: TracedLoss, *, draws: int = 2, seed: int = 0) -> S
 
 
 def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
-    symmetries, links, ended = discover(loss.graph)
+    symmetries, links, ended, provisos = discover(loss.graph)
     seen = verify(loss, symmetries, links, draws=draws, seed=seed)
     elsewhere = lost_elsewhere(loss, symmetries)
     trained = tuple(s for s in symmetries if not seen.untrue & set(s.parameters) and s.name not in elsewhere)
@@ -165,7 +166,7 @@ def _verified(loss: TracedLoss, draws: int, seed: int) -> Symmetries:
         defects,
         _other_gradient(symmetries, seen) + _other_size(symmetries, elsewhere),
         ended=ended,
-        how=_how(loss),
+        how=_how(loss) + provisos,
     )
 
 

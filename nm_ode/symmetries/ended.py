@@ -97,10 +97,12 @@ class Ends:
     Attributes:
         edges: (input, operation) → why.
         uses: parameter → why, of ends that no operation's inputs show.
+        provisos: sentences on what is true of floating-point numbers alone, as keys.
     """
 
     edges: dict[tuple[Node, Node], str] = field(default_factory=dict)
     uses: dict[str, tuple[Node, str]] = field(default_factory=dict)
+    provisos: dict[str, None] = field(default_factory=dict)
 
     def of(self, kind: str, parameters: Mapping[Node, str], loss: Node) -> tuple[Ended, ...]:
         """The first ends downstream of each of some parameters.
@@ -159,6 +161,13 @@ def ended(
     if not names or inputs is not None:
         for needed in node.all_input_nodes if inputs is None else inputs:
             ends.edges.setdefault((needed, node), why)
+
+
+def proviso(sentence: str) -> None:
+    """Note what is said with all that is found; called by the rules of a kind."""
+    ends = _collecting.get()
+    if ends is not None:
+        ends.provisos[sentence] = None
 
 
 @contextmanager

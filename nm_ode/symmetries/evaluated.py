@@ -14,7 +14,7 @@ from nm_ode.loss.guards import no_scalar
 from nm_ode.loss.objective import Objective
 from nm_ode.symmetries.batches import Batch, on_cpu, tensors_of
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.graph import LossModule
+from nm_ode.symmetries.loss_module import LossModule
 
 
 def loss_at_example(

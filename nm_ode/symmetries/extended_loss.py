@@ -106,6 +106,11 @@ class _WithEpsilons(Interpreter):
             v, g = (self.env[part] for part in n.args[:2])  # type: ignore[index]
             made = weight_norm(v, g, argument(n, "dim"))
             return (made, None) if isinstance(n.meta["val"], tuple | list) else made
+        if self._dtype != torch.float64 and _is_lookup(
+            n
+        ):  # a large table's gradient as the rows that were looked up
+            (table, ids, *rest), _ = self.fetch_args_kwargs_from_env(n)
+            return torch.ops.aten.embedding.default(table, ids, rest[0] if rest else -1, False, True)
         if n.op == "call_function" and operation(n) in RESHAPES:
             # The MATH attention's result has other strides than the kernel's that was traced.
             (x, *_), _ = self.fetch_args_kwargs_from_env(n)
@@ -120,6 +125,16 @@ class _WithEpsilons(Interpreter):
                 self._dtype if isinstance(given, torch.dtype) and is_coarser(given, self._dtype) else given
             ),
         )
+
+
+def _is_lookup(n: Node) -> bool:
+    """Of rows of an input of the graph."""
+    return (
+        n.op == "call_function"
+        and operation(n) == "embedding"
+        and n.args[0].op == "placeholder"  # type: ignore[union-attr]
+        and not argument(n, "scale_grad_by_freq")
+    )
 
 
 def _with_epsilon(node: Node, arguments: Any, read: Callable[..., Any], epsilon: Tensor) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.func import functional_call
 from torch.fx import GraphModule, Node
 
 from nm_ode.loss.objective import Objective
-from nm_ode.symmetries.batches import Batch, tensors_of, with_tensors
-from nm_ode.symmetries.decompositions import table
+from nm_ode.symmetries.batches import Batch, tensors_of
+from nm_ode.symmetries.complex_numbers import without_detours
+from nm_ode.symmetries.decompositions import of_libraries, table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
-from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.errors import DependsOnValuesError, SymmetryError
+from nm_ode.symmetries.loss_module import ForGraph
 from nm_ode.symmetries.operations import operation, value
+from nm_ode.symmetries.read_buffers import Changed
 from nm_ode.symmetries.refusals import differentiates, foreseen, refused
 from nm_ode.symmetries.sizes import (
     fix_sizes,
@@ -101,26 +103,6 @@ class Graph:
         return max(seen, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
 
 
-class LossModule(nn.Module):
-    """objective(model, batch) as a module whose inputs are the batch's tensors."""
-
-    def __init__(self, model: nn.Module, objective: Objective, batch: Batch) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self._like = batch
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self.objective(self.model, with_tensors(self._like, tensors))
-
-    def evaluated(self, tensors: Sequence[Tensor], seed: int = 0) -> Any:
-        """What it gives of a batch; its buffers and the caller's random numbers stay as they are."""
-        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return functional_call(self, buffers, tuple(tensors))
-
-
 def trace(
     model: nn.Module, objective: Objective, batch: Batch, *, sizes: bool = True, stops: bool = False
 ) -> Graph:
@@ -131,22 +113,36 @@ def trace(
         stops: no gradient comes out of blocks under `torch.no_grad`.
 
     Raises:
-        SymmetryError: the model's Python depends on the values of tensors, or it does what cannot be exported.
+        SymmetryError: the model's Python depends on the values of tensors that a batch may change, or it does what
+            cannot be exported.
     """
-    whole, tensors = LossModule(model, objective, batch), tensors_of(batch)
+    try:
+        return _traced(ForGraph(model, objective, batch), tensors_of(batch), sizes, stops)
+    except DependsOnValuesError:
+        reading = ForGraph(model, objective, batch, reads=True)
+        if reading.has_values:
+            with suppress(Exception):  # why not is said of the model as it is
+                return _traced(reading, tensors_of(batch), sizes, stops)
+        raise
+
+
+def _traced(whole: ForGraph, tensors: tuple[Tensor, ...], sizes: bool, stops: bool) -> Graph:
     exported, has_stops = _exported(whole, tensors, sizes, stops)
     signature = exported.graph_signature
+    if whole.read & set(signature.buffers_to_mutate.values()):
+        raise Changed
     elsewhere = other_sizes(_data(exported)) if sizes else ()
     lengths = read_lengths(_data(exported)) if sizes else ()
     chosen = short_sizes(_data(exported))
     sized = fix_sizes(exported.graph, chosen)
     _of_no_entries(exported.graph)
+    sized = without_detours(exported.graph, sized)
     shapes = tuple(tuple(tensor.shape) for tensor in _data(exported)) if chosen else ()
     exported.graph_module.recompile()
     output = next(node for node in exported.graph.nodes if node.op == "output")
     loss = output.args[0][-1]
     live = _ancestors(loss)
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainable = {name for name, parameter in whole.model.named_parameters() if parameter.requires_grad}
     parameters: dict[Node, str] = {}
     frozen: set[Node] = set()
     inputs: list[str | int] = []
@@ -198,7 +194,7 @@ def trace(
 
 
 def _exported(
-    whole: LossModule, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
+    whole: ForGraph, tensors: tuple[Tensor, ...], sizes: bool, stops: bool
 ) -> tuple[ExportedProgram | Differentiated, bool]:
     """Plain operations, and whether there are blocks without gradients."""
     try:
@@ -227,11 +223,13 @@ def _plain(
     with _quiet():
         has_stops = find_stops(exported.graph_module, keep=stops)
         # Writes in place become ordinary operations, too.
-        plain: ExportedProgram = exported.run_decompositions(table(all_of_torchs=all_of_torchs))
+        plain: ExportedProgram = exported.run_decompositions(
+            table(all_of_torchs=all_of_torchs) | of_libraries(exported.graph)
+        )
     return plain, has_stops
 
 
-def _with_sizes(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgram | None:
+def _with_sizes(whole: ForGraph, tensors: tuple[Tensor, ...]) -> ExportedProgram | None:
     """With symbols for the sizes that may be any; None where torch cannot."""
     try:
         exported = _export(whole, tensors, unknown_sizes(tensors))
@@ -248,7 +246,7 @@ def _with_sizes(whole: LossModule, tensors: tuple[Tensor, ...]) -> ExportedProgr
         return None
 
 
-def _export(whole: LossModule, tensors: tuple[Tensor, ...], unknown: Any) -> ExportedProgram:
+def _export(whole: ForGraph, tensors: tuple[Tensor, ...], unknown: Any) -> ExportedProgram:
     with _quiet():
         shapes = None if unknown is None else {"tensors": unknown}
         exported: ExportedProgram = torch.export.export(whole, tensors, strict=False, dynamic_shapes=shapes)
@@ -281,7 +279,7 @@ def _of_no_entries(graph: torch.fx.Graph) -> None:
         node.args = (shape, *node.args[1:])
 
 
-def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:
+def _values(whole: ForGraph, exported: ExportedProgram | Differentiated) -> dict[str, Tensor]:
     values = {name: p.detach() for name, p in whole.named_parameters(remove_duplicate=False)}
     values |= dict(whole.named_buffers(remove_duplicate=False))
     values[_TOKEN] = torch.empty(0)
@@ -292,7 +290,7 @@ def _values(whole: LossModule, exported: ExportedProgram | Differentiated) -> di
     }
 
 
-def _first_name(whole: LossModule, exported_name: str) -> str:
+def _first_name(whole: ForGraph, exported_name: str) -> str:
     wanted = whole.get_parameter(exported_name)
     return next(first for first, parameter in whole.named_parameters() if parameter is wanted)
 

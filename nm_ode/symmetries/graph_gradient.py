@@ -57,12 +57,13 @@ def look(extended: ExtendedLoss, at: Point, meter: ChargeMeter) -> GraphGradient
     by_epsilon = extended.gradient(loss, epsilons, again=True)
     for some in _chunks(extended.layout.slots):
         found = extended.gradient(loss, [parameters[slot.name] for slot in some], again=True)
-        gradient = Parts(some, found, loss.detach())
+        gradient = Parts(some, [one.to_dense() if one.is_sparse else one for one in found], loss.detach())
+        del found
         for name, piece in gradient.items():
             sketches[name] = sketch(name, piece)
             squares[name] = float(piece.norm()) ** 2
         constraint += _of(meter, extended.layout, set(gradient)).constraint(gradient, at.theta)
-        del found, gradient
+        del gradient
     return GraphGradient(float(loss.detach()), sketches, squares, constraint, by_epsilon)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nm_ode.symmetries.batches import repeated, tensors_of, with_tensors
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.graph import LossModule
+from nm_ode.symmetries.loss_module import LossModule
 from nm_ode.symmetries.proofs import discover
 from nm_ode.symmetries.symmetry import Symmetry
 from nm_ode.symmetries.traced_loss import TracedLoss

@@ -21,7 +21,7 @@ from torch.autograd.function import BackwardCFunction
 from nm_ode.arguments import first_line
 from nm_ode.parameters import Layout
 from nm_ode.symmetries.errors import SymmetryError
-from nm_ode.symmetries.graph import LossModule
+from nm_ode.symmetries.loss_module import LossModule
 from nm_ode.symmetries.traced_loss import TracedLoss
 
 _TORCHS_OWN = ("BackwardHookFunction", "CheckpointFunction")
@@ -70,7 +70,8 @@ def own_gradient(
             sketches[name] += sketch(name, parameter.grad) / factor
         parameter.grad = None
 
-    with _kept(whole, parameters.values()), torch.random.fork_rng(devices=[]):
+    sparse = loss.is_single and not loss.hooked
+    with _kept(whole, parameters.values()), _sparse_lookups(whole, sparse), torch.random.fork_rng(devices=[]):
         hooks = []
         for name, parameter in parameters.items():
             if theta[name].data_ptr() != parameter.data_ptr():
@@ -97,10 +98,37 @@ def own_gradient(
 
 def sketch(name: str, gradient: Tensor) -> Tensor:
     """A few random sums of a parameter's gradient, each of about its norm; float64."""
-    rows = gradient.detach().reshape(len(gradient), -1) if gradient.ndim else gradient.detach().reshape(1, 1)
+    gradient = gradient.detach()
+    count, width = (len(gradient), gradient[0].numel()) if gradient.ndim else (1, 1)
     generator = torch.Generator().manual_seed(crc32(name.encode()))
-    left, right = (torch.randn(size, _SUMS, dtype=torch.float64, generator=generator) for size in rows.shape)
+    left, right = (torch.randn(n, _SUMS, dtype=torch.float64, generator=generator) for n in (count, width))
+    if gradient.is_sparse:  # of a table, the rows that were looked up
+        gradient = gradient.coalesce()
+        left, gradient = left[gradient.indices()[0]], gradient.values()
+    rows = gradient.reshape(-1, width)
     return ((rows @ right.to(rows.dtype)).double() * left).sum(0)
+
+
+@contextmanager
+def _sparse_lookups(module: nn.Module, wanted: bool) -> Iterator[None]:
+    """Gradients of a large model's tables are kept as the rows that were looked up.
+
+    A table that is the head as well has two gradients and their sum at a time, each as large as itself.
+    """
+    tables = [
+        m
+        for m in (module.modules() if wanted else ())
+        if isinstance(m, nn.Embedding)
+        and "weight" in m._parameters
+        and not (m.sparse or m.scale_grad_by_freq)
+    ]
+    try:
+        for table in tables:
+            table.sparse = True
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.names import names_of
 from nm_ode.symmetries.operations import value
+from nm_ode.symmetries.refusals import ruled
 from nm_ode.symmetries.symmetry import Symmetry
 
 
@@ -40,11 +41,13 @@ class Discovery(NamedTuple):
         symmetries: in the order of their kinds.
         links: the ε's that break them.
         ended: of each parameter without a symmetry of some kinds the operations that ended it.
+        provisos: sentences on what is true of floating-point numbers alone.
     """
 
     symmetries: tuple[Symmetry, ...]
     links: tuple[EpsilonLink, ...]
     ended: tuple[Ended, ...]
+    provisos: tuple[str, ...]
 
 
 def discover(graph: Graph) -> Discovery:
@@ -52,12 +55,14 @@ def discover(graph: Graph) -> Discovery:
     found: list[Found] = []
     absorptions: list[tuple[int, Absorption]] = []  # with the place of its findings' first symmetry
     ended: list[Ended] = []
+    provisos: dict[str, None] = {}
     for find in dict.fromkeys(kind.find for kind in KINDS.values()):
-        with collecting() as ends:
+        kinds = " and ".join(name for name, kind in KINDS.items() if kind.find is find)
+        with collecting() as ends, ruled(kinds, rule=find):
             findings = find(graph)
         moved = {part.parameter for one in findings.symmetries for part in one.parts}
         still = {node: name for node, name in graph.parameters.items() if name not in moved}
-        kinds = " and ".join(name for name, kind in KINDS.items() if kind.find is find)
+        provisos |= ends.provisos if findings.symmetries else {}
         ended += ends.of(kinds, still, graph.loss)
         absorptions += [(len(found), absorption) for absorption in findings.absorptions]
         found += findings.symmetries
@@ -86,7 +91,7 @@ def discover(graph: Graph) -> Discovery:
         for i in order
     )
     links = tuple(_link(absorption, starts[first:]) for first, absorption in absorptions)
-    return Discovery(symmetries, links, tuple(ended))
+    return Discovery(symmetries, links, tuple(ended), tuple(provisos))
 
 
 def _link(absorption: Absorption, starts: np.ndarray) -> EpsilonLink:

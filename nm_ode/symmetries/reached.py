@@ -6,7 +6,7 @@ first step alone, whose recurrent weight meets a state of zeros. The rules need 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ _FULL = {
     "scalar_tensor": "s",
     "fill": "value",
 }
-_ODD = {"abs", "dropout", "erf", "gelu", "mean", "neg", "relu", "sin", "silu", "sum", "tanh"}
+_ODD = {"abs", "dropout", "erf", "gelu", "mean", "neg", "relu", "sin", "silu", "sum", "tanh", "view_as_real"}
 """Functions of one tensor that are zero where it is."""
 
 
@@ -56,10 +56,14 @@ class Reached:
     """Attributes:
     zeros: operations that give tensors of zeros, and constants that are such tensors.
     read: operations of which the loss reads something that is not zero by itself, in order.
+    partly: of those that are read in part, which entries.
+    zero_at: of those that are zero in part, which entries.
     """
 
     zeros: frozenset[Node]
     read: tuple[Node, ...]
+    partly: Mapping[Node, Tensor]
+    zero_at: Mapping[Node, Tensor]
 
 
 def reached(graph: Graph) -> Reached:
@@ -69,12 +73,77 @@ def reached(graph: Graph) -> Reached:
     for node in reversed(graph.operations):
         if node not in needed or node in zeros:
             continue
-        if is_move(node) and not open_dims(graph, node):
+        if _carries(graph, node):
             _of_move(graph, node, needed)
+        elif operation(node) == "complex" and all(operation(user) == "_fft_c2r" for user in node.users):
+            _of_transform_back(node, needed)
         else:
             for source in node.all_input_nodes:
                 needed[source] = None
-    return Reached(zeros, tuple(node for node in graph.operations if node in needed))
+    read = tuple(node for node in graph.operations if node in needed)
+    partly = {node: mask for node, mask in needed.items() if isinstance(mask, Tensor)}
+    return Reached(zeros, read, partly, _zero_at(graph, read))
+
+
+def _carries(graph: Graph, node: Node) -> bool:
+    """Is each entry of the result one of a source's, or a zero, in the same way for all batches?"""
+    if _pads_zeros(node):
+        if node not in graph.sized:
+            return True
+        # By how many zeros after what is there is the batch's: it stays where it is.
+        pads: Any = node.args[1]
+        before = node.meta["with_sizes"][1][::2]
+        return all(isinstance(n, int) for n in before) and all(n >= 0 for n in pads[1::2])
+    return is_move(node) and not open_dims(graph, node)
+
+
+def _pads_zeros(node: Node) -> bool:
+    constant = operation(node) == "constant_pad_nd" or (
+        operation(node) == "pad" and argument(node, "mode", "constant") == "constant"
+    )
+    return constant and not argument(node, "value")
+
+
+def _of_transform_back(node: Node, needed: dict[Node, Any]) -> None:
+    """Of the constant's coefficient a Fourier transform to real numbers reads the real part alone."""
+    real, imaginary = node.args[:2]
+    needed[real] = None  # type: ignore[index]
+    _add(needed, imaginary, torch.stack([~_constants(user, node) for user in node.users]).any(0))
+
+
+def _constants(transform: Node, of: Node) -> Tensor:
+    """Where the coefficient of the constant is, in a tensor of a transform's coefficients."""
+    shape = tuple(value(of).shape)
+    places = torch.zeros(shape, dtype=torch.bool)
+    given: Any = transform.args[1]
+    dims = [dim % len(shape) for dim in given]
+    places[tuple(0 if dim in dims else slice(None) for dim in range(len(shape)))] = True
+    return places
+
+
+def _zero_at(graph: Graph, read: Iterable[Node]) -> dict[Node, Tensor]:
+    """The coefficient of the constant of real numbers is real."""
+    found: dict[Node, Any] = {}
+    for node in read:
+        name, source = operation(node), node.args[0] if node.args else None
+        if name == "view_as_real" and isinstance(source, Node) and operation(source) == "_fft_r2c":
+            if value(source).numel() <= _MOST:
+                imaginary = torch.tensor([False, True])
+                found[node] = _constants(source, source)[..., None] & imaginary
+        elif is_move(node) and not open_dims(graph, node) and any(n in found for n in node.all_input_nodes):
+
+            def mask(n: Any) -> Any:
+                index = place_of_index(graph, n)
+                nothing = torch.zeros((), dtype=torch.bool)
+                return found.get(n, nothing.expand(_shape(n))) if index is None else index
+
+            found[node] = move(node, mask)
+    return {node: mask for node, mask in found.items() if isinstance(mask, Tensor) and bool(mask.any())}
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    found = value(node)
+    return tuple(found.shape) if isinstance(found, Tensor) else ()
 
 
 def _of_move(graph: Graph, node: Node, needed: dict[Node, Any]) -> None:
@@ -103,10 +172,14 @@ def _of_move(graph: Graph, node: Node, needed: dict[Node, Any]) -> None:
         if mask is None:
             needed[source] = None
         elif bool(mask.any()):
-            before = needed.get(source, False)
-            if isinstance(before, Tensor):
-                mask = mask | before
-            needed[source] = None if before is None or bool(mask.all()) else mask
+            _add(needed, source, mask)
+
+
+def _add(needed: dict[Node, Any], source: Any, mask: Tensor) -> None:
+    before = needed.get(source, False)
+    if isinstance(before, Tensor):
+        mask = mask | before
+    needed[source] = None if before is None or bool(mask.all()) else mask
 
 
 def _read_of(graph: Graph, node: Node, source: Node, wanted: Any) -> Tensor | None:
@@ -120,7 +193,10 @@ def _read_of(graph: Graph, node: Node, source: Node, wanted: Any) -> Tensor | No
         index = place_of_index(graph, n)
         return torch.full((), -1).expand(tuple(value(n).shape)) if index is None else index
 
-    went = move(node, read)
+    if _pads_zeros(node):
+        went: Any = torch.constant_pad_nd(numbers + 1, node.args[1]) - 1  # type: ignore[arg-type]
+    else:
+        went = move(node, read)
     mask = torch.zeros(numbers.numel() + 1, dtype=torch.bool)  # the last is of what comes from elsewhere
     if isinstance(went, Tensor):
         mask[went if wanted is None else went[wanted]] = True

@@ -14,7 +14,7 @@ from torch.fx import Node
 from nm_ode.arguments import first_line
 from nm_ode.loss.explain import passes_through, without_float64
 from nm_ode.loss.no_hessian import without_derivative
-from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.errors import DependsOnValuesError, SymmetryError
 from nm_ode.symmetries.operations import operation
 from nm_ode.symmetries.places import is_users, place_of
 
@@ -22,7 +22,8 @@ _REASONS = (
     (
         re.compile(r"data-dependent|GuardOnDataDependent|Could not extract specialized integer|\bitem\b"),
         "Python asks for the value of a tensor (an if, float(), .item(), a loop or a size that depends on it), so that "
-        "one graph does not hold for all batches; keep it a tensor: torch.where, a product with a mask",
+        "one graph does not hold for all batches; keep it a tensor: torch.where, a product with a mask; or, where it "
+        "is the same for every batch (a graph's edges), compute it of buffers alone",
     ),
     (
         re.compile(r"numpy"),
@@ -54,9 +55,10 @@ def refused(model: nn.Module, error: BaseException) -> SymmetryError:
     )
     if reason := without_float64(text):
         return SymmetryError(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
-    for pattern, reason in _REASONS:
+    for i, (pattern, reason) in enumerate(_REASONS):
         if pattern.search(text):
-            return SymmetryError(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
+            kind = DependsOnValuesError if i == 0 else SymmetryError
+            return kind(f"the graph of {type(model).__name__} cannot be traced{where}: {reason}")
     return SymmetryError(
         f"the graph of {type(model).__name__} cannot be traced{where}: torch.export says {first_line(error)!r}; write "
         "that line with operations that it follows, or leave that part out of the model whose symmetries are asked for"
@@ -87,6 +89,37 @@ def foreseen(at: Node | Sequence[Node]) -> Iterator[None]:
             f"the graph cannot be computed at random numbers: {where} fails ({type(error).__name__}: "
             f"{first_line(error)}); if the model itself takes such numbers, this is a defect of nm_ode, please report "
             "it"
+        ) from error
+
+
+@contextmanager
+def ruled(kind: str, node: Node | None = None, rule: object = None) -> Iterator[None]:
+    """What a kind's rule raises is said in one sentence, with the operation that it was asked about and its place.
+
+    Args:
+        kind: whose rules these are.
+        node: the operation; None outside of all of them.
+        rule: where it comes from, nm_ode's own if None.
+
+    Raises:
+        SymmetryError: in the place of any other error but those that pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passes_through(error):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = "outside the rules of single operations" if node is None else f"at {place_of(node)}"
+        module = getattr(rule, "__module__", "") or ""
+        what = (
+            "this is a defect of nm_ode, please report it (until then, write that line with other operations)"
+            if rule is None or module.partition(".")[0] == "nm_ode"
+            else f"the rule is of {module}, not nm_ode's own, and must return None for what it does not know"
+        )
+        raise SymmetryError(
+            f"the rules of {kind} symmetries fail {where} ({type(error).__name__}: {first_line(error)}; "
+            f"{Path(frame.filename).name}:{frame.lineno}): {what}"
         ) from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import Graph, Node
 
-from nm_ode.symmetries.errors import SymmetryError
+from nm_ode.symmetries.errors import DependsOnValuesError
 from nm_ode.symmetries.places import place_of
 
 _MOST = 1024  # samples of a batch that is tried because a model asks for its size
@@ -130,8 +130,8 @@ def fix_sizes(graph: Graph, chosen: Sizes) -> frozenset[Node]:
         if isinstance(node.meta.get("val"), _Symbolic):
             try:
                 numbers[node] = _hint(node.meta["val"], chosen)
-            except SymmetryError as error:
-                raise SymmetryError(f"{place_of(node)}: {error}") from None
+            except DependsOnValuesError as error:
+                raise DependsOnValuesError(f"{place_of(node)}: {error}") from None
     sized = set()
     for node in graph.nodes:
         if "val" in node.meta:
@@ -184,9 +184,10 @@ def _hint(number: Any, chosen: Sizes | None = None) -> Any:
     if not isinstance(number, _Symbolic):
         return number
     if not number.node.has_hint():
-        raise SymmetryError(
+        raise DependsOnValuesError(
             "the model's sizes depend on the values of tensors (x[mask], nonzero, unique), so that one graph does not "
-            "hold for all batches; write it with torch.where or a product with the mask"
+            "hold for all batches; write it with torch.where or a product with the mask; or, where it is the same for "
+            "every batch (a graph's edges), compute it of buffers alone"
         )
     expression = number.node.expr
     if not chosen or not expression.free_symbols & chosen.keys():

@@ -46,6 +46,7 @@ def test_without_noise_it_is_the_optimisers_own_mode(optimizer: SGD, recursion: 
 def test_the_factor_is_the_updates_spectral_radius(
     optimizer: SGD, recursion: Recursion, share: float
 ) -> None:
+    assert Recursion(optimizer.stability.momentum, optimizer.stability.nesterov) == recursion
     x = share * optimizer.stability.limit
     size = optimizer.state_layout(1).size
     unit = torch.eye(size, dtype=torch.float64)

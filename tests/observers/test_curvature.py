@@ -140,6 +140,40 @@ def test_along_the_sharpest_direction(tiny: Problem, batch_size: int | str) -> N
     assert float(run["sharpest_oscillation"][5]) == pytest.approx(abs(fourth), rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    "optimizer", [RMSprop(lr=0.05, alpha=0.5), ScalarRMSprop(lr=0.3, alpha=0.5, weight_decay=0.1)], ids=str
+)
+def test_the_size_under_a_preconditioner(tiny: Problem, optimizer) -> None:
+    """What an oscillation takes from λ_max, by the loss and by D, dense; what the path adds as recorded."""
+    run = train(tiny, optimizer, 12, observe=[Curvature(13)])
+    loss, decay = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y), optimizer.weight_decay
+    state = optimizer.init(tiny.theta0, tiny.grad(tiny.theta0))
+    step = int(np.flatnonzero(np.isfinite(run["leaving_size"].values[:12]))[-1])
+    for _ in range(step):
+        state = state + optimizer.increment(state, tiny.grad(state[: len(tiny.theta0)]))
+    theta = state[: len(tiny.theta0)]
+    gradient = tiny.grad(theta)
+    dense = torch.from_numpy(hessian(tiny, theta)) + decay * torch.eye(len(theta), dtype=torch.float64)
+
+    def sharpest(d: torch.Tensor) -> tuple[float, torch.Tensor]:
+        values, vectors = torch.linalg.eigh(dense / d.sqrt() / d.sqrt()[:, None])
+        return float(values[-1]), vectors[:, -1]
+
+    still = optimizer.preconditioner(state, gradient)
+    value, v = sharpest(still)
+    u = v / still.sqrt()
+    delta = 1e-3 * float(gradient.norm() / (dense @ u).norm())
+    swing = delta * (dense @ u - decay * u)
+    moved = (
+        optimizer.preconditioner(state, gradient + swing) + optimizer.preconditioner(state, gradient - swing)
+    ) / 2
+    by_d = (value - sharpest(moved)[0]) / delta**2
+    change = dense_gradient(lambda at: u @ dense_hessian(loss, at) @ u, theta)
+    by_loss = optimizer.lr * float((change**2 / still).sum()) / 2
+    added = float(run["sharpness"][step] - run["sharpness"][step - 1])
+    assert float(run["leaving_size"][step]) == pytest.approx(np.sqrt(added / (by_loss + by_d)), rel=0.1)
+
+
 def test_watching_changes_nothing(tiny: Problem) -> None:
     for optimizer in (SGD(lr=0.1, momentum=0.9), Adam(lr=0.01)):
         watched = train(tiny, optimizer, 10, observe=[Curvature(11)], batch_size=7)

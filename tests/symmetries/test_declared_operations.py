@@ -108,6 +108,7 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aten.trace.default, (drawn(4, 4),), {}),
     (aten._pdist_forward.default, (drawn(4, 3),), {}),
     (aten.pdist.default, (drawn(4, 3),), {}),
+    (aten.complex.default, (X, Y), {}),
     (aten.view_as_complex.default, (drawn(3, 4, 2),), {}),
     (aten.dist.default, (X, Y), {}),
     (aten.cosine_similarity.default, (X, Y, 1), {}),
@@ -123,6 +124,13 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     *((getattr(aten, name).default, (X, 1, False), {}) for name in ["_softmax", "_log_softmax"]),
     (aten._safe_softmax.default, (X, 1), {}),
     (aten.cross_entropy_loss.default, (drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])), {}),
+    (aten.multi_margin_loss.default, (drawn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])), {}),
+    (aten.multilabel_margin_loss.default, (drawn(2, 4), torch.tensor([[0, 1, -1, 2], [3, -1, 0, 0]])), {}),
+    (
+        aten.multilabel_margin_loss_forward.default,
+        (drawn(2, 4), torch.tensor([[0, 1, -1, 2], [3, -1, 0, 0]]), 1),
+        {},
+    ),
     *(
         (getattr(aten, f"{kind}_pool{n}d").default, (x, [3] * n, [2] * n, [1] * n), {})
         for kind in ("max", "avg")

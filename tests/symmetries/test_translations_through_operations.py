@@ -34,6 +34,8 @@ class _Heads(nn.Module):
             scores = scores.masked_fill(self.hidden, float("-inf"))
         elif self.mask == "where":
             scores = torch.where(self.hidden, torch.finfo(torch.float32).min, scores)
+        elif self.mask == "finite":
+            scores = scores.masked_fill(self.hidden, -1e9)
         elif self.mask == "zero":
             scores = scores.masked_fill(self.hidden, 0.0)
         return self.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, 4)).mean(1)
@@ -44,6 +46,16 @@ class _Heads(nn.Module):
 def test_a_keys_bias(divisor, mask, count):
     found = shifts(_Heads(divisor, mask), gaussian(4, 3, 4), "mse", [gaussian(6, 3, 4, seed=1)])
     assert found == ({"translation qkv": 4} if count else {})
+
+
+@pytest.mark.parametrize(("mask", "said"), [("masked_fill", False), ("finite", True), ("where", True)])
+def test_a_finite_mask_counts_as_infinite_and_it_is_said(mask, said):
+    torch.manual_seed(0)
+    found = find_symmetries(_Heads(1.5, mask), gaussian(4, 3, 4), "mse", draws=1)
+    assert found.n_charges("translation") == 4
+    notes = [note for note in found.notes if "floating-point numbers alone" in note]
+    assert len(notes) == said
+    assert all("test_translations_through_operations.py:" in note and "mask of -" in note for note in notes)
 
 
 @pytest.mark.parametrize("images", [False, True])

@@ -55,13 +55,18 @@ NETWORKS = {
         ["torch.slice_scatter(torch.zeros_like(x), F.linear(x, p0), 1, 1, 3)", "F.linear({}, p1)"],
         {"matrix": 3, "scale": 2},
     ),
-    "a spectral layer": (
-        [(3, 1, 1), (3, 2, 3, 2), (3, 8)],
+    "a spectral layer": (  # the constant's imaginary weights do nothing
+        [(3, 1, 1), (3, 2, 2, 2), (3, 8)],
         [
-            "torch.fft.irfft(torch.einsum('bim,iom->bom', torch.fft.rfft(F.conv1d(x.unsqueeze(1), p0)), "
+            "torch.fft.irfft(torch.einsum('bim,iom->bom', torch.fft.rfft(F.conv1d(x.unsqueeze(1), p0))[..., :2], "
             "torch.view_as_complex(p1)), n=4)",
             "F.linear({}.flatten(1).tanh(), p2)",
         ],
+        {"matrix": 6, "translation": 6},
+    ),
+    "experts": (  # each times a number that the sample says, and all read by one weight
+        [(2, 3, 4), (3, 3)],
+        ["(x[:, :2, None] * torch.einsum('bi,eji->bej', x, p0)).sum(1)", "F.linear({}, p1)"],
         {"matrix": 6},
     ),
 }

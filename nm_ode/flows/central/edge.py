@@ -21,31 +21,36 @@ class Edge:
 
     Attributes:
         theta: the place.
-        values: eigenvalues of the Hessian that are followed, shape (k,), from the largest down.
-        vectors: their eigenvectors, shape (k, P), orthonormal rows.
-        largest: the largest eigenvalue, followed or not; NaN where it was not measured.
-        decay: what weight decay adds to each eigenvalue.
-        oscillation: X, shape (k, k): Σ = Σ_ij X_ij u_i u_jᵀ.
+        values: eigenvalues that are followed, of the Hessian as the optimiser sees it (preconditioned, with weight
+            decay), shape (k,), from the largest down.
+        vectors: shape (k, P), orthonormal rows that span their eigenvectors, and are them where D is 1.
+        bent: ∇²L times the vectors, shape (k, P).
+        largest: the largest eigenvalue, followed or not.
+        oscillation: X, shape (k, k): Σ = Σ_ij X_ij v_i v_jᵀ, v being the vectors.
         kkt: residual of the conditions on X.
         loss: L, without weight decay.
         gradient: ∇L, without weight decay.
-        field: d theta / dt.
+        average: of ∇L along the run, ∇L + ½ Σ_ij X_ij T_ij.
+        field: d state / dt.
         thirds: T_ij, shape (k, k, P).
         response: B, shape (k, k, k, k).
+        needed: tr X of the central flow, of which a delayed one has a share.
     """
 
     theta: Tensor
     values: Array
     vectors: Tensor
+    bent: Tensor
     largest: float
-    decay: float
     oscillation: Array
     kkt: float
     loss: Tensor
     gradient: Tensor
+    average: Tensor
     field: Tensor
     thirds: Tensor
     response: NDArray[np.float64]
+    needed: float
 
     def change(self, along: Tensor, product: Tensor, tau: float) -> Tensor | None:
         """How ½ Σ X_ij T_ij changes along v, with T and the range of X held fixed; None where nothing oscillates.
@@ -54,6 +59,8 @@ class Edge:
             along, product: v and Hv, shape (P,).
         """
         variances, turn = self._spectrum
+        if variances.sum() < 0.999 * self.needed:
+            return None  # of an oscillation that is still growing the size does not answer to theta
         rank = int((variances > _OSCILLATES * variances[:1].sum()).sum())
         if not rank:
             return None
@@ -85,14 +92,17 @@ class Edge:
 
     @property
     def predicted_loss(self) -> float:
-        """The time average of L: L + ½⟨Σ, H⟩, which is L + tr X/η at the edge."""
-        return float(self.loss) + float(np.diag(self.oscillation) @ (self.values - self.decay)) / 2
+        """The time average of L: L + ½⟨Σ, H⟩, which is L + tr Σ/η at the edge of plain descent."""
+        return float(self.loss) + self._summed(self.vectors @ self.bent.T) / 2
 
     @property
     def predicted_grad_norm(self) -> float:
-        """The root of the time average of ‖∇L‖²: of ‖g‖² + tr HΣH."""
-        own = float(self.gradient.double().square().sum())
-        return float(np.sqrt(own + np.diag(self.oscillation) @ (self.values - self.decay) ** 2))
+        """The root of the time average of ‖∇L‖²: of ‖E∇L‖² + tr HΣH."""
+        own = float(self.average.double().square().sum())
+        return float(np.sqrt(own + self._summed(self.bent @ self.bent.T)))
+
+    def _summed(self, pairs: Tensor) -> float:
+        return float(np.sum(self.oscillation * pairs.double().cpu().numpy()))
 
 
 def _symmetric(one: Array, other: Array) -> Array:

@@ -1,7 +1,8 @@
-"""The central flow of plain descent (docs/theory.md §4.11)."""
+"""The central flow (docs/theory.md §4.10, §4.12)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -11,28 +12,24 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import (
-    Cost,
-    Descent,
-    Flow,
-    FlowError,
-    JacobianProduct,
-    Oscillation,
-    require_plain,
-)
+from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillation, UpdateMap, require_plain
 from nm_ode.flows.central.complementarity import solve_complementarity
-from nm_ode.flows.central.edge import Edge, distance_to_edge
+from nm_ode.flows.central.delayed import SIZE as DELAY
+from nm_ode.flows.central.delayed import Delay, seed_of, watched
+from nm_ode.flows.central.edge import Array, Edge, distance_to_edge
+from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
 from nm_ode.loss import Problem
 from nm_ode.loss.critical import CriticalSpace, critical_space
-from nm_ode.loss.operators import Hessian
+from nm_ode.loss.operators import Hessian, Shifted, SymmetricOperator
 from nm_ode.required import as_flag, as_positive
 
-_LIMIT = 2.0  # ηλ of the edge of stability
 _TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
 _KKT = 1e-8
+_ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
+_FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
 
 
 class CentralFlowError(FlowError):
@@ -47,56 +44,75 @@ class CentralFlow(Flow):
     covariance of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η.
     It is the X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
-    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
+    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
+
+    Of RMSProp it is that of the metric D = √ν + ε, with ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
+    heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
     Args:
         problem: the loss.
-        optimizer: plain descent.
+        optimizer: SGD without Nesterov's momentum, RMSprop without momentum and not centred, or ScalarRMSprop.
         relaxation: τ in units of η.
         followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
         third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
         most: directions that there may be at the edge.
+        delayed: no more oscillation than there is: it grows from the start's own (30 steps of descent are taken to see
+            it) or from rounding, by |1 − ηλ| a step, until it is the central flow's. Of plain descent.
 
     Raises:
-        FlowError: an optimiser other than plain descent, or numbers out of range. Later `CentralFlowError`: more
+        FlowError: an optimiser other than these, or numbers out of range. Later `CentralFlowError`: more
             directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
     """
 
     problem: Problem
-    optimizer: Descent
+    optimizer: UpdateMap
     relaxation: Annotated[float, Gt(0)] = 1.0
     followed: Annotated[float, Interval(gt=1, lt=2)] = 1.95
     second_order: bool = True
     third: HowThird = "auto"
     most: Annotated[int, Gt(0)] = 8
+    delayed: bool = False
+    _metric: Metric = field(init=False, repr=False, compare=False)
     _search: _Search = field(init=False, repr=False, compare=False)
-    name: ClassVar = "central"
-    title: ClassVar = "central flow"
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
-    cheap_jvp: ClassVar = True
     noise: ClassVar = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_plain(self.optimizer, self.title)
         given = {
             "relaxation": as_positive(self.relaxation, "relaxation"),
             "followed": as_positive(self.followed, "followed"),
             "second_order": as_flag(self.second_order, "second_order"),
             "most": as_count(self.most, "most", error=FlowError),
+            "delayed": as_flag(self.delayed, "delayed"),
+            "_metric": metric_of(self.optimizer),
             "_search": _Search(self.problem, self.third),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
-        if not 1 < self.followed < _LIMIT:
+        if not 1 < self.followed < 2:
             raise FlowError(f"followed must be between 1 and 2; {said(self.followed)} was given")
         if self.third not in ("auto", "exact", "differences"):
             raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
+        if self.delayed:
+            require_plain(self.optimizer, self.title)
+
+    @property
+    def name(self) -> str:
+        return "central_delayed" if self.delayed else "central"
+
+    @property
+    def title(self) -> str:
+        return "central flow, delayed" if self.delayed else "central flow"
+
+    @property
+    def cheap_jvp(self) -> bool:
+        return self._metric.is_plain
 
     @property
     def cost(self) -> Cost:
@@ -104,16 +120,30 @@ class CentralFlow(Flow):
         return Cost(gradients=1, hvps=1, hvps_per_jvp=0)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        return self.at(state).field
+        edge = self.at(state)
+        if not self.delayed:
+            return edge.field
+        lr = self.optimizer.lr
+        rates = Delay.of(state).rates(lr * edge.largest, edge.needed, lr)
+        return torch.cat([edge.field, torch.tensor(rates).to(edge.field)])
 
     @property
-    def jvp(self) -> JacobianProduct:
-        """All of the Jacobian that is stiff: third derivatives held fixed, from the edge that was seen last."""
-        return self._jvp
+    def jvp(self) -> JacobianProduct | None:
+        """All of the Jacobian that is stiff: third derivatives held fixed, from the edge that was seen last.
+
+        Of plain descent alone.
+        """
+        return self._jvp if self._metric.is_plain else None
 
     def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
-        lr, edge = self.optimizer.lr, self._search.last
-        if edge is None or float((state - edge.theta).norm()) > _NEAR * float(state.norm()):
+        found = self._product(state, self.theta_in(v))
+        if self.delayed:  # how the oscillation's growth goes with theta is slow, and left out
+            found = torch.cat([found, torch.zeros_like(v[-DELAY:])])
+        return found
+
+    def _product(self, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge, theta = self.optimizer.lr, self._search.last, self.theta_in(state)
+        if edge is None or float((theta - edge.theta).norm()) > _NEAR * float(theta.norm()):
             edge = self.at(state)
         product = self._difference(edge, v)
         bend = edge.change(v, product, self.relaxation * lr)
@@ -129,7 +159,7 @@ class CentralFlow(Flow):
             return torch.zeros_like(v)
         step = torch.finfo(v.dtype).eps ** 0.5 * max(1.0, float(edge.theta.norm())) / size
         found = self.problem.grad(edge.theta.add(v, alpha=step)).sub_(edge.gradient).div_(step)
-        return found.add_(v, alpha=self.optimizer.weight_decay)
+        return found.add_(v, alpha=self._metric.decay)
 
     @property
     def oscillation(self) -> Oscillation:
@@ -137,64 +167,146 @@ class CentralFlow(Flow):
 
     @property
     def _edge(self) -> float:
-        return _LIMIT / self.optimizer.lr
+        return self._metric.edge
 
-    def at(self, theta: Tensor) -> Edge:
-        """The edge of stability at theta, and the field there.
+    def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
+        if self.delayed:
+            plain = require_plain(self.optimizer, self.title)
+            place, off = watched(self.problem, plain, theta)
+            along = self._search.sharpest(place)
+            return Delay.begun(seed_of(self.problem, plain, place, along, off)).after(theta)
+        return self._metric.start(theta, memory, self._regular(theta, self.problem.grad(theta)))
+
+    def scale(self, state: Tensor) -> Tensor | None:
+        sizes = None if self.delayed else self._metric.scale(state[self.problem.layout.size :])
+        return None if sizes is None else torch.cat([torch.ones_like(self.theta_in(state)), sizes])
+
+    def at(self, state: Tensor) -> Edge:
+        """The edge of stability at a state, and the field there.
 
         Raises:
             CentralFlowError: see above.
         """
-        theta = theta.to(self.problem.theta0)
-        lr, decay, tau = self.optimizer.lr, self.optimizer.weight_decay, self.relaxation * self.optimizer.lr
+        state = state.to(self.problem.theta0)
+        metric, size = self._metric, self.problem.layout.size
+        theta, memory = state[:size], state[size : -DELAY if self.delayed else None]
+        diagonal = metric.diagonal(memory)
         loss, own = self.problem.loss_and_grad(theta)
-        gradient = own.add(theta, alpha=decay) if decay else own
-        product = self.problem.hvp(theta, gradient)
-        width = (_LIMIT - self.followed) / lr
-        space = self._search.space(theta, self._edge - width - decay, (gradient, product))
-        self._require(space, theta)
-        values = space.values.numpy() + decay
-        k = len(values)
-        x, b, kkt, bend = np.zeros((k, k)), np.zeros((k, k, k, k)), 0.0, None
-        thirds = self._search.thirds.along(theta, own, space.vectors)
-        if k:
-            flat = thirds.view(k * k, -1)
-            a = np.diag(distance_to_edge(values, self._edge, width)) / tau + _small(flat @ gradient).reshape(
-                k, k
-            )
-            b = _small(flat @ flat.T).reshape(k, k, k, k) / 2
-            found = solve_complementarity(a, b)
-            x, kkt = found.x, found.kkt
-            if not kkt <= _KKT:
-                raise CentralFlowError(
-                    f"{self.title}: the oscillation of {k} directions at the edge of stability was found to {kkt:.0e} "
-                    f"alone, not to {_KKT:g}: start nearer to the edge, or take a smaller lr"
-                )
-            if x.any():
-                bend = torch.from_numpy(x.reshape(-1) / 2).to(flat) @ flat
-        force = gradient if bend is None else gradient + bend
-        if self.second_order:
-            if bend is not None:
-                product = product + self.problem.hvp(theta, bend)
-            force = force.add(product.add(force, alpha=decay) if decay else product, alpha=lr / 2)
+        gradient = self._regular(theta, own)
+        downhill = diagonal.over(gradient)
+        product = self._regular(downhill, self.problem.hvp(theta, downhill))
+        space = self._space(theta, diagonal, downhill, product)
+        directions = diagonal.over_root(space.vectors)
+        vectors, turn = _orthonormal(directions) if diagonal.values is not None else (directions, None)
+        drift = metric.drift(memory, diagonal, directions)
+        thirds = self._search.thirds.along(theta, own, vectors)
+        if turn is not None:
+            thirds = torch.einsum("ia,abp,jb->ijp", turn, thirds, turn)
+        x, kkt, bend, response = self._oscillation(
+            space.values.numpy(), thirds.flatten(0, 1), gradient, diagonal, drift
+        )
+        needed = float(np.trace(x))
+        if self.delayed:
+            share = Delay.of(state).share(needed)
+            x, bend = share * x, share * bend
+        force = gradient + bend
+        second = self.second_order and metric.second_order
+        if second and x.any():
+            bent_downhill = diagonal.over(bend)
+            product = product + self._regular(bent_downhill, self.problem.hvp(theta, bent_downhill))
+        move = diagonal.over(force).mul(-metric.speed)
+        rates: list[Tensor] = []
+        if drift is not None:
+            flat = torch.from_numpy(x.reshape(-1)).to(theta)
+            rate, of_diagonal = drift.rates(flat, force, product if second else None)
+            rates.append(rate)
+            product = product + diagonal.over(of_diagonal * force)
+        if second:
+            move.sub_(diagonal.over(product), alpha=metric.step / 2)
+        values = space.values.to(directions)
+        bent = values[:, None] * diagonal.times(directions) - metric.decay * directions
+        if turn is not None:
+            bent, x = torch.linalg.solve(turn, bent), _small(turn).T @ x @ _small(turn)
         self._search.last = edge = Edge(
             theta=theta.clone(),
-            values=values,
-            vectors=space.vectors,
-            largest=space.largest + decay,
-            decay=decay,
+            values=space.values.numpy(),
+            vectors=vectors,
+            bent=bent,
+            largest=space.largest,
             oscillation=x,
             kkt=kkt,
             loss=loss,
             gradient=own,
-            field=force.neg(),
+            average=own + bend,
+            field=torch.cat([move, *rates]),
             thirds=thirds,
-            response=b,
+            response=response,
+            needed=needed,
         )
         return edge
 
+    def _oscillation(
+        self, values: Array, thirds: Tensor, gradient: Tensor, diagonal: Diagonal, drift: Drift | None
+    ) -> tuple[Array, float, Tensor, Array]:
+        """X, its residual, what it adds to the gradient, ½ Σ_ij X_ij T_ij, and B.
+
+        Args:
+            values: the eigenvalues, shape (k,).
+            thirds: T, shape (k², P).
+        """
+        metric, k = self._metric, len(values)
+        x, kkt, bend = np.zeros((k, k)), 0.0, torch.zeros_like(gradient)
+        if not k:
+            return x, kkt, bend, np.zeros((0,) * 4)
+        gap = distance_to_edge(values, metric.edge, self._width) / (self.relaxation * metric.step)
+        a = thirds @ diagonal.over(gradient) * metric.speed
+        b = thirds @ diagonal.over(thirds).T * (metric.speed / 2)
+        if drift is not None:
+            b = b + drift.of_oscillation()
+        response = _small(b).reshape(k, k, k, k)
+        for _ in range(1 if drift is None else _ROUNDS):
+            # The averaged gradient's square has X in it, which is a small part: it converges by a factor of 1e-4.
+            drifting = a if drift is None else a + drift.without(gradient + bend)
+            found = solve_complementarity(np.diag(gap) + _small(drifting).reshape(k, k), response)
+            settled = np.abs(found.x - x).max() <= _SETTLED * np.abs(found.x).max()
+            x, kkt = found.x, found.kkt
+            bend = torch.from_numpy(x.reshape(-1) / 2).to(thirds) @ thirds
+            if settled:
+                break
+        if not kkt <= _KKT:
+            raise CentralFlowError(
+                f"{self.title}: the oscillation of {k} directions at the edge of stability was found to {kkt:.0e} "
+                f"alone, not to {_KKT:g}: start nearer to the edge, or take a smaller lr"
+            )
+        return x, kkt, bend, response
+
+    @property
+    def _width(self) -> float:
+        """How far below the edge a direction is followed."""
+        return (1 - self.followed / 2) * self._metric.edge
+
+    def _regular(self, vector: Tensor, product: Tensor) -> Tensor:
+        """With weight decay's part: of the gradient at a theta, or of the Hessian's product with a vector."""
+        decay = self._metric.decay
+        return product.add(vector, alpha=decay) if decay else product
+
+    def _space(self, theta: Tensor, diagonal: Diagonal, downhill: Tensor, product: Tensor) -> CriticalSpace:
+        hessian: SymmetricOperator = Hessian(self.problem, theta)
+        if self._metric.decay:
+            hessian = Shifted(hessian, self._metric.decay)
+        known = (diagonal.root_times(downhill), diagonal.over_root(product))
+        space = self._search.space(diagonal.seen_by(hessian), self._metric.edge - self._width, known)
+        self._require(space, theta)
+        return space
+
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
-        k = len(space.values)
+        k, beyond = len(space.values), space.largest / self._metric.edge
+        if self._metric.remembers and not beyond < _FAR:
+            raise CentralFlowError(
+                f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
+                f"{type(self.optimizer).__name__} has no memory of its gradients yet: start warm (state0 of train, "
+                "warm_steps of a case), or take a smaller lr"
+            )
         if k > self.most:
             raise CentralFlowError(
                 f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
@@ -216,9 +328,14 @@ class _Search:
         self.last: Edge | None = None
         self.thirds = ThirdDerivatives(problem, third)
 
-    def space(self, theta: Tensor, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
+    def sharpest(self, theta: Tensor) -> Tensor:
+        """The direction of the largest eigenvalue, of norm 1, shape (P,)."""
+        self._start = critical_space(Hessian(self._problem, theta), math.inf, start=self._start).start
+        return self._start[0]
+
+    def space(self, operator: SymmetricOperator, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
         found = critical_space(
-            Hessian(self._problem, theta),
+            operator,
             least,
             start=self._start,
             known=[known],
@@ -227,6 +344,12 @@ class _Search:
         )
         self._start = found.start
         return found
+
+
+def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal rows V and a matrix M with M V = directions, shapes (k, P) and (k, k)."""
+    columns, triangle = torch.linalg.qr(directions.T)
+    return columns.T.contiguous(), triangle.T.contiguous()
 
 
 def _small(tensor: Tensor) -> np.ndarray:

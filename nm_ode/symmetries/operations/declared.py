@@ -295,6 +295,7 @@ declare("count_nonzero", degrees=_NONE, along=dims_of)
 declare("cumsum nansum _fft_r2c _fft_c2c _fft_c2r", degrees=_ALIKE, along=dims_of)
 declare("prod", degrees=lambda node: (Degree(("self",), _count(node)),), along=dims_of)
 declare("trace _pdist_forward pdist", degrees=_ALIKE, along=lambda node: (0, 1))
+declare("complex", degrees=(Degree(("real", "imag")),))
 declare("view_as_complex", degrees=_ALIKE, along=lambda node: (ndim_of(node) - 1,))
 declare("dist", degrees=_BOTH, along=lambda node: tuple(range(ndim_of(node))))
 declare("cosine_similarity", degrees=(Degree(("x1",), 0.0), Degree(("x2",), 0.0)), along=dims_of)
@@ -304,7 +305,11 @@ declare("linalg_vector_norm norm", degrees=_norm, along=dims_of)
 declare("std", degrees=_ALIKE, shifts=_NOTHING, along=dims_of)
 declare("var", degrees=(Degree(("self",), 2.0),), shifts=_NOTHING, along=dims_of)
 declare("softmax log_softmax _softmax _log_softmax _safe_softmax", shifts=_NOTHING, along=dims_of)
-declare("cross_entropy_loss", shifts=_NOTHING, along=_classes)
+declare(
+    "cross_entropy_loss multi_margin_loss multilabel_margin_loss multilabel_margin_loss_forward",
+    shifts=_NOTHING,
+    along=_classes,
+)
 # ---- images and sequences
 declare(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d "

@@ -7,33 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nm_ode import SGD, Checkpoint, FlowError, Problem, Sketch, solve, solve_info
 from nm_ode.flows import CentralFlow, CentralFlowError, HessianFlow
 from nm_ode.flows.central.edge import distance_to_edge
 from tests.oracles.dense import dense_hessian, regularised
+from tests.oracles.valley import valley
 
 ORBITS = [(0.5, 0.31, 0.1), (0.5, 0.305, 0.1), (0.1, 1.94, 0.1), (0.25, 0.72, 0.1)]
-
-
-class Valley(nn.Module):
-    """L = (1 + y)x²/2 − by + cy²/2: it sharpens along y, and descent oscillates along x once 1 + y = 2/η."""
-
-    def __init__(self, b: float, c: float, x: float, y: float) -> None:
-        super().__init__()
-        self.place = nn.Parameter(torch.tensor([x, y], dtype=torch.float64))
-        self.b, self.c = b, c
-
-    def forward(self, _: Tensor) -> Tensor:
-        x, y = self.place
-        return (1 + y) * x**2 / 2 - self.b * y + self.c * y**2 / 2
-
-
-def valley(b: float, c: float, x: float, y: float) -> Problem:
-    return Problem.from_objective(
-        Valley(b, c, x, y), lambda model, batch: model(batch), torch.zeros(1, 1, dtype=torch.float64)
-    )
 
 
 @pytest.mark.parametrize(("lr", "b", "c"), ORBITS)
@@ -195,8 +177,8 @@ def test_sketches_stand_in_for_modes() -> None:
 
 def test_what_it_is_not_for_is_refused(at_the_edge) -> None:
     problem, theta, sgd = at_the_edge
-    with pytest.raises(FlowError, match="momentum"):
-        CentralFlow(problem, SGD(lr=0.1, momentum=0.9))
+    with pytest.raises(FlowError, match="nesterov"):
+        CentralFlow(problem, SGD(lr=0.1, momentum=0.9, nesterov=True))
     with pytest.raises(FlowError, match="followed"):
         CentralFlow(problem, sgd, followed=2.5)
     with pytest.raises(FlowError, match="third"):
@@ -207,11 +189,11 @@ def test_what_it_is_not_for_is_refused(at_the_edge) -> None:
 
 
 def test_its_product_is_the_jacobians_at_rest() -> None:
-    """Where F is 0 and third derivatives are constant nothing of the Jacobian is left out."""
+    """Where F is 0 and third derivatives are constant, only how the eigenvector turns is left out of it."""
     flow = CentralFlow(valley(0.31, 0.1, 0.1, 3.0), SGD(lr=0.5), third="exact")
     place = torch.tensor([0.0, 3.0], dtype=torch.float64)
     flow.rhs(0.0, place)
     products = torch.stack([flow.jvp(0.0, place, v) for v in torch.eye(2, dtype=torch.float64)])
     step = 1e-6 * torch.eye(2, dtype=torch.float64)
     found = torch.stack([(flow.rhs(0.0, place + v) - flow.rhs(0.0, place - v)) / 2e-6 for v in step])
-    torch.testing.assert_close(products, found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(products, found, rtol=3e-3, atol=1e-4)

@@ -254,3 +254,31 @@ def products_of_features(drawer: Drawer) -> str:
     both = drawer.emit(f"torch.stack([{x}, {drawer.like(x)}, {drawer.like(x)}], 1)")
     products = drawer.emit(f"{both} @ {both}.mT")
     return drawer.choice([f"{products}.flatten(1)", f"{products}[:, [0, 0, 1], [1, 2, 2]]"])
+
+
+@template("contraction")
+def spectral(drawer: Drawer) -> str:
+    """Complex weights of the lowest frequencies, of pairs or of two parameters; all frequencies, or padded."""
+    x, n = drawer.tensor(3), drawer.width()
+    channels, length = drawer.shape(x)[1:]
+    modes = min(drawer.choice([1, 2, 3]), length // 2 + 1)
+    kept = drawer.choice([f"torch.fft.rfft({x})[..., :{modes}]", f"torch.fft.rfft({x}, n={2 * modes - 1})"])
+    parts = [drawer.weight(channels, n, modes), drawer.weight(channels, n, modes)]
+    weight = drawer.choice(
+        [
+            f"torch.view_as_complex({drawer.weight(channels, n, modes, 2)})",
+            f"torch.complex({', '.join(parts)})",
+        ]
+    )
+    product = drawer.choice(
+        [f"torch.einsum('bim,iom->bom', {kept}, {weight})", f"({kept}.unsqueeze(2) * {weight}).sum(1)"]
+    )
+    return drawer.choice(
+        [
+            f"torch.fft.irfft({product}, n={length})",
+            f"torch.fft.irfft(F.pad({product}, (0, 1)), n={2 * modes})",
+            f"{product}.abs()",
+            f"torch.view_as_real({product}).flatten(2)",
+            f"torch.fft.ifft({product}).real",
+        ]
+    )

@@ -129,6 +129,12 @@ def _of_tensors(t: CoordinateTraversal, node: Node, form: Contraction) -> Labels
         if (labels := t.labels(operand.node)) is not None
     ]
     read = [bool(one.letters_of_coordinates() & set(form.contracted)) for _, one in operands]
+    if read == [
+        True
+    ]:  # experts by a weight each: several vectors are added, whose coordinates lie along another letter
+        operand, one = operands[0]
+        other = form.b if operand is form.a else form.a
+        read = [one.letters_of_coordinates() <= set(other.letters)]
     if read == [True, True]:
         bond(t.conditions, operands[0][1], operands[1][1], form.batch, form.contracted, sizes)
         return None

@@ -11,6 +11,7 @@ from nm_ode.symmetries.operations import argument, operation, value
 from nm_ode.symmetries.operations.contractions import contraction_of, inner_product_of
 from nm_ode.symmetries.operations.declared import declared, is_number
 from nm_ode.symmetries.rules.matrix.contractions import contract
+from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered
 from nm_ode.symmetries.rules.matrix.sums import added, along_dimensions, scaled
 from nm_ode.symmetries.rules.matrix.traversal import CoordinateTraversal
 
@@ -20,8 +21,10 @@ _ALWAYS_LINEAR = {"avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum", "_fft_r2c"
 
 def rule(t: CoordinateTraversal, node: Node) -> Any:
     """Of an operation that has no rule of its own."""
-    if operation(node) == "view_as_complex":
-        return _complex(t, node)
+    if operation(node) == "complex":
+        return added(t, node, node.args[:2])
+    if operation(node) == "view_as_real":
+        return _pairs(t, node)
     form = contraction_of(node) or inner_product_of(node)
     if form is not None:
         return contract(t, node, form)
@@ -45,14 +48,14 @@ def rule(t: CoordinateTraversal, node: Node) -> Any:
     return added(t, node, terms)
 
 
-def _complex(t: CoordinateTraversal, node: Node) -> Any:
-    """Pairs of real numbers as complex ones, which a real matrix mixes as it mixes reals: of a parameter, if it is but
-    contracted, since its axes are then those of the complex numbers and one more."""
-    weight = t.weight(node.args[0])
-    if weight is None:
+def _pairs(t: CoordinateTraversal, node: Node) -> Any:
+    """Complex numbers as pairs of real ones, which a real matrix mixes alike."""
+    labels = t.labels(node.args[0])
+    if labels is None:
         return t.forbid(node)
-    alone = all(contraction_of(user) is not None for user in node.users)
-    return weight if alone else t.forbid(node)
+    shape = tuple(value(node).shape)
+    coordinates, fibres = (part[..., None].expand(shape) for part in (labels.coordinates, labels.fibres))
+    return Labels(coordinates, t.fibre(node, fibres, numbered(shape, (len(shape) - 1,))))
 
 
 def _only(node: Node, term: Node) -> bool:

@@ -16,6 +16,7 @@ from nm_ode.symmetries.labels import NONE
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.reached import reached
+from nm_ode.symmetries.refusals import ruled
 from nm_ode.symmetries.rules.matrix.conditions import Conditions
 from nm_ode.symmetries.rules.matrix.coordinates import Labels, numbered, one_vector, together, varies, zeros
 from nm_ode.symmetries.rules.matrix.sides import Sides
@@ -49,7 +50,8 @@ class CoordinateTraversal:
             if _is_empty(node) or node in live.zeros:
                 continue  # nothing of it is anything
             rule = self.rule_of(node)
-            found = self.forbid(node) if rule is None else rule(self, node)
+            with ruled("matrix", node, rule):
+                found = self.forbid(node) if rule is None else rule(self, node)
             if isinstance(found, Labels) and not found.live and not found.zero:
                 found = None
             if found is not None:

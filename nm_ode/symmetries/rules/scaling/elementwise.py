@@ -30,10 +30,12 @@ def _sum(s: ScalingTraversal, node: Node) -> Any:
 
 
 def _is_under_root(node: Node) -> bool:
-    return all(
+    """By itself, or in a product with others."""
+    return bool(node.users) and all(
         operation(user) in ("rsqrt", "sqrt", "reciprocal")
         or (operation(user) == "pow" and user.args[1] in (-0.5, 0.5, -1))
         or (operation(user) == "div" and user.args[1] is node)
+        or (operation(user) == "mul" and _is_under_root(user))
         for user in node.users
     )
 
@@ -110,6 +112,12 @@ def _pad(s: ScalingTraversal, node: Node) -> Any:
         return placed(s.merged(node.args[0], keep), keep, len(shape)).expand(shape)  # type: ignore[arg-type]
     padded = torch.nn.functional.pad(s.labels(node.args[0]), node.args[1], value=-1)  # type: ignore[arg-type]
     return s.with_zeros(padded)
+
+
+@_rule("view_as_real")
+def _pairs(s: ScalingTraversal, node: Node) -> Any:
+    """Both parts of a complex number have its factor."""
+    return s.labels(node.args[0])[..., None].expand(tuple(value(node).shape))
 
 
 @_rule("diag_embed")

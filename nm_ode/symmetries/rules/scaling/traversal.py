@@ -18,6 +18,7 @@ from nm_ode.symmetries.labels import NONE, compressed, is_move, move, placed
 from nm_ode.symmetries.lookups import open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.reached import reached
+from nm_ode.symmetries.refusals import ruled
 from nm_ode.symmetries.rules.scaling.uses import Term, Use, moves_nothing, reconciled
 from nm_ode.symmetries.rules.scaling.variables import ZERO, Free, Variables
 from nm_ode.symmetries.rules.weights import Weight, described, moved_weight, placeholder_view
@@ -77,7 +78,8 @@ class ScalingTraversal:
             self._values[node] = Weight(str(node), placeholder_view(node), frozen=True)
         self._values |= dict.fromkeys(self.reached.zeros, ANY)
         for node in self.reached.read:
-            self._values[node] = self._result(node)
+            with ruled("scale and rescale", node, self.rules.get(operation(node))):
+                self._values[node] = self._result(node)
         self.variables.zero(self._read(self.graph.loss))
         self.uses = reconciled(self.variables, self.uses)
         return self._solved()

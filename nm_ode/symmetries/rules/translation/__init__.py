@@ -17,18 +17,19 @@ from nm_ode.symmetries.forms import Shift
 from nm_ode.symmetries.graph import Graph
 from nm_ode.symmetries.kinds import SymmetryKind
 from nm_ode.symmetries.operations import value
-from nm_ode.symmetries.rules.translation import contractions, declared, elementwise, normalisations
+from nm_ode.symmetries.rules.translation import contractions, elementwise, normalisations, scattering
 from nm_ode.symmetries.rules.translation.agreement import Agreement
+from nm_ode.symmetries.rules.translation.declared import by_table
 from nm_ode.symmetries.rules.translation.gathering import compensates, gathered
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 RULES: dict[str, Rule] = {
-    **declared.RULES,
     **elementwise.RULES,
     **normalisations.RULES,
     **contractions.RULES,
+    **scattering.RULES,
 }
-"""Operation → its rule."""
+"""Operation → its rule; all others go by the table of declared operations."""
 
 
 def find(graph: Graph) -> Findings:
@@ -40,7 +41,7 @@ def find(graph: Graph) -> Findings:
 
 
 def _solved(graph: Graph, *, apart: bool) -> Agreement:
-    traversal = ShiftTraversal(graph, RULES, apart)
+    traversal = ShiftTraversal(graph, RULES, by_table, apart)
     traversal.run()
     shapes = {name: tuple(value(node).shape) for node, name in graph.parameters.items()}
     return Agreement(traversal.system, traversal.uses, shapes)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nm_ode.symmetries.labels import is_copy
+from nm_ode.symmetries.labels import is_copy, placed
 from nm_ode.symmetries.lookups import met
 from nm_ode.symmetries.operations import argument, dims_of, operation, registering, value
 from nm_ode.symmetries.operations.contractions import (
@@ -42,6 +43,7 @@ from nm_ode.symmetries.rules.translation.shifts import (
     tied,
     varying,
 )
+from nm_ode.symmetries.rules.translation.system import ZERO
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 from nm_ode.symmetries.rules.weights import Weight
 
@@ -118,7 +120,7 @@ def _of_factor(
             return []
         if inner:
             labels = s.uses.rows(weight, inner)
-            labels = _placed(labels, gone, letters, out, shape)
+            labels = _where_not_zero(s, other, _placed(labels, gone, letters, out, shape), out)
             return [Term(("rows", *whole), s.owner(weight), prod(sizes), rows, labels)]
     found = []
     for term in s.read(operand.node):
@@ -137,12 +139,25 @@ def _of_factor(
             own = [out.index(letters[i]) for i in varying(term.rows) if letters[i] in out]
             where = numbered(shape, {*other.vary, *own})
             row = "of", term.row, content(term.rows), letters, out, whole
-        labels = _placed(labels, gone, letters, out, shape)
+        labels = _where_not_zero(s, other, _placed(labels, gone, letters, out, shape), out)
         if row != ONE and len(varying(where)) == sum(n > 1 for n in shape) and _many(shape, inner):
             s.system.zero(labels)
         else:
             found.append(Term(row, term.owner, size, where, labels))
     return found
+
+
+def _where_not_zero(s: ShiftTraversal, other: _Factor, labels: Tensor, out: Letters) -> Tensor:
+    """Nothing shifts where the row is zero."""
+    zero = s.reached.zero_at.get(other.operand.node)
+    if zero is None:
+        return labels
+    letters = other.operand.letters
+    for dim in reversed(range(zero.ndim)):
+        if letters[dim] not in out or not letters[dim]:
+            zero = zero.all(dim)
+    kept = [out.index(c) for c in letters if c and c in out]
+    return torch.where(placed(zero, kept, len(out)), ZERO, labels)
 
 
 def _many(shape: Sequence[int], inner: Sequence[int]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.fx import Node
 
 from nm_ode.symmetries.operations import argument, value
-from nm_ode.symmetries.operations.declared import DECLARED, Shifts, declared
+from nm_ode.symmetries.operations.declared import Shifts, declared
 from nm_ode.symmetries.rules.translation.shifts import (
     MOST_ROWS,
     ONE,
@@ -25,10 +25,11 @@ from nm_ode.symmetries.rules.translation.shifts import (
     varying,
 )
 from nm_ode.symmetries.rules.translation.system import is_zero
-from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
+from nm_ode.symmetries.rules.translation.traversal import ShiftTraversal
 
 
 def by_table(s: ShiftTraversal, node: Node) -> Any:
+    """The shift of the result of a declared operation; None where nothing is declared of it."""
     entry = declared(node)
     shifts = None if entry is None else entry.shifts(node)
     if entry is None or shifts is None:
@@ -122,7 +123,3 @@ def alike(s: ShiftTraversal, operands: list[Any], shape: tuple[int, ...]) -> Shi
         for term in left:
             s.system.zero(term.labels)
     return found
-
-
-RULES: dict[str, Rule] = dict.fromkeys(DECLARED, by_table)
-"""Of everything in the table; the rules by hand go before it."""

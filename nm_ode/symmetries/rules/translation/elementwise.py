@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from nm_ode.symmetries.ended import proviso
 from nm_ode.symmetries.labels import compressed
 from nm_ode.symmetries.operations import argument, operation, registering, value
+from nm_ode.symmetries.places import place_of
 from nm_ode.symmetries.rules.translation.declared import by_table, mixed
 from nm_ode.symmetries.rules.translation.shifts import Shift, lean
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
@@ -48,8 +50,15 @@ def _filled(s: ShiftTraversal, node: Node, x: Any, filled: Any) -> Shift | None:
     """A shift of what is masked does not matter where −∞ is put in its place: the same added to −∞ is −∞."""
     if not _is_beyond(s, node, filled):
         return None
-    shape = tuple(value(node).shape)
-    return [term.expand(shape) for term in s.read(x)]
+    shape, found = tuple(value(node).shape), s.read(x)
+    number = _number(s, filled)
+    if found and number is not None and not isinf(number):
+        proviso(
+            f"{place_of(node)}: the mask of {number:.3g} counts as infinite, which is true of floating-point numbers "
+            "alone (a shift of it is lost in rounding, its exponential is 0): translations of what is masked hold in "
+            "them, not in real numbers"
+        )
+    return [term.expand(shape) for term in found]
 
 
 def _is_beyond(s: ShiftTraversal, node: Node, filled: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -17,10 +18,13 @@ from nm_ode.symmetries.lookups import is_pure, open_dims, place_of_index
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.operations.contractions import in_inner_product
 from nm_ode.symmetries.reached import reached
+from nm_ode.symmetries.refusals import ruled
 from nm_ode.symmetries.rules.translation.shifts import (
+    MOST_ROWS,
     Shift,
     Term,
     constant,
+    content,
     forbid,
     lean,
     numbered,
@@ -28,7 +32,7 @@ from nm_ode.symmetries.rules.translation.shifts import (
     tied,
     varying,
 )
-from nm_ode.symmetries.rules.translation.system import System
+from nm_ode.symmetries.rules.translation.system import ZERO, System
 from nm_ode.symmetries.rules.translation.uses import Uses
 from nm_ode.symmetries.rules.weights import Weight, moved_weight, placeholder_view
 
@@ -46,6 +50,7 @@ class ShiftTraversal:
 
     graph: Graph
     rules: Mapping[str, Rule]
+    by_table: Rule
     apart: bool
     system: System = field(default_factory=System)
     uses: Uses = field(init=False)
@@ -60,7 +65,8 @@ class ShiftTraversal:
         for node, name in self.graph.parameters.items():
             self._values[node] = Weight(name, placeholder_view(node), frozen=False)
         for node in self.reached.read:
-            self._values[node] = self._result(node)
+            with ruled("translation", node, self.rules.get(operation(node))):
+                self._values[node] = self._as_read(node, self._result(node))
         forbid(self.system, self.read(self.graph.loss))
 
     def _result(self, node: Node) -> Any:
@@ -74,9 +80,15 @@ class ShiftTraversal:
             return self._moved(node)
         if in_inner_product(node) and operation(next(iter(node.users))) == "sum":
             return []  # what reads it looks at the factors; a mean's rule looks at the product
-        rule = self.rules.get(operation(node))
-        result = rule(self, node) if rule is not None else None
+        result = self.rules.get(operation(node), self.by_table)(self, node)
         return self.unknown(node) if result is None else result
+
+    def _as_read(self, node: Node, found: Any) -> Any:
+        """What nothing reads may shift as it likes."""
+        mask = self.reached.partly.get(node)
+        if mask is None or not isinstance(found, list):
+            return found
+        return [replace(term, labels=torch.where(mask, term.labels, ZERO)) for term in found]
 
     def depends(self, node: Any) -> bool:
         """Is it made of parameters that are trained?"""
@@ -211,14 +223,34 @@ class ShiftTraversal:
             return found
         found = []
         for term in self.read(source):
-            over = dims if not set(varying(term.rows)) & set(dims) else range(len(shape))
-            if over is not dims:
-                self.system.zero(term.labels)
+            own = set(varying(term.rows))
+            if own & set(dims):  # whose rows are read, the batch says
+                found += self._rows_looked_up(node, source, term, dims)
                 continue
             labels = tied(self.system, term.labels, dims).expand(shape)
             (rows,), (labels,) = (self._carried(node, {source: part}) for part in (term.rows, labels))
             found.append(replace(term, rows=lean(rows), labels=lean(labels)))
         return found
+
+    def _rows_looked_up(self, node: Node, source: Node, term: Term, dims: tuple[int, ...]) -> Shift:
+        """Of one unknown along the dimensions, with other rows, wherever they are read from."""
+        shape = tuple(value(source).shape)
+        if not is_pure(self.graph, node):
+            self.system.zero(term.labels)
+            return []
+        labels = tied(self.system, term.labels, dims).expand(shape)
+        others = [dim for dim in range(len(shape)) if dim not in dims]
+        left = set(varying(term.rows)) - set(dims)
+        (labels,), (kept,), (rows,) = (
+            self._carried(node, {source: part})
+            for part in (labels, numbered(shape, others), numbered(shape, left))
+        )
+        along = set(range(kept.ndim)) - set(varying(kept)) | set(varying(rows))
+        if prod(kept.shape[dim] for dim in along) == kept.numel() > MOST_ROWS:
+            self.system.zero(term.labels)
+            return []
+        row = "read", node, term.row, content(term.rows)
+        return [replace(term, row=row, rows=numbered(kept.shape, along), labels=lean(labels))]
 
     def packed(self, labels: Tensor, dims: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
         """Unknowns along some dimensions (of these sizes) as vectors: shape with a 1 there."""
