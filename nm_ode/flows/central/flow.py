@@ -29,6 +29,7 @@ _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
+_FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
 
 
 class CentralFlowError(FlowError):
@@ -45,11 +46,14 @@ class CentralFlow(Flow):
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
     With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
 
+    Of RMSProp it is that of the metric D = √ν + ε, with ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
+    heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
+
     What a right-hand side takes varies; a solution's record has what was really spent.
 
     Args:
         problem: the loss.
-        optimizer: plain descent.
+        optimizer: SGD without Nesterov's momentum, RMSprop without momentum and not centred, or ScalarRMSprop.
         relaxation: τ in units of η.
         followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
@@ -59,7 +63,7 @@ class CentralFlow(Flow):
             it) or from rounding, by |1 − ηλ| a step, until it is the central flow's. Of plain descent.
 
     Raises:
-        FlowError: an optimiser other than plain descent, or numbers out of range. Later `CentralFlowError`: more
+        FlowError: an optimiser other than these, or numbers out of range. Later `CentralFlowError`: more
             directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
     """
 
@@ -296,7 +300,13 @@ class CentralFlow(Flow):
         return space
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
-        k = len(space.values)
+        k, beyond = len(space.values), space.largest / self._metric.edge
+        if self._metric.remembers and not beyond < _FAR:
+            raise CentralFlowError(
+                f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
+                f"{type(self.optimizer).__name__} has no memory of its gradients yet: start warm (state0 of train, "
+                "warm_steps of a case), or take a smaller lr"
+            )
         if k > self.most:
             raise CentralFlowError(
                 f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
