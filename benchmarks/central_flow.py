@@ -2,8 +2,9 @@
 
     python benchmarks/central_flow.py [--save] [rival] [seeds] [seeds=2] [case …]     # of those named, or all
 
-Half an hour of one core and more. With --save each seed's figures are kept in results/central_flow_seeds.json as they
-come, and the same command goes on from there.
+An hour of one core. With --save all figures are kept in results/central_flow_kept.json as they come, each with the
+commit that it is of, and the same command goes on from there; without that file it computes all anew.
+`benchmarks/central_page.py` writes docs/central_flow.md from the results.
 
 `rival`: plain descent on 64-32-10 tanh (256 digits, mean squared error, lr 1.0, 600 steps). The same flow by the
 paper's scheme (`paper_central_flow`: Euler, one and four substeps, exact third derivatives, float64) and by
@@ -27,6 +28,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ from nm_ode.studies.schema import Solver
 PRICES = {"gradients": 1.0, "hvps": 3.0, "third_derivatives": 5.7}
 LR, STEPS = 1.0, 600
 EACH = np.arange(STEPS + 1)
-KEPT_IN = Path(__file__).parent / "results" / "central_flow_seeds.json"
+KEPT_IN = Path(__file__).parent / "results" / "central_flow_kept.json"
 KEPT: dict[str, dict[str, Any]] = json.loads(KEPT_IN.read_text()) if KEPT_IN.exists() else {}
 CASES = ("central_digits", "central_diabetes", "central_cnn", "central_rmsprop")
 
@@ -120,10 +122,7 @@ def rival() -> dict[str, Any]:
     }
 
     def timed(name: str, work: Callable[[], dict[str, Any]]) -> None:
-        start = time.perf_counter()
-        found[name] = work()
-        found[name]["seconds"] = time.perf_counter() - start
-        print(name, found[name], file=sys.stderr, flush=True)
+        found[name] = kept(f"rival {name}", work, {"flow": name})
 
     def paper(substeps: int, every_substep: bool) -> dict[str, Any]:
         path = central_path(problem, LR, STEPS, substeps, every_substep=every_substep)
@@ -153,6 +152,23 @@ def rival() -> dict[str, Any]:
     return found
 
 
+def kept(key: str, work: Callable[[], dict[str, Any]], of: dict[str, Any]) -> dict[str, Any]:
+    """Figures that were kept before, or computed now."""
+    if key not in KEPT:
+        start = time.perf_counter()
+        figures = work()
+        KEPT[key] = {
+            **of,
+            **figures,
+            "seconds": time.perf_counter() - start,
+            "commit": environment()["commit"],
+        }
+        print(json.dumps(KEPT[key]), file=sys.stderr, flush=True)
+        if "--save" in sys.argv:
+            KEPT_IN.write_text(json.dumps(KEPT, indent=1) + "\n")
+    return KEPT[key]
+
+
 def all_seeds(name: str, count: int) -> list[dict[str, dict[str, Any]]]:
     """Of each seed the run's figures and those of each flow of a shipped case; what is kept is not computed again."""
     path = find_case(name)
@@ -172,16 +188,8 @@ def all_seeds(name: str, count: int) -> list[dict[str, dict[str, Any]]]:
             said = {**case.model_dump(mode="json"), "name": "", "title": "", "stability": None}
             said["flows"] = [table.model_dump(mode="json")]
             key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-            if key not in KEPT:
-                start = time.perf_counter()
-                KEPT[key] = of_flow(flow, run, reference, case.solver)
-                seconds = time.perf_counter() - start
-                KEPT[key] |= {"case": name, "seed": seed, "flow": flow.name, "seconds": seconds}
-                KEPT[key]["commit"] = environment()["commit"]
-                print(json.dumps(KEPT[key]), file=sys.stderr, flush=True)
-                if "--save" in sys.argv:
-                    KEPT_IN.write_text(json.dumps(KEPT, indent=1) + "\n")
-            each[flow.name] = KEPT[key]
+            work = partial(of_flow, flow, run, reference, case.solver)
+            each[flow.name] = kept(key, work, {"case": name, "seed": seed, "flow": flow.name})
         found.append(each)
     return found
 
