@@ -39,8 +39,8 @@ def average_errors(run: xr.Dataset, solution: xr.Dataset, places: np.ndarray, wi
         the flow has in their place; where distances are estimated from sketches, their standard errors. Of a central
         flow `predicted_variance`; `oscillates_from`, the first step past the edge at which the run alternates with
         half of the mean variance that is predicted, −1 if there is none; from there on `variance_correlation` of
-        predicted and measured variance, with `variance_correlation_points`; along `critical` `variance_along` its own vectors and
-        `predicted_variance_along`. NaN where the window does not fit.
+        predicted and measured variance, with `variance_correlation_points`; along `critical` `variance_along` its own
+        vectors and `predicted_variance_along`. NaN where the window does not fit.
 
     Raises:
         NoAverageError: the run's time average is not known.
