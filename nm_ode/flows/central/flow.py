@@ -21,10 +21,10 @@ from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
 from nm_ode.loss import Problem
 from nm_ode.loss.critical import CriticalSpace, critical_space
+from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.operators import Hessian, Shifted, SymmetricOperator
 from nm_ode.required import as_flag, as_positive
 
-_TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
 _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
@@ -76,7 +76,6 @@ class CentralFlow(Flow):
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
-    noise: ClassVar = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +104,11 @@ class CentralFlow(Flow):
     @property
     def title(self) -> str:
         return "central flow, delayed" if self.delayed else "central flow"
+
+    @property
+    def noise(self) -> float:
+        """Of eigenvectors' residuals, over the largest eigenvalue; the field's is smaller."""
+        return float(torch.finfo(self.problem.dtype).eps ** 0.5)
 
     @property
     def cheap_jvp(self) -> bool:
@@ -191,6 +195,8 @@ class CentralFlow(Flow):
         gradient = self._regular(theta, own)
         downhill = diagonal.over(gradient)
         product = self._regular(downhill, self.problem.hvp(theta, downhill))
+        if not bool(product.isfinite().all()):
+            return _nowhere(state[: size + len(memory)], loss, own)
         space = self._space(theta, diagonal, downhill, product)
         directions = diagonal.over_root(space.vectors)
         vectors, turn = _orthonormal(directions) if diagonal.values is not None else (directions, None)
@@ -255,8 +261,9 @@ class CentralFlow(Flow):
         if not k:
             return x, kkt, bend, np.zeros((0,) * 4)
         gap = distance_to_edge(values, metric.edge, self._width) / (self.relaxation * metric.step)
-        a = thirds @ diagonal.over(gradient) * metric.speed
-        b = thirds @ diagonal.over(thirds).T * (metric.speed / 2)
+        exact = thirds.double()  # sums of float32 are not symmetric enough
+        a = exact @ diagonal.over(gradient).double() * metric.speed
+        b = exact @ diagonal.over(thirds).double().T * (metric.speed / 2)
         if drift is not None:
             b = b + drift.of_oscillation()
         response = _small(b).reshape(k, k, k, k)
@@ -297,6 +304,11 @@ class CentralFlow(Flow):
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
         k = len(space.values)
+        if k and (found := kinks(self.problem)):
+            raise CentralFlowError(
+                f"{self.title}: at the edge of stability it takes third derivatives, which a loss with kinks "
+                f"({', '.join(found)}) has not: take a smooth network (tanh, GELU, average pooling)"
+            )
         if k > self.most:
             raise CentralFlowError(
                 f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
@@ -304,7 +316,7 @@ class CentralFlow(Flow):
             )
         if not space.converged:
             raise CentralFlowError(
-                f"{self.title}: the eigenvectors at the edge of stability were not found to {_TOLERANCE:g} in "
+                f"{self.title}: the eigenvectors at the edge of stability were not found to {self.noise:.0e} in "
                 f"{_MOST_PRODUCTS} Hessian products: lower `followed`, so that there is a gap below it"
             )
 
@@ -329,11 +341,32 @@ class _Search:
             least,
             start=self._start,
             known=[known],
-            tol=_TOLERANCE,
+            tol=float(torch.finfo(operator.like.dtype).eps ** 0.5),
             most=_MOST_PRODUCTS,
         )
         self._start = found.start
         return found
+
+
+def _nowhere(state: Tensor, loss: Tensor, gradient: Tensor) -> Edge:
+    """Where the loss has overflowed: a field that is not finite, at which a solve stops."""
+    none, nothing = torch.full_like(gradient, math.nan), gradient.new_empty(0, len(gradient))
+    return Edge(
+        theta=state[: len(gradient)].clone(),
+        values=np.empty(0),
+        vectors=nothing,
+        bent=nothing,
+        largest=math.nan,
+        oscillation=np.empty((0, 0)),
+        kkt=math.nan,
+        loss=loss,
+        gradient=gradient,
+        average=none,
+        field=torch.full_like(state, math.nan),
+        thirds=gradient.new_empty(0, 0, len(gradient)),
+        response=np.empty((0,) * 4),
+        needed=0.0,
+    )
 
 
 def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:
