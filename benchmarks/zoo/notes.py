@@ -19,7 +19,7 @@ MISSED: dict[str, str] = {
     "T5": "rows of relative positions that are never met",
     "Gemma": "its norms multiply by 1 + γ, so what is conserved against the next layer is Σ(1 + γ)², of no kind here",
     "FNO": "no rule for complex products",
-    "Mixtral": "its grouped product has no float64; its configuration can choose another",
-    "GCN": "self-loops are added by a mask of the edges, whose size is taken for data's",
-    "GAT": "self-loops are added by a mask of the edges, whose size is taken for data's",
+    "GAT": "the last outputs may be mixed by 11ᵀ, which adds the same to all classes, and their attention's entries "
+    "the other way: of no kind here (overlooked by hand)",
+    "Mixtral": "a unit has one factor for all experts in the rules, since their rows are sorted into one tensor",
 }
