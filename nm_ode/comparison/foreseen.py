@@ -7,6 +7,7 @@ bends the path.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -101,26 +102,30 @@ def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | N
 
 
 def with_jump(curvature: xr.Dataset, lr: Array) -> xr.Dataset:
-    """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`, NaN
-    where there is none; as it is where the run does not pass the limit of stability, or nobody knows how an
+    """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`.
+
+    They are NaN where there is none, below the limit of stability all of them. As it is where nobody knows how an
     oscillation grows.
     """
-    found = jump(curvature, lr)
-    limit = _constant(curvature, "stability_limit")
-    along = None if found is None or limit is None else _along(curvature, lr, limit)
-    if found is None or along is None:
+    if "sharpest_gradient" not in curvature or "growth_momentum" not in curvature:
         return curvature
-    nothing, steps = float("nan"), curvature["curvature_step"].values
-    grown = along.oscillation[steps]
-    if found.foreseen is not None:  # beyond it the run is another
-        grown = np.where(steps <= found.foreseen, grown, nothing)
+    found, steps = jump(curvature, lr), curvature["curvature_step"].values
+    along = None if found is None else _along(curvature, lr, float(curvature["stability_limit"]))
+    grown = np.full(len(steps), np.nan)
+    if along is not None:  # beyond the jump the run is another
+        end = math.inf if along.foreseen is None else along.foreseen
+        grown = np.where(steps <= end, along.oscillation[steps], np.nan)
     return annotate(
         curvature.assign(
             foreseen_oscillation=("curvature_step", grown),
-            foreseen_step=((), nothing if found.foreseen is None else float(found.foreseen)),
-            seen_step=((), nothing if found.seen is None else float(found.seen)),
+            foreseen_step=((), _or_nan(None if found is None else found.foreseen)),
+            seen_step=((), _or_nan(None if found is None else found.seen)),
         )
     )
+
+
+def _or_nan(step: int | None) -> float:
+    return math.nan if step is None else float(step)
 
 
 def _along(curvature: xr.Dataset, lr: Array, limit: float) -> _Steps | None:

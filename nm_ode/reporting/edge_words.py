@@ -28,13 +28,13 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
         return
     if row.step is None:
         yield Sentence(
-            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half the size "
-            "up to its end, or as far as the flow was solved: in the run it must grow from rounding."
+            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half of the "
+            "mean size up to its end, or as far as the flow was solved: in the run it must grow from rounding."
         )
         return
     yield Sentence(
         f"{title} predicts an oscillation from step {count(seen.step)} on; from step {count(row.step)} on the run has "
-        f"one of at least half the size. Means from there on: tr Σ predicted {number(row.predicted)}, measured "
+        f"one of half the mean size or more. Means from there on: tr Σ predicted {number(row.predicted)}, measured "
         f"{number(row.measured)} about the run's own average."
     )
     yield _of_correlation(row)
@@ -42,6 +42,8 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
 
 def _of_correlation(row: CentralRow) -> Sentence:
     found = row.correlation
+    if found.points < 3:
+        return Sentence("At fewer than three samples both are known: they have no correlation.")
     if math.isnan(found.value):
         return Sentence("Along the run one of the two is constant, so that they have no correlation.")
     rests = f"on about {count(round(found.independent))} independent points of {count(found.points)}"

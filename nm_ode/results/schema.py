@@ -142,7 +142,7 @@ _SCHEMA = {
     "order_standard_error": ("standard error of the order", "1"),
     "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
     "oscillates_from": (
-        "first step past the edge at which the run has half of the predicted variance; −1: none",
+        "first step past the edge at which the run has half of the mean predicted variance; −1: none",
         "",
     ),
     "other_engine": ("engine that the solution is checked by", ""),

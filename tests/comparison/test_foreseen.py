@@ -77,7 +77,8 @@ def test_the_growth_is_exact() -> None:
 def test_none_below_the_limit() -> None:
     run = train(valley(1e-12, 1.0, 0.25, 0.1), SGD(lr=0.5), 40, observe=[Curvature(41)])
     assert jump(run, run["lr"].values) is None
-    assert with_jump(run, run["lr"].values) is run
+    found = with_jump(run, run["lr"].values)
+    assert all(np.isnan(found[name]).all() for name in ("foreseen_oscillation", "foreseen_step", "seen_step"))
 
 
 def test_a_rate_that_drops_in_time_keeps_it_small() -> None:
@@ -103,4 +104,6 @@ def test_under_a_preconditioner() -> None:
 
 def test_where_the_growth_is_not_known_it_is_said() -> None:
     run = train(valley(1e-12, 1.5, 0.45, 0.1), SGD(lr=0.5), 30, observe=[Curvature(5)])
-    assert jump(run.drop_vars("growth_momentum"), run["lr"].values).why_not is NotForeseen.NOT_RECORDED
+    run = run.drop_vars("growth_momentum")
+    assert jump(run, run["lr"].values).why_not is NotForeseen.NOT_RECORDED
+    assert with_jump(run, run["lr"].values) is run

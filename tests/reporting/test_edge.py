@@ -98,8 +98,8 @@ def test_a_flow_that_is_held_against_no_average_says_what_to_set() -> None:
 
 
 def test_a_low_correlation_is_said_to_be_one() -> None:
-    def said(value: float, independent: float) -> tuple[str, bool]:
-        row = CentralRow("central", "central flow", 5, 1.0, 1.0, Correlation(value, 50, independent))
+    def said(value: float, independent: float, points: int = 50) -> tuple[str, bool]:
+        row = CentralRow("central", "central flow", 5, 1.0, 1.0, Correlation(value, points, independent))
         sentence = edge_sentences(Edge(3, 1.0, 5, "three steps", (), (row,)))[-1]
         return sentence.text, sentence.warns
 
@@ -114,9 +114,10 @@ def test_a_low_correlation_is_said_to_be_one() -> None:
     assert warns
     assert "too few" in text
     assert "constant" in said(float("nan"), float("nan"))[0]
+    assert "fewer than three" in said(float("nan"), float("nan"), 2)[0]
 
 
-@pytest.mark.parametrize(("step", "words"), [(None, "no edge"), (3, "not half the size")])
+@pytest.mark.parametrize(("step", "words"), [(None, "no edge"), (3, "not half of the")])
 def test_of_an_oscillation_that_is_not_there_there_is_no_correlation(step: int | None, words: str) -> None:
     nan = float("nan")
     row = CentralRow("central", "central flow", None, nan, nan, Correlation(nan, 0, nan))

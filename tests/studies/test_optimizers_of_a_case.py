@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from nm_ode.comparison import stability, summary
 from nm_ode.studies import load_case, run_case
 
@@ -28,7 +30,11 @@ def test_stability_is_measured_along_the_run(edited, tmp_path: Path) -> None:
         "sharpest_noise",
         "sharpest_oscillation",
         "leaving_size",
+        "foreseen_oscillation",
+        "foreseen_step",
+        "seen_step",
     }
+    assert np.isnan(curvature["foreseen_step"])
     assert not {*curvature.variables, "curvature_step"} & {*tree["discrete"].dataset.variables}
     assert stability(tree).unstable_from is None
 

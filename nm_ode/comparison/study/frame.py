@@ -29,6 +29,8 @@ _OF_MEMBER = (
     "final_test_loss",
     "final_test_accuracy",
     "largest_normalised_sharpness",
+    "foreseen_step",
+    "seen_step",
 )
 
 
@@ -42,6 +44,7 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
         Index: the member's name. Columns: what varies (`lr`, `momentum`, …), `state` ("whole", "diverged", "stopped",
         "failed", "missing") with its `reason`, `parameters`, `steps`, `end_time`, `wall_seconds`, `final_loss` (or
         `last_batch_loss`), `final_test_loss`, `final_test_accuracy`, `largest_normalised_sharpness`,
+        `foreseen_step` and `seen_step` of the jump past the limit of stability,
         and of each flow, its name behind a dot, `error.gradient`, `relative_error.gradient`, …. What was not measured
         is NaN; what no member has is no column.
 

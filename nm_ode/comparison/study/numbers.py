@@ -287,8 +287,9 @@ def _of_run(found: xr.Dataset, tree: xr.DataTree, axes: Sequence[str]) -> xr.Dat
             along = curvature["normalised_sharpness"]
             largest = along.max([dim for dim in along.dims if dim not in axes]).compute()
             found["largest_normalised_sharpness"] = _along(largest, found, axes)
-        if "stability_limit" in curvature:
-            found["stability_limit"] = _along(curvature["stability_limit"].compute(), found, axes)
+        for name in ("stability_limit", "foreseen_step", "seen_step"):
+            if name in curvature and bool(curvature[name].notnull().any()):
+                found[name] = _along(curvature[name].compute(), found, axes)
     return found
 
 

@@ -34,6 +34,7 @@ class Edge:
         field: d state / dt.
         thirds: T_ij, shape (k, k, P).
         response: B, shape (k, k, k, k).
+        needed: tr X of the central flow, of which a delayed one has a share.
     """
 
     theta: Tensor
@@ -49,6 +50,7 @@ class Edge:
     field: Tensor
     thirds: Tensor
     response: NDArray[np.float64]
+    needed: float
 
     def change(self, along: Tensor, product: Tensor, tau: float) -> Tensor | None:
         """How ½ Σ X_ij T_ij changes along v, with T and the range of X held fixed; None where nothing oscillates.
@@ -57,6 +59,8 @@ class Edge:
             along, product: v and Hv, shape (P,).
         """
         variances, turn = self._spectrum
+        if variances.sum() < 0.999 * self.needed:
+            return None  # of an oscillation that is still growing the size does not answer to theta
         rank = int((variances > _OSCILLATES * variances[:1].sum()).sum())
         if not rank:
             return None

@@ -1,7 +1,8 @@
-"""The central flow (docs/theory.md §4.11, §4.12)."""
+"""The central flow (docs/theory.md §4.10, §4.12)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -11,8 +12,10 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillation, UpdateMap
+from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillation, UpdateMap, require_plain
 from nm_ode.flows.central.complementarity import solve_complementarity
+from nm_ode.flows.central.delayed import SIZE as DELAY
+from nm_ode.flows.central.delayed import Delay, seed_of, watched
 from nm_ode.flows.central.edge import Array, Edge, distance_to_edge
 from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
 from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
@@ -26,6 +29,7 @@ _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _MOST_PRODUCTS = 3000
+_FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
 
 
 class CentralFlowError(FlowError):
@@ -40,21 +44,26 @@ class CentralFlow(Flow):
     covariance of descent's oscillation about its average: the smallest one with which no eigenvalue stays above 2/η.
     It is the X ⪰ 0 that minimises ½⟨X, BX⟩ + ⟨A, X⟩, A = ((2/η) − Λ)/τ + ⟨T, g⟩, B = ½⟨T, T⟩, so that the distance
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
-    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.11).
+    With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
+
+    Of RMSProp it is that of the metric D = √ν + ε, ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
+    heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
     Args:
         problem: the loss.
-        optimizer: plain descent.
+        optimizer: SGD without Nesterov's momentum, RMSprop without momentum and not centred, or ScalarRMSprop.
         relaxation: τ in units of η.
         followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
         third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
         most: directions that there may be at the edge.
+        delayed: no more oscillation than there is: it grows from the start's own (30 steps of descent are taken to see
+            it) or from rounding, by |1 − ηλ| a step, until it is the central flow's. Of plain descent.
 
     Raises:
-        FlowError: an optimiser other than plain descent, or numbers out of range. Later `CentralFlowError`: more
+        FlowError: an optimiser other than these, or numbers out of range. Later `CentralFlowError`: more
             directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
     """
 
@@ -65,10 +74,9 @@ class CentralFlow(Flow):
     second_order: bool = True
     third: HowThird = "auto"
     most: Annotated[int, Gt(0)] = 8
+    delayed: bool = False
     _metric: Metric = field(init=False, repr=False, compare=False)
     _search: _Search = field(init=False, repr=False, compare=False)
-    name: ClassVar = "central"
-    title: ClassVar = "central flow"
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
@@ -81,6 +89,7 @@ class CentralFlow(Flow):
             "followed": as_positive(self.followed, "followed"),
             "second_order": as_flag(self.second_order, "second_order"),
             "most": as_count(self.most, "most", error=FlowError),
+            "delayed": as_flag(self.delayed, "delayed"),
             "_metric": metric_of(self.optimizer),
             "_search": _Search(self.problem, self.third),
         }
@@ -90,6 +99,16 @@ class CentralFlow(Flow):
             raise FlowError(f"followed must be between 1 and 2; {said(self.followed)} was given")
         if self.third not in ("auto", "exact", "differences"):
             raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
+        if self.delayed:
+            require_plain(self.optimizer, self.title)
+
+    @property
+    def name(self) -> str:
+        return "central_delayed" if self.delayed else "central"
+
+    @property
+    def title(self) -> str:
+        return "central flow, delayed" if self.delayed else "central flow"
 
     @property
     def cheap_jvp(self) -> bool:
@@ -101,7 +120,12 @@ class CentralFlow(Flow):
         return Cost(gradients=1, hvps=1, hvps_per_jvp=0)
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
-        return self.at(state).field
+        edge = self.at(state)
+        if not self.delayed:
+            return edge.field
+        lr = self.optimizer.lr
+        rates = Delay.of(state).rates(lr * edge.largest, edge.needed, lr)
+        return torch.cat([edge.field, torch.tensor(rates).to(edge.field)])
 
     @property
     def jvp(self) -> JacobianProduct | None:
@@ -112,8 +136,14 @@ class CentralFlow(Flow):
         return self._jvp if self._metric.is_plain else None
 
     def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
-        lr, edge = self.optimizer.lr, self._search.last
-        if edge is None or float((state - edge.theta).norm()) > _NEAR * float(state.norm()):
+        found = self._product(state, self.theta_in(v))
+        if self.delayed:  # how the oscillation's growth goes with theta is slow, and left out
+            found = torch.cat([found, torch.zeros_like(v[-DELAY:])])
+        return found
+
+    def _product(self, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge, theta = self.optimizer.lr, self._search.last, self.theta_in(state)
+        if edge is None or float((theta - edge.theta).norm()) > _NEAR * float(theta.norm()):
             edge = self.at(state)
         product = self._difference(edge, v)
         bend = edge.change(v, product, self.relaxation * lr)
@@ -140,10 +170,15 @@ class CentralFlow(Flow):
         return self._metric.edge
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
+        if self.delayed:
+            plain = require_plain(self.optimizer, self.title)
+            place, off = watched(self.problem, plain, theta)
+            along = self._search.sharpest(place)
+            return Delay.begun(seed_of(self.problem, plain, place, along, off)).after(theta)
         return self._metric.start(theta, memory, self._regular(theta, self.problem.grad(theta)))
 
     def scale(self, state: Tensor) -> Tensor | None:
-        sizes = self._metric.scale(state[self.problem.layout.size :])
+        sizes = None if self.delayed else self._metric.scale(state[self.problem.layout.size :])
         return None if sizes is None else torch.cat([torch.ones_like(self.theta_in(state)), sizes])
 
     def at(self, state: Tensor) -> Edge:
@@ -154,7 +189,7 @@ class CentralFlow(Flow):
         """
         state = state.to(self.problem.theta0)
         metric, size = self._metric, self.problem.layout.size
-        theta, memory = state[:size], state[size:]
+        theta, memory = state[:size], state[size : -DELAY if self.delayed else None]
         diagonal = metric.diagonal(memory)
         loss, own = self.problem.loss_and_grad(theta)
         gradient = self._regular(theta, own)
@@ -170,6 +205,10 @@ class CentralFlow(Flow):
         x, kkt, bend, response = self._oscillation(
             space.values.numpy(), thirds.flatten(0, 1), gradient, diagonal, drift
         )
+        needed = float(np.trace(x))
+        if self.delayed:
+            share = Delay.of(state).share(needed)
+            x, bend = share * x, share * bend
         force = gradient + bend
         second = self.second_order and metric.second_order
         if second and x.any():
@@ -202,6 +241,7 @@ class CentralFlow(Flow):
             field=torch.cat([move, *rates]),
             thirds=thirds,
             response=response,
+            needed=needed,
         )
         return edge
 
@@ -260,7 +300,13 @@ class CentralFlow(Flow):
         return space
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
-        k = len(space.values)
+        k, beyond = len(space.values), space.largest / self._metric.edge
+        if self._metric.remembers and not beyond < _FAR:
+            raise CentralFlowError(
+                f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
+                f"{type(self.optimizer).__name__} has no memory of its gradients yet: start warm (state0 of train, "
+                "warm_steps of a case), or take a smaller lr"
+            )
         if k > self.most:
             raise CentralFlowError(
                 f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
@@ -281,6 +327,11 @@ class _Search:
         self._start: Tensor | None = None
         self.last: Edge | None = None
         self.thirds = ThirdDerivatives(problem, third)
+
+    def sharpest(self, theta: Tensor) -> Tensor:
+        """The direction of the largest eigenvalue, of norm 1, shape (P,)."""
+        self._start = critical_space(Hessian(self._problem, theta), math.inf, start=self._start).start
+        return self._start[0]
 
     def space(self, operator: SymmetricOperator, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
         found = critical_space(

@@ -17,10 +17,10 @@ def edge_table(seen: Edge) -> Table:
         Column("at step"),
         Column("error", "error"),
         Column("over the\nmotion", "relative"),
-        Column("mean past\nthe edge", "past the edge"),
+        Column("mean past\nthe edge", "past edge"),
         Column("once the run\noscillates", "oscillating"),
         Column("from the\naveraged loss", "loss"),
-        Column("from the averaged\ngradient norm", "gradient norm"),
+        Column("from the averaged\ngradient norm", "gradient"),
     )
     past = "no flow comes to it" if seen.step is None else f"from step {count(seen.step)} on"
     since = "it does not" if seen.settled is None else f"from step {count(seen.settled)} on"
@@ -30,13 +30,13 @@ def edge_table(seen: Edge) -> Table:
         caption=(
             f"Distances to the run's own time average: {seen.average}; means are of those over the motion. Past the "
             f"edge: {past}, where a central flow predicts an oscillation; once the run oscillates: {since}, where it "
-            "has half of that variance. Loss and gradient norm: what the flow has, with the oscillation's part where "
-            "it predicts that, from the run's averaged ones; mean over their mean, once the run oscillates. All up to "
-            "the last step that all flows came to."
+            "has half of the mean variance predicted. Loss and gradient norm: what the flow has, with the "
+            "oscillation's part where it predicts that, from the run's averaged ones; mean over their mean, once the "
+            "run oscillates. All up to the last step that all flows came to."
         ),
         brief_caption=(
             f"distance to the run's own time average, over the motion; means past the edge ({past}) and once the run "
-            f"oscillates ({since}); loss, gradient norm: from the run's averaged ones, once it oscillates"
+            f"oscillates ({since}); loss, gradient: from the run's averaged ones, once it oscillates"
         ),
     )
 

@@ -102,7 +102,12 @@ def test_sharpness_is_over_its_limit_where_limits_differ(plane) -> None:
     other = plane.copy()
     curvature = plane["discrete/curvature"].to_dataset()
     limits = 2 * (1 + plane["momentum"]) + 0 * plane["lr"]
-    other["discrete/curvature"] = xr.DataTree(curvature.assign(stability_limit=limits))
+    other["discrete/curvature"] = xr.DataTree(
+        curvature.assign(stability_limit=limits, foreseen_step=100 * limits)
+    )
+    found = study_numbers(other)["foreseen_step"]
+    assert found.sel(lr=0.4).values.tolist() == (100 * limits.sel(lr=0.4)).values.tolist()
+    np.testing.assert_array_equal(study_frame(other)["foreseen_step"], found.values.reshape(-1))
     (one,) = (one for one in quantities(study_numbers(other)) if one.kind == "sharpness")
     assert one.limit == 1.0
     assert float(one.values.sel(lr=0.4, momentum=0.5)) == pytest.approx(4 * 0.4 / 1.5 / 3)
