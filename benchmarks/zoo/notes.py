@@ -1,7 +1,7 @@
 """Why what is missed is missed, by network: for the table."""
 
 _MEAN = (
-    "what a mean is subtracted from may be mixed by 1 + t·11ᵀ, which adds the same to all, and what reads it beside by the "
+    "what a mean is subtracted from may be mixed by 1 + t·11ᵀ, which adds the same to all, and what reads it by the "
     "inverse: of no kind here"
 )
 
