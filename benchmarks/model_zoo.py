@@ -54,7 +54,8 @@ def found_of(name: str, judge: bool = True) -> dict[str, Any]:
     }
     before, start = _peak(), time.perf_counter()
     try:
-        problem = Problem.from_objective(net.model, net.objective, net.batch)
+        dtype = torch.float32 if net.single else torch.float64
+        problem = Problem.from_objective(net.model, net.objective, net.batch, dtype=dtype)
         row["seconds_problem"] = time.perf_counter() - start
         start = time.perf_counter()
         found = symmetries_of(problem)

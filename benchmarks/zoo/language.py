@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,8 +87,11 @@ def gemma() -> Net:
 
 @network("Mixtral", "language", "transformers", "next token")
 def mixtral() -> Net:
-    config = hf.MixtralConfig(**_PLAIN, num_local_experts=3, num_experts_per_tok=2)
-    return _causal(hf.MixtralForCausalLM(config))
+    # In float32 the grouped product takes widths of multiples of four alone.
+    config = hf.MixtralConfig(
+        **{**_PLAIN, "intermediate_size": 8}, num_local_experts=3, num_experts_per_tok=2
+    )
+    return replace(_causal(hf.MixtralForCausalLM(config)), single=True)
 
 
 @network("Phi", "language", "transformers", "next token")

@@ -17,12 +17,14 @@ class Net:
 
     Attributes:
         columns: do the columns of integers mean different things?
+        single: the problem is in float32, since an operation has no float64.
     """
 
     model: nn.Module
     objective: Callable[[Any, Any], Tensor]
     batch: Any
     columns: bool = False
+    single: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class CentralRow:
     """What a central flow predicts of the run's variance.
 
     Attributes:
-        step: the first past the edge at which the run has half of what is predicted; None if there is none.
+        step: the first past the edge at which the run has half of the mean that is predicted; None if there is none.
         predicted, measured: tr Σ, means from there on.
         correlation: of the two along the run, from there on.
         no_average: why there is nothing to hold it against; empty where there is.

@@ -28,13 +28,13 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
         return
     if row.step is None:
         yield Sentence(
-            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half the size "
-            "up to its end, or as far as the flow was solved: in the run it must grow from rounding."
+            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half of the "
+            "mean size up to its end, or as far as the flow was solved: in the run it must grow from rounding."
         )
         return
     yield Sentence(
         f"{title} predicts an oscillation from step {count(seen.step)} on; from step {count(row.step)} on the run has "
-        f"one of at least half the size. Means from there on: tr Σ predicted {number(row.predicted)}, measured "
+        f"one of half the mean size or more. Means from there on: tr Σ predicted {number(row.predicted)}, measured "
         f"{number(row.measured)} about the run's own average."
     )
     yield _of_correlation(row)

@@ -120,8 +120,9 @@ def trace(
         return _traced(ForGraph(model, objective, batch), tensors_of(batch), sizes, stops)
     except DependsOnValuesError:
         reading = ForGraph(model, objective, batch, reads=True)
-        with suppress(Exception):  # why not is said of the model as it is
-            return _traced(reading, tensors_of(batch), sizes, stops)
+        if reading.has_values:
+            with suppress(Exception):  # why not is said of the model as it is
+                return _traced(reading, tensors_of(batch), sizes, stops)
         raise
 
 

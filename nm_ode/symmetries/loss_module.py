@@ -52,6 +52,11 @@ class ForGraph(LossModule):
         buffers = self.named_buffers(remove_duplicate=False) if reads else ()
         self._values = {name: buffer.detach().clone() for name, buffer in buffers}  # not while it is traced
 
+    @property
+    def has_values(self) -> bool:
+        """Are there buffers to be read?"""
+        return bool(self._values)
+
     def forward(self, *tensors: Tensor) -> Tensor:
         with WrittenOut():
             if not self._values:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nm_ode.loss.objective import Supervised
 from nm_ode.symmetries import SymmetryError, find_symmetries
+from nm_ode.symmetries.graph import trace
+from nm_ode.symmetries.proofs import discover
 from tests.symmetries.conftest import gaussian, integers
 
 NODES = 8
@@ -87,19 +92,87 @@ class Counting(Network):
 @pytest.mark.parametrize(("layer", "translations"), [(Gcn, 5), (Gat, 1)])
 def test_edges_that_no_batch_changes_are_dropped_by_a_mask(layer: type[nn.Module], translations: int) -> None:
     torch.manual_seed(0)
-    found = find_symmetries(Network(layer), gaussian(NODES, 3), F.cross_entropy, target=integers(3, NODES))
+    found = find_symmetries(
+        Network(layer), gaussian(NODES, 3), F.cross_entropy, target=integers(3, NODES), draws=1
+    )
     assert found.defects == found.left_out == ()
     assert {kind: found.n_charges(kind) for kind in COUNTS} == COUNTS | {"translation": translations}
 
 
-@pytest.mark.parametrize("layer", [Gcn, Gat])
-def test_edges_of_the_batch_are_data(layer: type[nn.Module]) -> None:
+def test_edges_of_the_batch_are_data() -> None:
     with pytest.raises(SymmetryError, match=r"test_graph_networks\.py:\d+.*for all batches; .*buffers"):
         find_symmetries(
-            OfTheBatch(layer), (gaussian(NODES, 3), EDGES), F.cross_entropy, target=integers(3, NODES)
+            OfTheBatch(Gcn), (gaussian(NODES, 3), EDGES), F.cross_entropy, target=integers(3, NODES)
         )
 
 
 def test_edges_that_the_model_changes_are_no_constant() -> None:
     with pytest.raises(SymmetryError, match="for all batches"):
         find_symmetries(Counting(Gcn), gaussian(NODES, 3), F.cross_entropy, target=integers(3, NODES))
+
+
+class Reading(nn.Module):
+    """What it reads of two buffers is given; the batch norm counts batches."""
+
+    def __init__(self, forward: Callable[[Reading, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(4, 5), nn.Linear(5, 3), nn.BatchNorm1d(5)
+        self.register_buffer("w", torch.tensor([0.1, 0.9, 0.7, 0.2]))
+        self.register_buffer("hidden", torch.tensor([True, False, True, True]))
+        self.own = forward
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.norm(self.a(F.pad(x, (0, 4 - x.shape[1]))))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own(self, x)
+
+
+def _written(m: Reading, x: Tensor) -> Tensor:
+    z = x.clone()
+    z[:, m.hidden] = 0.0
+    return m.head(z)
+
+
+def _later(m: Reading, x: Tensor) -> Tensor:
+    y = m.head(x[:, m.hidden])
+    m.hidden.logical_not_()
+    return y
+
+
+def _through_a_view(m: Reading, x: Tensor) -> Tensor:
+    part = m.w[:2]
+    many = int((part > 0.5).sum())
+    part += x.sum()
+    return many * m.head(x)
+
+
+READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
+    "a mask of real numbers": lambda m, x: m.head(x[:, m.w > 0.5]),
+    "a mask that is written at": _written,
+    "a question and a number": lambda m, x: m.head(x[:, : int(m.hidden.sum())]) if m.w.sum() > 1 else x,
+}
+NOT_READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
+    "changed afterwards": _later,
+    "changed through a view": _through_a_view,
+    "drawn at random": lambda m, x: m.head(x) if torch.rand_like(m.w).sum() > 2 else x,
+    "of the batch too": lambda m, x: m.head(x) if (m.w.sum() + x.sum()) > 1 else x,
+}
+
+
+def _traced(forward: Callable[[Reading, Tensor], Tensor]):
+    batch = gaussian(NODES, 4), integers(3, NODES)
+    return trace(Reading(forward).double(), Supervised(F.cross_entropy), batch)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_a_buffer_says(name: str) -> None:
+    kinds = [one.kind for one in discover(_traced(READ[name])).symmetries for _ in range(one.count)]
+    # All-ones of the head's columns and bias and the bias before the norm; rows before the norm; a unit's γ and β.
+    assert {kind: kinds.count(kind) for kind in kinds} == {"translation": 6 + 5, "scale": 5, "rescale": 5}
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_what_a_buffer_does_not_say_of_every_batch(name: str) -> None:
+    with pytest.raises(SymmetryError, match="for all batches"):
+        _traced(NOT_READ[name])

@@ -62,11 +62,13 @@ class Metric:
         speed: s.
         second_order: is the flow's term of order a known?
         is_plain: is it plain descent?
+        remembers: is there a memory in the state, on which D depends?
     """
 
     speed: float = 1.0
     second_order: bool = True
     is_plain: bool = True
+    remembers: bool = False
 
     def __init__(self, step: float, limit: float, decay: float) -> None:
         self.step, self.limit, self.decay = step, limit, decay
@@ -118,6 +120,7 @@ class Squares(Metric):
     """
 
     is_plain = False
+    remembers = True
 
     def __init__(self, optimizer: Any, moment: SecondMoment) -> None:
         super().__init__(optimizer.time_per_step, 2.0, optimizer.weight_decay)

@@ -234,7 +234,7 @@ def _has_compared(name: str) -> Callable[[xr.DataTree], bool]:
 
 CRITICAL = Plot(
     "Curvature in the directions that the central flow follows, times the learning rate: held at the edge from the "
-    "dashed line on. From the dotted one on the run oscillates with half of the predicted variance or more. Dots: "
+    "dashed line on. From the dotted one on the run oscillates with half of the predicted mean variance or more. Dots: "
     "λ_max on the run's own path, which oscillates about the flow's.",
     critical_plot,
     _has("critical_eigenvalue"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nm_ode import SGD, Adam, FlowError, Optimizer, Problem, RMSprop, ScalarRMSprop, solve, train
-from nm_ode.flows import CentralFlow
+from nm_ode.flows import CentralFlow, CentralFlowError
 from nm_ode.flows.central.edge import distance_to_edge
 from tests.oracles.dense import dense_hessian, regularised
 from tests.oracles.valley import valley
@@ -178,3 +178,12 @@ def test_below_the_edge_it_follows_to_order_two(tiny: Problem, kind) -> None:
 def test_optimisers_without_one_are_named(tiny: Problem, optimizer, words: str) -> None:
     with pytest.raises(FlowError, match=words):
         CentralFlow(tiny, optimizer)
+
+
+def test_a_start_without_a_memory_is_refused_where_it_is_far_past_the_edge(tiny: Problem) -> None:
+    optimizer = RMSprop(lr=0.1, alpha=0.999)
+    cold = CentralFlow(tiny, optimizer)
+    with pytest.raises(
+        CentralFlowError, match=r"times that of the edge .* RMSprop has no memory .* start warm"
+    ):
+        cold.at(cold.state_from(tiny.theta0))
