@@ -40,7 +40,7 @@ class FlowError(NmOdeError, ValueError):
     """This flow does not exist for this optimiser, order or run."""
 
 
-class OscillationError(NmOdeError, ValueError):
+class OscillationError(FlowError):
     """The oscillation at the edge of stability cannot be found from what is given, or has no bound."""
 
 

@@ -51,6 +51,11 @@ class MinibatchFlow(Flow):
             )
         if self.flow.jumps is not None:
             raise FlowError(f"{self.flow.title} takes each step's own samples already: give the flow itself")
+        if self.flow.follows_average:
+            raise FlowError(
+                f"{self.flow.title} is that of steps on all samples, about whose average a run oscillates; each batch "
+                "has another: take the flow itself, or another flow"
+            )
         if self.grid.n_samples != self.problem.n_samples:
             raise FlowError(
                 f"the run is on {self.grid.n_samples} samples and the flow's problem on {self.problem.n_samples}: "

@@ -4,8 +4,8 @@ Rayleigh and Ritz on a block: the vectors that were found before, some more belo
 already; then the residuals of those that are not tight enough, again and again. Eigenvalues at the edge of stability
 gather at one value, where a Krylov space of one vector sees one direction of many.
 
-Vectors that are tight see nothing of an eigenvector in a space that the matrix keeps apart from theirs, as those of parts
-of a network that share no output. So one more is handed on from search to search, with a step of the power method and a
+Vectors that are tight see nothing of an eigenvector in a space that the matrix keeps apart from theirs, as those of
+parts of a network that share no output. So one more is handed on from search to search, with a step of the power method and a
 little of all directions in each: it goes to the largest eigenvalue outside of what is followed.
 """
 
@@ -190,4 +190,4 @@ class _Block:
 
 def _unit(vector: Tensor) -> Tensor:
     """Of norm 1, or 0."""
-    return vector / vector.norm().clamp(min=torch.finfo(vector.dtype).tiny)
+    return vector.div(vector.norm().clamp(min=torch.finfo(vector.dtype).tiny))

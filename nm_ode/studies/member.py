@@ -198,7 +198,7 @@ def _solved(
                 solution = cross_checked(
                     solution, flow, beside, case, progress, kept, theta0=theta0, observe=observers
                 )
-            except (SolveError, EngineError) as error:
+            except (SolveError, EngineError, FlowError) as error:
                 failures.append(f"cross-check: {error}")
         writer.write(group, solution)
         kept.forget()

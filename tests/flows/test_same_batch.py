@@ -13,6 +13,7 @@ from torch import nn
 from nm_ode import (
     SGD,
     Adam,
+    CentralFlow,
     Cosine,
     Drop,
     FlowError,
@@ -178,5 +179,7 @@ def test_a_run_on_other_data_is_refused(quadratic: Problem, network: Problem) ->
 
 def test_a_same_batch_flow_of_one_is_refused(quadratic: Problem) -> None:
     run = train(quadratic, SGD(lr=0.1), 3, batch_size=5)
+    with pytest.raises(FlowError, match="central flow is that of steps on all samples"):
+        MinibatchFlow.beside(CentralFlow(quadratic, SGD(lr=0.1)), run)
     with pytest.raises(FlowError, match="own samples already"):
         MinibatchFlow.beside(MinibatchFlow.beside(GradientFlow(quadratic), run), run)

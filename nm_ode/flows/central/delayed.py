@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nm_ode.flows.base import Descent, regularised_gradient
+from nm_ode.flows.base import Descent, FlowError, regularised_gradient
 from nm_ode.flows.growth import Recursion
 from nm_ode.loss import Problem
 from nm_ode.loss.rounding import gradient_rounding_along, rounding_along
@@ -40,11 +40,20 @@ class Seed:
 
 
 def watched(problem: Problem, optimizer: Descent, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Some steps of descent from theta: where it is on average after them, and what it is then off by, (−1)^k δ."""
+    """Some steps of descent from theta: where it is on average after them, and what it is then off by, (−1)^k δ.
+
+    Raises:
+        FlowError: descent diverges.
+    """
     at, last = theta.clone(), deque([theta], maxlen=3)
     for _ in range(WATCHED + 1):
         at = at.sub(regularised_gradient(problem, optimizer, at), alpha=optimizer.lr)
         last.append(at)
+    if not bool(at.isfinite().all()):
+        raise FlowError(
+            f"central flow, delayed: of the first {WATCHED + 1} steps of descent, in which it sees how the "
+            "oscillation begins, one is not finite: start nearer to the edge of stability, take a smaller lr, or set delayed = False"
+        )
     before, middle, after = last
     return (before + 2 * middle + after) / 4, (before - 2 * middle + after) / 4
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nm_ode.flows.base import FlowError
 from nm_ode.loss import Problem
 
 HowThird = Literal["auto", "exact", "differences"]
@@ -52,22 +53,43 @@ class ThirdDerivatives:
         if self._how == "auto":
             return self._settled(theta, gradient, direction)
         if self._how == "differences" and self._step is None:
-            exact = self._problem.third_derivative(theta, direction)
-            self._step = self._length(theta, direction, exact)
+            return self._required(theta, gradient, direction)
         if self._how == "exact" or self._step is None:
             return self._problem.third_derivative(theta, direction)
         return self._difference(theta, gradient, direction, self._step)
+
+    def _required(self, theta: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
+        """The first, where differences are asked for.
+
+        Raises:
+            FlowError: they are not equal to the exact one.
+        """
+        exact = self._problem.third_derivative(theta, direction)
+        step = self._length(theta, direction, exact)
+        if step is None:
+            return exact  # and a later one tells how long a step is
+        off = self._off(theta, gradient, direction, exact, step)
+        if not off <= _EQUAL:
+            raise FlowError(
+                f"third = 'differences': in {theta.dtype} third derivatives by differences of gradients are off by "
+                f"{off:.0e} of their size here: take 'auto' or 'exact'"
+            )
+        self._step = step
+        return exact
 
     def _settled(self, theta: Tensor, gradient: Tensor, direction: Tensor) -> Tensor:
         """The first: exact; and which of both is taken from here on."""
         exact = self._problem.third_derivative(theta, direction)
         step = self._length(theta, direction, exact)
         self._how = "exact"
-        if step is not None and theta.dtype == torch.float64:
-            near = self._difference(theta, gradient, direction, step)
-            if float((near - exact).norm()) <= _EQUAL * float(exact.norm()):
-                self._how, self._step = "differences", step
+        double = theta.dtype == torch.float64
+        if step is not None and double and self._off(theta, gradient, direction, exact, step) <= _EQUAL:
+            self._how, self._step = "differences", step
         return exact
+
+    def _off(self, theta: Tensor, gradient: Tensor, direction: Tensor, exact: Tensor, step: float) -> float:
+        near = self._difference(theta, gradient, direction, step)
+        return float((near - exact).norm() / exact.norm())
 
     def _length(self, theta: Tensor, direction: Tensor, exact: Tensor) -> float | None:
         """The step of a difference, a power of two; None where the loss is quadratic."""

@@ -167,6 +167,18 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch) -> None:
     assert solve_info(again).gradient_evaluations > solve_info(again).rhs_evaluations
 
 
+def test_a_checkpoint_of_other_options_is_not_taken_up(tmp_path: Path) -> None:
+    """Below the edge, where it starts, the field is the same."""
+    said: list[str] = []
+    for relaxation in (1.0, 8.0):
+        flow = CentralFlow(valley(0.31, 0.1, 0.1, 2.85), SGD(lr=0.5), relaxation=relaxation)
+        checkpoint = Checkpoint(tmp_path / "solve.ckpt", every=0.0, say=said.append)
+        solution = solve(flow, [0.0, 1.0], check=False, checkpoint=checkpoint)
+        assert float(solution.critical_count[0]) == 0
+        assert solve_info(solution).restarts == 0
+    assert "options" in said[0]
+
+
 def test_sketches_stand_in_for_modes() -> None:
     problem = valley(0.31, 0.1, 0.1, 2.95)
     sketch = Sketch(m=64)
@@ -184,6 +196,10 @@ def test_what_it_is_not_for_is_refused(at_the_edge) -> None:
         CentralFlow(problem, sgd, followed=2.5)
     with pytest.raises(FlowError, match="third"):
         CentralFlow(problem, sgd, third="none")
+    single = Problem(problem.model, problem.loss_fn, (problem.x, problem.y), dtype=torch.float32)
+    coarse = CentralFlow(single, sgd, third="differences")
+    with pytest.raises(FlowError, match="by differences of gradients are off by"):
+        coarse.at(theta.float())
     flow = CentralFlow(problem, sgd, most=1)
     with pytest.raises(CentralFlowError, match="more than most = 1: raise most"):
         solve(flow, [0.0, 1.0], theta0=theta, check=False)

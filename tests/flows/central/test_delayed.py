@@ -63,3 +63,9 @@ def test_it_is_with_descent_while_the_oscillation_grows_and_at_the_edge_then() -
 def test_of_other_optimisers_there_is_none(tiny: Problem) -> None:
     with pytest.raises(FlowError, match="central flow, delayed"):
         CentralFlow(tiny, RMSprop(lr=1e-3), delayed=True)
+
+
+def test_of_a_start_from_which_descent_diverges_there_is_none() -> None:
+    flow = CentralFlow(valley(0.31, 0.1, 0.1, 50.0), SGD(lr=0.5), delayed=True)
+    with pytest.raises(FlowError, match=r"first 31 steps of descent, .* one is not finite"):
+        solve(flow, [0.0, 1.0])
