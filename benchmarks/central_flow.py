@@ -2,8 +2,9 @@
 
     python benchmarks/central_flow.py [--save] [rival] [seeds] [seeds=2] [case …]     # of those named, or all
 
-Half an hour of one core and more. With --save each seed's figures are kept in results/central_flow_seeds.json as they
-come, and the same command goes on from there.
+An hour of one core. With --save all figures are kept in results/central_flow_kept.json as they come, each with the
+commit that it is of, and the same command goes on from there; without that file it computes all anew.
+`benchmarks/central_page.py` writes docs/central_flow.md from the results.
 
 `rival`: plain descent on 64-32-10 tanh (256 digits, mean squared error, lr 1.0, 600 steps). The same flow by the
 paper's scheme (`paper_central_flow`: Euler, one and four substeps, exact third derivatives, float64) and by
@@ -12,7 +13,7 @@ third derivative 5.7, for either side; that of nm_ode has the record of each ste
 `cost_without_the_record`.
 
 `seeds`: run and flows of `cases/central_*.toml`, solved as the files say but unchecked, with five seeds: each flow's
-figures, their mean and their spread (standard deviation) over the seeds.
+figures at the steps that the case records, their mean and their spread (standard deviation) over the seeds.
 
 Distances are those to the run's own time average (θ_{k−1} + 2θ_k + θ_{k+1})/4, over how far that has moved; `after the
 jump` is from the first step on of which the next undoes more than half (‖θ_{k+1} − 2θ_k + θ_{k−1}‖ above half of the
@@ -27,6 +28,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,13 @@ from paper_central_flow import central_path
 
 import nm_ode
 from nm_ode.studies import Study, build_study, find_case, load_case
+from nm_ode.studies.member import at_some_of
+from nm_ode.studies.schema import Solver
 
 PRICES = {"gradients": 1.0, "hvps": 3.0, "third_derivatives": 5.7}
-LR, STEPS, AT = 1.0, 600, (119, 299, 599)
-KEPT_IN = Path(__file__).parent / "results" / "central_flow_seeds.json"
+LR, STEPS = 1.0, 600
+EACH = np.arange(STEPS + 1)
+KEPT_IN = Path(__file__).parent / "results" / "central_flow_kept.json"
 KEPT: dict[str, dict[str, Any]] = json.loads(KEPT_IN.read_text()) if KEPT_IN.exists() else {}
 CASES = ("central_digits", "central_diabetes", "central_cnn", "central_rmsprop")
 
@@ -62,21 +67,26 @@ class Reference:
         undone[:quiet] = False
         self.jump = int(undone.argmax()) if undone.any() else None  # of the average: step − 1
 
-    def figures(self, w: np.ndarray) -> dict[str, Any]:
-        """Of a path at all steps."""
-        distance = np.linalg.norm(w[1:-1] - self.average, axis=1) / self.moved
-        found: dict[str, Any] = {"end": float(distance[-1])}
+    def figures(self, w: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
+        """Of a path at these steps."""
+        inside = (steps > 0) & (steps < len(self.theta) - 1)
+        w, steps = w[inside], steps[inside]
+        distance = np.linalg.norm(w - self.average[steps - 1], axis=1) / self.moved[steps - 1]
+        found: dict[str, Any] = {
+            "end": float(distance[-1]),
+            "mean_from_31": float(distance[steps > 30].mean()),
+        }
         if self.jump is not None:
-            found["mean_after_the_jump"] = float(distance[self.jump :].mean())
-            found["before_the_jump"] = float(distance[max(self.jump - 1, 0)])
-        at = {str(k): float(distance[k - 1]) for k in AT if k <= len(distance)}
-        return found | {"at_step": at, "mean_from_31": float(distance[30:].mean())}
+            found["mean_after_the_jump"] = float(distance[steps > self.jump].mean())
+            found["before_the_jump"] = float(distance[steps <= self.jump][-1])
+        return found
 
-    def traces(self, predicted: np.ndarray) -> dict[str, float | None]:
+    def traces(self, predicted: np.ndarray, steps: np.ndarray) -> dict[str, float | None]:
         """Predicted and measured tr Σ from the jump on, and how they go together."""
         if self.jump is None:
             return {}
-        one, other = predicted[1:-1][self.jump :], self.square[self.jump :]
+        inside = (steps > self.jump) & (steps < len(self.theta) - 1)
+        one, other = predicted[inside], self.square[steps[inside] - 1]
         alike = np.corrcoef(one, other)[0, 1] if one.std() and other.std() else np.nan
         return {
             "predicted": float(one.mean()),
@@ -108,29 +118,26 @@ def rival() -> dict[str, Any]:
     found: dict[str, Any] = {
         "problem": tanh_squares.__doc__,
         "jump": None if reference.jump is None else reference.jump + 1,
-        "own": reference.figures(reference.theta),
+        "own": reference.figures(reference.theta, EACH),
     }
 
     def timed(name: str, work: Callable[[], dict[str, Any]]) -> None:
-        start = time.perf_counter()
-        found[name] = work()
-        found[name]["seconds"] = time.perf_counter() - start
-        print(name, found[name], file=sys.stderr, flush=True)
+        found[name] = kept(f"rival {name}", work, {"flow": name})
 
     def paper(substeps: int, every_substep: bool) -> dict[str, Any]:
         path = central_path(problem, LR, STEPS, substeps, every_substep=every_substep)
         return {
             **priced([path.counts.get(name, 0) for name in PRICES], STEPS),
-            **reference.figures(path.w),
-            "trace": reference.traces(path.trace),
+            **reference.figures(path.w, EACH),
+            "trace": reference.traces(path.trace, EACH),
         }
 
     def ours(flow: Any, **options: Any) -> dict[str, Any]:
         solution, cost = solved(flow, run, **options)
-        figures = reference.figures(solution["theta"].values)
+        figures = reference.figures(solution["theta"].values, EACH)
         figures["method"] = nm_ode.solve_info(solution).method
         if "oscillation_trace" in solution:
-            figures["trace"] = reference.traces(solution["oscillation_trace"].values)
+            figures["trace"] = reference.traces(solution["oscillation_trace"].values, EACH)
             figures["largest_kkt_residual"] = float(solution["kkt_residual"].max())
         return {**cost, **figures}
 
@@ -145,6 +152,23 @@ def rival() -> dict[str, Any]:
     return found
 
 
+def kept(key: str, work: Callable[[], dict[str, Any]], of: dict[str, Any]) -> dict[str, Any]:
+    """Figures that were kept before, or computed now."""
+    if key not in KEPT:
+        start = time.perf_counter()
+        figures = work()
+        KEPT[key] = {
+            **of,
+            **figures,
+            "seconds": time.perf_counter() - start,
+            "commit": environment()["commit"],
+        }
+        print(json.dumps(KEPT[key]), file=sys.stderr, flush=True)
+        if "--save" in sys.argv:
+            KEPT_IN.write_text(json.dumps(KEPT, indent=1) + "\n")
+    return KEPT[key]
+
+
 def all_seeds(name: str, count: int) -> list[dict[str, dict[str, Any]]]:
     """Of each seed the run's figures and those of each flow of a shipped case; what is kept is not computed again."""
     path = find_case(name)
@@ -157,21 +181,15 @@ def all_seeds(name: str, count: int) -> list[dict[str, dict[str, Any]]]:
         theta = run["theta"].values
         reference = Reference(theta)
         jump = None if reference.jump is None else reference.jump + 1
-        each: dict[str, dict[str, Any]] = {"run": {**reference.figures(theta), "jump": jump}}
+        each: dict[str, dict[str, Any]] = {
+            "run": {**reference.figures(theta, np.arange(len(theta))), "jump": jump}
+        }
         for flow, table in zip(study.flows, case.flows, strict=True):
             said = {**case.model_dump(mode="json"), "name": "", "title": "", "stability": None}
             said["flows"] = [table.model_dump(mode="json")]
             key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-            if key not in KEPT:
-                start = time.perf_counter()
-                KEPT[key] = of_flow(flow, run, reference, case.solver.options())
-                seconds = time.perf_counter() - start
-                KEPT[key] |= {"case": name, "seed": seed, "flow": flow.name, "seconds": seconds}
-                KEPT[key]["commit"] = environment()["commit"]
-                print(json.dumps(KEPT[key]), file=sys.stderr, flush=True)
-                if "--save" in sys.argv:
-                    KEPT_IN.write_text(json.dumps(KEPT, indent=1) + "\n")
-            each[flow.name] = KEPT[key]
+            work = partial(of_flow, flow, run, reference, case.solver)
+            each[flow.name] = kept(key, work, {"case": name, "seed": seed, "flow": flow.name})
         found.append(each)
     return found
 
@@ -188,14 +206,16 @@ def train_case(study: Study) -> Any:
     return nm_ode.train(study.problem, study.optimizer, training.steps, seed=seed, state0=state)
 
 
-def of_flow(flow: Any, run: Any, reference: Reference, options: dict[str, Any]) -> dict[str, Any]:
+def of_flow(flow: Any, run: Any, reference: Reference, solver: Solver) -> dict[str, Any]:
+    beside = at_some_of(run, solver.samples)
     try:
-        solution, cost = solved(flow, run, **options)
+        solution, cost = solved(flow, beside, **solver.options())
     except (nm_ode.SolveError, nm_ode.FlowError) as error:
         return {"stopped": str(error)}
-    found = reference.figures(solution["theta"].values) | cost
+    steps = beside["saved_step"].values
+    found = reference.figures(solution["theta"].values, steps) | cost
     if "oscillation_trace" in solution:
-        found["trace"] = reference.traces(solution["oscillation_trace"].values)
+        found["trace"] = reference.traces(solution["oscillation_trace"].values, steps)
         found["kkt_residual"] = float(solution["kkt_residual"].max())
     return found
 
