@@ -19,6 +19,7 @@ from nm_ode.models import mlp
 
 # Tensors of tests are small: a second thread costs more than it gives, and on a busy machine threads wait in vain.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor in the processes that tests start
 
 # No test depends on how busy the machine is.
 settings.register_profile("untimed", deadline=None)
@@ -26,6 +27,12 @@ settings.load_profile("untimed")
 
 # torch makes 10,000 annotations anew whenever a graph is taken apart; typing remembers those that it made.
 torch._ops.Callable = typing.Callable  # type: ignore[attr-defined]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one of these at the end would leave the other processes without work."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

@@ -77,7 +77,7 @@ ORDERS = {
 @pytest.fixture(scope="module")
 def descents(tanh_digits) -> dict[float, xr.Dataset]:
     """Runs up to the same flow time, by their learning rates."""
-    ladder, horizon = (0.2, 0.1, 0.05), 8.0
+    ladder, horizon = (0.1, 0.05), 8.0
     steps = [round(horizon / lr) for lr in ladder]
     return {lr: train(tanh_digits, SGD(lr=lr), n, save_every=n) for lr, n in zip(ladder, steps, strict=True)}
 
@@ -93,7 +93,7 @@ def test_order_and_size_of_the_error_on_digits(tanh_digits, descents, kind: str)
         errors.append(float(comparison["error"][-1]))
     assert abs(observed_order(list(descents), errors).order - order) < 0.15
     if size is not None:
-        assert errors[2] < 1.5 * size
+        assert errors[-1] < 1.5 * size
 
 
 def test_adam_from_a_warm_state_is_followed_to_any_order(tanh_digits) -> None:

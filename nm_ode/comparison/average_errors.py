@@ -37,10 +37,10 @@ def average_errors(run: xr.Dataset, solution: xr.Dataset, places: np.ndarray, wi
         `relative_error` is), `run_to_average` ‖θ_k − θ̄_k‖, `measured_variance`; where all samples took part in every
         step, `averaged_loss` and `averaged_grad_norm`, with `averaged_loss_gap` and `averaged_grad_norm_gap` of what
         the flow has in their place; where distances are estimated from sketches, their standard errors. Of a central
-        flow `predicted_variance`; `oscillates_from`, the first step past the edge at which the run has half of the
-        mean variance that is predicted, −1 if there is none; from there on `variance_correlation` of predicted and
-        measured variance, with `variance_correlation_points`; along `critical` `variance_along` its own vectors and
-        `predicted_variance_along`. NaN where the window does not fit.
+        flow `predicted_variance`; `oscillates_from`, the first step past the edge at which the run alternates with
+        half of the mean variance that is predicted, −1 if there is none; from there on `variance_correlation` of
+        predicted and measured variance, with `variance_correlation_points`; along `critical` `variance_along` its own
+        vectors and `predicted_variance_along`. NaN where the window does not fit.
 
     Raises:
         NoAverageError: the run's time average is not known.
@@ -79,7 +79,10 @@ def _sketched_average(
     average = run_average(run, window)
     whole = run.drop_vars(["theta_sketch", "theta"], errors="ignore").rename(theta_average="theta")
     rows = sketched_as(whole, run)["theta_sketch"].values
-    kept = {name: getattr(average, name) for name in ("first", "distance", "variance", "loss", "grad_norm")}
+    kept = {
+        name: getattr(average, name)
+        for name in ("first", "distance", "cosine", "variance", "loss", "grad_norm")
+    }
     return (
         RunAverage(window, "theta_sketch", rows, each=None, **kept),
         run.isel(saved_step=places),
@@ -126,9 +129,10 @@ def _add_variances(found: xr.Dataset, average: RunAverage, steps: np.ndarray, so
     found["predicted_variance"] = ("saved_step", predicted)
     measured = found["measured_variance"].values
     # Before, the oscillation grows from rounding, whatever the flow predicts. Against the mean: a flow may let its own
-    # oscillation grow from there too, and both are small then.
+    # oscillation grow from there too, and both are small then. A path that bends does not change its side.
     past = predicted > 0
-    there = np.flatnonzero(past & (measured >= predicted[past].mean() / 2)) if past.any() else np.empty(0)
+    least = predicted[past].mean() / 2 if past.any() else np.inf
+    there = np.flatnonzero(past & (measured >= least) & (average.at(average.cosine, steps) < 0))
     found["oscillates_from"] = ((), int(steps[there[0]]) if there.size else -1)
     seen = slice(int(there[0]) if there.size else len(predicted), None)
     together = correlation(predicted[seen], measured[seen])

@@ -30,6 +30,8 @@ class RunAverage:
         rows: shape (places, …), the average of that at the run's saved steps.
         first: the step of the first of the series below, which are of every step.
         distance: ‖θ_k − θ̄_k‖.
+        cosine: of the angle between θ_k − θ̄_k and that of the step before: −1 where the run oscillates, 1 where its
+            path bends.
         variance: the mean of its square over the window: tr Σ of an oscillation of period two.
         loss: the mean loss; NaN where it is not known of all samples at every step.
         grad_norm: root of the mean of ‖∇L‖², the same.
@@ -41,6 +43,7 @@ class RunAverage:
     rows: Array
     first: int
     distance: Array
+    cosine: Array
     variance: Array
     loss: Array
     grad_norm: Array
@@ -113,13 +116,29 @@ def _has_every_step(run: xr.Dataset, of: str) -> bool:
 
 def _of_every_step(run: xr.Dataset, window: Window, of: str) -> RunAverage:
     each = run[of].values.astype(np.float64, copy=False)
-    rows, distance = np.empty_like(each), np.empty(len(each))
+    rows, distance, products = np.empty_like(each), np.empty(len(each)), np.empty(len(each))
+    before = np.full((1, each.shape[1]), np.nan)
     for places, means in by_blocks(each, window):
         rows[places] = means
-        distance[places] = np.linalg.norm(each[places] - means, axis=1)
+        swings = np.concatenate([before, each[places] - means])
+        before = swings[-1:]
+        distance[places] = np.linalg.norm(swings[1:], axis=1)
+        products[places] = np.einsum("ij,ij->i", swings[1:], swings[:-1])
+    norms = distance * np.append(np.nan, distance[:-1])
     first = int(run["saved_step"].values[0])
     loss, grad_norm = _of_losses(run, window, first, len(each))
-    return RunAverage(window, of, rows, first, distance, variance(distance**2, window), loss, grad_norm, each)
+    return RunAverage(
+        window=window,
+        of=of,
+        rows=rows,
+        first=first,
+        distance=distance,
+        cosine=np.divide(products, norms, out=np.full(len(norms), np.nan), where=norms > 0),
+        variance=variance(distance**2, window),
+        loss=loss,
+        grad_norm=grad_norm,
+        each=each,
+    )
 
 
 def _observed(run: xr.Dataset, window: Window) -> RunAverage:
@@ -127,7 +146,16 @@ def _observed(run: xr.Dataset, window: Window) -> RunAverage:
     loss, grad_norm = _of_losses(run, window, 0, len(distance))
     rows = run["theta_average"].values.astype(np.float64, copy=False)
     return RunAverage(
-        window, "theta", rows, 0, distance, variance(distance**2, window), loss, grad_norm, None
+        window=window,
+        of="theta",
+        rows=rows,
+        first=0,
+        distance=distance,
+        cosine=np.append(run["oscillation_cosine"].values, np.nan),
+        variance=variance(distance**2, window),
+        loss=loss,
+        grad_norm=grad_norm,
+        each=None,
     )
 
 

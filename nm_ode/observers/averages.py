@@ -15,11 +15,12 @@ from nm_ode.results import Variable, variable
 
 @dataclass(frozen=True)
 class Averages(Observer):
-    """Along a run `theta_average` (θ_{k−1} + 2θ_k + θ_{k+1})/4 at saved steps, and `oscillation_norm` at every step.
+    """Along a run `theta_average` (θ_{k−1} + 2θ_k + θ_{k+1})/4 at saved steps; at every step the distance from it,
+    `oscillation_norm`, and `oscillation_cosine` of the angle to that of the step before: −1 where the run alternates.
 
     Past the edge of stability a run is an oscillation about a slow path, which the average is, and which the central
     flow predicts: `compare` holds flows against it. A run that keeps theta at every step has the average anyway; with
-    this one it takes `save_every` and an update more in memory. Both are NaN before the first and after the last step,
+    this one it takes `save_every` and two vectors more in memory. All are NaN before the first and after the last step,
     which have one neighbour alone. With a `Sketch` in place of theta keep every step instead, which takes little.
     Nothing is observed along a flow.
     """
@@ -32,9 +33,10 @@ class Averages(Observer):
 
 
 class _Before:
-    """The update of the step before; None at the first."""
+    """The update of the step before and four times what the run was from its average there; None at the first."""
 
     update: Tensor | None = None
+    swing: Tensor | None = None
 
 
 class _Mean(Observer):
@@ -60,23 +62,27 @@ class _Mean(Observer):
 class _Distance(Observer):
     """Observes every step, after `_Mean`, and so is the one that keeps the update for the next."""
 
-    update_variables: Mapping[str, Variable] = {"oscillation_norm": variable("oscillation_norm")}
+    update_variables: Mapping[str, Variable] = {
+        name: variable(name) for name in ("oscillation_norm", "oscillation_cosine")
+    }
 
     def __init__(self, before: _Before) -> None:
         self._before = before
 
     def memory(self) -> Mapping[str, Any]:
-        return {"update": self._before.update}
+        return {"update": self._before.update, "swing": self._before.swing}
 
     def restore(self, memory: Mapping[str, Any]) -> None:
-        self._before.update = memory["update"]
+        self._before.update, self._before.swing = memory["update"], memory["swing"]
 
     def observe_update(self, view: View) -> Mapping[str, Any]:
-        update, before = view.update, self._before.update
+        update, before, last = view.update, self._before.update, self._before.swing
+        self._before.update = update.clone()
         if before is None:
-            self._before.update = update.clone()
-            return {"oscillation_norm": torch.nan}
-        before.sub_(update)  # 4 (θ_k − θ̄_k)
-        distance = torch.linalg.vector_norm(before) / 4
-        before.copy_(update)
-        return {"oscillation_norm": distance}
+            return {"oscillation_norm": torch.nan, "oscillation_cosine": torch.nan}
+        self._before.swing = swing = before.sub_(update)
+        norm = torch.linalg.vector_norm(swing)
+        if last is None:
+            return {"oscillation_norm": norm / 4, "oscillation_cosine": norm * torch.nan}
+        cosine = swing @ last / (norm * torch.linalg.vector_norm(last))
+        return {"oscillation_norm": norm / 4, "oscillation_cosine": cosine}

@@ -28,8 +28,8 @@ def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
         return
     if row.step is None:
         yield Sentence(
-            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half of the mean "
-            "size up to its end, or as far as the flow was solved: in the run it must grow from rounding."
+            f"{title} predicts an oscillation from step {count(seen.step)} on, of which the run has not half of the "
+            "mean size up to its end, or as far as the flow was solved: in the run it must grow from rounding."
         )
         return
     yield Sentence(

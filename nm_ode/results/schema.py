@@ -140,6 +140,7 @@ _SCHEMA = {
     "normalised_sharpness": ("sharpness times the learning rate that multiplies it", "1"),
     "observed_order": ("order in lr of the error, by least squares", "1"),
     "order_standard_error": ("standard error of the order", "1"),
+    "oscillation_cosine": ("cosine of the angle between θ_k − θ̄_k and that of the step before", "1"),
     "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
     "oscillates_from": (
         "first step past the edge at which the run has half of the mean predicted variance; −1: none",

@@ -14,7 +14,9 @@ from torch.fx import Node
 from nm_ode.symmetries.diagonals import diagonals
 from nm_ode.symmetries.ended import Ended, collecting
 from nm_ode.symmetries.findings import Absorption, Found
+from nm_ode.symmetries.forms import Diagonal
 from nm_ode.symmetries.graph import Graph
+from nm_ode.symmetries.implied import free_entries, without_implied
 from nm_ode.symmetries.kinds import KINDS
 from nm_ode.symmetries.names import names_of
 from nm_ode.symmetries.operations import value
@@ -56,6 +58,7 @@ def discover(graph: Graph) -> Discovery:
     absorptions: list[tuple[int, Absorption]] = []  # with the place of its findings' first symmetry
     ended: list[Ended] = []
     provisos: dict[str, None] = {}
+    shapes = {name: tuple(value(node).shape) for node, name in graph.parameters.items()}
     for find in dict.fromkeys(kind.find for kind in KINDS.values()):
         kinds = " and ".join(name for name, kind in KINDS.items() if kind.find is find)
         with collecting() as ends, ruled(kinds, rule=find):
@@ -64,11 +67,13 @@ def discover(graph: Graph) -> Discovery:
         still = {node: name for node, name in graph.parameters.items() if name not in moved}
         provisos |= ends.provisos if findings.symmetries else {}
         ended += ends.of(kinds, still, graph.loss)
+        if all(KINDS[one.kind].form is Diagonal for one in findings.symmetries):
+            shifts = [one for one in found if KINDS[one.kind].form.degree == 1]
+            findings = without_implied(findings, free_entries(shifts, shapes))
         absorptions += [(len(found), absorption) for absorption in findings.absorptions]
         found += findings.symmetries
     rank = {kind: i for i, kind in enumerate(KINDS)}
     order = sorted(range(len(found)), key=lambda i: rank[found[i].kind])
-    shapes = {name: tuple(value(node).shape) for node, name in graph.parameters.items()}
     names = dict(zip(order, names_of([found[i] for i in order], shapes), strict=True))
     counts = [KINDS[one.kind].form.count(one.parts) for one in found]
     starts = np.zeros(len(found), dtype=np.int64)

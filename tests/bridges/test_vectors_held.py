@@ -12,7 +12,7 @@ import pytest
 from bridges import get_engine
 
 METHODS = get_engine("torch").methods
-SIZE = 3_000_000
+SIZE = 2_000_000
 
 SCRIPT = """
 import json, sys

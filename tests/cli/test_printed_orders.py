@@ -26,6 +26,7 @@ reduce = ["order"]
 
 def test_orders_are_printed_as_they_are_in_the_store(tmp_path: Path, call, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nm_ode.batch.plan.MANY_PAGES", 0)  # the study's page alone
     Path("orders.toml").write_text(CASE)
     result = call("run", "orders.toml", "--workers", "0")
     assert result.exit_code == 0, result.output

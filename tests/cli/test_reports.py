@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from nm_ode.cli import app
 from nm_ode.reporting import report as page
+from tests.studies.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a case that was run."""
+    folder = tmp_path_factory.mktemp("ran")
+    (folder / "tiny.toml").write_text(TINY)
+    with contextlib.chdir(folder):
+        assert CliRunner().invoke(app, ["run", "tiny.toml"]).exit_code == 0
+    return folder / "results"
 
 
 @pytest.fixture
-def done(case: Path, call) -> Path:
-    """A case that was run."""
-    assert call("run", case).exit_code == 0
+def done(case: Path, ran: Path) -> Path:
+    """A copy of them, beside their case."""
+    shutil.copytree(ran, case.parent / "results")
     return case.parent / "results/tiny"
 
 

@@ -105,6 +105,12 @@ def test_it_counts_from_where_the_run_has_half_of_what_is_predicted(run) -> None
     # A flow that lets its own oscillation grow is small before, as the run is: that is no arrival.
     delayed = compare(seen, central_beside(seen, decay(STEPS), np.where(k < 20, 0.01, size)))
     assert int(delayed["oscillates_from"]) in (18, 19, 20)
+    theta = seen["theta"].values.copy()
+    theta[1:14, 0] = 0.1 * k[1:14] ** 2  # as far from its average, to one side
+    bends = seen.assign(theta=(seen["theta"].dims, theta))
+    later = compare(bends, central_beside(seen, decay(STEPS), np.where(k < 3, 0.0, size)))
+    assert float(later["measured_variance"][8]) == pytest.approx(0.05**2, rel=0.01)
+    assert 12 < int(later["oscillates_from"]) <= 20
     small = central_beside(seen, decay(STEPS), np.where(k < 10, 0.0, 10.0))
     never = compare(seen, small)
     assert int(never["oscillates_from"]) == -1
@@ -149,7 +155,7 @@ def observed() -> xr.Dataset:
 def test_it_can_be_averaged_while_the_run_goes_on(run, observed) -> None:
     whole, online = run_average(run), run_average(observed)
     np.testing.assert_allclose(online.rows, whole.rows[::5], rtol=1e-12, atol=1e-15)
-    for name in ("distance", "variance", "loss", "grad_norm"):
+    for name in ("distance", "cosine", "variance", "loss", "grad_norm"):
         np.testing.assert_allclose(getattr(online, name), getattr(whole, name), rtol=1e-9, atol=1e-15)
     central = central_beside(observed, decay(STEPS)[::5], np.full(9, START[0]))
     found, full = compare(observed, central), compare(run, central)
@@ -203,7 +209,7 @@ def test_each_member_has_its_own() -> None:
             problem, nm_ode.SGD(lr=LR), 6, save_every=2, theta0=start, observe=[nm_ode.Averages()]
         )
         one = nm_ode.member_run(members, i)
-        for name in ("theta_average", "oscillation_norm"):
+        for name in ("theta_average", "oscillation_norm", "oscillation_cosine"):
             np.testing.assert_allclose(one[name], alone[name], rtol=1e-12)
 
 

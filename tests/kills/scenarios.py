@@ -82,9 +82,9 @@ class Scenarios:
     def failed(self) -> Iterator[str]:
         """A store that is finished, but not well, is gone on with."""
         real = member.compare
-        member.compare = lambda *arguments: real(*arguments).assign_attrs(other="attempt")
+        member.compare = lambda *given, **named: real(*given, **named).assign_attrs(other="attempt")
         real_compute = run_case.__globals__["compute"]
-        run_case.__globals__["compute"] = lambda *arguments: [*real_compute(*arguments), "not well"]
+        run_case.__globals__["compute"] = lambda *given: [*real_compute(*given), "not well"]
         self._run()
         member.compare, run_case.__globals__["compute"] = real, real_compute
         yield from self._killed_everywhere("failed", self._set_aside())

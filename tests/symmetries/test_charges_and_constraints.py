@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 import nm_ode
 from nm_ode.models import cnn, mlp, resnet18, vgg, vit
 from nm_ode.observers import Charges
-from nm_ode.symmetries import ChargeMeter, find_symmetries, symmetries_of
+from nm_ode.symmetries import ChargeMeter, Symmetries, find_symmetries, symmetries_of
 from nm_ode.symmetries.operations.declared import DECLARED
 from tests.oracles.dense import dense_hessian, dense_loss
 from tests.oracles.symmetry import generator, mixed, transformed
@@ -56,9 +56,11 @@ EXAMPLES = {
 }
 
 
-@pytest.fixture(params=EXAMPLES)
-def problem(request) -> nm_ode.Problem:
-    return EXAMPLES[request.param]()
+@cache
+def found_in(name: str) -> tuple[nm_ode.Problem, Symmetries]:
+    """An example with its symmetries, which are looked for once."""
+    problem = EXAMPLES[name]()
+    return problem, symmetries_of(problem)
 
 
 def a_theta(problem: nm_ode.Problem, seed: int = 3) -> torch.Tensor:
@@ -70,8 +72,10 @@ def some_charges(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
 
 
-def test_a_finite_transformation_leaves_the_loss(problem):
-    theta, found = a_theta(problem), symmetries_of(problem)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_finite_transformation_leaves_the_loss(name):
+    problem, found = found_in(name)
+    theta = a_theta(problem)
     loss = problem.loss(theta)
     for symmetry in found:
         if symmetry.kind == "matrix":
@@ -87,8 +91,10 @@ def test_a_finite_transformation_leaves_the_loss(problem):
             torch.testing.assert_close(problem.loss(other), loss, rtol=1e-12, atol=0)
 
 
-def test_sums_are_those_of_the_generator(problem):
-    theta, found = a_theta(problem), symmetries_of(problem)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_sums_are_those_of_the_generator(name):
+    problem, found = found_in(name)
+    theta = a_theta(problem)
     gradient, meter = a_theta(problem, seed=4), ChargeMeter(problem.layout, found)
     charge, norm, constraint = meter.state(theta, gradient)
     torch.testing.assert_close(meter.charge(theta), charge)
@@ -106,8 +112,8 @@ def test_sums_are_those_of_the_generator(problem):
 
 
 def test_matrix_charges_are_those_of_the_matrices():
-    problem = EXAMPLES["vit"]()
-    theta, gradient, found = a_theta(problem), problem.grad(a_theta(problem)), symmetries_of(problem)
+    problem, found = found_in("vit")
+    theta, gradient = a_theta(problem), problem.grad(a_theta(problem))
     meter = ChargeMeter(problem.layout, found)
     charge, constraint = meter.charge(theta), meter.constraint(gradient, theta)
 
@@ -146,8 +152,8 @@ def test_matrix_charges_are_those_of_the_matrices():
 @pytest.mark.parametrize("name", ["relu", "linear", "batch norm", "layer norm", "cnn", "vit"])
 def test_gradient_and_hessian_constraint_by_a_dense_hessian(name):
     # docs/theory.md §2.1: ⟨g, ξ⟩ = 0 and H ξ = −∂_ξ g, with ξ = Bθ (or a constant): H B θ = −B g.
-    problem = EXAMPLES[name]()
-    theta, found = a_theta(problem), symmetries_of(problem)
+    problem, found = found_in(name)
+    theta = a_theta(problem)
     loss = dense_loss(problem.model, F.cross_entropy, problem.x, problem.y)
     with sdpa_kernel(SDPBackend.MATH):
         gradient, hessian = problem.grad(theta), dense_hessian(loss, theta, reverse_over_reverse=True)
@@ -184,8 +190,8 @@ def test_what_does_not_verify_is_a_defect_and_not_returned(normal, monkeypatch):
 
 @cache
 def meter_of_the_linear_network() -> tuple[nm_ode.Problem, ChargeMeter]:
-    problem = EXAMPLES["linear"]()
-    return problem, ChargeMeter(problem.layout, find_symmetries(problem.model, problem.x))
+    problem, found = found_in("linear")
+    return problem, ChargeMeter(problem.layout, found)
 
 
 @settings(max_examples=30, deadline=None)

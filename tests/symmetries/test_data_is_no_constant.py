@@ -147,6 +147,14 @@ def test_positions_up_to_the_length_of_the_text():
     assert worst_constraint(model, F.cross_entropy, found, batches) < 1e-12
 
 
+def test_a_power_by_the_length_of_the_text_is_of_no_degree(normal):
+    # A factor of h comes out to the power of the length, which is another one in another batch.
+    model = _Model(lambda m, x: m.out((F.relu(m.hidden(x)) ** x.shape[1]).mean(1)))
+    found = find_symmetries(model, normal(8, 3, 4), F.cross_entropy, target=integers(3, 8))
+    assert {s.name: s.count for s in found} == {"translation out": 5}
+    assert worst_constraint(model, F.cross_entropy, found, [(normal(8, 2, 4), integers(3, 8))]) < 1e-12
+
+
 def test_positions_up_to_the_number_of_patches(normal):
     # An example may be a small image: larger ones read further rows of the table.
     class Patches(nn.Module):

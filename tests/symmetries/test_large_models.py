@@ -49,14 +49,20 @@ def found_with(length: int, model: nn.Module | None = None):
     return find_symmetries(model, ids[:, :-1].contiguous(), loss=loss, target=ids[:, 1:].contiguous())
 
 
+@pytest.fixture(scope="module")
+def few():
+    """What is found with few tokens."""
+    return found_with(7)
+
+
 def table(found) -> dict[str, int]:
     assert not found.defects
     assert not found.left_out
     return {s.name: s.count for s in found}
 
 
-def test_many_tokens_prove_what_few_prove() -> None:
-    few, many = found_with(7), found_with(60)
+def test_many_tokens_prove_what_few_prove(few) -> None:
+    many = found_with(60)
     assert table(many) == table(few)
     assert not few.notes
     assert any("in the example's place" in note for note in many.notes)
@@ -74,15 +80,15 @@ class TwoWays(Gpt):
         )
 
 
-def test_an_example_is_not_cut_to_a_size_at_which_the_model_does_something_else() -> None:
-    assert table(found_with(30, TwoWays())) == table(found_with(30))
+def test_an_example_is_not_cut_to_a_size_at_which_the_model_does_something_else(few) -> None:
+    assert table(found_with(30, TwoWays())) == table(few)
     longer = found_with(60, TwoWays())
     assert not any("in the example's place" in note for note in longer.notes)
     assert "rescale wide → narrow" not in table(longer)
 
 
-def test_a_large_model_has_the_same_symmetries_verified_in_float32(monkeypatch) -> None:
-    expected = table(found_with(7))
+def test_a_large_model_has_the_same_symmetries_verified_in_float32(few, monkeypatch) -> None:
+    expected = table(few)
     monkeypatch.setattr(precision, "LARGE", 0)
     monkeypatch.setattr(graph_gradient, "AT_ONCE", 200)
     model = Gpt()
@@ -96,13 +102,12 @@ def test_a_large_model_has_the_same_symmetries_verified_in_float32(monkeypatch) 
     assert any("float32" in note for note in found.notes)
 
 
-def test_the_gradient_in_pieces_is_the_gradient(monkeypatch) -> None:
-    whole = found_with(7)
+def test_the_gradient_in_pieces_is_the_gradient(few, monkeypatch) -> None:
     monkeypatch.setattr(graph_gradient, "AT_ONCE", 200)
     pieces = found_with(7)
-    for s in whole:
-        assert pieces.checks[s.name].unexplained == pytest.approx(whole.checks[s.name].unexplained, abs=1e-14)
-        assert pieces.checks[s.name].hessian == pytest.approx(whole.checks[s.name].hessian, abs=1e-12)
+    for s in few:
+        assert pieces.checks[s.name].unexplained == pytest.approx(few.checks[s.name].unexplained, abs=1e-14)
+        assert pieces.checks[s.name].hessian == pytest.approx(few.checks[s.name].hessian, abs=1e-12)
 
 
 def test_a_wrong_rule_is_seen_in_float32(monkeypatch) -> None:

@@ -22,14 +22,14 @@ NETWORKS = {
         ],
         {"translation": 16},
     ),
-    "a gate of a state of zeros": (  # of three parts of the rows the first does nothing, and so is scaled too
+    "a gate of a state of zeros": (  # of three parts of the rows the first does nothing
         [(12, 4), (3, 4)],
         [
             "(lambda i, z, o: i.sigmoid() * torch.zeros_like(x) + z.sigmoid() * o.tanh())"
             "(*F.linear(x, p0).chunk(3, -1))",
             "F.linear({}, p1)",
         ],
-        {"translation": 16, "scale": 4},
+        {"translation": 16},
     ),
     "rows that no batch meets": (
         [(3, 4), (3, 4)],
@@ -63,6 +63,15 @@ NETWORKS = {
             "F.linear({}.flatten(1).tanh(), p2)",
         ],
         {"matrix": 6, "translation": 6},
+    ),
+    "distances": (  # which a shift of all points alike leaves
+        [(2, 4), (2,), (3, 1)],
+        [
+            "F.linear(torch.stack([x, x.square()], 1), p0, p1)",
+            "torch.cdist({0}[:, :1], {0}[:, 1:]).flatten(1)",
+            "F.linear({}, p2)",
+        ],
+        {"translation": 2, "rescale": 1},
     ),
     "experts": (  # each times a number that the sample says, and all read by one weight
         [(2, 3, 4), (3, 3)],

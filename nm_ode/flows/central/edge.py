@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,3 +122,24 @@ def distance_to_edge(values: Array, edge: float, width: float) -> Array:
     """
     gap = edge - values
     return np.asarray(gap / (1 - np.clip(gap, 0.0, None) / width))
+
+
+def nowhere(state: Tensor, loss: Tensor, gradient: Tensor) -> Edge:
+    """Where the loss has overflowed: a field that is not finite, at which a solve stops."""
+    none, nothing = torch.full_like(gradient, math.nan), gradient.new_empty(0, len(gradient))
+    return Edge(
+        theta=state[: len(gradient)].clone(),
+        values=np.empty(0),
+        vectors=nothing,
+        bent=nothing,
+        largest=math.nan,
+        oscillation=np.empty((0, 0)),
+        kkt=math.nan,
+        loss=loss,
+        gradient=gradient,
+        average=none,
+        field=torch.full_like(state, math.nan),
+        thirds=gradient.new_empty(0, 0, len(gradient)),
+        response=np.empty((0,) * 4),
+        needed=0.0,
+    )

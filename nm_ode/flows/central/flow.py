@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -16,19 +16,20 @@ from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillatio
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.delayed import SIZE as DELAY
 from nm_ode.flows.central.delayed import Delay, seed_of, watched
-from nm_ode.flows.central.edge import Array, Edge, distance_to_edge
+from nm_ode.flows.central.edge import Array, Edge, distance_to_edge, nowhere
 from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
-from nm_ode.flows.central.thirds import HowThird, ThirdDerivatives
+from nm_ode.flows.central.search import MOST_PRODUCTS, Search
+from nm_ode.flows.central.thirds import HowThird
 from nm_ode.loss import Problem
-from nm_ode.loss.critical import CriticalSpace, critical_space
+from nm_ode.loss.critical import CriticalSpace
+from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.operators import Hessian, Shifted, SymmetricOperator
 from nm_ode.required import as_flag, as_positive
 
-_TOLERANCE = 1e-8  # of eigenvectors' residuals, over the largest eigenvalue
 _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
-_MOST_PRODUCTS = 3000
+_OF_SAMPLES = 1e-5  # of residuals, for what is recorded: X is good to 1e-6 then
 _FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
 
 
@@ -46,7 +47,7 @@ class CentralFlow(Flow):
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
     With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
 
-    Of RMSProp it is that of the metric D = √ν + ε, with ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
+    Of RMSProp it is that of the metric D = √ν + ε, ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
     heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
@@ -76,11 +77,11 @@ class CentralFlow(Flow):
     most: Annotated[int, Gt(0)] = 8
     delayed: bool = False
     _metric: Metric = field(init=False, repr=False, compare=False)
-    _search: _Search = field(init=False, repr=False, compare=False)
+    _search: Search = field(init=False, repr=False, compare=False)
+    _samples: Search = field(init=False, repr=False, compare=False)
     expected_order: ClassVar = 1
     depends_on_lr: ClassVar = True
     follows_average: ClassVar = True
-    noise: ClassVar = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +92,8 @@ class CentralFlow(Flow):
             "most": as_count(self.most, "most", error=FlowError),
             "delayed": as_flag(self.delayed, "delayed"),
             "_metric": metric_of(self.optimizer),
-            "_search": _Search(self.problem, self.third),
+            "_search": Search(self.problem, self.third, self.noise),
+            "_samples": Search(self.problem, self.third, max(self.noise, _OF_SAMPLES)),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -109,6 +111,11 @@ class CentralFlow(Flow):
     @property
     def title(self) -> str:
         return "central flow, delayed" if self.delayed else "central flow"
+
+    @property
+    def noise(self) -> float:
+        """Of eigenvectors' residuals, over the largest eigenvalue; the field's is smaller."""
+        return float(torch.finfo(self.problem.dtype).eps ** 0.5)
 
     @property
     def cheap_jvp(self) -> bool:
@@ -163,7 +170,7 @@ class CentralFlow(Flow):
 
     @property
     def oscillation(self) -> Oscillation:
-        return Oscillation(self.at, self.most, self._edge)
+        return Oscillation(partial(self._at, self._samples), self.most, self._edge)
 
     @property
     def _edge(self) -> float:
@@ -187,6 +194,9 @@ class CentralFlow(Flow):
         Raises:
             CentralFlowError: see above.
         """
+        return self._at(self._search, state)
+
+    def _at(self, search: Search, state: Tensor) -> Edge:
         state = state.to(self.problem.theta0)
         metric, size = self._metric, self.problem.layout.size
         theta, memory = state[:size], state[size : -DELAY if self.delayed else None]
@@ -195,11 +205,13 @@ class CentralFlow(Flow):
         gradient = self._regular(theta, own)
         downhill = diagonal.over(gradient)
         product = self._regular(downhill, self.problem.hvp(theta, downhill))
-        space = self._space(theta, diagonal, downhill, product)
+        if not bool(product.isfinite().all()):
+            return nowhere(state[: size + len(memory)], loss, own)
+        space = self._space(search, theta, diagonal, downhill, product)
         directions = diagonal.over_root(space.vectors)
         vectors, turn = _orthonormal(directions) if diagonal.values is not None else (directions, None)
         drift = metric.drift(memory, diagonal, directions)
-        thirds = self._search.thirds.along(theta, own, vectors)
+        thirds = search.thirds.along(theta, own, vectors)
         if turn is not None:
             thirds = torch.einsum("ia,abp,jb->ijp", turn, thirds, turn)
         x, kkt, bend, response = self._oscillation(
@@ -227,7 +239,7 @@ class CentralFlow(Flow):
         bent = values[:, None] * diagonal.times(directions) - metric.decay * directions
         if turn is not None:
             bent, x = torch.linalg.solve(turn, bent), _small(turn).T @ x @ _small(turn)
-        self._search.last = edge = Edge(
+        search.last = edge = Edge(
             theta=theta.clone(),
             values=space.values.numpy(),
             vectors=vectors,
@@ -259,8 +271,9 @@ class CentralFlow(Flow):
         if not k:
             return x, kkt, bend, np.zeros((0,) * 4)
         gap = distance_to_edge(values, metric.edge, self._width) / (self.relaxation * metric.step)
-        a = thirds @ diagonal.over(gradient) * metric.speed
-        b = thirds @ diagonal.over(thirds).T * (metric.speed / 2)
+        exact = thirds.double()  # sums of float32 are not symmetric enough
+        a = exact @ diagonal.over(gradient).double() * metric.speed
+        b = exact @ diagonal.over(thirds).double().T * (metric.speed / 2)
         if drift is not None:
             b = b + drift.of_oscillation()
         response = _small(b).reshape(k, k, k, k)
@@ -290,17 +303,24 @@ class CentralFlow(Flow):
         decay = self._metric.decay
         return product.add(vector, alpha=decay) if decay else product
 
-    def _space(self, theta: Tensor, diagonal: Diagonal, downhill: Tensor, product: Tensor) -> CriticalSpace:
+    def _space(
+        self, search: Search, theta: Tensor, diagonal: Diagonal, downhill: Tensor, product: Tensor
+    ) -> CriticalSpace:
         hessian: SymmetricOperator = Hessian(self.problem, theta)
         if self._metric.decay:
             hessian = Shifted(hessian, self._metric.decay)
         known = (diagonal.root_times(downhill), diagonal.over_root(product))
-        space = self._search.space(diagonal.seen_by(hessian), self._metric.edge - self._width, known)
+        space = search.space(diagonal.seen_by(hessian), self._metric.edge - self._width, known)
         self._require(space, theta)
         return space
 
     def _require(self, space: CriticalSpace, theta: Tensor) -> None:
         k, beyond = len(space.values), space.largest / self._metric.edge
+        if k and (found := kinks(self.problem)):
+            raise CentralFlowError(
+                f"{self.title}: at the edge of stability it takes third derivatives, which a loss with kinks "
+                f"({', '.join(found)}) has not: take a smooth network (tanh, GELU, average pooling)"
+            )
         if self._metric.remembers and not beyond < _FAR:
             raise CentralFlowError(
                 f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
@@ -314,36 +334,9 @@ class CentralFlow(Flow):
             )
         if not space.converged:
             raise CentralFlowError(
-                f"{self.title}: the eigenvectors at the edge of stability were not found to {_TOLERANCE:g} in "
-                f"{_MOST_PRODUCTS} Hessian products: lower `followed`, so that there is a gap below it"
+                f"{self.title}: the eigenvectors at the edge of stability were not found to {self.noise:.0e} in "
+                f"{MOST_PRODUCTS} Hessian products: lower `followed`, so that there is a gap below it"
             )
-
-
-class _Search:
-    """What is remembered from one theta to the next: it saves products, and changes what is found by its tolerance."""
-
-    def __init__(self, problem: Problem, third: HowThird) -> None:
-        self._problem = problem
-        self._start: Tensor | None = None
-        self.last: Edge | None = None
-        self.thirds = ThirdDerivatives(problem, third)
-
-    def sharpest(self, theta: Tensor) -> Tensor:
-        """The direction of the largest eigenvalue, of norm 1, shape (P,)."""
-        self._start = critical_space(Hessian(self._problem, theta), math.inf, start=self._start).start
-        return self._start[0]
-
-    def space(self, operator: SymmetricOperator, least: float, known: tuple[Tensor, Tensor]) -> CriticalSpace:
-        found = critical_space(
-            operator,
-            least,
-            start=self._start,
-            known=[known],
-            tol=_TOLERANCE,
-            most=_MOST_PRODUCTS,
-        )
-        self._start = found.start
-        return found
 
 
 def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,9 @@ def edge_table(seen: Edge) -> Table:
         caption=(
             f"Distances to the run's own time average: {seen.average}; means are of those over the motion. Past the "
             f"edge: {past}, where a central flow predicts an oscillation; once the run oscillates: {since}, where it "
-            "has half of the mean variance predicted. Loss and gradient norm: what the flow has, with the oscillation's "
-            "part where it predicts that, from the run's averaged ones; mean over their mean, once the run oscillates. "
-            "All up to the last step that all flows came to."
+            "has half of the mean variance predicted. Loss and gradient norm: what the flow has, with the "
+            "oscillation's part where it predicts that, from the run's averaged ones; mean over their mean, once the "
+            "run oscillates. All up to the last step that all flows came to."
         ),
         brief_caption=(
             f"distance to the run's own time average, over the motion; means past the edge ({past}) and once the run "

@@ -12,6 +12,7 @@ from torch import Tensor
 from nm_ode import SGD, Checkpoint, FlowError, Problem, Sketch, solve, solve_info
 from nm_ode.flows import CentralFlow, CentralFlowError, HessianFlow
 from nm_ode.flows.central.edge import distance_to_edge
+from nm_ode.models import mlp
 from tests.oracles.dense import dense_hessian, regularised
 from tests.oracles.valley import valley
 
@@ -197,3 +198,24 @@ def test_its_product_is_the_jacobians_at_rest() -> None:
     step = 1e-6 * torch.eye(2, dtype=torch.float64)
     found = torch.stack([(flow.rhs(0.0, place + v) - flow.rhs(0.0, place - v)) / 2e-6 for v in step])
     torch.testing.assert_close(products, found, rtol=3e-3, atol=1e-4)
+
+
+def test_in_float32_it_is_as_good_as_that(at_the_edge) -> None:
+    problem, theta, sgd = at_the_edge
+    coarse = Problem(problem.model, problem.loss_fn, (problem.x, problem.y), dtype=torch.float32)
+    found = CentralFlow(coarse, sgd).at(theta.float())
+    exact = CentralFlow(problem, sgd, third="exact").at(theta)
+    np.testing.assert_allclose(found.variances, exact.variances, rtol=1e-2, atol=1e-2 * exact.variances[0])
+    torch.testing.assert_close(
+        found.field.double(), exact.field, rtol=0.0, atol=1e-2 * float(exact.field.norm())
+    )
+
+
+def test_kinks_have_no_edge_and_an_overflow_is_no_number(at_the_edge) -> None:
+    problem, theta, sgd = at_the_edge
+    kinked = Problem(mlp([3, 4, 2], "relu", seed=1), problem.loss_fn, (problem.x, problem.y))
+    assert CentralFlow(kinked, SGD(lr=1e-3)).at(kinked.theta0).values.size == 0
+    with pytest.raises(CentralFlowError, match="kinks"):
+        CentralFlow(kinked, SGD(lr=100.0)).at(kinked.theta0)
+    far = CentralFlow(problem, sgd).rhs(0.0, torch.full_like(theta, 1e200))
+    assert bool(far.isnan().all())

@@ -54,7 +54,7 @@ def _one(
     shape: tuple[int, ...],
 ) -> Shift:
     if shifts.together:
-        return alike(s, list(named.values()), shape)
+        return alike(s, [s.read(operand) for operand in named.values()], shape)
     parts: list[tuple[float, Shift]] = []
     for name, coefficient in shifts.coefficients.items():
         shift = s.read(named[name])
@@ -106,9 +106,9 @@ def mixed(s: ShiftTraversal, node: Node, shift: Shift, over: set[int], *, alike:
     return found
 
 
-def alike(s: ShiftTraversal, operands: list[Any], shape: tuple[int, ...]) -> Shift:
+def alike(s: ShiftTraversal, shifts: list[Shift], shape: tuple[int, ...]) -> Shift:
     """All operands must shift alike, as then the result does."""
-    parts = [[term.expand(shape) for term in s.read(operand)] for operand in operands]
+    parts = [[term.expand(shape) for term in shift] for shift in shifts]
     found = []
     for other in parts[1:]:
         left = list(other)

@@ -13,8 +13,8 @@ from nm_ode.symmetries.ended import proviso
 from nm_ode.symmetries.labels import compressed
 from nm_ode.symmetries.operations import argument, operation, registering, value
 from nm_ode.symmetries.places import place_of
-from nm_ode.symmetries.rules.translation.declared import by_table, mixed
-from nm_ode.symmetries.rules.translation.shifts import Shift, lean
+from nm_ode.symmetries.rules.translation.declared import alike, by_table, mixed
+from nm_ode.symmetries.rules.translation.shifts import Shift, agree, lean
 from nm_ode.symmetries.rules.translation.traversal import Rule, ShiftTraversal
 
 RULES: dict[str, Rule] = {}
@@ -118,3 +118,15 @@ def _running_sum(s: ShiftTraversal, node: Node) -> Shift | None:
     x = node.args[0]
     over = {argument(node, "dim") % max(value(node).ndim, 1)}
     return mixed(s, node, s.read(x), over, alike=False)
+
+
+@_rule("cdist", "_cdist_forward")
+def _distances(s: ShiftTraversal, node: Node) -> Shift:
+    """Of each row of one to each of the other: none changes where all rows of both shift alike."""
+    rows = [
+        [agree(s.system, term, (term.labels.ndim - 2,)) for term in s.read(points)]
+        for points in node.args[:2]
+    ]
+    shapes = [[*value(points).shape[:-2], 1, value(points).shape[-1]] for points in node.args[:2]]
+    alike(s, rows, tuple(torch.broadcast_shapes(*shapes)))
+    return []
