@@ -5,8 +5,8 @@ already; then the residuals of those that are not tight enough, again and again.
 gather at one value, where a Krylov space of one vector sees one direction of many.
 
 Vectors that are tight see nothing of an eigenvector in a space that the matrix keeps apart from theirs, as those of
-parts of a network that share no output. So one more is handed on from search to search, with a step of the power method and a
-little of all directions in each: it goes to the largest eigenvalue outside of what is followed.
+parts of a network that share no output. So one more is handed on from search to search, with a step of the power method
+and a little of all directions in each: it goes to the largest eigenvalue outside of what is followed.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ def watched(problem: Problem, optimizer: Descent, theta: Tensor) -> tuple[Tensor
     if not bool(at.isfinite().all()):
         raise FlowError(
             f"central flow, delayed: of the first {WATCHED + 1} steps of descent, in which it sees how the "
-            "oscillation begins, one is not finite: start nearer to the edge of stability, take a smaller lr, or set delayed = False"
+            "oscillation begins, one is not finite: start nearer to the edge of stability, take a smaller lr, or set "
+            "delayed = False"
         )
     before, middle, after = last
     return (before + 2 * middle + after) / 4, (before - 2 * middle + after) / 4
