@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor in the processes that tests start
 
 # No test depends on how busy the machine is.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", parent=settings.default, deadline=None)
 settings.load_profile("untimed")
 
 # torch makes 10,000 annotations anew whenever a graph is taken apart; typing remembers those that it made.

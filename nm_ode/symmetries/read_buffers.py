@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 _PICKS = (Tensor.__getitem__, Tensor.__setitem__)
+_REPEATS = (torch.repeat_interleave, Tensor.repeat_interleave)
 _SELECTS = (torch.masked_select, Tensor.masked_select)
 
 
@@ -77,6 +78,8 @@ class ReadBuffers(TorchFunctionMode):
                 return result
         elif known:
             func, args = self._without_masks(func, args)
+            if func in _REPEATS:
+                func, args, kwargs = self._repeated(func, args, kwargs)
         result = func(*args, **kwargs)
         for one in known:
             if one.is_written:
@@ -152,6 +155,21 @@ class ReadBuffers(TorchFunctionMode):
             else:
                 places.append(part)
         return func, (args[0], tuple(places), *args[2:])
+
+    def _repeated(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Entries each of which is repeated as often as is known: those at places which are known."""
+        repeats = args[1] if len(args) > 1 else kwargs.get("repeats")
+        dim = args[2] if len(args) > 2 else kwargs.get("dim")
+        for one in self._of([repeats] if isinstance(repeats, Tensor) else []):
+            if one.value.ndim == 1 and one.value.numel() > 1:
+                with _disable_current_modes():
+                    places = torch.arange(len(one.value)).repeat_interleave(one.value)
+                self._note([one.tensor], [one])
+                x, dim = (args[0].flatten(), 0) if dim is None else (args[0], dim)
+                return torch.index_select, (x, dim, self._constant(places)), {}
+        return func, args, kwargs
 
     def _forget(self, one: _Known) -> None:
         if one.has_kin:

@@ -150,6 +150,7 @@ def _through_a_view(m: Reading, x: Tensor) -> Tensor:
 READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
     "a mask of real numbers": lambda m, x: m.head(x[:, m.w > 0.5]),
     "a mask that is written at": _written,
+    "how often": lambda m, x: m.head(x.repeat_interleave(m.hidden.long() + 1, 1)[:, :4]),
     "a question and a number": lambda m, x: m.head(x[:, : int(m.hidden.sum())]) if m.w.sum() > 1 else x,
 }
 NOT_READ: dict[str, Callable[[Reading, Tensor], Tensor]] = {
