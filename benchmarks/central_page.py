@@ -37,7 +37,9 @@ ROWS = {
 SEEDS = """
 ## Over seeds
 
-The shipped cases with other seeds of the start: mean ± standard deviation.
+The shipped cases with other seeds of the start: mean ± standard deviation. Where the start itself is near the edge
+(`central_digits`: lr · λ_max is 1.8 to 1.9 in the first steps) descent swings there too, which none of these flows
+follows; what the first steps leave is in every flow's distance, before the jump and after it.
 """
 
 FLOWS = {
