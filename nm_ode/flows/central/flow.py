@@ -48,7 +48,8 @@ class CentralFlow(Flow):
     With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
 
     Of RMSProp and Adam it is that of the metric D = √ν + ε, ν in the state: θ̇ = −D⁻¹F, and the edge is of
-    D^{−1/2}HD^{−1/2}; heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
+    D^{−1/2}HD^{−1/2}; heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order
+    (docs/theory.md §4.12, §4.13).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
