@@ -62,6 +62,11 @@ class SecondMoment(Protocol):
         """Is v one number, of ‖d‖²?"""
         ...
 
+    @property
+    def corrected(self) -> bool:
+        """Is it v'/(1 − α^{k'}) that has the root taken?"""
+        ...
+
 
 class UpdateMap(Protocol):
     """What a flow asks of an optimiser; `nm_ode.optimizers.Optimizer` has it."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nm_ode.optimizers.base import Optimizer, StabilityLimit, StateLayout, has, plus_times
+from nm_ode.optimizers.base import Optimizer, SecondMoment, StabilityLimit, StateLayout, has, plus_times
 from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in_range
 
 _MEMORY = ("exp_avg", "exp_avg_sq", "step")
@@ -58,6 +58,13 @@ class Adam(Optimizer):
         """
         beta = self.betas[0]
         return StabilityLimit(self.lr * (1 - beta), 2 * (1 + beta), self._coupled_decay, beta)
+
+    @property
+    def second_moment(self) -> SecondMoment | None:
+        """None with momentum, and with a weight decay that is no part of the gradient."""
+        if has(self.betas[0]) or (self.decoupled and has(self.weight_decay)):
+            return None
+        return SecondMoment(self.betas[1], self.eps, corrected=True)
 
     @property
     def _coupled_decay(self) -> float:

@@ -85,11 +85,13 @@ class SecondMoment:
     Attributes:
         alpha, eps: α and ε.
         whole: is v one number, of ‖d‖²? Else it has each entry's own square.
+        corrected: is it v'/(1 − α^{k'}) that has the root taken? The state is (θ, m, v, k), m without effect.
     """
 
     alpha: float
     eps: float
     whole: bool = False
+    corrected: bool = False
 
 
 class Optimizer(ABC):

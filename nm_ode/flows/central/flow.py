@@ -47,14 +47,16 @@ class CentralFlow(Flow):
     from the edge goes as exp(−t/τ). Below the edge X is 0 and it is the modified flow of order 2 in Hessian form.
     With L + (λ/2)‖θ‖² for L under weight decay (Cohen, Damian, Talwalkar, Kolter, Lee 2025; docs/theory.md §4.10).
 
-    Of RMSProp it is that of the metric D = √ν + ε, ν in the state: θ̇ = −D⁻¹F, and the edge is of D^{−1/2}HD^{−1/2};
-    heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order (docs/theory.md §4.12, §4.13).
+    Of RMSProp and Adam it is that of the metric D = √ν + ε, ν in the state: θ̇ = −D⁻¹F, and the edge is of
+    D^{−1/2}HD^{−1/2}; heavy ball goes 1/(1−β) times as fast, with the edge at 2(1+β)/η, to leading order
+    (docs/theory.md §4.12, §4.13).
 
     What a right-hand side takes varies; a solution's record has what was really spent.
 
     Args:
         problem: the loss.
-        optimizer: SGD without Nesterov's momentum, RMSprop without momentum and not centred, or ScalarRMSprop.
+        optimizer: SGD without Nesterov's momentum, RMSprop without momentum and not centred, ScalarRMSprop, or Adam
+            without momentum.
         relaxation: τ in units of η.
         followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
         second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.

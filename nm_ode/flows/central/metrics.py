@@ -116,7 +116,9 @@ class Squares(Metric):
     """D = √ν + ε, ν being the second moment of the step to come: its own gradient is in it.
 
     From ν_k = αν_{k−1} + (1−α)g_k² there follows ν̇ = pace · (g² − ν) + lag · d(g²)/dt to first order in how fast g²
-    changes, with pace = −log α a step and lag = 1 + α log α/(1−α).
+    changes, with pace = −log α a step and lag = 1 + α log α/(1−α). Where the moment is corrected for its start at 0,
+    D has ν/b in it, b = 1 − α^k. As ḃ = pace · (1 − b), ν/b has the same equation with pace/b and lag/b; it is what the
+    state has, and after it k.
     """
 
     is_plain = False
@@ -125,33 +127,55 @@ class Squares(Metric):
     def __init__(self, optimizer: Any, moment: SecondMoment) -> None:
         super().__init__(optimizer.time_per_step, 2.0, optimizer.weight_decay)
         alpha, self._eps, self._whole = moment.alpha, moment.eps, moment.whole
+        self._corrected, self._layout = moment.corrected, optimizer.state_layout
         if not alpha > 0:
             raise FlowError(
-                f"central flow with {type(optimizer).__name__}: without a memory of squares (alpha = 0) a step is the "
-                "gradient's sign, and has no flow; set alpha above 0"
+                f"central flow with {type(optimizer).__name__}: without a memory of squares (alpha or betas[1] = 0) a "
+                "step is the gradient's sign, and has no flow; set it above 0"
             )
         self._alpha, self.pace = alpha, -math.log(alpha) / self.step
         self.lag = 1 + alpha * math.log(alpha) / (1 - alpha)
 
     def start(self, theta: Tensor, memory: Tensor | None, gradient: Tensor) -> Tensor:
-        """theta and ν."""
-        square = (1 - self._alpha) * self.products(gradient, gradient)
+        """theta and ν, or ν/b and k."""
+        square, before = (1 - self._alpha) * self.products(gradient, gradient), 0.0
         if memory is not None:
-            square = square + self._alpha * memory[len(theta) :]
-        return torch.cat([theta, square])
+            _, *parts = self._layout(len(theta)).split(memory)
+            moment, before = (parts[1], float(parts[2])) if self._corrected else (parts[0], 0.0)
+            square = square + self._alpha * moment
+        if not self._corrected:
+            return torch.cat([theta, square])
+        count = theta.new_full((1,), before + 1)
+        return torch.cat([theta, square / self._filled(count), count])
 
     def products(self, x: Tensor, y: Tensor) -> Tensor:
         """What ν averages, of two vectors in place of g and g: shapes (…, P) to (…, m)."""
         return (x * y).sum(dim=-1, keepdim=True) if self._whole else x * y
 
+    def square(self, memory: Tensor) -> Tensor:
+        """What D has the root of, shape (m,)."""
+        return memory[:-1] if self._corrected else memory
+
+    def filled(self, memory: Tensor) -> Tensor | float:
+        """b; 1 where nothing is corrected."""
+        return self._filled(memory[-1:]) if self._corrected else 1.0
+
+    def with_count(self, rate: Tensor) -> Tensor:
+        """Of the memory, from that of the square."""
+        return torch.cat([rate, rate.new_full((1,), 1 / self.step)]) if self._corrected else rate
+
+    def _filled(self, count: Tensor) -> Tensor:
+        return -torch.expm1(count * math.log(self._alpha))
+
     def diagonal(self, memory: Tensor) -> Diagonal:
-        return Diagonal(memory.clamp(min=0.0).sqrt() + self._eps)
+        return Diagonal(self.square(memory).clamp(min=0.0).sqrt() + self._eps)
 
     def drift(self, memory: Tensor, diagonal: Diagonal, directions: Tensor) -> Drift:
         return Drift(self, memory, diagonal, directions)
 
     def scale(self, memory: Tensor) -> Tensor:
-        return memory.clamp(min=0.0) + self._eps**2
+        sizes = self.square(memory).clamp(min=0.0) + self._eps**2
+        return torch.cat([sizes, memory[-1:]]) if self._corrected else sizes
 
 
 class Drift:
@@ -163,8 +187,9 @@ class Drift:
 
     def __init__(self, metric: Squares, memory: Tensor, diagonal: Diagonal, directions: Tensor) -> None:
         assert diagonal.values is not None
-        self._metric, self._memory = metric, memory
-        root = memory.clamp(min=0.0).sqrt()
+        self._metric, self._square, filled = metric, metric.square(memory), metric.filled(memory)
+        self._pace, self._lag = metric.pace / filled, metric.lag / filled
+        root = self._square.clamp(min=0.0).sqrt()
         # Where no gradient ever was, ν and all that moves it are 0.
         self._slope = torch.where(root > 0, 0.5 / root, torch.zeros_like(root))
         self._weight = metric.edge * self._slope / diagonal.values**2
@@ -179,10 +204,10 @@ class Drift:
     def of_oscillation(self) -> Tensor:
         """What each X_kl adds to it, shape (k², k²)."""
         metric = self._metric
-        return metric.pace * metric.edge**2 * ((self._pairs * self._weight) @ self._pairs.T)
+        return self._pace * metric.edge**2 * ((self._pairs * self._weight) @ self._pairs.T)
 
     def rates(self, x: Tensor, force: Tensor, turned: Tensor | None) -> tuple[Tensor, Tensor]:
-        """ν̇ and Ḋ, shape (m,).
+        """Of the memory, and Ḋ, shape (m,).
 
         Args:
             x: X, shape (k²,).
@@ -190,13 +215,13 @@ class Drift:
             turned: −Hθ̇, shape (P,), where the term of order a is wanted.
         """
         metric = self._metric
-        rate = self._rate(force) + metric.pace * metric.edge**2 * (x @ self._pairs)
+        rate = self._rate(force) + self._pace * metric.edge**2 * (x @ self._pairs)
         if turned is not None:
-            rate = rate - 2 * metric.lag * metric.products(force, turned)
-        return rate, self._slope * rate
+            rate = rate - 2 * self._lag * metric.products(force, turned)
+        return metric.with_count(rate), self._slope * rate
 
     def _rate(self, force: Tensor) -> Tensor:
-        return self._metric.pace * (self._metric.products(force, force) - self._memory)
+        return self._pace * (self._metric.products(force, force) - self._square)
 
 
 def metric_of(optimizer: UpdateMap) -> Metric:
@@ -211,8 +236,8 @@ def metric_of(optimizer: UpdateMap) -> Metric:
         return Squares(optimizer, moment)
     if not optimizer.is_descent:
         raise FlowError(
-            f"central flow with {type(optimizer).__name__}: it is that of SGD without Nesterov's momentum, and of "
-            "RMSProp without momentum and not centred"
+            f"central flow with {type(optimizer).__name__}: it is that of SGD without Nesterov's momentum, of RMSProp "
+            "without momentum and not centred, of Adam with betas[0] = 0, and of AdamW without weight_decay too"
         )
     descent = require_descent(optimizer, "central flow")
     if descent.nesterov:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nm_ode import SGD, Adam, FlowError, Optimizer, Problem, RMSprop, ScalarRMSprop, solve, train
+from nm_ode import SGD, Adam, AdamW, FlowError, Optimizer, Problem, RMSprop, ScalarRMSprop, solve, train
 from nm_ode.flows import CentralFlow, CentralFlowError
 from nm_ode.flows.central.edge import distance_to_edge
 from tests.oracles.dense import dense_hessian, regularised
@@ -17,6 +17,7 @@ from tests.oracles.valley import valley
 
 B, C = 0.31, 0.1
 DIVIDING = [RMSprop(lr=0.1, alpha=0.9, eps=0.02), ScalarRMSprop(lr=0.1, alpha=0.9, eps=0.02)]
+STEPS = 7.0  # that Adam has taken: its correction, 1 − 0.9^7, is far from 1
 
 
 def orbit(lr: float, eps: float) -> tuple[float, float]:
@@ -93,6 +94,8 @@ def at_the_edge(problem: Problem, theta: Tensor, optimizer: Optimizer) -> tuple[
         memory = gradient.square() + 0.3 * gradient.square().mean()
         memory = memory.sum().reshape(1) if optimizer.second_moment.whole else memory
         state = torch.cat([theta, 0.8 * memory])
+        if optimizer.second_moment.corrected:
+            state = torch.cat([state, torch.full((1,), STEPS, dtype=state.dtype)])
         diagonal = (0.8 * memory).sqrt() + optimizer.eps
     root = (diagonal * torch.ones_like(theta)).sqrt()
     values = torch.linalg.eigvalsh(hessian / root / root[:, None]).flip(0)
@@ -105,6 +108,7 @@ def at_the_edge(problem: Problem, theta: Tensor, optimizer: Optimizer) -> tuple[
     [
         RMSprop(lr=1.0, alpha=0.9, eps=1e-3, weight_decay=0.05),
         ScalarRMSprop(lr=1.0, alpha=0.9, eps=1e-3, weight_decay=0.05),
+        Adam(lr=1.0, betas=(0.0, 0.9), eps=1e-3, weight_decay=0.05),
         SGD(lr=1.0, momentum=0.8, dampening=0.3, weight_decay=0.05),
     ],
     ids=str,
@@ -120,7 +124,7 @@ def test_the_distance_from_the_edge_goes_as_it_is_said(tiny: Problem, place: Ten
 
     def bound(at: Tensor) -> Tensor:
         """E D − H."""
-        memory = at[n:]
+        memory = at[n:-1] if isinstance(optimizer, Adam) else at[n:]
         diagonal = memory.sqrt() + optimizer.eps if len(memory) else torch.ones(1, dtype=at.dtype)
         hessian = dense_hessian(regularised(tiny, 0.05), at[:n])
         return torch.diag(edge * diagonal * torch.ones_like(at[:n])) - hessian
@@ -145,15 +149,23 @@ def test_the_distance_from_the_edge_goes_as_it_is_said(tiny: Problem, place: Ten
     assert np.abs(slack @ x).max() < 1e-5 * size * np.abs(x).max()
 
 
-@pytest.mark.parametrize("kind", [RMSprop, ScalarRMSprop])
+def dividing(kind: type[Optimizer], alpha: float, **rest: float) -> Optimizer:
+    return kind(**rest, **({"betas": (0.0, alpha)} if issubclass(kind, Adam) else {"alpha": alpha}))
+
+
+@pytest.mark.parametrize("kind", [RMSprop, ScalarRMSprop, Adam])
 def test_below_the_edge_it_follows_to_order_two(tiny: Problem, kind) -> None:
     """With a memory of the same time: 1 − α goes with the learning rate. Not so without its terms of order η."""
     gradient = tiny.grad(tiny.theta0)
     memory = 4 * gradient.square() + 0.1
     memory = memory.sum().reshape(1) if kind is ScalarRMSprop else memory
+    if kind is Adam:  # with the mean, which is not used, and its steps so far
+        memory = torch.cat([torch.zeros_like(memory), memory, torch.tensor([2.0], dtype=memory.dtype)])
     errors = []
     for steps, second_order in ((12, True), (24, True), (24, False)):
-        optimizer = kind(lr=0.5 / steps, alpha=1 - 2 / steps, eps=1e-3, weight_decay=0.05)
+        optimizer = dividing(kind, 1 - 2 / steps, lr=0.5 / steps, eps=1e-3, weight_decay=0.05)
+        if kind is Adam:  # as far on its way, in flow time
+            memory[-1] = steps / 4
         run = train(tiny, optimizer, steps, state0=torch.cat([tiny.theta0, memory]))
         flow = CentralFlow(tiny, optimizer, second_order=second_order)
         solution = solve(flow, run, rtol=1e-6, record=["theta"], check=False)
@@ -168,8 +180,9 @@ def test_below_the_edge_it_follows_to_order_two(tiny: Problem, kind) -> None:
     [
         (RMSprop(lr=0.1, momentum=0.5), "RMSprop: it is that of SGD .* without momentum"),
         (RMSprop(lr=0.1, centered=True), "not centred"),
-        (RMSprop(lr=0.1, alpha=0.0), "alpha above 0"),
-        (Adam(lr=0.1), "central flow with Adam"),
+        (RMSprop(lr=0.1, alpha=0.0), "alpha .* set it above 0"),
+        (Adam(lr=0.1), r"Adam with betas\[0\] = 0"),
+        (AdamW(lr=0.1, betas=(0.0, 0.9)), "AdamW without weight_decay"),
         (SGD(lr=0.1, momentum=0.9, nesterov=True), "nesterov = False"),
     ],
 )
