@@ -32,6 +32,7 @@ _NEWTON = 25  # steps at one μ
 _POLISH = 6  # steps with μ = 0 that may follow without gain
 _FROM = 1e-5  # of μ, from where on steps with μ = 0 are tried
 _RESCALED = 3
+_RIDGE, _RIDGED = 1e-10, 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,26 @@ def solve_complementarity(a: Matrix, b: NDArray[np.float64]) -> Oscillation:
     if not largest > 0:
         raise _unbounded()
     matrix, offset = matrix / largest, offset / size
+    try:
+        x, kkt, steps = _solved(basis, matrix, offset)
+    except OscillationError:
+        # Or B is singular but for rounding, as where eigenvectors are alike by a symmetry: then a little more bounds X.
+        x, _, steps = _solved(basis, matrix + _RIDGE * np.eye(len(matrix)), offset)
+        kkt = _residual(basis, matrix, offset, x)
+        if not kkt <= _RIDGED:
+            raise
+    found = (size / largest) * np.einsum("a,aij->ij", x, basis)
+    if not np.isfinite(found).all():
+        raise _unbounded()
+    return Oscillation(found, kkt, steps)
+
+
+def _solved(basis: Matrix, matrix: Matrix, offset: Matrix) -> tuple[Matrix, float, int]:
+    """X in the basis, its residual, and Newton steps; the largest eigenvalue of the matrix and ‖offset‖ are 1.
+
+    Raises:
+        OscillationError: X has no bound.
+    """
     x, kkt, steps, grown = np.zeros_like(offset), math.inf, 0, 1.0
     for _ in range(_RESCALED):
         # X and S of one size: where X is much larger than S, rounding of the one is all that is left of the other.
@@ -89,10 +110,7 @@ def solve_complementarity(a: Matrix, b: NDArray[np.float64]) -> Oscillation:
         grown = float(np.linalg.norm(x))
         if kkt <= _REACHED or 0.1 * scale < grown < 10 * scale:
             break
-    found = (size / largest) * np.einsum("a,aij->ij", x, basis)
-    if not np.isfinite(found).all():
-        raise _unbounded()
-    return Oscillation(found, kkt, steps)
+    return x, kkt, steps
 
 
 def _of_one(a: float, b: float) -> Oscillation:

@@ -176,3 +176,15 @@ def _without_last(b: np.ndarray) -> np.ndarray:
 def test_what_is_no_such_problem_is_named(a: np.ndarray, b: np.ndarray, words: str) -> None:
     with pytest.raises(OscillationError, match=words):
         solve_complementarity(a, b)
+
+
+@pytest.mark.parametrize("off", [1e-11, 1e-10, 1e-9])
+def test_directions_that_are_alike_but_for_rounding_share_what_bounds_them(off: float) -> None:
+    """⟨X, BX⟩ = (tr X)²: tr X alone is known, and A = −1 needs 1 of it; only a direction without B has no bound."""
+    b = np.einsum("ij,kl->ijkl", np.eye(3), np.eye(3))
+    for seed in range(4):
+        noise = np.random.default_rng(seed).standard_normal((3, 3))
+        found = solve_complementarity(-np.eye(3) + off * (noise + noise.T), b)
+        assert np.trace(found.x) == pytest.approx(1.0, abs=1e2 * off)
+        assert np.linalg.eigvalsh(found.x)[0] > -1e-12
+        assert found.kkt < 1e-8
