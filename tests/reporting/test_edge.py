@@ -132,3 +132,14 @@ def test_the_table_says_from_which_step_its_means_are(tree: xr.DataTree) -> None
     assert "from step 10 on" in table.caption
     assert table.rows[0][1].text == f"{STEPS - 1}"
     assert table.rows[-1][6].text == "–"
+
+
+def test_a_central_flow_that_came_to_no_sample_is_in_no_plot(tree: xr.DataTree) -> None:
+    """As one that ends at the start, where there is none."""
+    flows = tree["flows"].children
+    ended = {
+        f"flows/{name}": node.to_dataset().isel(time=slice(0, 0 if name == "central" else None))
+        for name, node in flows.items()
+    }
+    left = {"/": tree.to_dataset(), "discrete": tree["discrete"].to_dataset(), **ended}
+    assert "<html" in report_html(xr.DataTree.from_dict(left))

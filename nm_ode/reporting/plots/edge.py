@@ -159,11 +159,13 @@ def distance_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
 
 
 def central_flows(tree: xr.DataTree) -> list[tuple[str, xr.Dataset]]:
-    """Title and solution of each flow that predicts an oscillation."""
+    """Title and solution of each flow that predicts an oscillation, and came to a sample at all."""
     if "flows" not in tree.children:
         return []
     found = [node.to_dataset() for node in tree["flows"].children.values()]
-    return [(solve_info(flow).title, flow) for flow in found if predicts_variance(flow)]
+    return [
+        (solve_info(flow).title, flow) for flow in found if predicts_variance(flow) and flow.sizes["time"]
+    ]
 
 
 def _compared(tree: xr.DataTree, name: str) -> Iterator[tuple[str, xr.Dataset]]:
