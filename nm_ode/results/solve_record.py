@@ -28,6 +28,7 @@ class SolveInfo:
 
     Attributes:
         flow, title: its name in the tree, and for a reader.
+        options: the flow's optimiser and its own options, as Python writes them; empty where it has none.
         beside: over whose samples its loss is, where the run is on minibatches.
         batch_share: of a full-batch flow of a loss that sums over its samples: the part of the loss that the flow is
             of, which is what the run's batches have on average. None for the whole.
@@ -76,6 +77,7 @@ class SolveInfo:
     layout: Layout
     kinks: tuple[str, ...] = ()
     foreign_gradient: str = ""
+    options: str = ""
     beside: Beside | None = None
     batch_share: float | None = None
     batch_bias: float | None = None

@@ -7,7 +7,7 @@ earlier steps starts anew with small ones, and agrees within its tolerance.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from nm_ode.observers.kept import RecordingFile, fingerprint
 from nm_ode.observers.memory import as_arrays, in_part
 from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.segments import Segment, digest
+from nm_ode.solving.described import options_of
 from nm_ode.solving.field import Array, Field, to_numpy
 from nm_ode.solving.plan import Plan
 
@@ -66,7 +67,7 @@ class KeptSolve:
             "kind": "solve",
             "flow": f"{type(flow).__module__}.{type(flow).__qualname__}",
             "title": flow.title,
-            "options": _options(flow),
+            "options": options_of(flow),
             "times": digest(ode.times, np.empty(0) if ode.restarts is None else ode.restarts),
             "start": digest(on_host(ode.y0)),
             **described,
@@ -174,23 +175,6 @@ class KeptSolve:
     def _measured(self) -> list[float]:
         """A few numbers of the field at the start that another has not."""
         return fingerprint(to_numpy(Field(self._flow).at_start(float(self._ode.times[0]), self._ode.y0)))
-
-
-def _options(flow: Flow) -> str:
-    """What its field may depend on where it is not measured, as past the edge of stability."""
-    values: Any = flow
-    declared = fields(values) if is_dataclass(values) else ()
-    own = {one.name: getattr(flow, one.name) for one in declared if one.init and one.name != "problem"}
-    return ", ".join(f"{name} = {value!r}" for name, value in own.items() if _is_plain(value))
-
-
-def _is_plain(value: Any) -> bool:
-    """Of numbers and names alone, so that another process writes it the same way."""
-    if is_dataclass(value):
-        return all(_is_plain(getattr(value, one.name)) for one in fields(value))
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _facts(solution: OdeSolution) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from nm_ode.results import SolveInfo, annotate, write
 from nm_ode.results.checkpoints import Checkpoint, as_checkpoint
 from nm_ode.solving.check import Seen, Solved
 from nm_ode.solving.check import check as check_solution
+from nm_ode.solving.described import options_of
 from nm_ode.solving.errors import SolveError, failure
 from nm_ode.solving.field import Array, Field
 from nm_ode.solving.keeping import KeptSolve
@@ -192,6 +193,7 @@ def solve(
     info = SolveInfo(
         flow=name,
         title=title,
+        options=options_of(flow),
         beside=beside,
         batch_share=None if expected is None or expected.share == 1 else expected.share,
         batch_bias=None if bias is None else bias.distance,

@@ -88,6 +88,11 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
             f"{flow.title} is that of lr = {flow.lr:g}, and this run has lr = {info.grid.lr[0]:g}: give the flow the "
             "run's own optimiser, or solve at times instead of beside the run"
         )
+    if flow.follows_average and not info.grid.is_full_batch:
+        raise FlowError(
+            f"{flow.title} is that of steps on all samples; this run's are on batches of {info.grid.batch_size}: solve "
+            "gradient flow or a modified flow, or train on the full batch"
+        )
     _require_same_optimizer(flow, info)
     memory, what, given = None, "theta0", theta0 is not None
     if theta0 is None:

@@ -168,8 +168,8 @@ def test_an_operation_without_float64_is_said_with_the_remedy():
     x, y = torch.randn(8, 8), torch.randint(8, (8,))
     with pytest.raises(nm_ode.ProblemError, match=r"only in float32.*dtype=torch\.float32"):
         nm_ode.Problem(Experts(), F.cross_entropy, (x, y))
-    with pytest.raises(nm_ode.SymmetryError, match="another path of the model"):
-        nm_ode.find_symmetries(Experts(), x)
+    # Its symmetries are found in float32: under a softmax a shift of the weights of each input.
+    assert nm_ode.find_symmetries(Experts(), x).n_charges() == 8
 
 
 def heat(model: nn.Module, x: Tensor) -> Tensor:

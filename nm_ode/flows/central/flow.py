@@ -59,7 +59,8 @@ class CentralFlow(Flow):
             without momentum.
         relaxation: τ in units of η.
         followed: ηλ from which on a direction may oscillate, below 2. What it has of the oscillation is zero there.
-        second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge.
+        second_order: with the factor 1 + (η/2)H; without, the flow is gradient flow below the edge. Of heavy ball none
+            is known that holds to the edge, and there is none.
         third: how T is found: "exact", by "differences" of gradients, or by whichever of both is cheaper and equal.
         most: directions that there may be at the edge.
         delayed: no more oscillation than there is: it grows from the start's own (30 steps of descent are taken to see

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nm_ode import SGD, Checkpoint, FlowError, Problem, Sketch, solve, solve_info
+from nm_ode import SGD, Checkpoint, FlowError, Problem, Sketch, solve, solve_info, train
 from nm_ode.flows import CentralFlow, CentralFlowError, HessianFlow
 from nm_ode.flows.central.edge import distance_to_edge
 from nm_ode.models import mlp
@@ -182,7 +182,9 @@ def test_a_checkpoint_of_other_options_is_not_taken_up(tmp_path: Path) -> None:
 def test_sketches_stand_in_for_modes() -> None:
     problem = valley(0.31, 0.1, 0.1, 2.95)
     sketch = Sketch(m=64)
-    solution = solve(CentralFlow(problem, SGD(lr=0.5)), [0.0, 3.0], observe=[sketch], check=False)
+    flow = CentralFlow(problem, SGD(lr=0.5), relaxation=2.0)
+    solution = solve(flow, [0.0, 3.0], observe=[sketch], check=False)
+    assert "relaxation = 2.0" in solve_info(solution).options
     mode = solution.oscillation_vector[-1, 0]
     assert mode.dims == ("sketch_index",)
     assert float(np.square(mode).sum()) == pytest.approx(float(solution.oscillation_trace[-1]), rel=1e-9)
@@ -203,6 +205,9 @@ def test_what_it_is_not_for_is_refused(at_the_edge) -> None:
     flow = CentralFlow(problem, sgd, most=1)
     with pytest.raises(CentralFlowError, match="more than most = 1: raise most"):
         solve(flow, [0.0, 1.0], theta0=theta, check=False)
+    run = train(problem, sgd, 2, batch_size=2)
+    with pytest.raises(FlowError, match="on batches of 2"):
+        solve(CentralFlow(problem, sgd), run, check=False)
 
 
 def test_its_product_is_the_jacobians_at_rest() -> None:
