@@ -37,10 +37,10 @@ ROWS = {
 SEEDS = """
 ## Over seeds
 
-The shipped cases with other seeds of the start: mean ± standard deviation. At the start of `central_digits` lr · λ_max
-is 1.8 to 1.9, and descent swings for some steps, which no flow follows; so the case begins after 30 steps. Without that,
-what the first steps leave stays in every flow's distance (the central flow's mean after the jump is 0.017 to 0.038).
-Where the run bursts, its own average moves with each burst, and its distance from that is a floor.
+The shipped cases with other seeds of the start: mean ± standard deviation. At the start of `central_digits` lr ·
+λ_max is 1.8 to 1.9, and descent swings for some steps, which no flow follows; so the case begins after 30 steps. Else
+what the first steps leave stays in every flow's distance (the central flow's mean after the jump is then 0.017 to
+0.038). Where the run bursts, its own average moves with each burst: its distance from that is a floor.
 """
 
 FLOWS = {
