@@ -1,13 +1,14 @@
 # make demo   install into .venv if need be, run cases/digits_mlp.toml, print the error table and the report's path
 # make test   the whole suite: lint, types, import contracts, tests
 # make smoke  the cases for a GPU, some steps of each, on generated images
+# make docs   the site, into build/site: open build/site/index.html
 # make bench  the benchmarks, JSON on standard output
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test smoke lint format bench picture clean
+.PHONY: demo test smoke docs lint format bench picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/nm-ode run cases/digits_mlp.toml
@@ -19,6 +20,9 @@ smoke: $(INSTALLED)
 	$(BIN)/nm-ode run resnet18_cifar10 --smoke
 	$(BIN)/nm-ode run vgg16_tiny_imagenet --smoke
 	$(BIN)/nm-ode run vgg16_bn_tiny_imagenet --smoke
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -48,7 +52,7 @@ picture: demo
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "nm_ode needs Python 3.11 or newer; say make PYTHON=..."'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,dev,docs]'
 	touch $@
 
 clean:

@@ -1,0 +1,13 @@
+"""What Sphinx does for this site beyond its own extensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nm_site import anchors, docstrings, entries, included, mathml, references
+
+
+def setup(app: Any) -> dict[str, bool]:
+    for part in (anchors, docstrings, entries, included, mathml, references):
+        part.setup(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,55 @@
+"""Docstrings are Google style with Markdown in it: code spans, indented code and lists become Sphinx's."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from nm_site.names import resolve
+
+_SECTION = re.compile(r"(Args|Attributes|Examples?|Raises|Returns|Yields):$")
+_SPAN = re.compile(r"(?<![`:\w])`([^`\n]+)`(?!`)")
+_MARKUP = re.compile(r"[\\\\|*]|(?<=\w)_(?!\w)")  # what Sphinx would take for its own
+_ITEM = re.compile(r"\s*([-*]|\d+\.) ")
+
+
+def _span(match: re.Match[str]) -> str:
+    text = match[1]
+    if name := resolve(text):
+        return f":py:obj:`{text} <{name}>`"
+    return f"``{text}``" if text == text.strip() else text
+
+
+def convert(lines: list[str]) -> list[str]:
+    """The lines of a docstring for Sphinx, with Google's sections left for napoleon."""
+    made: list[str] = []
+    in_section = code = False
+    for line in lines:
+        stripped, indent = line.strip(), len(line) - len(line.lstrip())
+        if stripped and not indent:
+            in_section, code = bool(_SECTION.match(line)), False
+        elif stripped and indent >= 4 and not in_section and not code and made and not made[-1]:
+            made += [".. code-block:: python", ""]
+            code = True
+        if _ITEM.match(line) and not code and made and made[-1] and not _ITEM.match(made[-1]):
+            made.append("")
+        made.append(line if code else _inline(line))
+    return made
+
+
+def _inline(line: str) -> str:
+    parts, end = [], 0
+    for match in _SPAN.finditer(line):
+        parts += [_MARKUP.sub(r"\\\g<0>", line[end : match.start()]), _span(match)]
+        end = match.end()
+    return "".join([*parts, _MARKUP.sub(r"\\\g<0>", line[end:])])
+
+
+def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    if what == "data" and lines and lines[0] == (type(thing).__doc__ or "").split("\n")[0]:
+        lines[:] = [""]  # that of its type
+    lines[:] = convert(lines)
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon's

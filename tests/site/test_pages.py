@@ -1,0 +1,75 @@
+"""The pages' own code: each page's Python runs from top to bottom, and its case files are case files."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = sorted(page for folder in ("start", "concepts", "howto") for page in (DOCS / folder).glob("*.md"))
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [found["text"] for found in _FENCE.finditer(page.read_text()) if found["language"] == language]
+
+
+def script(page: Path) -> str:
+    """The page's Python, each line where it is in the page, so that a traceback points there."""
+    lines: list[str] = []
+    text = page.read_text()
+    for found in _FENCE.finditer(text):
+        if found["language"] == "python":
+            lines += [""] * (text.count("\n", 0, found.start("text")) - len(lines))
+            lines += found["text"].splitlines()
+    return "\n".join(lines)
+
+
+def with_blocks(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", with_blocks("python"), ids=named)
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    torch.manual_seed(0)
+    copy = tmp_path / page.with_suffix(".py").name
+    copy.write_text(script(page))
+    runpy.run_path(str(copy), run_name="page")
+
+
+@pytest.mark.parametrize("page", with_blocks("toml"), ids=named)
+def test_the_toml_of_a_page_is_toml_and_whole_cases_are_cases(page: Path, tmp_path: Path) -> None:
+    from nm_ode.studies import load
+
+    for number, text in enumerate(blocks(page, "toml")):
+        tables = tomllib.loads(text)
+        if {"model", "data", "optimizer"} <= set(tables):
+            case = tmp_path / f"case_{number}.toml"
+            case.write_text(text)
+            load(case)
