@@ -39,6 +39,15 @@ def sgd_ensemble(
 
     (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
 
+    Args:
+        problem: whose loss.
+        optimizer: takes the steps; at rest at first.
+        steps: number of updates.
+        batch_size: samples in a minibatch.
+        members: number of runs, M.
+        seed: of the batches; each member has its own.
+        theta0: where all start, shape (P,); the problem's own start if None.
+
     Returns:
         `theta` (member, param), after the last step; `start` (param). `nm_ode.ensemble_info` gives the typed record.
 

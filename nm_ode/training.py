@@ -72,13 +72,15 @@ def train(
 
     Args:
         problem: whose loss; of a `RandomProblem` each step has its own draw.
+        optimizer: takes the steps.
         steps: number of updates, at least 1.
         batch_size: "full", or the number of samples in a minibatch (the last of an epoch may be smaller).
         seed: of the order of the samples and of a loss that is drawn; the same seed gives the same bits on one machine.
         save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last; or at those of a list, the
             first and the last.
-        theta0: where to start, the optimiser at rest; the problem's own start if None.
-        state0: the whole state to start from instead, as `final_state` of an earlier run gives it: a warm start.
+        theta0: where to start, shape (P,), the optimiser at rest; the problem's own start if None.
+        state0: the whole state to start from instead, shape (S,), as `final_state` of an earlier run gives it: a warm
+            start.
         schedule: of the learning rate; constant if None.
         observe: what else to record, such as `Charges(find_symmetries(…))` or an observer of your own; with a
             `Sketch` among them a sketch is kept where theta would be.
@@ -102,6 +104,18 @@ def train(
         TrainingDiverged: the loss is not finite; what was recorded is its attribute `run`.
         ArgumentError: steps, batch_size or save_every out of range, a state of another optimiser, what is no
             observer, or two observers with a variable of one name.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.05), steps=20, batch_size=64, save_every=10)
+        >>> dict(run.theta.sizes), run.saved_step.values
+        ({'saved_step': 3, 'param': 11}, array([ 0, 10, 20]))
+        >>> bool(run.full_loss[-1] < run.full_loss[0])
+        True
     """
     full_loss = as_flag(full_loss, "full_loss")
     if members is not None:
@@ -207,8 +221,26 @@ def train(
 def final_state(run: xr.Dataset) -> Tensor:
     """The optimiser's whole state at the end of a run, to be another's `state0`.
 
+    Args:
+        run: from `train`.
+
+    Returns:
+        Shape (S,): theta, and what the optimiser remembers beside it, in the order of its `state_layout`.
+
     Raises:
         ArgumentError: the run's end is not in it, because it diverged or was cut.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, adam = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.Adam(lr=1e-3)
+        >>> state = nm_ode.final_state(nm_ode.train(problem, adam, steps=20))
+        >>> adam.state_layout(11).named(state)["step"]
+        tensor([20.], dtype=torch.float64)
+        >>> float(nm_ode.train(problem, adam, steps=5, state0=state).initial_state[-1])
+        20.0
     """
     require_dataset(run, "run", "nm_ode.train")
     if "final_state" in run:

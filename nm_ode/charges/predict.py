@@ -45,6 +45,17 @@ def predict_charges(
             option of another law, or a run that the law does not describe: of an optimiser for which it does not exist,
             one that went on from another's velocity, or, for the first-order law, one with momentum. Only where that is
             so of all charges.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1, momentum=0.9), steps=20, observe=[charges])
+        >>> float(abs(nm_ode.predict_charges(run, "exact").charge - run.charge).max()) < 1e-12
+        True
     """
     require_dataset(run, "run", "nm_ode.train")
     found = law_named(law)

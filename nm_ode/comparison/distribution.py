@@ -42,11 +42,16 @@ class Difference:
 def compare_ensembles(
     one: xr.Dataset, other: xr.Dataset, *, directions: int = 10, permutations: int = 200, seed: int = 0
 ) -> Difference:
-    """Difference of two ensembles' `theta` (member, param).
+    """Difference of two ensembles' `theta` (member, param), in distribution (docs/theory.md §4.8 (iii)).
 
     Args:
+        one, other: of `sgd_ensemble` or `solve_ensemble`.
         directions: principal directions of the pooled ensemble in which covariances are compared.
         permutations: at most so many divisions for the p-value.
+        seed: of random divisions.
+
+    Returns:
+        A `Difference`: of means, of covariances, the energy distance, each beside sampling noise, and its `p_value`.
 
     Raises:
         AlignmentError: no ensembles; other parameters, another time or start; paths whose lr or batch size is not the

@@ -48,6 +48,17 @@ def compare(run: xr.Dataset, solution: xr.Dataset, *, average: Window | bool | N
             neither theta nor charges in both, or no time average where one was asked for.
         ArgumentError: no datasets, the run and the solution the wrong way round, or an average that is none.
         ResultError: datasets that are no run, or neither a solution nor a law's prediction.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=10)
+        >>> comparison = nm_ode.compare(run, nm_ode.solve(nm_ode.GradientFlow(problem), t=run))
+        >>> comparison.error.dims, round(float(comparison.relative_error[-1]), 3)
+        (('saved_step',), 0.031)
     """
     require_run_and_solution(run, solution)
     window = as_window(average)

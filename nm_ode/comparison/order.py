@@ -20,7 +20,14 @@ class ObservedOrder:
 
 
 def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrder:
-    """Slope of log e against log η over a ladder of learning rates at the same final time.
+    """Slope of log e against log η over a ladder of learning rates at the same final time (docs/theory.md §5).
+
+    Args:
+        lrs: learning rates η, at least two that differ.
+        errors: e of each, positive.
+
+    Returns:
+        An `ObservedOrder`: `order` and its `standard_error`.
 
     Raises:
         ArgumentError: fewer than two learning rates, or values that are not positive.

@@ -117,12 +117,7 @@ class Flow(ABC):
     fields are its options in a case file. It must have what is declared or abstract here; the rest is optional.
 
     Attributes:
-        name: short and unique among a case's flows; the group's name in the tree.
-        title: for a reader.
-        expected_order: order in lr of the global error at a fixed time, for smooth losses and beyond an optimiser's
-            transients.
-        depends_on_lr: is the field that of one learning rate?
-        cost: of one right-hand side.
+        problem: the loss.
     """
 
     problem: Problem
@@ -136,19 +131,23 @@ class Flow(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Short and unique among a case's flows; the group's name in the tree."""
 
     @property
     @abstractmethod
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """For a reader."""
 
     @property
     @abstractmethod
-    def expected_order(self) -> int: ...
+    def expected_order(self) -> int:
+        """Order in lr of the global error at a fixed time, for smooth losses and beyond an optimiser's transients."""
 
     @property
     @abstractmethod
-    def depends_on_lr(self) -> bool: ...
+    def depends_on_lr(self) -> bool:
+        """Is the field that of one learning rate?"""
 
     @property
     def update_map(self) -> UpdateMap | None:
@@ -169,6 +168,7 @@ class Flow(ABC):
 
     @property
     def cost(self) -> Cost:
+        """What one right-hand side takes; where that varies, the least."""
         return Cost()
 
     @abstractmethod
@@ -183,6 +183,7 @@ class Flow(ABC):
         """The state of a run that starts at theta; theta itself unless the flow has more.
 
         Args:
+            theta: shape (P,).
             memory: the optimiser's whole state of a run that is under way; None for one that starts at rest.
         """
         return theta

@@ -13,7 +13,7 @@ from nm_ode.loss import Problem
 
 @dataclass(frozen=True)
 class GradientFlow(Flow):
-    """θ̇ = −(∇L(θ) + λθ), the limit of plain descent as η → 0 at fixed t = ηk.
+    """θ̇ = −(∇L(θ) + λθ), the limit of plain descent as η → 0 at fixed t = ηk (docs/theory.md §4). State θ.
 
     Args:
         problem: the loss.
@@ -21,6 +21,16 @@ class GradientFlow(Flow):
 
     Raises:
         FlowError: an optimiser with momentum, or Adam, whose limit is not this flow.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> solution = nm_ode.solve(nm_ode.GradientFlow(problem), t=[0.0, 0.5, 1.0])
+        >>> solution.theta.shape, solution.loss.values.round(3)
+        ((3, 11), array([0.912, 0.553, 0.5  ]))
     """
 
     problem: Problem

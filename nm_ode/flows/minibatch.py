@@ -38,6 +38,17 @@ class MinibatchFlow(Flow):
 
     Raises:
         FlowError: the run was on other data, or the flow is one of each step's own samples already.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.02)
+        >>> run = nm_ode.train(problem, sgd, steps=10, batch_size=64)
+        >>> same_batch = nm_ode.MinibatchFlow.beside(nm_ode.GradientFlow(problem), run)
+        >>> nm_ode.solve_info(nm_ode.solve(same_batch, run)).title
+        'same-batch gradient flow'
     """
 
     flow: Any  # a Flow that is a dataclass, whose problem can be replaced
@@ -80,6 +91,7 @@ class MinibatchFlow(Flow):
 
     @property
     def problem(self) -> Problem:  # type: ignore[override]
+        """That of the flow within, over all samples."""
         problem: Problem = self.flow.problem
         return problem
 

@@ -22,7 +22,10 @@ def modified_flow(
 ) -> Flow:
     """The modified flow of `optimizer` on `problem`, matching its trajectory to O(η^order) at fixed time.
 
+    From K calls of the optimiser's own update; docs/theory.md §4.1 (Hessian form), §4.2 (4.3) (iterated map).
+
     Args:
+        problem: the loss.
         optimizer: SGD, Adam, AdamW or RMSProp with any of their options.
         order: K ≥ 1. 1 is gradient flow, and for a stateful optimiser the first difference of its
             whole state.
@@ -31,6 +34,17 @@ def modified_flow(
 
     Raises:
         FlowError: an order or optimiser for which this form is not built.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.1)
+        >>> run = nm_ode.train(problem, sgd, steps=10)
+        >>> flows = [nm_ode.modified_flow(problem, sgd, order) for order in (1, 2, 4)]
+        >>> [f"{float(nm_ode.compare(run, nm_ode.solve(flow, run)).error[-1]):.0e}" for flow in flows]
+        ['2e-02', '2e-03', '5e-05']
     """
     if not isinstance(form, str) or form not in ("iterated_map", "hessian"):
         raise FlowError(f"form must be 'iterated_map' or 'hessian'; {said(form)} was given")

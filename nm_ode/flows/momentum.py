@@ -34,6 +34,10 @@ class SecondOrderFlow(Flow):
     A run under way starts with θ̇ = −v/(1−τ). From rest a step acts half a step before an oscillator with θ̇(0) = 0
     feels it: the flow lags by an amount of order η, whatever follows.
 
+    Args:
+        problem: the loss.
+        optimizer: SGD with any of its options.
+
     Raises:
         FlowError: an optimiser other than SGD.
     """
@@ -78,6 +82,11 @@ class SlowManifoldFlow(Flow):
 
     From rest a run has a transient, some 1/(1−β) steps long, of which this flow knows nothing: it leaves an error of
     order η.
+
+    Args:
+        problem: the loss.
+        optimizer: SGD with any of its options.
+        order: 1 or 2.
 
     Raises:
         FlowError: another order than 1 or 2, or an optimiser other than SGD.

@@ -34,9 +34,11 @@ class StochasticModifiedFlow:
     has on average: of a sum, B/N of it.
 
     Args:
+        problem: the loss.
+        optimizer: plain descent.
         diffusion: what `nm_ode.gradient_noise` gives, which says at which theta and for which batches Σ is; or a factor
             of one's own: Σ's factor B, shape (r, P), or its diagonal's root, shape (P,), both without √η.
-        order: weak order in lr.
+        order: weak order in lr, 1 or 2.
 
     Raises:
         FlowError: momentum, another optimiser, or another order; a diffusion that is no constant factor of P numbers,

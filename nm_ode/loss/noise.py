@@ -49,6 +49,7 @@ class GradientNoise:
 
     @property
     def kind(self) -> NoiseKind:
+        """ "diagonal" or "low_rank", by the factor's shape."""
         return "diagonal" if self.factor.ndim == 1 else "low_rank"
 
     @property
@@ -89,8 +90,12 @@ def gradient_noise(
     (N−B)/(N−1) of it, and the batches of an epoch are not independent.)
 
     Args:
+        problem: whose loss.
+        theta: where, shape (P,).
+        batch_size: B, of the batches.
         kind: "diagonal" keeps the variances alone; "low_rank" the `rank` largest directions, by a singular value
             decomposition of the samples' gradients; all of them (no more than samples) if rank is None.
+        rank: how many.
         draws: estimate Σ from the gradients of so many batches instead, by their unbiased sample covariance. It is
             of rank draws − 1 at most. For a loss over a batch that is neither mean nor sum, this is the only way.
         seed: of the drawn batches.

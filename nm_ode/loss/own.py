@@ -17,7 +17,12 @@ def own_loss(model: Any, batch: Any) -> Tensor:
     The model is called as `model(**batch)`, `model(*batch)` or `model(batch)`, whichever its forward takes. What it
     returns is the loss itself, has it as `.loss` or `["loss"]`, or as the first part of a tuple.
 
-        problem = nm_ode.Problem.from_objective(model, nm_ode.own_loss, {"input_ids": ids, "labels": labels})
+    Args:
+        model: any module.
+        batch: its inputs and targets.
+
+    Returns:
+        A scalar.
 
     Raises:
         ProblemError: there is no loss in it.
@@ -50,8 +55,6 @@ def loss_in(made: Any) -> Tensor | None:
 
 class WithLoss(nn.Module):
     """A model and its loss as one module, which returns the loss: where the loss has parameters that are trained.
-
-        problem = nm_ode.Problem.from_objective(nm_ode.WithLoss(model, loss), nm_ode.own_loss, (x, y))
 
     Args:
         model: is called with the inputs as `own_loss` does.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_device, as_dtype
-from nm_ode.data.preparation import Augmentation
-from nm_ode.data.sources import Samples, Source, TensorSource, at_once_of
+from nm_ode.data.sources import Samples, at_once_of
 from nm_ode.loss import guards
 from nm_ode.loss.autocast import Autocast, MayBeLowered, ScaledEvaluation, as_autocast
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples
@@ -21,6 +19,7 @@ from nm_ode.loss.bindings import require_no_second_names
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation
 from nm_ode.loss.guards import ProblemError
+from nm_ode.loss.has_samples import HasSamples
 from nm_ode.loss.many_points import ManyPoints
 from nm_ode.loss.objective import Form, LossFunction, Objective, Supervised, any_form, short_form
 from nm_ode.loss.placing import copied, placed
@@ -34,7 +33,7 @@ from nm_ode.parameters import Layout, unwrapped
 _TESTED = 16  # samples on which derivatives are held against differences
 
 
-class Problem(ManyPoints, MayBeLowered, MeteredProblem):
+class Problem(HasSamples, ManyPoints, MayBeLowered, MeteredProblem):
     """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
@@ -82,6 +81,18 @@ class Problem(ManyPoints, MayBeLowered, MeteredProblem):
             mode), targets of another shape than what the model gives, a dtype too coarse, nothing to train, parameters
             that overlap, a loss with parameters of its own.
         DataError: data from which no samples can be taken; labels of no class, values that are not finite.
+
+    Example:
+        >>> from torch import nn
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> data = digits(samples=64)
+        >>> model = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
+        >>> problem = nm_ode.Problem(model, nn.functional.cross_entropy, (data.x, data.y))
+        >>> problem
+        <Problem: cross_entropy of 610 parameters over 64 samples, float64 on cpu>
+        >>> problem.grad(problem.theta0).shape, list(problem.layout.layers)
+        (torch.Size([610]), ['0', '2'])
     """
 
     model: nn.Module
@@ -193,6 +204,12 @@ class Problem(ManyPoints, MayBeLowered, MeteredProblem):
         guards.refuse_randomness(self.model)
         return objective
 
+    def __repr__(self) -> str:
+        loss = self.objective if self.loss_fn is None else self.loss_fn
+        named = getattr(loss, "__name__", type(loss).__name__)
+        where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return f"<Problem: {named} of {self.layout.size} parameters over {self.n_samples} samples, {where}>"
+
     @property
     def foreign_gradient(self) -> str:
         """Why `grad` is not the gradient of `loss` (straight-through estimators, detached tensors …); empty if it is.
@@ -206,45 +223,6 @@ class Problem(ManyPoints, MayBeLowered, MeteredProblem):
     def has_hessian(self) -> bool:
         """Has it one, with products that can be trusted? Measured once, as `hvp` does before its first product."""
         return self._consistency.has_hessian
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples in the data."""
-        return len(self._batches)
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        """Of its images, in `train` on batches: sample i of N in its e-th augmentation has the index i + N·e."""
-        return self._batches.augmentation
-
-    @property
-    def source(self) -> Source:
-        """The samples; on the problem's device already if they are in memory."""
-        return self._batches.source
-
-    @property
-    def chunk_size(self) -> int | None:
-        """The most samples in one forward pass; None if all are."""
-        return self._batches.chunk_size
-
-    @property
-    def x(self) -> Any:
-        """All inputs, of data (x, y) in memory."""
-        return self._pair()[0]
-
-    @property
-    def y(self) -> Any:
-        """All targets, of data (x, y) in memory."""
-        return self._pair()[1]
-
-    @property
-    def ghost_batches(self) -> bool:
-        """Is the loss over more than chunk_size samples one of batches of that size?"""
-        return self._batches.ghosts
-
-    def batch(self, samples: Samples = None) -> Any:
-        """These samples (all if None) as one batch on the device."""
-        return self._batches.batch(samples)
 
     @in_own_modes
     def loss(self, theta: Tensor, samples: Samples = None) -> Tensor:
@@ -365,20 +343,6 @@ class Problem(ManyPoints, MayBeLowered, MeteredProblem):
     def rest(self) -> None:
         """Let the parameters view theta0 again, and so go of the theta that was evaluated last."""
         self._at.set(self.theta0)
-
-    def read_ahead(self, each: Iterator[Samples]) -> AbstractContextManager[Iterator[Samples]]:
-        """A context with the same samples for one step after the other, read ahead where they lie on disk."""
-        return self._batches.read_ahead(each)
-
-    def chunks(self, samples: Samples = None) -> Iterator[Any]:
-        """The samples on the device, no more than `chunk_size` in a batch."""
-        return (batch for batch, _ in self._batches.chunks(samples))
-
-    def _pair(self) -> Any:
-        source = self.source
-        if self.loss_fn is None or not isinstance(source, TensorSource):
-            raise ProblemError("x and y are those of data (x, y) in memory; take problem.batch(samples)")
-        return source.tree
 
     def _accumulate(
         self, of_batch: Callable[[Any], tuple[Tensor, Tensor]], samples: Samples

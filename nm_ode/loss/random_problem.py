@@ -20,9 +20,6 @@ from nm_ode.loss.randomness import left_as_they_are
 class RandomProblem(Problem):
     """A `Problem` with dropout, augmentation or other noise in the model or the objective.
 
-        problem = nm_ode.RandomProblem(model_with_dropout, loss_fn, (x, y))
-        run = nm_ode.train(problem, optimizer, steps=500, batch_size=64, observe=[nm_ode.Charges(symmetries)])
-
     In `train` each step draws anew, from generators that are seeded by the training's seed and the step's number: the
     same seed gives the same bits, and one that was cut off goes on to them. A symmetry that holds for every draw has
     its charges and their laws. Anywhere else `loss`, `grad` and a run's `full_loss` are those of one draw, always the
@@ -31,7 +28,13 @@ class RandomProblem(Problem):
     A flow needs one loss, and so do its Hessian, per-sample gradients and ensembles: they are refused. For those make a
     `Problem` of the model in eval mode.
 
-    Args and errors as of `Problem`; noise must come from torch's, NumPy's or Python's global generators.
+    Noise must come from torch's, NumPy's or Python's global generators.
+
+    Args:
+        model, loss_fn, data, dtype, device, chunk_size, ghost_batches, autocast: as of `Problem`.
+
+    Raises:
+        ProblemError, DataError: as `Problem`, but for randomness.
     """
 
     _drawing: _Drawing

@@ -109,6 +109,7 @@ class Context:
 
     @property
     def layout(self) -> Layout:
+        """Where each parameter lies in theta."""
         return self.problem.layout if self.given_layout is None else self.given_layout
 
     @cached_property
@@ -294,16 +295,8 @@ def _flat(vector: Vector) -> Tensor:
 class Observer:
     """Turns views into a few numbers, which stay on the device until a sink takes them.
 
-    A subclass declares its variables and fills them:
-
-        class LargestWeight(Observer):
-            variables = {"largest_weight": Variable((), "largest absolute weight")}
-
-            def observe(self, view):
-                return {"largest_weight": view.theta.abs().max()}
-
-    What it returns may be views of the loop's vectors: they are copied. It returns each of its variables every time
-    that it is asked, with the same shape.
+    A subclass declares its variables and fills them. What it returns may be views of the loop's vectors: they are
+    copied. It returns each of its variables every time that it is asked, with the same shape.
 
     Attributes:
         dim: along which its observations lie in a run; a dimension of its own ends in "_step". Along a flow it is

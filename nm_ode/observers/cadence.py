@@ -15,6 +15,9 @@ from nm_ode.observers.base import OPEN_END, Context
 class Every:
     """At steps 0, n, 2n, … of a run, whether its end is known or not.
 
+    Args:
+        n: from one step to the next.
+
     Raises:
         ArgumentError: n is no whole number above 0.
     """

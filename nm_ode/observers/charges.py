@@ -60,6 +60,17 @@ class Charges(Observer):
         SymmetryError: symmetries of another model.
         LawError: from the run: a law that does not describe it.
         ArgumentError: `every` is no whole number above 0.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=10, observe=[charges])
+        >>> dict(run.charge.sizes), float(abs(run.constraint_residual).max()) < 1e-12
+        ({'step': 10, 'charge_index': 17}, True)
     """
 
     symmetries: Sequence[Symmetry]

@@ -37,6 +37,7 @@ def spectral_density(
         run: of a run or a flow with `Hessian(density=…)`.
         matrix: whose density: "hessian" or "gauss_newton".
         at: eigenvalues to give it at; `points` from below the smallest node to above the largest if None.
+        points: how many, where `at` is None.
         width: standard deviation of the Gaussian in the place of each eigenvalue; a hundredth of the nodes' range if
             None. The dataset has it as its attribute `width`.
 

@@ -70,7 +70,8 @@ class Hessian(Observer):
             2·max(top, 6) + top vectors of P numbers in memory, and keeps top + 1. A checkpoint or store has them up to
             4 million numbers; a run of more parameters that goes on searches from nothing once, to the same tolerance.
         trace: products to spend on it; at least 2 beside `top`, 6 without (Hutch++); 0 for none.
-        density: random vectors; 0 for none. Each takes `density_steps` products, and as many vectors in memory.
+        density: random vectors; 0 for none.
+        density_steps: products that each takes, and as many vectors in memory.
         symmetries: whose Hessian constraints are measured, at a product each.
         matrix: "hessian" or "gauss_newton", which needs loss_fn.
         mode: "train" or "eval", for the model's modules meanwhile; as they are found if None.
@@ -81,6 +82,17 @@ class Hessian(Observer):
 
     Raises:
         ArgumentError: numbers out of range, or arguments that do not go together.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> hessian = nm_ode.Hessian(every=4, top=2)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=9, observe=[hessian])
+        >>> run.hessian_step.values, run.hessian_eigenvalue[0].values.round(2)
+        (array([0, 4, 8]), array([8.05, 2.98]))
     """
 
     costly: ClassVar[bool] = True

@@ -25,11 +25,6 @@ Score = Callable[[nn.Module], Tensor | float]
 class Scores(Observer):
     """Numbers of the model before steps 0, n, 2n, … of a run, along `score_step`, or at the samples of a flow.
 
-        def accuracy(model):
-            return (model(x_test).argmax(-1) == y_test).double().mean()
-
-        nm_ode.Scores({"test_accuracy": accuracy}, nm_ode.Every(100))
-
     Functions see the model in eval mode, without gradients and autocast; in a loop of one's own it is the user's own
     module. Its mode, its buffers and all random generators are afterwards as they were; its parameters are the
     trained ones, and who writes to them is refused.

@@ -35,6 +35,14 @@ class Adam(Optimizer):
 
     Raises:
         ArgumentError: a value outside its range, in one sentence.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> adam = nm_ode.Adam(lr=0.01)
+        >>> state = adam.init(torch.ones(2), torch.tensor([3.0, -4.0]))
+        >>> state + adam.increment(state, torch.tensor([3.0, -4.0]))
+        tensor([ 0.9900,  1.0100,  0.3000, -0.4000,  0.0090,  0.0160,  1.0000])
     """
 
     lr: Positive
@@ -131,7 +139,21 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """`torch.optim.AdamW` as a map: Adam whose weight decay acts on θ by itself, θ − ηλθ − … (Loshchilov, Hutter 2019).
 
-    Args and errors as of `Adam`.
+    Args:
+        lr, betas, eps: as of `Adam`.
+        weight_decay: λ ≥ 0; θ loses ηλθ at each step.
+
+    Raises:
+        ArgumentError: a value outside its range, in one sentence.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.AdamW(lr=1e-3)
+        AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)
+        >>> nm_ode.AdamW(lr=-1.0)
+        Traceback (most recent call last):
+            ...
+        nm_ode.errors.ArgumentError: lr must be a positive number; -1.0 was given
     """
 
     weight_decay: NotNegative = 1e-2

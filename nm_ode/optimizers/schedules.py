@@ -34,6 +34,10 @@ class Constant:
 class Drop:
     """Multiply by `factor` from each of the steps `at` on, as torch's MultiStepLR.
 
+    Args:
+        at: steps, positive and increasing; or one.
+        factor: above 0.
+
     Raises:
         ArgumentError: steps that do not increase, or a factor that is not positive.
     """
@@ -54,12 +58,16 @@ class Drop:
         object.__setattr__(self, "factor", as_positive(self.factor, "a drop's factor"))
 
     def factors(self, steps: int) -> NDArray[np.float64]:
+        """Shape (steps,), by which `lr` is multiplied at each step."""
         return self.factor ** np.searchsorted(np.array(self.at), np.arange(steps), side="right").astype(float)
 
 
 @dataclass(frozen=True)
 class Warmup:
     """Linear from 1/steps to 1 over the first `steps` steps, then constant.
+
+    Args:
+        steps: at least 1.
 
     Raises:
         ArgumentError: fewer than one step.
@@ -74,12 +82,17 @@ class Warmup:
         object.__setattr__(self, "steps", steps)
 
     def factors(self, steps: int) -> NDArray[np.float64]:
+        """Shape (steps,), by which `lr` is multiplied at each step."""
         return np.minimum(1.0, (np.arange(steps) + 1) / self.steps)
 
 
 @dataclass(frozen=True)
 class Cosine:
     """From 1 down to `final` along half a cosine over the whole run, after a linear warm-up.
+
+    Args:
+        final: the factor that it tends to, in (0, 1].
+        warmup: steps of the warm-up; 0 for none.
 
     Raises:
         ArgumentError: final outside (0, 1], or a negative warm-up.
@@ -99,6 +112,7 @@ class Cosine:
         object.__setattr__(self, "warmup", warmup)
 
     def factors(self, steps: int) -> NDArray[np.float64]:
+        """Shape (steps,), by which `lr` is multiplied at each step."""
         ramp = (np.arange(steps) + 1) / max(self.warmup, 1)
         done = np.clip((np.arange(steps) - self.warmup) / max(steps - self.warmup, 1), 0, 1)
         down = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * done))

@@ -16,7 +16,7 @@ from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """`torch.optim.SGD` as a map.
+    """`torch.optim.SGD` as a map (docs/theory.md §1, eq. (1.1)).
 
     d_k = g_k + λθ_k; v_1 = d_0, v_{k+1} = βv_k + (1−τ)d_k; θ_{k+1} = θ_k − ηv_{k+1}, and with Nesterov
     θ_{k+1} = θ_k − η(d_k + βv_{k+1}). The state is (θ, v); without momentum it is θ alone, and dampening does
@@ -31,6 +31,14 @@ class SGD(Optimizer):
 
     Raises:
         ArgumentError: a value outside its range, in one sentence.
+
+    Example:
+        >>> import nm_ode
+        >>> sgd = nm_ode.SGD(lr=0.1, momentum=0.9, dampening=0.5)
+        >>> sgd.time_per_step, sgd.stability.limit
+        (0.05, 3.8)
+        >>> sgd.state_layout(3).parts
+        (('theta', 3), ('velocity', 3))
     """
 
     lr: Positive

@@ -53,20 +53,11 @@ from nm_ode.results import BeyondLaws, RunInfo, annotate, encode_run, open_run, 
 class Recorder:
     """Records a training loop of the user's own: one `with` line, and the loop as it was.
 
-        with nm_ode.Recorder(model, optimizer, "run.zarr", observe=[nm_ode.Charges(symmetries)]) as recorder:
-            for x, y in batches:
-                optimizer.zero_grad()
-                loss = loss_fn(model(x), y)
-                loss.backward()
-                recorder.loss(loss)
-                optimizer.step()
-
     What it follows is what the optimiser moves: those of its parameters that are the model's and not frozen. A step is
     a call of `optimizer.step` that moves them: one that a GradScaler leaves out is none. The gradient is the one that
     the step takes: summed over several backward passes, unscaled, clipped, averaged over processes; a sparse one is
-    made dense.
-
-    Under DistributedDataParallel each process makes one, and the first records: the gradient of all, its own loss.
+    made dense. Under DistributedDataParallel each process makes one, and the first records: the gradient of all, its
+    own loss.
 
     Args:
         model: the module that is trained, compiled or within DistributedDataParallel too.
@@ -78,9 +69,9 @@ class Recorder:
             theta in place of both. None keeps none.
         follow_frozen: follow all parameters of the model, also those that are frozen or not in the optimiser yet.
         problem: the loss, for observers that evaluate it; None where none does.
-        update_by_rule: take the update of torch's SGD with momentum as −lr·v, as the optimiser adds it before theta is
-            rounded, instead of the difference to a copy of theta: no copy, and fewer reads. On a CPU with a C compiler
-            the difference itself needs no copy. The first steps, and one in 256 later, are held against it.
+        update_by_rule: take the update of torch's SGD with momentum as −lr·v, as it is before theta is rounded: without
+            a copy of theta (on a CPU with a C compiler the difference needs none either), and with fewer reads. The
+            first steps, and one in 256 later, are held against the difference.
         full_batch: did each step see all samples? Flows of the whole loss are then compared without a remark.
         on_error: what happens when the store cannot be written any more: "stop recording" says so once and lets the
             loop go on, "raise" raises StoreError in it.
@@ -91,6 +82,21 @@ class Recorder:
     Raises:
         ArgumentError: a model without parameters that the optimiser has, one whose parameters are spread over several
             devices or processes, or what is no observer.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with nm_ode.Recorder(model, optimizer) as recorder:
+        ...     for _ in range(5):
+        ...         optimizer.zero_grad()
+        ...         loss = model(torch.ones(8, 3)).square().mean()
+        ...         loss.backward()
+        ...         recorder.loss(loss)
+        ...         optimizer.step()
+        >>> recorder, dict(recorder.run.loss.sizes)
+        (<Recorder of Linear: 5 steps>, {'step': 5})
     """
 
     def __init__(
@@ -138,6 +144,9 @@ class Recorder:
         self._skipped = 0
         self._ended = ""
         self._warm_start = self._torn = self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {type(self._model).__name__}: {self.steps} steps>"
 
     def __enter__(self) -> Recorder:
         if self._recording is not None:
@@ -197,6 +206,7 @@ class Recorder:
         returns is recorded by itself.
 
         Args:
+            value: a scalar.
             add: record the sum of those before one step, for losses that are divided by their number already.
 
         Raises:
@@ -230,9 +240,7 @@ class Recorder:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that a GradScaler left out, as far as it has been seen. If it does not call the optimiser, that shows
-        in the gradient: one that no step took is not finite, or is thrown away (by whatever in the loop).
-        """
+        """Steps that a GradScaler left out, as far as it has been seen: by gradients that no step took."""
         return self._skipped + self._pending.dropped
 
     @property
@@ -250,8 +258,6 @@ class Recorder:
         made = self._recording.dataset(before=self.steps if self._torn else None)
         whole = {name: ("state_index", one.cpu().numpy()) for name, one in self._states.items()}
         return annotate(write_run_info(made.assign(whole), self._info()))
-
-    # -- StepListener
 
     def before_step(self, gradients: Sequence[Tensor | None], of_closure: Any) -> None:
         """See `StepListener`."""

@@ -12,20 +12,17 @@ from nm_ode.results.records import (
     EnsembleInfo,
     LadderInfo,
     LawInfo,
-    RunInfo,
     StudyInfo,
     SymmetriesInfo,
     comparison_info,
-    encode_run,
     ensemble_info,
     ladder_info,
     law_info,
     layout_of,
-    run_info,
     study_info,
     symmetries_info,
-    write_run_info,
 )
+from nm_ode.results.run_record import RunInfo, encode_run, run_info, write_run_info
 from nm_ode.results.schema import Variable, annotate, long_name, variable
 from nm_ode.results.solve_record import CheckVerdict, SolveInfo, solve_info
 from nm_ode.results.store import open_store

@@ -18,7 +18,7 @@ from nm_ode.errors import ArgumentError
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TimeGrid:
     """The steps of a run: learning rates, flow times, samples.
 
@@ -38,6 +38,11 @@ class TimeGrid:
     seed: int
     n_samples: int
     augmentation: str = ""
+
+    def __repr__(self) -> str:
+        size = self.batch_size
+        of = f"batches of {size} of" if isinstance(size, int) else f"batch size {size},"
+        return f"<TimeGrid: {self.steps} steps to t = {self.times[-1]:.6g}, {of} {self.n_samples} samples>"
 
     @classmethod
     def planned(

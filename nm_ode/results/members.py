@@ -11,7 +11,7 @@ import xarray as xr
 
 from nm_ode.arguments import as_count
 from nm_ode.results.codec import ResultError, attributes
-from nm_ode.results.records import RunInfo, encode_run
+from nm_ode.results.run_record import RunInfo, encode_run
 from nm_ode.results.schema import annotate
 
 MEMBER = "member"
@@ -67,8 +67,8 @@ def member_run(dataset: xr.Dataset, member: int) -> xr.Dataset:
         member: its number, as the coordinate `member` has it.
 
     Raises:
-        ResultError: the dataset is of no members.
-        ArgumentError: there is no such member.
+        ResultError: the dataset is of no members, or there is no such member.
+        ArgumentError: what is no number of one.
     """
     attrs = attributes(dataset)
     if _RUNS not in attrs or MEMBER not in dataset.coords:

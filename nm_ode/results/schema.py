@@ -12,7 +12,7 @@ import xarray as xr
 class Variable:
     """What a variable is: an observer declares its own.
 
-    Attributes:
+    Args:
         dims: names of its dimensions beyond the one along which it is observed.
         long_name: for a reader and for axes.
         units: "1" for a number without a unit.

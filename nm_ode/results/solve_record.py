@@ -118,9 +118,28 @@ class SolveInfo:
 
 
 def solve_info(solution: xr.Dataset) -> SolveInfo:
-    """Of a solution of `solve`.
+    """The typed record of a solution: which flow, how it was solved, what it cost, how its error was checked.
+
+    Args:
+        solution: from `solve`.
+
+    Returns:
+        A `SolveInfo`: `flow`, `engine`, `method`, `choice` (why these), `rtol`, `gradient_evaluations`,
+        `check_verdict` …
 
     Raises:
         ResultError: the dataset is none.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> info = nm_ode.solve_info(nm_ode.solve(nm_ode.GradientFlow(problem), t=[0.0, 1.0]))
+        >>> info.flow, info.rtol, info.status, info.gradient_evaluations > 0
+        ('gradient', 1e-06, 'success', True)
+        >>> info.choice.split(" (")[0]
+        'smooth, limited by accuracy'
     """
     return decode(SolveInfo, attributes(solution))

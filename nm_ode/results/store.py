@@ -69,12 +69,13 @@ def open_store(path: Path | str) -> xr.DataTree:
     """The tree of a finished run; theta is read when used, everything else now.
 
     Args:
-        path: of the store, or its URL.
+        path: of the store, `run.zarr` in the folder of results, or its URL.
 
-    Reading theta raises StoreError where it is damaged, as does opening where anything else is.
+    Returns:
+        The groups `/discrete`, `/flows/<name>`, `/comparison/<name>` … of docs/design.md.
 
     Raises:
-        StoreError: nothing there, unfinished, not a store of nm_ode, or damaged.
+        StoreError: nothing there, unfinished, not a store of nm_ode, or damaged. Where theta alone is, when it is read.
     """
     if isinstance(path, str) and "://" in path:
         return _verified_tree(folder_at(path))

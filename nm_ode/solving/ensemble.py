@@ -36,12 +36,16 @@ def solve_ensemble(
     """Paths of a stochastic modified flow to `time`.
 
     Args:
+        flow: a `StochasticModifiedFlow`.
+        time: flow time at which the paths end; of runs beside them, `ensemble_info(runs).time`.
+        members: number of paths.
         engine: "torch" (Euler–Maruyama, here) or "diffeq" (StochasticDiffEq.jl).
         method: "EM", and with "diffeq" also "SRA1", "SOSRA" (strong order 1.5) and "SOSRI" (the same, for diagonal
             noise alone).
         step: of all methods, which are never adaptive (docs/bridge.md rule 12); lr/4 if None. It is changed a
             little so that whole steps make up `time`.
         seed: of the noise; member i has its own.
+        theta0: where all start, shape (P,); the problem's own start if None.
 
     Returns:
         `theta` (member, param), at `time`; `start` (param), and `noise_theta` (param), at which the noise was measured,

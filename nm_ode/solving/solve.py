@@ -117,6 +117,17 @@ def solve(
         EngineError: unknown engine or method, options that do not go together, values or times that no engine takes,
             or an rtol below what the rounding of the field holds.
         Exception: whatever the loss raises comes out as itself, with the attribute `solution`.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> flow = nm_ode.GradientFlow(problem)
+        >>> solution = nm_ode.solve(flow, [0.0, 0.5, 1.0], engine="scipy", method="DOP853", rtol=1e-8)
+        >>> dict(solution.theta.sizes), float(solution.solver_error[-1]) < 1e-6
+        ({'time': 3, 'param': 11}, True)
     """
     require_flow(flow)
     kept_in = as_checkpoint(checkpoint)

@@ -23,7 +23,7 @@ from nm_ode.symmetries.traced_loss import TracedLoss, loss_of_model, loss_of_pro
 from nm_ode.symmetries.verify import Verification, verify
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Symmetries(Sequence[Symmetry]):
     """The symmetries of a model, each verified; a sequence.
 
@@ -37,7 +37,16 @@ class Symmetries(Sequence[Symmetry]):
         ended: of each parameter without a symmetry of some kind the operations that ended it.
         how: sentences on what was left out of the verification of a large model, and on what is true of floating-point
             numbers alone.
-        notes: sentences on what could not be checked.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> found = nm_ode.find_symmetries(mlp([4, 6, 3], "relu"), torch.randn(8, 4), loss="cross_entropy")
+        >>> len(found), found.n_charges("rescale"), found.defects
+        (2, 6, ())
+        >>> max(check.unexplained for check in found.checks.values()) < 1e-12
+        True
     """
 
     found: tuple[Symmetry, ...]
@@ -50,11 +59,17 @@ class Symmetries(Sequence[Symmetry]):
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """Sentences on what could not be checked, and on what was checked in another way."""
         missing = dict.fromkeys(check.missing for check in self.checks.values() if check.missing)
         return self.how + tuple(
             f"Hessian check not possible: torch has no second derivative of {operation}"
             for operation in missing
         )
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{symmetry.name} ({symmetry.count})" for symmetry in self.found) or "none"
+        of = f" of {self.loss}" if self.loss else ""
+        return f"<Symmetries{of}, {self.n_charges()} charges: {held}>"
 
     def __len__(self) -> int:
         return len(self.found)
@@ -121,6 +136,18 @@ def find_symmetries(
 
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> found = nm_ode.find_symmetries(mlp([4, 6, 3], "relu"), torch.randn(8, 4), loss="cross_entropy")
+        >>> for symmetry in found:
+        ...     print(symmetry)
+        <translation linear2: 7 charges of linear2.weight axis 1, linear2.bias>
+        <rescale linear1 → linear2: 6 charges of linear1.weight axis 0, linear1.bias axis 0 | linear2.weight axis 1>
+        >>> found.n_charges()
+        13
     """
     traced, name = loss_of_model(model, example_input, loss, target, seed)
     return replace(verified_symmetries(traced, draws=draws, seed=seed), loss=name)
@@ -128,10 +155,24 @@ def find_symmetries(
 
 @alone
 def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: int = 0) -> Symmetries:
-    """The symmetries of a problem's loss, found on its first samples.
+    """The symmetries of a problem's loss, found on its first samples, as `find_symmetries` finds them.
+
+    Args:
+        problem: whose model, objective and data.
+        samples: how many of its first samples.
+        draws, seed: as of `find_symmetries`.
 
     Raises:
         SymmetryError: the model cannot be traced.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> nm_ode.symmetries_of(problem)
+        <Symmetries of cross_entropy, 17 charges: translation linear2 (9), rescale linear1 → linear2 (8)>
     """
     traced = loss_of_problem(problem, samples)
     name = name_of_loss(problem.loss_fn or problem.objective)

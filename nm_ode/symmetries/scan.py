@@ -87,7 +87,13 @@ def scan_symmetries(
     target: Any = None,
     seed: int = 0,
 ) -> Scan:
-    """Conserved directions of a small model, beside those that `find_symmetries` proves; arguments as there.
+    """Conserved directions of a small model, beside those that `find_symmetries` proves.
+
+    Args:
+        model, example_input, loss, target, seed: as of `find_symmetries`.
+
+    Returns:
+        A `Scan`.
 
     Raises:
         SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
@@ -99,7 +105,16 @@ def scan_symmetries(
 
 @alone
 def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int = 8, seed: int = 0) -> Scan:
-    """The same for a problem; `found` are its symmetries, if they are known already.
+    """`scan_symmetries` for a problem.
+
+    Args:
+        problem: whose model, objective and data.
+        found: its symmetries, if they are known already; they are found if None.
+        samples: how many of its first samples.
+        seed: as of `find_symmetries`.
+
+    Returns:
+        A `Scan`.
 
     Raises:
         SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than

@@ -153,6 +153,7 @@ class Symmetry:
 
     @property
     def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that take part."""
         return tuple(dict.fromkeys(part.parameter for part in self.parts))
 
     def __repr__(self) -> str:

@@ -20,9 +20,6 @@ Vectorise: TypeAlias = bool | Literal["auto"]
 class Members:
     """M members of one training: a value for each of them.
 
-        nm_ode.train(problem, optimizer, steps, members=nm_ode.Members(seed=range(64)))
-        nm_ode.train(problem, optimizer, steps, members=nm_ode.Members(lr=[0.1, 0.05], momentum=[0.9, 0.95]))
-
     What is not given here is the same for all members, as `train` is given it.
 
     Args:
@@ -67,6 +64,9 @@ class Members:
         ):
             raise ArgumentError(f"vectorise must be True, False or 'auto'; {said(vectorise)} was given")
         self.vectorise: Vectorise = vectorise if isinstance(vectorise, str) else bool(vectorise)
+
+    def __repr__(self) -> str:
+        return f"<{self.count} members that differ in {', '.join(self._values)}>"
 
     @property
     def named(self) -> Mapping[str, Sequence[Any]]:

@@ -69,6 +69,18 @@ class CentralFlow(Flow):
     Raises:
         FlowError: an optimiser other than these, or numbers out of range. Later `CentralFlowError`: more
             directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> one = torch.ones(4, 1)  # the loss is (uv − 1)², its largest eigenvalue at a minimum 2(u² + v²)
+        >>> problem = nm_ode.Problem(mlp([1, 1, 1], "identity", bias=False), mse_loss, (one, one))
+        >>> flow = nm_ode.CentralFlow(problem, nm_ode.SGD(lr=0.4))
+        >>> solution = nm_ode.solve(flow, t=[0.0, 6.0], theta0=[1.6, 0.6], rtol=1e-4, check=False)
+        >>> solution.critical_eigenvalue[:, 0].values.round(2), float(solution.critical_edge)
+        (array([5.79, 5.  ]), 5.0)
     """
 
     problem: Problem

@@ -31,8 +31,22 @@ def open_run(path: Path | str) -> xr.Dataset:
     Every file is verified when it is read: one that is not what was written raises a StoreError. Of a run that was cut
     off, what was written is there: `run_info(run).status` is "unfinished", and `message` says what is missing.
 
+    Args:
+        path: the recorder's `store`.
+
     Raises:
         StoreError: nothing there, or no recorded run.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with nm_ode.Recorder(model, optimizer, "run.zarr"):
+        ...     model(torch.ones(8, 3)).square().mean().backward()
+        ...     optimizer.step()
+        >>> nm_ode.open_run("run.zarr").update_norm.sizes
+        Frozen({'step': 1})
     """
     path = as_path(path, "path", error=StoreError)
     ledger = read_whole(path)
