@@ -37,8 +37,10 @@ myst_all_links_external = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
+autodoc_mock_imports = ["lightning", "transformers"]
 autosummary_generate = False
-napoleon_numpy_docstring = False
+napoleon_google_docstring = napoleon_numpy_docstring = False  # nm_site calls it
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 add_module_names = False
 python_use_unqualified_type_names = True

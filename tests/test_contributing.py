@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's how-tos, followed: each example runs by itself, and leaves the registries as they were."""
+"""The how-tos of docs/adding, followed: each example runs by itself, and leaves the registries as they were."""
 
 from __future__ import annotations
 
@@ -10,55 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from bridges.engines import ENGINES
-from nm_ode.charges import LAWS
-from nm_ode.cli import app
-from nm_ode.data import DATA
-from nm_ode.flows import FLOWS
-from nm_ode.models import MODELS
-from nm_ode.observers import OBSERVERS
-from nm_ode.optimizers import OPTIMIZERS, SCHEDULES
-from nm_ode.registry import Registry
-from nm_ode.reporting import PLOTS
-from nm_ode.studies.losses import LOSSES
-from nm_ode.studies.reductions import REDUCTIONS
-from nm_ode.symmetries import KINDS
-from nm_ode.symmetries.operations.declared import DECLARED
-from nm_ode.symmetries.rules.scaling import RULES
+from tests.registries import REGISTRIES, restored
 
-PAGE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
-HOW_TOS = dict(
-    re.findall(r"^### … (.*?)\n.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-)
-REGISTRIES: dict[str, Registry] = {
-    "DATA": DATA,
-    "ENGINES": ENGINES,
-    "FLOWS": FLOWS,
-    "KINDS": KINDS,
-    "LAWS": LAWS,
-    "LOSSES": LOSSES,
-    "MODELS": MODELS,
-    "OBSERVERS": OBSERVERS,
-    "OPTIMIZERS": OPTIMIZERS,
-    "PLOTS": PLOTS,
-    "REDUCTIONS": REDUCTIONS,
-    "SCHEDULES": SCHEDULES,
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {page.stem: page.read_text() for page in sorted((ROOT / "docs" / "adding").glob("*.md"))}
+HOW_TOS = {
+    name: found[1]
+    for name, page in PAGES.items()
+    if (found := re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
 }
 
 
 @pytest.fixture(autouse=True)
 def _as_they_were() -> Iterator[None]:
-    before = {name: set(registry) for name, registry in REGISTRIES.items()}
-    rules, declared, commands = dict(RULES), dict(DECLARED), list(app.registered_commands)
-    yield
-    for name, registry in REGISTRIES.items():
-        for added in set(registry) - before[name]:
-            registry.unregister(added)
-    RULES.clear()
-    RULES.update(rules)
-    DECLARED.clear()
-    DECLARED.update(declared)
-    app.registered_commands[:] = commands
+    with restored():
+        yield
 
 
 @pytest.mark.parametrize("how_to", HOW_TOS)
@@ -70,7 +36,12 @@ def test_each_how_to_runs_by_itself(how_to: str, tmp_path: Path) -> None:
 
 
 def test_every_how_to_has_an_example() -> None:
-    assert len(HOW_TOS) == PAGE.read_text().count("\n### … ")
+    assert set(PAGES) - set(HOW_TOS) == {"index"}
+
+
+def test_contributing_has_a_link_to_each() -> None:
+    links = re.findall(r"\(docs/adding/(\w+)\.md\)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert sorted(links) == sorted({*PAGES, *HOW_TOS})
 
 
 @pytest.mark.parametrize("name", REGISTRIES)

@@ -82,7 +82,7 @@ def _remedy(place: Place | None, why: str) -> str:
         return f"{place.operation} does not hand it on here: nothing is to be done"
     return (
         f"{place.operation} is in no table: if it hands something on, say so in "
-        "nm_ode.symmetries.operations.declared (CONTRIBUTING.md)"
+        "nm_ode.symmetries.operations.declared (docs/adding/operation.md)"
     )
 
 

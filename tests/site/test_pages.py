@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.registries import restored
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(page for folder in ("start", "concepts", "howto") for page in (DOCS / folder).glob("*.md"))
 _FENCE = re.compile(
@@ -46,7 +48,7 @@ def named(page: Path) -> str:
 def _as_it_was() -> Iterator[None]:
     import matplotlib
 
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings(), restored():
         yield
     import matplotlib.pyplot as plt
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nm_site import anchors, docstrings, entries, included, mathml, references
+from nm_site import anchors, citations, docstrings, entries, included, mathml, references, typeset
 
 
 def setup(app: Any) -> dict[str, bool]:
-    for part in (anchors, docstrings, entries, included, mathml, references):
+    for part in (anchors, citations, docstrings, entries, included, mathml, references, typeset):
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

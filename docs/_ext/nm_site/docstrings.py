@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sphinx.ext.napoleon import GoogleDocstring
+
 from nm_site.names import resolve
 
 _SECTION = re.compile(r"(Args|Attributes|Examples?|Raises|Returns|Yields):$")
@@ -48,8 +50,10 @@ def _inline(line: str) -> str:
 def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     if what == "data" and lines and lines[0] == (type(thing).__doc__ or "").split("\n")[0]:
         lines[:] = [""]  # that of its type
-    lines[:] = convert(lines)
+    # Napoleon would take the first line of an attribute up to a colon for its type.
+    as_what = "class" if what in ("attribute", "data", "property") else what
+    lines[:] = GoogleDocstring(convert(lines), app.config, app, as_what, name, thing, options).lines()
 
 
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon's
+    app.connect("autodoc-process-docstring", _process)

@@ -1,0 +1,98 @@
+"""Citations in text become links: `docs/theory.md §4.2, §4.3` everywhere, `§4.2` and `(4.3)` within their document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+
+from nm_site.anchors import DOCUMENTS, anchor_of, section_numbers
+from nm_site.typeset import running_text
+
+_SECTIONS = r"(?:(?:,? and |, | )§§?[\d.]*\d)"
+_NAMES = "|".join(DOCUMENTS)
+_FILE = rf"(?:\bdocs/(?P<file>{_NAMES})\.md(?P<sections>{_SECTIONS}*)|\b(?P<short>{_NAMES})(?P<places> §[\d.]*\d{_SECTIONS}*))"
+_EQUATION = r"\beqs?\. \((?P<equation>\d\.\d+)\)"
+_ELSEWHERE = re.compile(f"{_FILE}|{_EQUATION}")
+_WITHIN = re.compile(rf"{_FILE}|{_EQUATION}|§(?P<section>\d+(?:\.\d+)?)|\((?P<number>\d\.\d+)\)")
+_SECTION = re.compile(r"§[\d.]*\d")
+
+
+def _link(text: str, document: str, anchor: str, refdoc: str) -> nodes.Node:
+    target = f"{document}#{anchor}" if anchor else document
+    where = {
+        "refdoc": refdoc,
+        "refdomain": "",
+        "reftype": "citation",
+        "reftarget": target,
+        "refexplicit": True,
+    }
+    return addnodes.pending_xref("", nodes.inline("", text), **where)
+
+
+def _pieces(
+    match: re.Match[str], document: str, equations: set[str], sections_here: set[str]
+) -> list[nodes.Node] | None:
+    given = match.groupdict()
+    if file := given["file"] or given["short"]:
+        sections = given["sections"] or given["places"]
+        if not sections:
+            return [_link(match[0], file, "", document)]
+        found: list[nodes.Node] = []
+        end = 0
+        for place in _SECTION.finditer(sections):
+            text = f"{file} {place[0]}" if not found else place[0]
+            if found:
+                found.append(nodes.Text(sections[end : place.start()]))
+            found.append(_link(text, file, anchor_of("section", place[0].lstrip("§")), document))
+            end = place.end()
+        return found
+    if given["equation"]:
+        return [_link(match[0], "theory", anchor_of("equation", given["equation"]), document)]
+    if given.get("section"):
+        own = given["section"] in sections_here
+        return [
+            _link(match[0], document if own else "theory", anchor_of("section", given["section"]), document)
+        ]
+    if given.get("number") in equations:
+        return [_link(match[0], document, anchor_of("equation", given["number"]), document)]
+    return None
+
+
+class Citations(SphinxTransform):
+    default_priority = 620
+
+    def apply(self, **kwargs: Any) -> None:
+        document = self.env.docname
+        within = document in DOCUMENTS
+        pattern = _WITHIN if within else _ELSEWHERE
+        equations = set(self.document.get("nm_equations", ()))
+        sections = set(section_numbers(self.document)) if within else set()
+        for node in running_text(self.document):
+            if isinstance(node.parent, nodes.reference | addnodes.pending_xref):
+                continue
+            text, made, end = node.astext(), [], 0
+            for match in pattern.finditer(text):
+                if pieces := _pieces(match, document, equations, sections):
+                    made += [nodes.Text(text[end : match.start()]), *pieces]
+                    end = match.end()
+            if made:
+                node.parent.replace(node, [*made, nodes.Text(text[end:])])
+
+
+def _resolve(app: Any, env: Any, node: Any, contnode: nodes.Element) -> nodes.Element | None:
+    if node.get("reftype") != "citation":
+        return None
+    document, _, anchor = node["reftarget"].partition("#")
+    if anchor and anchor not in env.metadata[document].get("myst_slugs", {}):
+        return None
+    uri = app.builder.get_relative_uri(node["refdoc"], document)
+    return nodes.reference("", "", contnode, internal=True, refuri=uri + (f"#{anchor}" if anchor else ""))
+
+
+def setup(app: Any) -> None:
+    app.add_transform(Citations)
+    app.connect("missing-reference", _resolve)
