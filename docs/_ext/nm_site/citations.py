@@ -14,7 +14,9 @@ from nm_site.typeset import running_text
 
 _SECTIONS = r"(?:(?:,? and |, | )§§?[\d.]*\d)"
 _NAMES = "|".join(DOCUMENTS)
-_FILE = rf"(?:\bdocs/(?P<file>{_NAMES})\.md(?P<sections>{_SECTIONS}*)|\b(?P<short>{_NAMES})(?P<places> §[\d.]*\d{_SECTIONS}*))"
+_BY_PATH = rf"\bdocs/(?P<file>{_NAMES})\.md(?P<sections>{_SECTIONS}*)"
+_BY_NAME = rf"\b(?P<short>{_NAMES})(?P<places> §[\d.]*\d{_SECTIONS}*)"
+_FILE = f"(?:{_BY_PATH}|{_BY_NAME})"
 _EQUATION = r"\beqs?\. \((?P<equation>\d\.\d+)\)"
 _ELSEWHERE = re.compile(f"{_FILE}|{_EQUATION}")
 _WITHIN = re.compile(rf"{_FILE}|{_EQUATION}|§(?P<section>\d+(?:\.\d+)?)|\((?P<number>\d\.\d+)\)")
