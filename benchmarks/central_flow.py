@@ -17,8 +17,10 @@ figures at the steps that the case records, their mean and their spread (standar
 
 Distances are those to the run's own time average (θ_{k−1} + 2θ_k + θ_{k+1})/4, over how far that has moved; `after the
 jump` is from the first step on of which the next undoes more than half (‖θ_{k+1} − 2θ_k + θ_{k−1}‖ above half of the
-lengths of the two), once it has not been so. `own`: the run's distance to its average. `trace`: of Σ, the mean from the
-jump on, as measured (‖θ_k − θ̄_k‖²) and as predicted.
+lengths of the two), once it has not been so. `wide`: the same with a Gaussian window of 12 steps for the average, where
+it fits (48 steps from either end); `averages_apart`: how far the two averages are from one another. `own`: the run's
+distance to its average. `nearer`: mean after the jump of a case's first flow over that of this one, seed by seed.
+`trace`: of Σ, the mean from the jump on, as measured (‖θ_k − θ̄_k‖²) and as predicted.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from networks import tanh_squares
 from paper_central_flow import central_path
 
 import nm_ode
+from nm_ode.comparison.windows import time_average
 from nm_ode.studies import Study, build_study, find_case, load_case
 from nm_ode.studies.member import at_some_of
 from nm_ode.studies.schema import Solver
@@ -48,6 +51,9 @@ LR, STEPS = 1.0, 600
 EACH = np.arange(STEPS + 1)
 KEPT_IN = Path(__file__).parent / "results" / "central_flow_kept.json"
 KEPT: dict[str, dict[str, Any]] = json.loads(KEPT_IN.read_text()) if KEPT_IN.exists() else {}
+WIDE = nm_ode.gaussian_window(12)
+SPREAD = ("jump", "before_the_jump", "mean_after_the_jump", "wide_mean_after_the_jump", "averages_apart")
+SPREAD += ("nearer", "wide_nearer", "mean_from_31", "end", "cost")
 CASES = ("central_digits", "central_diabetes", "central_cnn", "central_rmsprop")
 
 
@@ -59,6 +65,8 @@ class Reference:
         self.average = (theta[:-2] + 2 * theta[1:-1] + theta[2:]) / 4
         moved = np.linalg.norm(self.average - theta[0], axis=1)
         self.moved = np.where(moved > 0, moved, np.nan)
+        self.wide = time_average(theta, WIDE)  # NaN where the window does not fit
+        self.moved_wide = np.linalg.norm(self.wide - theta[0], axis=1)
         away = theta[1:-1] - self.average
         self.square = (away**2).sum(axis=1)
         lengths = np.linalg.norm(np.diff(theta, axis=0), axis=1)
@@ -79,7 +87,17 @@ class Reference:
         if self.jump is not None:
             found["mean_after_the_jump"] = float(distance[steps > self.jump].mean())
             found["before_the_jump"] = float(distance[steps <= self.jump][-1])
+            after = steps > self.jump
+            off = np.linalg.norm(w - self.wide[steps], axis=1) / self.moved_wide[steps]
+            found["wide_mean_after_the_jump"] = float(np.nanmean(off[after]))
         return found
+
+    def averages_apart(self) -> float | None:
+        """Of the short average from the wide one, the mean after the jump."""
+        if self.jump is None:
+            return None
+        inner = self.figures(np.pad(self.average, ((1, 1), (0, 0))), np.arange(len(self.theta)))
+        return float(inner["wide_mean_after_the_jump"])
 
     def traces(self, predicted: np.ndarray, steps: np.ndarray) -> dict[str, float | None]:
         """Predicted and measured tr Σ from the jump on, and how they go together."""
@@ -182,14 +200,24 @@ def all_seeds(name: str, count: int) -> list[dict[str, dict[str, Any]]]:
         reference = Reference(theta)
         jump = None if reference.jump is None else reference.jump + 1
         each: dict[str, dict[str, Any]] = {
-            "run": {**reference.figures(theta, np.arange(len(theta))), "jump": jump}
+            "run": {
+                **reference.figures(theta, np.arange(len(theta))),
+                "averages_apart": reference.averages_apart(),
+                "jump": jump,
+            }
         }
         for flow, table in zip(study.flows, case.flows, strict=True):
             said = {**case.model_dump(mode="json"), "name": "", "title": "", "stability": None}
             said["flows"] = [table.model_dump(mode="json")]
             key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
             work = partial(of_flow, flow, run, reference, case.solver)
-            each[flow.name] = kept(key, work, {"case": name, "seed": seed, "flow": flow.name})
+            each[flow.name] = dict(kept(key, work, {"case": name, "seed": seed, "flow": flow.name}))
+        first = each[study.flows[0].name]
+        for one in each.values():
+            for average in ("", "wide_"):
+                mean = f"{average}mean_after_the_jump"
+                if mean in one and mean in first:
+                    one[f"{average}nearer"] = first[mean] / one[mean]
         found.append(each)
     return found
 
@@ -234,9 +262,7 @@ def seeds(names: list[str], count: int) -> dict[str, Any]:
         each = all_seeds(name, count)
         table[name] = {
             flow: {
-                key: spread([one[flow].get(key) for one in each])
-                for key in ("jump", "before_the_jump", "mean_after_the_jump", "mean_from_31", "end", "cost")
-                if key in each[0][flow]
+                key: spread([one[flow].get(key) for one in each]) for key in SPREAD if key in each[0][flow]
             }
             | {
                 f"trace_{key}": spread([one[flow].get("trace", {}).get(key) for one in each])

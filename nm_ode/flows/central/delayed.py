@@ -21,7 +21,9 @@ from nm_ode.loss.rounding import gradient_rounding_along, rounding_along
 SIZE = 3  # numbers at the end of the state
 WATCHED = 30  # steps of descent itself that are taken at the start, and how long its own transient is left to itself
 _LEAST = -4.0  # of a step's growth: below the edge it is at the floor soon, whatever it is
+_LOWEST = 1.0  # how far below what a step adds ℓ is told from what is even lower
 _GROWN = 30.0  # ℓ of an oscillation that has been the central flow's: no other is as large
+_SMALLEST = 1e-300  # of a variance
 _SETTLED = 60.0  # where it goes then
 _SETTLING = 20.0  # in so many steps
 
@@ -84,7 +86,7 @@ class Delay:
 
     @classmethod
     def begun(cls, seed: Seed) -> Delay:
-        return cls(math.log(seed.variance), 0.0, seed.noise)
+        return cls(math.log(max(seed.variance, _SMALLEST)), 0.0, seed.noise)
 
     def after(self, theta: Tensor) -> Tensor:
         """The whole state."""
@@ -108,15 +110,25 @@ class Delay:
             largest: lr times the largest eigenvalue.
             needed: the variance of the central flow there.
         """
-        return [self._grows(largest, needed) / lr, 1 / lr, 0.0]
+        return [self._grows(largest, needed)[0] / lr, 1 / lr, 0.0]
 
-    def _grows(self, largest: float, needed: float) -> float:
-        """How ℓ changes in a step."""
+    def stiffness(self, largest: float, needed: float, lr: float) -> float:
+        """What the first of the rates changes by with ℓ; arguments as of `rates`."""
+        return self._grows(largest, needed)[1] / lr
+
+    def _grows(self, largest: float, needed: float) -> tuple[float, float]:
+        """How ℓ changes in a step, and how that goes with ℓ.
+
+        v' = r²v + n of a variance v is, between steps, dv/dk = g (v − v̄) with g = log r² and v̄ = n/(1 − r²).
+        """
         if self.steps < WATCHED:
-            return 0.0
+            return 0.0, 0.0
         reached = needed > 0 and self.log_variance >= math.log(needed)
         if reached or self.log_variance > _GROWN:
-            return (_SETTLED - self.log_variance) / _SETTLING
-        growth = 2 * Recursion().log_factor(largest) if largest != 1.0 else _LEAST
-        floor = self.noise * math.exp(min(-self.log_variance, 690.0))
-        return max(growth, _LEAST) + min(floor, 1.0)
+            return (_SETTLED - self.log_variance) / _SETTLING, -1 / _SETTLING
+        growth = max(2 * Recursion().log_factor(largest), _LEAST)
+        if not self.noise > 0:
+            return growth, 0.0
+        below = math.log(self.noise) - self.log_variance
+        added = math.exp(min(below, _LOWEST)) * (growth / math.expm1(growth) if growth else 1.0)
+        return growth + added, -added if below < _LOWEST else 0.0

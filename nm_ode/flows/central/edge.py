@@ -21,6 +21,7 @@ class Edge:
     """The edge of stability at one theta.
 
     Attributes:
+        state: the flow's.
         theta: the place.
         values: eigenvalues that are followed, of the Hessian as the optimiser sees it (preconditioned, with weight
             decay), shape (k,), from the largest down.
@@ -32,12 +33,13 @@ class Edge:
         loss: L, without weight decay.
         gradient: ∇L, without weight decay.
         average: of ∇L along the run, ∇L + ½ Σ_ij X_ij T_ij.
-        field: d state / dt.
+        field: d state / dt, without what is of a delay; None where it was not asked for.
         thirds: T_ij, shape (k, k, P).
         response: B, shape (k, k, k, k).
         needed: tr X of the central flow, of which a delayed one has a share.
     """
 
+    state: Tensor
     theta: Tensor
     values: Array
     vectors: Tensor
@@ -48,7 +50,7 @@ class Edge:
     loss: Tensor
     gradient: Tensor
     average: Tensor
-    field: Tensor
+    field: Tensor | None
     thirds: Tensor
     response: NDArray[np.float64]
     needed: float
@@ -124,10 +126,11 @@ def distance_to_edge(values: Array, edge: float, width: float) -> Array:
     return np.asarray(gap / (1 - np.clip(gap, 0.0, None) / width))
 
 
-def nowhere(state: Tensor, loss: Tensor, gradient: Tensor) -> Edge:
-    """Where the loss has overflowed: a field that is not finite, at which a solve stops."""
+def nowhere(state: Tensor, size: int, loss: Tensor, gradient: Tensor) -> Edge:
+    """Where the loss has overflowed: a field of this size that is not finite, at which a solve stops."""
     none, nothing = torch.full_like(gradient, math.nan), gradient.new_empty(0, len(gradient))
     return Edge(
+        state=state.clone(),
         theta=state[: len(gradient)].clone(),
         values=np.empty(0),
         vectors=nothing,
@@ -138,7 +141,7 @@ def nowhere(state: Tensor, loss: Tensor, gradient: Tensor) -> Edge:
         loss=loss,
         gradient=gradient,
         average=none,
-        field=torch.full_like(state, math.nan),
+        field=state.new_full((size,), math.nan),
         thirds=gradient.new_empty(0, 0, len(gradient)),
         response=np.empty((0,) * 4),
         needed=0.0,

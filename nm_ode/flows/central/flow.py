@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -143,6 +142,7 @@ class CentralFlow(Flow):
 
     def rhs(self, t: float, state: Tensor) -> Tensor:
         edge = self.at(state)
+        assert edge.field is not None
         if not self.delayed:
             return edge.field
         lr = self.optimizer.lr
@@ -160,13 +160,21 @@ class CentralFlow(Flow):
     def _jvp(self, t: float, state: Tensor, v: Tensor) -> Tensor:
         found = self._product(state, self.theta_in(v))
         if self.delayed:  # how the oscillation's growth goes with theta is slow, and left out
-            found = torch.cat([found, torch.zeros_like(v[-DELAY:])])
+            lr, edge = self.optimizer.lr, self._near(state)
+            own = torch.zeros_like(v[-DELAY:])
+            own[0] = Delay.of(state).stiffness(lr * edge.largest, edge.needed, lr) * v[-DELAY]
+            found = torch.cat([found, own])
         return found
 
-    def _product(self, state: Tensor, v: Tensor) -> Tensor:
-        lr, edge, theta = self.optimizer.lr, self._search.last, self.theta_in(state)
+    def _near(self, state: Tensor) -> Edge:
+        """The edge that was seen last, if that was near."""
+        edge, theta = self._search.last, self.theta_in(state)
         if edge is None or float((theta - edge.theta).norm()) > _NEAR * float(theta.norm()):
-            edge = self.at(state)
+            return self.at(state)
+        return edge
+
+    def _product(self, state: Tensor, v: Tensor) -> Tensor:
+        lr, edge = self.optimizer.lr, self._near(state)
         product = self._difference(edge, v)
         bend = edge.change(v, product, self.relaxation * lr)
         force = product if bend is None else product + bend
@@ -185,7 +193,7 @@ class CentralFlow(Flow):
 
     @property
     def oscillation(self) -> Oscillation:
-        return Oscillation(partial(self._at, self._samples), self.most, self._edge)
+        return Oscillation(self._recorded, self.most, self._edge)
 
     @property
     def _edge(self) -> float:
@@ -211,7 +219,19 @@ class CentralFlow(Flow):
         """
         return self._at(self._search, state)
 
-    def _at(self, search: Search, state: Tensor) -> Edge:
+    def _recorded(self, state: Tensor) -> Edge:
+        """The edge of stability at a sample; its field may be left out."""
+        seen = self._search.last
+        if seen is not None and torch.equal(seen.state, state.to(seen.state)):
+            return seen
+        return self._at(self._samples, state, moves=False)
+
+    def _at(self, search: Search, state: Tensor, moves: bool = True) -> Edge:
+        """The edge at a state.
+
+        Args:
+            moves: is the field wanted too, which takes Hessian products of its own?
+        """
         state = state.to(self.problem.theta0)
         metric, size = self._metric, self.problem.layout.size
         theta, memory = state[:size], state[size : -DELAY if self.delayed else None]
@@ -219,9 +239,11 @@ class CentralFlow(Flow):
         loss, own = self.problem.loss_and_grad(theta)
         gradient = self._regular(theta, own)
         downhill = diagonal.over(gradient)
-        product = self._regular(downhill, self.problem.hvp(theta, downhill))
-        if not bool(product.isfinite().all()):
-            return nowhere(state[: size + len(memory)], loss, own)
+        product = None
+        if moves or not search.begun:
+            product = self._regular(downhill, self.problem.hvp(theta, downhill))
+        if not bool((gradient if product is None else product).isfinite().all()):
+            return nowhere(state, size + len(memory), loss, own)
         space = self._space(search, theta, diagonal, downhill, product)
         directions = diagonal.over_root(space.vectors)
         vectors, turn = _orthonormal(directions) if diagonal.values is not None else (directions, None)
@@ -237,24 +259,18 @@ class CentralFlow(Flow):
             share = Delay.of(state).share(needed)
             x, bend = share * x, share * bend
         force = gradient + bend
-        second = self.second_order and metric.second_order
-        if second and x.any():
-            bent_downhill = diagonal.over(bend)
-            product = product + self._regular(bent_downhill, self.problem.hvp(theta, bent_downhill))
-        move = diagonal.over(force).mul(-metric.speed)
-        rates: list[Tensor] = []
-        if drift is not None:
-            flat = torch.from_numpy(x.reshape(-1)).to(theta)
-            rate, of_diagonal = drift.rates(flat, force, product if second else None)
-            rates.append(rate)
-            product = product + diagonal.over(of_diagonal * force)
-        if second:
-            move.sub_(diagonal.over(product), alpha=metric.step / 2)
+        field = None
+        if moves and product is not None:
+            if x.any() and self._second:
+                bent_downhill = diagonal.over(bend)
+                product = product + self._regular(bent_downhill, self.problem.hvp(theta, bent_downhill))
+            field = self._field(diagonal, drift, x, force, product)
         values = space.values.to(directions)
         bent = values[:, None] * diagonal.times(directions) - metric.decay * directions
         if turn is not None:
             bent, x = torch.linalg.solve(turn, bent), _small(turn).T @ x @ _small(turn)
         search.last = edge = Edge(
+            state=state.clone(),
             theta=theta.clone(),
             values=space.values.numpy(),
             vectors=vectors,
@@ -265,12 +281,37 @@ class CentralFlow(Flow):
             loss=loss,
             gradient=own,
             average=own + bend,
-            field=torch.cat([move, *rates]),
+            field=field,
             thirds=thirds,
             response=response,
             needed=needed,
         )
         return edge
+
+    @property
+    def _second(self) -> bool:
+        """Is the term of order a in it?"""
+        return self.second_order and self._metric.second_order
+
+    def _field(
+        self, diagonal: Diagonal, drift: Drift | None, x: Array, force: Tensor, product: Tensor
+    ) -> Tensor:
+        """d state / dt, without what is of a delay.
+
+        Args:
+            product: HD⁻¹F.
+        """
+        metric = self._metric
+        move = diagonal.over(force).mul(-metric.speed)
+        rates: list[Tensor] = []
+        if drift is not None:
+            flat = torch.from_numpy(x.reshape(-1)).to(force)
+            rate, of_diagonal = drift.rates(flat, force, product if self._second else None)
+            rates.append(rate)
+            product = product + diagonal.over(of_diagonal * force)
+        if self._second:
+            move.sub_(diagonal.over(product), alpha=metric.step / 2)
+        return torch.cat([move, *rates])
 
     def _oscillation(
         self, values: Array, thirds: Tensor, gradient: Tensor, diagonal: Diagonal, drift: Drift | None
@@ -319,13 +360,16 @@ class CentralFlow(Flow):
         return product.add(vector, alpha=decay) if decay else product
 
     def _space(
-        self, search: Search, theta: Tensor, diagonal: Diagonal, downhill: Tensor, product: Tensor
+        self, search: Search, theta: Tensor, diagonal: Diagonal, downhill: Tensor, product: Tensor | None
     ) -> CriticalSpace:
         hessian: SymmetricOperator = Hessian(self.problem, theta)
         if self._metric.decay:
             hessian = Shifted(hessian, self._metric.decay)
-        known = (diagonal.root_times(downhill), diagonal.over_root(product))
-        space = search.space(diagonal.seen_by(hessian), self._metric.edge - self._width, known)
+        known = []
+        if product is not None:
+            known.append((diagonal.root_times(downhill), diagonal.over_root(product)))
+        least = self._metric.edge - self._width
+        space = search.space(theta, diagonal.seen_by(hessian), least, known)
         self._require(space, theta)
         return space
 

@@ -144,6 +144,26 @@ def test_what_is_counted_was_spent(monkeypatch) -> None:
     assert info.hvp_evaluations < counts["hvp"] - before["hvp"]
 
 
+def test_a_sample_takes_less_than_a_right_hand_side_and_nothing_where_that_was(at_the_edge) -> None:
+    problem, theta, sgd = at_the_edge
+    flow, fresh = CentralFlow(problem, sgd, third="exact"), CentralFlow(problem, sgd, third="exact")
+    seen = flow.at(theta)
+    spent = problem.spent.counts
+    np.testing.assert_array_equal(flow.oscillation.at(theta).oscillation, seen.oscillation)
+    assert problem.spent.counts == spent
+    for place in (theta + 1e-3, theta + 2e-3):  # the first search takes what it takes
+        before = problem.spent.counts
+        recorded = flow.oscillation.at(place)
+        between = problem.spent.counts
+        exact = fresh.at(place)
+        ours, whole = np.subtract(between, before), np.subtract(problem.spent.counts, between)
+        np.testing.assert_allclose(recorded.values, exact.values, rtol=1e-8)
+        np.testing.assert_allclose(recorded.variances, exact.variances, rtol=1e-5, atol=1e-9)
+        assert recorded.predicted_grad_norm == pytest.approx(exact.predicted_grad_norm, rel=1e-5)
+    assert ours[1] < whole[1]
+    np.testing.assert_array_equal(ours[[0, 2]], whole[[0, 2]])
+
+
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch) -> None:
     times, sgd = [0.0, 1.0, 4.0], SGD(lr=0.5)
     whole = solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, rtol=1e-5)

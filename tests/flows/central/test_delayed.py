@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from nm_ode import SGD, CentralFlow, FlowError, Problem, RMSprop, compare, solve, train
 from nm_ode.flows.central.delayed import SIZE, WATCHED, Delay
+from nm_ode.flows.growth import Recursion, amplitudes
 from tests.flows.central.test_central_flow import valley
 
 
@@ -35,13 +37,38 @@ def test_it_grows_as_the_recursion_does_from_no_less_than_rounding() -> None:
     assert Delay(-20.0, 0.0, 1e-32).rates(2.2, 1.0, lr) == [0.0, 1 / lr, 0.0]  # it was watched up to there
     assert Delay(-20.0, after, 1e-32).rates(2.2, 1.0, lr)[0] == pytest.approx(2 * math.log(1.2) / lr)
     assert Delay(-20.0, after, 1e-32).rates(1.7, 0.0, lr)[0] == pytest.approx(2 * math.log(0.7) / lr)
-    at_floor = Delay(math.log(1e-32) - math.log(1 - 0.7**2), after, 1e-32)
-    assert abs(at_floor.rates(1.7, 0.0, lr)[0]) < 0.3 / lr  # held where noise and decay are even
+    for x in (0.3, 0.6, 1.3, 1.7):  # held where noise and decay are even, r²v + n = v
+        at_floor = Delay(math.log(1e-32) - math.log(1 - (1 - x) ** 2), after, 1e-32)
+        assert at_floor.rates(x, 0.0, lr)[0] == pytest.approx(0.0, abs=1e-6)
     small, grown = Delay(math.log(1e-3), after, 0.0), Delay(math.log(1e-1), after, 0.0)
     assert small.share(1e-2) == pytest.approx(0.1)
     assert grown.share(1e-2) == 1.0
     assert grown.rates(2.0, 1e-2, lr)[0] > 0  # and it stays so, whatever the edge will need
     assert Delay(40.0, after, 0.0).share(1e9) == 1.0
+
+
+@pytest.mark.parametrize("first", [0.2, 0.9, 1.8])
+def test_from_far_below_the_edge_it_is_the_recursion_of_what_each_step_adds(first: float) -> None:
+    """E δ² of δ' = (1 − x_k) δ + ξ, x going up from step to step to beyond 2, at every 20th step."""
+    steps, noise, start = 240, 1e-15, 1e-6
+    x = np.linspace(first, 2.4, steps)
+    exact = 2 * np.log(amplitudes(x, np.full(steps, noise), Recursion(), start))
+
+    def rate(k: float, log_variance: np.ndarray) -> float:
+        here = float(np.interp(k - 0.5, np.arange(steps), x))
+        return Delay(float(log_variance[0]), WATCHED, noise**2).rates(here, 0.0, 1.0)[0]
+
+    def stiffness(k: float, log_variance: np.ndarray) -> list[list[float]]:
+        here = float(np.interp(k - 0.5, np.arange(steps), x))
+        return [[Delay(float(log_variance[0]), WATCHED, noise**2).stiffness(here, 0.0, 1.0)]]
+
+    every = np.arange(0, steps + 1, 20)
+    found = solve_ivp(
+        rate, (0, steps), [2 * math.log(start)], "BDF", jac=stiffness, t_eval=every, rtol=1e-6, atol=1e-6
+    )
+    near = exact[every] > 2 * math.log(noise) + 0.1  # where r is next to 0 ℓ waits, which the floor forgets
+    assert near.sum() > 5
+    np.testing.assert_allclose(found.y[0][near], exact[every][near], atol=0.3)
 
 
 def test_it_is_with_descent_while_the_oscillation_grows_and_at_the_edge_then() -> None:
