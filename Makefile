@@ -46,7 +46,8 @@ bench: $(INSTALLED)
 
 picture: demo
 	$(BIN)/nm-ode run cases/digits_bn_sgd.toml cases/orders_adam.toml
-	$(BIN)/python docs/picture.py
+	$(BIN)/python benchmarks/pictures.py --save
+	$(BIN)/python benchmarks/pages.py
 
 # One venv for everything. It is made anew where an installation was cut off half-way.
 $(INSTALLED): pyproject.toml constraints.txt

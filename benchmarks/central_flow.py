@@ -4,7 +4,7 @@
 
 An hour of one core. With --save all figures are kept in results/central_flow_kept.json as they come, each with the
 commit that it is of, and the same command goes on from there; without that file it computes all anew.
-`benchmarks/central_page.py` writes docs/central_flow.md from the results.
+`make pages` writes docs/central_flow.md from the results.
 
 `rival`: plain descent on 64-32-10 tanh (256 digits, mean squared error, lr 1.0, 600 steps). The same flow by the
 paper's scheme (`paper_central_flow`: Euler, one and four substeps, exact third derivatives, float64) and by

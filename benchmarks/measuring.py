@@ -19,6 +19,7 @@ def environment() -> dict[str, str | int]:
     return {
         **versions(),
         "commit": git_commit(),
+        "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count() or 0,
         "torch_threads": torch.get_num_threads(),
         "processor": _processor(),

@@ -2,7 +2,8 @@
 
     python benchmarks/model_zoo.py [NAME …]       these networks, or all; one line each
     python benchmarks/model_zoo.py --save         and into benchmarks/results/model_zoo.json
-    python benchmarks/model_zoo.py --table        docs/zoo.md from that file
+
+`make pages` writes docs/zoo.md from that file.
 
 Needs an environment of its own: that of nm_ode and, beside it, transformers, timm and torch_geometric without what they
 would install (docs/zoo.md says how). Each network is small, of random weights, and runs in a process of its own.
@@ -30,7 +31,6 @@ from zoo import convolutions, fields, generating, graphs, language, recommending
 from zoo.expected import EXPECTED
 from zoo.judge import Conserved, Judged, conserved_of, search, unsound
 from zoo.registry import ZOO, built
-from zoo.table import document
 
 from nm_ode import Problem
 from nm_ode.studies.versions import git_commit
@@ -38,7 +38,6 @@ from nm_ode.symmetries import KINDS, symmetries_of
 
 MOST_SECONDS = 300.0
 RESULTS = Path(__file__).parent / "results" / "model_zoo.json"
-PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
 
 
 def found_of(name: str, judge: bool = True) -> dict[str, Any]:
@@ -159,13 +158,6 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    if "--table" not in arguments or "--save" in arguments:
-        _run(arguments)
-    if "--table" in arguments:
-        PAGE.write_text(document(json.loads(RESULTS.read_text())["networks"]))
-
-
-def _run(arguments: list[str]) -> None:
     names = [a for a in arguments if not a.startswith("-")] or list(ZOO)
     kept = json.loads(RESULTS.read_text())["networks"] if RESULTS.exists() else []
     rows = {row["name"]: row for row in kept if row["name"] in ZOO}

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 
 _HEAD = """# Named architectures
 
-Made by `python benchmarks/model_zoo.py --save --table`; do not edit.
+Made by `make pages` from what `benchmarks/model_zoo.py --save` measured; do not edit.
 
 Each is a small network of random weights (tens to hundreds of parameters, one or two blocks), in float64, with the loss
 that its field uses. Columns: trainable parameters; charges found, by kind; seconds and memory of `symmetries_of` with

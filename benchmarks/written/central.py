@@ -1,20 +1,12 @@
-"""docs/central_flow.md, from results/central_flow.json.
-
-python benchmarks/central_page.py
-"""
+"""docs/central_flow.md, from results/central_flow.json."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
-
-HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "central_flow.md"
 
 HEAD = """# Past the edge of stability, in figures
 
-Made by `benchmarks/central_page.py` from what `benchmarks/central_flow.py --save` measured; what is measured is said at
+Made by `make pages` from what `benchmarks/central_flow.py --save` measured; what is measured is said at
 the head of that program. Distances are to the run's own time average, over how far that has moved.
 
 ## Which average
@@ -115,13 +107,9 @@ def seeds(results: dict[str, Any]) -> str:
     return text
 
 
-def main() -> None:
-    results = json.loads((HERE / "results" / "central_flow.json").read_text())
+def document(results: dict[str, Any]) -> str:
+    """The whole page."""
     text = HEAD + rival(results["rival"])
     if "seeds" in results:
         text += SEEDS + seeds(results["seeds"])
-    PAGE.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+    return text

@@ -1,0 +1,1 @@
+"""What benchmarks/pages.py writes into the pages."""

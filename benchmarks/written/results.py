@@ -1,0 +1,64 @@
+"""Results as they were saved, and how a number and where it is from are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "results"
+
+
+@cache
+def read(name: str) -> Any:
+    """A result file."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def number(value: float, digits: int = 2) -> str:
+    """To so many significant digits: 0.042, 1.4, 250, 17 000, 3e-05."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}e}"
+    rounded = float(f"{value:.{digits - 1}e}") if abs(value) < 10 ** (digits - 1) else round(value)
+    decimals = max(0, digits - 1 - len(str(int(abs(rounded)))) + 1) if abs(rounded) >= 1 else None
+    if decimals is None:
+        return f"{rounded:.{digits}g}"
+    return count(rounded) if decimals == 0 else f"{rounded:.{decimals}f}"
+
+
+def count(value: float) -> str:
+    """A whole number, its thousands apart."""
+    whole = round(value)
+    return str(whole) if abs(whole) < 10_000 else f"{whole:,}".replace(",", " ")
+
+
+def power(value: float) -> str:
+    """An error: one digit and the power of ten, as 3e-5."""
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    return f"{100 * share:.{decimals}f} %"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def source(name: str, part: Mapping[str, Any] | None = None) -> str:
+    """Program, date, commit and machine of a result; of a part of it that was measured at another commit."""
+    environment: dict[str, Any] = read(name)["environment"]
+    commit = (part or environment)["commit"]
+    changed = " with changes" if commit.endswith("+") else ""
+    threads = environment.get("torch_threads", 1)
+    return (
+        f"`benchmarks/{name}.py`, {environment['date']}, commit `{commit[:7]}`{changed}, {environment['processor']}, "
+        f"{environment['cores']} cores, {threads} thread{'s' * (threads > 1)} of torch {environment['torch']}"
+    )
