@@ -3,12 +3,13 @@
 # make smoke  the cases for a GPU, some steps of each, on generated images
 # make docs   the site, into build/site: open build/site/index.html
 # make bench  the benchmarks, JSON on standard output
+# make pages  the numbers in README and docs from benchmarks/results
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test smoke docs lint format bench picture clean
+.PHONY: demo test smoke docs lint format bench pages picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/nm-ode run cases/digits_mlp.toml
@@ -37,12 +38,16 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/gradient_cost.py
 	$(BIN)/python benchmarks/flow_solve.py
+	$(BIN)/python benchmarks/work_precision.py
 	$(BIN)/python benchmarks/method_choice.py
 	$(BIN)/python benchmarks/symmetry.py
 	$(BIN)/python benchmarks/modified_flow.py
 	$(BIN)/python benchmarks/bridge.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recorder.py
+
+pages: $(INSTALLED)
+	$(BIN)/python benchmarks/pages.py
 
 picture: demo
 	$(BIN)/nm-ode run cases/digits_bn_sgd.toml cases/orders_adam.toml

@@ -2,8 +2,9 @@
 
     python benchmarks/batch.py [--save] [part …]
 
-Parts: `rate`, `overhead`, `memory`, `opening`, `together`; all of them by default. Each command is `nm-ode run` in a
-process of its own, as a user calls it, on members of cases/sweep_lr_momentum.toml (P = 1210, training and two flows).
+Parts: `rate`, `overhead`, `memory`, `opening`, `together`; all by default, else the others stay as they were. Each
+command is `nm-ode run` in a process of its own, as a user calls it, on members of cases/sweep_lr_momentum.toml
+(P = 1210, training and two flows).
 
 rate      members an hour with one worker process and with two, one thread each: by the difference between a sweep of
           16 members and one of 4, so without the start (the import of torch, the cluster); and of the whole command.
@@ -31,7 +32,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import report, seconds
+from measuring import report, saved, seconds, stamp
 
 ROOT = Path(__file__).parents[1]
 CASE = (ROOT / "cases/sweep_lr_momentum.toml").read_text()
@@ -285,8 +286,8 @@ def together() -> dict[str, object]:
         for seed in range(n):
             nm_ode.train(problem, sgd, seed=seed, **options)
 
-    one(), loop()
-    looped, vectorised = min(seconds(loop) for _ in range(3)), min(seconds(one) for _ in range(3))
+    one(), loop()  # of one thread, so the processor's time, which a loaded machine adds little to
+    looped, vectorised = (min(processor_seconds(work) for _ in range(3)) for work in (loop, one))
     return {
         "parameters": problem.layout.size,
         "members": n,
@@ -294,6 +295,12 @@ def together() -> dict[str, object]:
         "vectorised_seconds": vectorised,
         "looped_over_vectorised": looped / vectorised,
     }
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 PARTS: dict[str, Callable[[], dict[str, object]]] = {
@@ -307,9 +314,15 @@ PARTS: dict[str, Callable[[], dict[str, object]]] = {
 
 if __name__ == "__main__":
     wanted = [name for name in sys.argv[1:] if name in PARTS] or list(PARTS)
-    results: dict[str, object] = {}
+    before = saved("batch") if len(wanted) < len(PARTS) else {}
+    results: dict[str, object] = {name: before[name] for name in PARTS if name in before}
     for part in wanted:
         start = time.perf_counter()
-        results[part] = PARTS[part]()
+        results[part] = PARTS[part]() | (stamp() if before else {})
         print(f"{part}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    report("batch", "members of a sweep by nm-ode run; see benchmarks/batch.py", results)
+    report(
+        "batch",
+        "members of a sweep by nm-ode run; see benchmarks/batch.py",
+        results,
+        before.get("environment"),
+    )

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,10 +73,23 @@ def paired_ratio(one: Callable[[], object], other: Callable[[], object], repeats
     }
 
 
-def report(name: str, compares: str, results: dict[str, object]) -> None:
-    """Print as JSON; with --save, also into benchmarks/results/<name>.json."""
+def saved(name: str) -> dict[str, Any]:
+    """What was saved before; nothing, if nothing was."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def stamp() -> dict[str, object]:
+    """For a part that is measured apart from the rest of its file."""
+    return {name: environment()[name] for name in ("commit", "date")}
+
+
+def report(
+    name: str, compares: str, results: dict[str, object], of: dict[str, str | int] | None = None
+) -> None:
+    """Print as JSON; with --save, also into benchmarks/results/<name>.json. `of`: where most of it was measured."""
     text = json.dumps(
-        {"benchmark": name, "compares": compares, "environment": environment(), **results}, indent=1
+        {"benchmark": name, "compares": compares, "environment": of or environment(), **results}, indent=1
     )
     print(text)
     if "--save" in sys.argv:

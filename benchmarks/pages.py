@@ -19,7 +19,11 @@ from zoo.table import document
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FILLED: dict[str, marks.Values] = {"README.md": readme.VALUES, "docs/benchmarks.md": benchmarks.VALUES}
+FILLED: dict[str, marks.Values] = {
+    "README.md": readme.VALUES,
+    "docs/batch.md": benchmarks.VALUES,
+    "docs/benchmarks.md": benchmarks.VALUES,
+}
 MADE: dict[str, Callable[[], str]] = {
     "docs/central_flow.md": lambda: central.document(results.read("central_flow")),
     "docs/zoo.md": lambda: document(results.read("model_zoo")["networks"]),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from matplotlib.figure import Figure
 from measuring import report
 
-from nm_ode import open_store, open_study, solve_info
+from nm_ode import open_store, open_study, plots, solve_info
 from nm_ode.reporting import PLOTS
-from nm_ode.reporting.style import svg
+from nm_ode.reporting.style import styled, svg
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 STORES = {
@@ -22,6 +23,15 @@ STORES = {
     "orders_adam": ("orders_adam/study.zarr", open_study, "orders"),
     "digits_bn_charges": ("digits_bn_sgd/run.zarr", open_store, "charges_by_kind"),
 }
+README = "digits_mlp"
+
+
+def narrow(plot: str, tree: xr.DataTree) -> Figure:
+    """The plot, narrow enough for its letters to be read on a phone."""
+    with styled():
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        getattr(plots, plot)(tree, ax=figure.subplots())
+    return figure
 
 
 def flows(tree: xr.DataTree) -> dict[str, dict[str, Any]]:
@@ -48,9 +58,11 @@ def main(arguments: list[str]) -> None:
             print(f"{results / store} is not there: docs/{picture}.svg stays", file=sys.stderr)
             continue
         tree = opened(results / store)
-        (DOCS / f"{picture}.svg").write_text(svg(PLOTS[plot].figure(tree)))
-        if picture == "digits_mlp":
+        figure = PLOTS[plot].figure(tree)
+        if picture == README:
+            figure = narrow(plot, tree)
             found[picture] = {"flows": flows(tree)}
+        (DOCS / f"{picture}.svg").write_text(svg(figure))
     report("pictures", "flows with the run at its end, as `nm-ode run digits_mlp` stored them", found)
 
 

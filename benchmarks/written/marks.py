@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 MARKED = re.compile(r"<!--=([\w.-]+)-->(.*?)<!--/-->", re.DOTALL)
 _CODE = re.compile(r"^(```|~~~|:::).*?^\1", re.DOTALL | re.MULTILINE)
-_NUMBER = re.compile(r"(?<![\w.§-])[~+−-]?\d[\d.,  ]*(?![\w-])%?|[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_NUMBER = re.compile(r"(?<![\w§-])\d[\w.,]*|[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 
 Values = Mapping[str, Callable[[], str]]
 
@@ -45,4 +45,4 @@ def unsourced(text: str) -> list[str]:
     prose = re.sub(r"`[^`]*`", "", prose)
     prose = re.sub(r"\]\([^)]*\)|https?://\S+", "", prose)
     prose = re.sub(r"\bPython \d\.\d+|\bMIT\b|© ?\d+", "", prose)
-    return [found.strip() for found in _NUMBER.findall(prose)]
+    return _NUMBER.findall(prose)

@@ -77,18 +77,31 @@ def _judged(row: Row) -> bool:
     return _of_all(row) is not None or row["name"] in EXPECTED
 
 
-def _summary(rows: Sequence[Row]) -> str:
+def counted(rows: Sequence[Row]) -> dict[str, int]:
+    """How many networks there are, were refused, were judged for completeness, and of these are complete."""
     done = [row for row in rows if not _refused(row)]
-    complete = [row for row in done if _judged(row) and _lacks(row) == 0]
-    missing = [row for row in done if _judged(row) and _lacks(row) != 0]
+    judged = [row for row in done if _judged(row)]
     by_hand = [row for row in done if row["name"] in EXPECTED]
-    right = [row for row in by_hand if EXPECTED[row["name"]].counts == row["charges"]]
+    return {
+        "all": len(rows),
+        "refused": len(rows) - len(done),
+        "judged": len(judged),
+        "complete": sum(_lacks(row) == 0 for row in judged),
+        "not judged": len(done) - len(judged),
+        "by hand": len(by_hand),
+        "as by hand": sum(EXPECTED[row["name"]].counts == row["charges"] for row in by_hand),
+    }
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    n = counted(rows)
+    done = [row for row in rows if not _refused(row)]
     moved = [row["name"] for row in done if row.get("unsound")]
     defects = [row["name"] for row in done if row["defects"]]
     return (
-        f"{len(rows)} networks: {len(complete)} complete, {len(missing)} with charges missed, "
-        f"{len(rows) - len(done)} refused, {len(done) - len(complete) - len(missing)} not judged for completeness. "
-        f"By hand {len(right)} of {len(by_hand)} agree. Unsound: {', '.join(moved) or 'none'}. "
+        f"{n['all']} networks: {n['complete']} complete, {n['judged'] - n['complete']} with charges missed, "
+        f"{n['refused']} refused, {n['not judged']} not judged for completeness. "
+        f"By hand {n['as by hand']} of {n['by hand']} agree. Unsound: {', '.join(moved) or 'none'}. "
         f"Called a defect of nm_ode: {', '.join(defects) or 'none'}."
     )
 

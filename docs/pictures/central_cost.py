@@ -15,7 +15,9 @@ for i, (name, label) in enumerate(names.items()):
     one = rival[name]
     x, y = one["cost"], one["mean_after_the_jump"]
     axes.plot([x], [y], MARKS[i], color=COLOURS[i], ms=9, ls="none", label=label)
-axes.axhline(rival["own"]["mean_after_the_jump"], color="#223", lw=1, ls=(0, (4, 2)), label="the run itself (a floor)")
+axes.axhline(
+    rival["own"]["mean_after_the_jump"], color="#223", lw=1, ls=(0, (4, 2)), label="the run itself (a floor)"
+)
 axes.set(xscale="log", yscale="log", xlim=(1, 1000), ylim=(0.008, 0.3))
 axes.set(xlabel="cost a step of the run, in gradients", ylabel="mean distance after the jump")
 axes.set_title("Past the edge of stability")

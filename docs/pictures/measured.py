@@ -24,7 +24,7 @@ def read(name: str) -> Any:
 def panels(rows: int, height: float) -> list[Axes]:
     """Axes one below the other, `height` inches each."""
     plt.rcParams.update({**_STYLE, "font.size": 11, "legend.fontsize": 10})
-    figure, axes = plt.subplots(rows, figsize=(WIDTH, rows * height), layout="constrained", squeeze=False)
+    _, axes = plt.subplots(rows, figsize=(WIDTH, rows * height), layout="constrained", squeeze=False)
     return list(axes[:, 0])
 
 

@@ -12,7 +12,9 @@ names = {
     "torchdiffeq dopri5": "torchdiffeq dopri5",
 }
 for i, (solver, label) in enumerate(names.items()):
-    points = [(row["parameters"], row["solvers"][solver]["ratio"]) for row in speed if solver in row["solvers"]]
+    points = [
+        (row["parameters"], row["solvers"][solver]["ratio"]) for row in speed if solver in row["solvers"]
+    ]
     curve(axes, i, *zip(*points, strict=True), label)
 axes.axhline(1, color="#223", lw=1)
 axes.set(xscale="log", ylim=(0.9, None), xlabel="parameters P", ylabel="time of the solve / bare gradients")

@@ -23,7 +23,12 @@ axes.plot(
     ms=7,
     label="at their own size",
 )
-places = {"VGG-16": (-9, 6), "VGG-16 with BatchNorm": (-9, -4), "ResNet-18": (-9, -14), "GPT-2 small": (-9, 3)}
+places = {
+    "VGG-16": (-9, 6),
+    "VGG-16 with BatchNorm": (-9, -4),
+    "ResNet-18": (-9, -14),
+    "GPT-2 small": (-9, 3),
+}
 for row in large:
     name = row["network"].split(",")[0]
     at = (row["parameters"], row["seconds"])

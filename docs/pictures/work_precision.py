@@ -22,7 +22,8 @@ def draw(flow: str) -> None:
         axes.set(xscale="log", yscale="log", title=title)
         axes.set(xlabel="error of the end / motion", ylabel=title.split(",")[0].lower())
         axes.invert_xaxis()
-    if "reference_error" in measured:
-        for axes in both:
-            axes.axvspan(measured["reference_error"], axes.get_xlim()[1], color="#dfe3ea", label="within the reference's error")
+    for axes in both if "reference_error" in measured else ():
+        floor = measured["reference_error"]
+        axes.set_xlim(right=floor / 3)
+        axes.axvspan(floor, floor / 3, color="#dfe3ea", lw=0, label="within the reference's error")
     both[1].legend(loc="upper center", bbox_to_anchor=(0.45, -0.18), ncols=2)
