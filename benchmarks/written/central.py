@@ -79,7 +79,7 @@ def rival(results: dict[str, Any]) -> str:
         one = results[name]
         trace = one.get("trace", {})
         cells = [one["cost"], one["before_the_jump"], one["mean_after_the_jump"]]
-        cells += [one["wide_mean_after_the_jump"], one["end"]]
+        cells += [one.get("wide_mean_after_the_jump"), one["end"]]
         cells += [trace.get("predicted"), trace.get("measured")]
         lines.append(f"| {title} | " + " | ".join(map(number, cells)) + " |\n")
     return "".join(lines)

@@ -59,6 +59,6 @@ def source(name: str, part: Mapping[str, Any] | None = None) -> str:
     changed = " with changes" if commit.endswith("+") else ""
     threads = environment.get("torch_threads", 1)
     return (
-        f"`benchmarks/{name}.py`, {environment['date']}, commit `{commit[:7]}`{changed}, "
+        f"`benchmarks/{name}.py`, {environment.get('date', 'undated')}, commit `{commit[:7]}`{changed}, "
         f"{environment['processor']}, {threads} thread{'s' * (threads > 1)} on {environment['cores']} cores"
     )

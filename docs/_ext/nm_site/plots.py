@@ -1,4 +1,4 @@
-"""matplotlib's plot directive in Markdown: it hands reStructuredText to the parser's state, which Markdown's has not."""
+"""matplotlib's plot directive in Markdown: it inserts reStructuredText, which Markdown's parser cannot take."""
 
 from __future__ import annotations
 
