@@ -1,0 +1,28 @@
+"""The loss of three runs and of gradient flow: against the step, and against flow time."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from torch import nn
+
+import nm_ode
+from nm_ode.data import digits
+from nm_ode.models import mlp
+from nm_ode.reporting.style import COLOURS, styled
+
+data = digits(samples=256)
+problem = nm_ode.Problem(mlp([64, 16, 10], "tanh"), nn.functional.cross_entropy, (data.x, data.y))
+runs = {
+    lr: nm_ode.train(problem, nm_ode.SGD(lr), round(8 / lr), save_every=round(0.8 / lr))
+    for lr in (0.8, 0.2, 0.05)
+}
+flow = nm_ode.solve(nm_ode.GradientFlow(problem), np.linspace(0, 8, 41), record=["loss"], check=False)
+
+with styled():
+    figure, (by_step, by_time) = plt.subplots(1, 2, figsize=(8.2, 3.2), sharey=True, layout="constrained")
+    for colour, (lr, run) in zip(COLOURS, runs.items(), strict=False):
+        by_step.plot(run.step, run.loss, color=colour, label=f"lr = {lr}")
+        by_time.plot(run.time, run.loss, color=colour, label=f"lr = {lr}")
+    by_time.plot(flow.time, flow.loss, color="#223", linestyle="--", label="gradient flow")
+    by_step.set(xlabel="step k", ylabel="loss", xscale="log")
+    by_time.set(xlabel="flow time t")
+    by_time.legend()
