@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,6 +238,17 @@ class Flow(ABC):
     def non_finite_remedy(self, *, warm_start: bool) -> str | None:
         """What to do where the field became non-finite, if this flow knows more than a solver does."""
         return None
+
+
+def other_options(flow: Flow, names: Sequence[str]) -> dict[str, str]:
+    """Of these options of a dataclass those that are not at their defaults, as they stand in a name."""
+    defaults = {field.name: field.default for field in fields(cast(Any, flow))}
+    values = {name: getattr(flow, name) for name in names}
+    return {
+        name: f"{value:.15g}" if isinstance(value, float) else str(value).lower()
+        for name, value in values.items()
+        if value != defaults[name]
+    }
 
 
 def require_flow(given: Any) -> None:

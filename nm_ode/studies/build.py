@@ -150,8 +150,20 @@ def flows_of(case: Case, path: Path, problem: Problem, optimizer: Optimizer) -> 
             raise CaseError(f"{path}: flows[{i}]: {error}") from None
         for j in range(i):
             if made[j].name == made[i].name and case.flows[j].batches == table.batches:
+                alike = made[j] == made[i]
                 raise CaseError(
-                    f"{path}: flows[{i}] is {made[i].title}, as is flows[{j}]: leave one of them out"
+                    f"{path}: flows[{i}] is {made[i].title}, as is flows[{j}]: "
+                    + (
+                        ""
+                        if alike
+                        else f"both have the name {made[i].name!r}, under which a study keeps a flow: "
+                    )
+                    + "leave one of them out"
+                    + (
+                        ""
+                        if alike
+                        else f", or let `name` of {type(made[i]).__name__} say in which options they differ"
+                    )
                 )
     return tuple(made)
 

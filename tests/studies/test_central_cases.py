@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nm_ode import Problem
+from nm_ode import CentralFlow, Problem
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.loss.nonsmooth import kinks
 from nm_ode.models import cnn
@@ -67,15 +67,31 @@ MISTAKES = [
         r"unknown key 'relaxtion'; did you mean 'relaxation'\?",
     ),
     (("lr = 1.0", DROP), r"central flow is that of a constant lr"),
+    (
+        ('"tanh"', '"relu"'),
+        r"flows\[0\]: central flow: .* a loss with kinks \(ReLU\) has not: take a smooth network",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("edit", "sentence"), MISTAKES, ids=["every", "batches", "key", "schedule"])
+@pytest.mark.parametrize(("edit", "sentence"), MISTAKES, ids=["every", "batches", "key", "schedule", "kinks"])
 def test_what_does_not_go_with_a_central_flow_is_named(
     tmp_path: Path, edit: tuple[str, str], sentence: str
 ) -> None:
     path = edited("central_digits", tmp_path, ALONE, edit)
     with pytest.raises(CaseError, match=sentence):
+        build_study(load_case(path), path)
+
+
+def test_flows_of_one_name_with_other_options_are_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(CentralFlow, "name", "one")
+    twice = (ALONE[0], 'flows = ["central", { kind = "central", relaxation = 2.0 }]')
+    path = edited("central_digits", tmp_path, twice)
+    with pytest.raises(
+        CaseError, match=r"the name 'one', .*: leave one of them out, or let `name` of CentralFlow"
+    ):
         build_study(load_case(path), path)
 
 
@@ -97,6 +113,7 @@ SMALL = {
         0.5,
         (r"\[10, 32, 32, 1\]", "[10, 4, 4, 1]"),
         ('"diabetes"', '"diabetes"\nsamples = 40'),
+        (r'  "central",\n', '  "central",\n  { kind = "central", relaxation = 0.5 },\n'),
     ),
     "central_cnn": (1.7, (r"\[4, 8\]", "[2]"), (r"samples = \d+", "samples = 20")),
     "central_rmsprop": (1e-2, (r"\[64, 32, 10\]", "[64, 3, 10]"), (r"samples = \d+", "samples = 12")),
@@ -124,6 +141,10 @@ def test_a_central_case_from_the_file_to_the_comparison(name: str, tmp_path: Pat
     flow = outcome.tree["flows/central"].dataset
     assert float(flow["oscillation_trace"].max()) > 0
     assert float(flow["kkt_residual"].max()) < 1e-8
+    if name == "central_diabetes":
+        other = outcome.tree["flows/central_relaxation_0.5"].dataset
+        assert other.attrs["title"] == "central flow, relaxation = 0.5"
+        assert not np.array_equal(other["theta"], flow["theta"])
     if "flows/central_delayed" in outcome.tree:  # nothing has grown in four steps
         assert float(outcome.tree["flows/central_delayed/oscillation_trace"].max()) < 1e-3 * float(
             flow["oscillation_trace"].max()

@@ -11,29 +11,34 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from nm_ode.arguments import as_count, said
-from nm_ode.flows.base import Cost, Flow, FlowError, JacobianProduct, Oscillation, UpdateMap, require_plain
+from nm_ode.flows.base import (
+    Cost,
+    Flow,
+    FlowError,
+    JacobianProduct,
+    Oscillation,
+    UpdateMap,
+    other_options,
+    require_plain,
+)
 from nm_ode.flows.central.complementarity import solve_complementarity
 from nm_ode.flows.central.delayed import SIZE as DELAY
 from nm_ode.flows.central.delayed import Delay, seed_of, watched
 from nm_ode.flows.central.edge import Array, Edge, distance_to_edge, nowhere
 from nm_ode.flows.central.metrics import Diagonal, Drift, Metric, metric_of
-from nm_ode.flows.central.search import MOST_PRODUCTS, Search
+from nm_ode.flows.central.required import CentralFlowError, require_smooth, require_space
+from nm_ode.flows.central.search import Search
 from nm_ode.flows.central.thirds import HowThird
 from nm_ode.loss import Problem
 from nm_ode.loss.critical import CriticalSpace
-from nm_ode.loss.nonsmooth import kinks
 from nm_ode.loss.operators import Hessian, Shifted, SymmetricOperator
 from nm_ode.required import as_flag, as_positive
 
+_SAID = ("relaxation", "followed", "second_order", "third", "most")  # of the options, in its name
 _KKT = 1e-8
 _ROUNDS, _SETTLED = 8, 1e-11  # of X, where the metric moves with it
 _NEAR = 1e-2  # of theta's size: so near third derivatives are alike
 _OF_SAMPLES = 1e-5  # of residuals, for what is recorded: X is good to 1e-6 then
-_FAR = 3.0  # times the edge: there an oscillation does not wait for curvature to fall, nor is it small
-
-
-class CentralFlowError(FlowError):
-    """There is no central flow at this place, or it is not known well enough to go on."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class CentralFlow(Flow):
             it) or from rounding, by |1 − ηλ| a step, until it is the central flow's. Of plain descent.
 
     Raises:
-        FlowError: an optimiser other than these, or numbers out of range. Later `CentralFlowError`: more
-            directions at the edge than `most`, eigenvectors that are not found, or an oscillation that is not.
+        FlowError: an optimiser other than these, a loss with kinks, or numbers out of range. Later
+            `CentralFlowError`: more directions at the edge than `most`, eigenvectors that are not found, or an
+            oscillation that is not.
 
     Example:
         >>> import torch
@@ -117,14 +123,17 @@ class CentralFlow(Flow):
             raise FlowError(f"third must be 'auto', 'exact' or 'differences'; {said(self.third)} was given")
         if self.delayed:
             require_plain(self.optimizer, self.title)
+        require_smooth(self)
 
     @property
     def name(self) -> str:
-        return "central_delayed" if self.delayed else "central"
+        options = [f"_{name}_{value}" for name, value in other_options(self, _SAID).items()]
+        return ("central_delayed" if self.delayed else "central") + "".join(options)
 
     @property
     def title(self) -> str:
-        return "central flow, delayed" if self.delayed else "central flow"
+        options = [f", {name} = {value}" for name, value in other_options(self, _SAID).items()]
+        return ("central flow, delayed" if self.delayed else "central flow") + "".join(options)
 
     @property
     def noise(self) -> float:
@@ -370,32 +379,8 @@ class CentralFlow(Flow):
             known.append((diagonal.root_times(downhill), diagonal.over_root(product)))
         least = self._metric.edge - self._width
         space = search.space(theta, diagonal.seen_by(hessian), least, known)
-        self._require(space, theta)
+        require_space(self, space, self._metric)
         return space
-
-    def _require(self, space: CriticalSpace, theta: Tensor) -> None:
-        k, beyond = len(space.values), space.largest / self._metric.edge
-        if k and (found := kinks(self.problem)):
-            raise CentralFlowError(
-                f"{self.title}: at the edge of stability it takes third derivatives, which a loss with kinks "
-                f"({', '.join(found)}) has not: take a smooth network (tanh, GELU, average pooling)"
-            )
-        if self._metric.remembers and not beyond < _FAR:
-            raise CentralFlowError(
-                f"{self.title}: the largest eigenvalue is {beyond:.3g} times that of the edge of stability, as where "
-                f"{type(self.optimizer).__name__} has no memory of its gradients yet: start warm (state0 of train, "
-                "warm_steps of a case), or take a smaller lr"
-            )
-        if k > self.most:
-            raise CentralFlowError(
-                f"{self.title}: {k} directions are at the edge of stability (ηλ above {self.followed:g}), more than "
-                f"most = {self.most}: raise most, or take a smaller lr"
-            )
-        if not space.converged:
-            raise CentralFlowError(
-                f"{self.title}: the eigenvectors at the edge of stability were not found to {self.noise:.0e} in "
-                f"{MOST_PRODUCTS} Hessian products: lower `followed`, so that there is a gap below it"
-            )
 
 
 def _orthonormal(directions: Tensor) -> tuple[Tensor, Tensor]:

@@ -252,11 +252,40 @@ def test_in_float32_it_is_as_good_as_that(at_the_edge) -> None:
     )
 
 
-def test_kinks_have_no_edge_and_an_overflow_is_no_number(at_the_edge) -> None:
-    problem, theta, sgd = at_the_edge
+def test_a_loss_with_kinks_is_refused_before_anything_is_solved(at_the_edge) -> None:
+    """Also where it is far from the edge."""
+    problem, *_ = at_the_edge
     kinked = Problem(mlp([3, 4, 2], "relu", seed=1), problem.loss_fn, (problem.x, problem.y))
-    assert CentralFlow(kinked, SGD(lr=1e-3)).at(kinked.theta0).values.size == 0
-    with pytest.raises(CentralFlowError, match="kinks"):
-        CentralFlow(kinked, SGD(lr=100.0)).at(kinked.theta0)
+    with pytest.raises(
+        FlowError, match=r"kinks \(ReLU\) has not: take a smooth network .*, or the modified flow"
+    ):
+        CentralFlow(kinked, SGD(lr=1e-3))
+
+
+def test_an_overflow_is_no_number(at_the_edge) -> None:
+    problem, theta, sgd = at_the_edge
     far = CentralFlow(problem, sgd).rhs(0.0, torch.full_like(theta, 1e200))
     assert bool(far.isnan().all())
+
+
+def test_options_are_in_the_name(tiny: Problem) -> None:
+    sgd = SGD(lr=0.1)
+    plain, other = CentralFlow(tiny, sgd), CentralFlow(tiny, sgd, relaxation=0.5, second_order=False)
+    assert (plain.name, plain.title) == ("central", "central flow")
+    assert other.name == "central_relaxation_0.5_second_order_false"
+    assert other.title == "central flow, relaxation = 0.5, second_order = false"
+    names = {CentralFlow(tiny, sgd, **options).name for options in OPTIONS}
+    assert len(names) == len(OPTIONS)
+
+
+OPTIONS = (
+    {},
+    {"delayed": True},
+    {"relaxation": 2.0},
+    {"relaxation": 2.0, "delayed": True},
+    {"followed": 1.9},
+    {"followed": 1.9000001},
+    {"second_order": False},
+    {"third": "exact"},
+    {"most": 4},
+)
