@@ -84,8 +84,8 @@ def test_a_value_is_the_one_in_the_file(pages: ModuleType) -> None:
         (0.0424, 2, "0.042"),
         (1.137, 3, "1.14"),
         (95.6, 2, "96"),
-        (17234.0, 2, "17 234"),
-        (3.1e-5, 2, "3.1e-05"),
+        (17234.0, 2, "17\u202f234"),
+        (3.1e-5, 2, "3.1e−5"),
     ],
 )
 def test_numbers_are_written_to_their_digits(

@@ -28,7 +28,7 @@ def _equal_error(flow: str) -> str:
     rows = []
     for entry in read("flow_solve")[flow]["at_equal_error"]:
         mine = entry["auto"]
-        first = [f"{mine['rtol']:.0e}", mine["method"], power(mine["error"]), count(mine["gradients"])]
+        first = [power(mine["rtol"]), mine["method"], power(mine["error"]), count(mine["gradients"])]
         rows.append([*first, *_against(entry, "torchdiffeq"), *_against(entry, "scipy")])
     head = ["rtol", "method", "error / motion", "gradients"]
     return table([*head, "torchdiffeq dopri5", "its time", "SciPy RK45", "its time"], rows)

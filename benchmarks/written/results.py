@@ -18,28 +18,27 @@ def read(name: str) -> Any:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """To so many significant digits: 0.042, 1.4, 250, 17 000, 3e-05."""
+    """To so many significant digits, whole numbers whole: 0.042, 1.4, 250, 17 234, 3.1e−5."""
     if value == 0:
         return "0"
     if not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.{digits - 1}e}"
-    rounded = float(f"{value:.{digits - 1}e}") if abs(value) < 10 ** (digits - 1) else round(value)
-    decimals = max(0, digits - 1 - len(str(int(abs(rounded)))) + 1) if abs(rounded) >= 1 else None
-    if decimals is None:
-        return f"{rounded:.{digits}g}"
-    return count(rounded) if decimals == 0 else f"{rounded:.{decimals}f}"
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    if abs(value) >= 10 ** (digits - 1):
+        return count(value)
+    return f"{value:#.{digits}g}".removesuffix(".") if abs(value) >= 1 else f"{value:.{digits}g}"
 
 
 def count(value: float) -> str:
     """A whole number, its thousands apart."""
     whole = round(value)
-    return str(whole) if abs(whole) < 10_000 else f"{whole:,}".replace(",", " ")
+    return str(whole) if abs(whole) < 10_000 else f"{whole:,}".replace(",", "\u202f")
 
 
 def power(value: float) -> str:
-    """An error: one digit and the power of ten, as 3e-5."""
+    """An error: one digit and the power of ten, as 3e−5."""
     mantissa, _, exponent = f"{value:.0e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    return f"{mantissa}e{int(exponent)}".replace("-", "−")  # a hyphen would let a line end there
 
 
 def percent(share: float, decimals: int = 1) -> str:
