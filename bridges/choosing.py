@@ -74,7 +74,9 @@ def choose(
         used = max(used, KINKED_FLOOR)
         reason = f"kinked field ({', '.join(kinks)}): low order"
         if rtol is not None and rtol < used:
-            reason += f", and rtol {rtol:g} raised to {used:g}, below which accuracy costs more than it is worth"
+            reason += (
+                f", and rtol {rtol:g} raised to {used:g}, below which accuracy costs more than it is worth"
+            )
         return Choice("torch" if place else "scipy", "RK23", used, reason + place)
     explicit, implicit = dop853_evaluations(stiffness, used), bdf_evaluations(stiffness, used)
     if not place:
