@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nm_ode import plots
+    from nm_ode.batch.here import run_study
     from nm_ode.charges import LawError, predict_charges, solve_charges
     from nm_ode.comparison import compare, compare_ensembles, gaussian_window, observed_order
     from nm_ode.comparison.study import study_frame
@@ -144,6 +145,7 @@ _HOMES = {
     "own_loss": "nm_ode.loss",
     "predict_charges": "nm_ode.charges",
     "run_info": "nm_ode.results",
+    "run_study": "nm_ode.batch.here",
     "scan_of": "nm_ode.symmetries",
     "scan_symmetries": "nm_ode.symmetries",
     "sgd_ensemble": "nm_ode.ensembles",
@@ -234,6 +236,7 @@ __all__ = [
     "plots",
     "predict_charges",
     "run_info",
+    "run_study",
     "scan_of",
     "scan_symmetries",
     "sgd_ensemble",

@@ -7,7 +7,8 @@
 
 A function of one panel takes `ax` and returns the Axes; one of several returns an array of them, and takes `axes`
 where their number is known beforehand. A run that is not in a study's tree is put into one, with what was solved beside
-it, by `as_tree(run, solution)`. Nothing of matplotlib's own state is used or changed; it is imported at the first plot.
+it, by `as_tree(run, solution)`. Nothing of matplotlib's own state is used or changed; it is imported at the first plot. For
+panels of your own beside these, `plt.style.use(nm_ode.plots.STYLE)` sets fonts, lines and colours as these have them.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ if TYPE_CHECKING:
         stability,
     )
     from nm_ode.reporting.plots.two_parameters import two_parameters
+    from nm_ode.reporting.style import STYLE
 
 _PUBLIC = "nm_ode.reporting.plots.public"
 _HOMES = {
+    "STYLE": "nm_ode.reporting.style",
     "accuracy": "nm_ode.reporting.plots.accuracy",
     "as_tree": "nm_ode.reporting.plots.given",
     "averaged_loss": _PUBLIC,
@@ -82,6 +85,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "STYLE",
     "accuracy",
     "as_tree",
     "averaged_loss",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 import xarray as xr
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
@@ -49,6 +50,12 @@ _STYLE = {
 }
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLE: dict[str, Any] = {
+    **_STYLE,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "figure.constrained_layout.use": True,
+}
+"""matplotlib's settings for a user's own figure in the style of these: `plt.style.use(nm_ode.plots.STYLE)`."""
 DASHES = ((0, ()), (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)), (0, (9, 3)))
 DISCRETE = "#222233"
 

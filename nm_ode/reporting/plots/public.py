@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -128,11 +128,29 @@ def member_losses(study: xr.DataTree, *, by: str | None = None, ax: Axes | None 
 
 
 def phase_diagram(
-    study: xr.DataTree, *, quantity: str | None = None, x: str | None = None, y: str | None = None
+    study: xr.DataTree,
+    *,
+    quantity: str | Sequence[str] | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    axes: Axes | Panels = None,
 ) -> Grid:
-    """A panel for each number of a study's members over two of its axes."""
+    """A panel for each number of a study's members over two of its axes.
+
+    A cell without a number has a mark that says why. Of further axes (seeds, say) it is the median.
+
+    Args:
+        study: of `nm_ode.open_study`.
+        quantity: "final_loss", "relative_error.<flow>", "local_order.<flow>", …, or several of them; all if None.
+        x, y: names of the axes; the case's first two if None, seeds last.
+        axes: as many as there are quantities, to draw in.
+
+    Raises:
+        ArgumentError: no such quantity or axis, or too few axes.
+        ResultError: the study has not two axes.
+    """
     require(study, phase.PHASE, "the study has not two axes with more than one place, or no numbers")
-    return axes_of(phase.phase_diagram(study, quantity, x, y))
+    return phase.phase_panels(study, quantity, x, y, axes)
 
 
 def over_axes(study: xr.DataTree, *, quantity: str | None = None) -> Grid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -28,8 +29,10 @@ from nm_ode.comparison.study.numbers import (
     study_numbers,
 )
 from nm_ode.comparison.study.orders import study_orders
+from nm_ode.errors import ArgumentError
 from nm_ode.reporting.formats import order, power
 from nm_ode.reporting.plots.base import Plot
+from nm_ode.reporting.plots.given import Grid, Panels, figure_of, flat_panels
 from nm_ode.reporting.study.plots.plane import Plane, few, places, plane_of
 from nm_ode.reporting.style import WIDTH, few_decades, label_lowest, plain, styled, typeset
 
@@ -42,46 +45,79 @@ _CHARACTERS = 34  # of the labels below a panel that have room side by side
 
 
 def phase_diagram(
-    tree: xr.DataTree, quantity: str | None = None, x: str | None = None, y: str | None = None
+    tree: xr.DataTree, quantity: str | Sequence[str] | None = None, x: str | None = None, y: str | None = None
 ) -> Figure:
+    """The figure of `phase_panels`."""
+    return figure_of(phase_panels(tree, quantity, x, y))
+
+
+def phase_panels(
+    tree: xr.DataTree,
+    quantity: str | Sequence[str] | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    axes: Axes | Panels = None,
+) -> Grid:
     """A panel for each number of the members over two axes.
 
     A cell without a number has a mark that says why, and no colour. Of further axes (seeds, say) it is the median.
 
     Args:
         tree: of `nm_ode.open_study`.
-        quantity: one of `quantities`' keys ("final_loss", "relative_error.gradient", …), "local_order.<flow>"; all if
-            None.
+        quantity: of `quantities`' keys ("final_loss", "relative_error.gradient", …), "local_order.<flow>", one or
+            several; all if None.
         x, y: names of the axes; the case's first two if None, seeds last.
+        axes: as many as panels, to draw in.
 
     Raises:
-        ValueError: the study has one axis alone, or none of this name.
+        ArgumentError: the study has one axis alone, none of this name, or not this quantity; or too few axes.
     """
     numbers = study_numbers(tree)
     plane = plane_of(numbers, x, y)
     if plane is None:
-        raise ValueError("a phase diagram needs two axes with more than one place")
-    shown = [*quantities(numbers), *_local_orders(numbers)]
-    if quantity is not None:
-        shown = [one for one in shown if one.key == quantity]
-        if not shown:
-            raise ValueError(f"there is no quantity {quantity!r} in this study")
+        raise ArgumentError("a phase diagram needs two axes with more than one place")
+    shown = _chosen([*quantities(numbers), *_local_orders(numbers)], quantity)
     with styled():
-        columns = min(2, len(shown))
-        lines = -(-len(shown) // columns)
-        tall = min(max(0.34 * numbers.sizes[plane.y] + 1.0, 2.2), 4.2)
-        wide = WIDTH if columns > 1 else WIDTH * 0.62
-        engine = ConstrainedLayoutEngine(hspace=0.08, wspace=0.06)
-        figure = Figure(figsize=(wide, tall * lines + 0.45), layout=engine)
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        if axes is None:
+            grid = _new(len(shown), numbers.sizes[plane.y])
+            drawn = grid.reshape(-1)[: len(shown)]
+        else:
+            drawn = flat_panels(axes, len(shown), 1, 0.0, of="phase_diagram")
         states, lost = plane.state(numbers["state"]), plane.some_lost(numbers["state"])
-        for axes, one in zip(grid.reshape(-1), shown, strict=False):
-            _panel(axes, numbers, plane, one, states, lost)
-        label_lowest(grid, len(shown), plain(plane.x))
-        for axes in grid[:, 0]:
-            axes.set_ylabel(plain(plane.y))
-        _legend(figure, states, bool(lost.any()))
-        return figure
+        for panel, one in zip(drawn, shown, strict=True):
+            _panel(panel, numbers, plane, one, states, lost)
+            if axes is not None:
+                panel.set_xlabel(plain(plane.x))
+                panel.set_ylabel(plain(plane.y))
+        if axes is None:
+            label_lowest(grid, len(shown), plain(plane.x))
+            for panel in grid[:, 0]:
+                panel.set_ylabel(plain(plane.y))
+        _legend(figure_of(drawn), states, bool(lost.any()))
+        return drawn
+
+
+def _chosen(there: list[Quantity], quantity: str | Sequence[str] | None) -> list[Quantity]:
+    """Those that were asked for, in that order."""
+    if quantity is None:
+        return there
+    known = {one.key: one for one in there}
+    asked = [quantity] if isinstance(quantity, str) else list(quantity)
+    for key in asked:
+        if key not in known:
+            raise ArgumentError(f"there is no quantity {key!r} in this study; there are {', '.join(known)}")
+    return [known[key] for key in asked]
+
+
+def _new(panels: int, rows: int) -> Grid:
+    """Axes in a figure of their own, in rows of two."""
+    columns = min(2, panels)
+    lines = -(-panels // columns)
+    tall = min(max(0.34 * rows + 1.0, 2.2), 4.2)
+    wide = WIDTH if columns > 1 else WIDTH * 0.62
+    engine = ConstrainedLayoutEngine(hspace=0.08, wspace=0.06)
+    figure = Figure(figsize=(wide, tall * lines + 0.45), layout=engine)
+    return np.asarray(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True))
 
 
 def _local_orders(numbers: xr.Dataset) -> list[Quantity]:

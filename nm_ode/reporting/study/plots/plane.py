@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from nm_ode.comparison.study.numbers import FAILED, MISSING, STATES, axes_of
+from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import plain
 
 _REPEATS = ("seed", "data_seed")
@@ -68,7 +69,7 @@ def plane_of(numbers: xr.Dataset, x: str | None = None, y: str | None = None) ->
     axes = axes_of(numbers)
     for name in (x, y):
         if name is not None and name not in axes:
-            raise ValueError(f"the study has no axis {name!r}; its axes are {', '.join(axes)}")
+            raise ArgumentError(f"the study has no axis {name!r}; its axes are {', '.join(axes)}")
     longer = [name for name in axes if numbers.sizes[name] > 1]
     # Repetitions last; otherwise in the case's order, which is the user's.
     choice = sorted(longer, key=lambda name: name in _REPEATS)
