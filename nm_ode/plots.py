@@ -7,8 +7,8 @@
 
 A function of one panel takes `ax` and returns the Axes; one of several returns an array of them, and takes `axes`
 where their number is known beforehand. A run that is not in a study's tree is put into one, with what was solved beside
-it, by `as_tree(run, solution)`. Nothing of matplotlib's own state is used or changed; it is imported at the first plot. For
-panels of your own beside these, `plt.style.use(nm_ode.plots.STYLE)` sets fonts, lines and colours as these have them.
+it, by `as_tree(run, solution)`. Nothing of matplotlib's own state is used or changed; it is imported at the first plot.
+For panels of your own beside these, `plt.style.use(nm_ode.plots.STYLE)` sets fonts, lines and colours alike.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 import xarray as xr
 
 from nm_ode.arguments import as_count
@@ -64,7 +65,8 @@ def _members(sweep: Sweep, out: str, workers: int) -> tuple[xr.DataTree, list[st
     plan = replace(plan, tasks=tuple(replace(task, page=False) for task in plan.tasks))
     assert plan.store is not None
     plan.store.begin(sweep.record)
-    where = workers_for(len(plan.tasks), [sweep.case.device], workers)
+    threads = None if workers else torch.get_num_threads()  # this process keeps those that it has
+    where = workers_for(len(plan.tasks), [sweep.case.device], workers, threads)
     standing = Standing(total=len(plan.tasks) + plan.whole, whole=plan.whole)
     failures = [
         f"{one.label}: {one.sentence or one.status}"

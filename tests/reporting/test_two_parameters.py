@@ -1,9 +1,6 @@
-"""The plane of two parameters: paths, contours, level sets of a charge; and the example of it."""
+"""The plane of two parameters: paths, contours, level sets of a charge."""
 
 from __future__ import annotations
-
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +12,6 @@ from torch import nn
 import nm_ode
 from nm_ode.plots import two_parameters
 from nm_ode.results import ResultError
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "two_parameters.py"
 
 
 def product(start: tuple[float, float] = (1.4, 0.1)) -> nm_ode.Problem:
@@ -134,20 +129,3 @@ def test_a_run_that_never_moves_is_drawn() -> None:
     still = product((1.0, 1.0))
     axes = two_parameters(still, nm_ode.train(still, nm_ode.SGD(lr=0.1), 2), points=5)
     assert axes.get_xlim()[0] < 1.0 < axes.get_xlim()[1]
-
-
-def test_the_example_shows_that_flow_keeps_the_charge_and_descent_does_not(
-    tmp_path, monkeypatch, capsys
-) -> None:
-    picture = tmp_path / "picture.png"
-    monkeypatch.setattr("sys.argv", ["two_parameters.py", str(picture)])
-    drift = runpy.run_path(str(EXAMPLE))["drift"]
-    assert picture.stat().st_size > 10_000
-    assert drift.keys() == {"rescale", "scale"}
-    for kind, sign in (("rescale", -1), ("scale", 1)):
-        moved = drift[kind]
-        assert abs(moved["gradient"]) < 1e-6
-        # The modified flow goes the way of descent, most of it.
-        assert 0 < moved["modified_2_hessian"] / moved["descent"] < 1.0
-        assert np.sign(moved["descent"]) == sign
-    assert "picture" in capsys.readouterr().out

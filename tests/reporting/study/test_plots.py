@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import nm_ode
+from nm_ode import plots
 from nm_ode.comparison.study import study_numbers
 from nm_ode.reporting.study import STUDY_PLOTS
 from nm_ode.reporting.study.plots.losses import loss_curves
@@ -144,3 +146,18 @@ def test_a_line_for_each_run_as_far_as_it_went(plane) -> None:
 def test_where_ratios_are_even_the_axis_is_logarithmic(values: list[float], logarithmic: bool) -> None:
     numbers = xr.Dataset({"state": ("lr", ["whole"] * len(values))}, coords={"lr": values})
     assert positions(numbers, "lr")[1] == logarithmic
+
+
+def test_a_phase_diagram_is_drawn_in_the_users_axes(plane) -> None:
+    figure = Figure()
+    axes = figure.subplots(2)
+    keys = ["relative_error.gradient", "final_loss"]
+    drawn = plots.phase_diagram(plane, quantity=keys, axes=axes)
+    assert drawn.tolist() == axes.tolist()
+    for panel, key in zip(drawn, keys, strict=True):
+        alone = plots.phase_diagram(plane, quantity=key)[0]
+        assert cells(panel) == cells(alone)
+        assert panel.get_title() == alone.get_title()
+        assert (panel.get_xlabel(), panel.get_ylabel()) == ("lr", "momentum")
+    with pytest.raises(nm_ode.ArgumentError, match="2 panels"):
+        plots.phase_diagram(plane, quantity=keys, axes=axes[0])
