@@ -75,7 +75,7 @@ def test_a_value_is_the_one_in_the_file(pages: ModuleType) -> None:
     """Read here by hand, of one file."""
     saved = json.loads(text("benchmarks/results/recorder.json"))["networks"]
     most = max(one["beside_the_bare_loop"]["everything"]["share_of_a_step"] for one in saved)
-    assert pages.FILLED["README.md"]["recorder.most"]() == f"{100 * most:.1f} %"
+    assert pages.FILLED["README.md"]["recorder.most"]() == f"{100 * most:.1f}\u202f%"
 
 
 @pytest.mark.parametrize(

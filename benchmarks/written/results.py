@@ -42,7 +42,7 @@ def power(value: float) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    return f"{100 * share:.{decimals}f} %"
+    return f"{100 * share:.{decimals}f}\u202f%"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
