@@ -10,7 +10,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from nm_ode.reporting.style import _STYLE, COLOURS, DASHES
+import nm_ode
+from nm_ode.reporting.style import COLOURS, DASHES
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 MARKS = "osD^vPX*"
@@ -23,7 +24,7 @@ def read(name: str) -> Any:
 
 def panels(rows: int, height: float) -> list[Axes]:
     """Axes one below the other, `height` inches each."""
-    plt.rcParams.update({**_STYLE, "font.size": 11, "legend.fontsize": 10})
+    plt.style.use([nm_ode.plots.STYLE, {"font.size": 11, "legend.fontsize": 10}])
     _, axes = plt.subplots(rows, figsize=(WIDTH, rows * height), layout="constrained", squeeze=False)
     return list(axes[:, 0])
 
