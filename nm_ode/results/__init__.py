@@ -3,6 +3,7 @@
 from nm_ode.results.beyond import BeyondLaws
 from nm_ode.results.checkpoints import Checkpoint
 from nm_ode.results.codec import ResultError, decode, encode, write
+from nm_ode.results.frame import frame
 from nm_ode.results.grid import TimeGrid
 from nm_ode.results.identity import Identity, StoreError
 from nm_ode.results.members import member_run
@@ -53,6 +54,7 @@ __all__ = [
     "encode",
     "encode_run",
     "ensemble_info",
+    "frame",
     "ladder_info",
     "law_info",
     "layout_of",

@@ -133,6 +133,8 @@ CALLS: dict[str, Call] = {
     "open_store": lambda g, v: nm_ode.open_store(v),
     "open_study": lambda g, v: nm_ode.open_study(v),
     "study_frame": lambda g, v: nm_ode.study_frame(v),
+    "frame data": lambda g, v: nm_ode.frame(v),
+    "frame per": lambda g, v: nm_ode.frame(g.run, v),
     "write_study_report tree": lambda g, v: write_study_report(v, g.folder / "report.html"),
     "write_study_report path": lambda g, v: write_study_report(xr.DataTree(), v),
     "write_csv path": lambda g, v: write_csv(xr.DataTree(), v),
@@ -301,6 +303,8 @@ REFUSED = [
     ("predict_charges law", "text", "law"),
     ("open_store", "None", "path must be a path"),
     ("study_frame", "None", "open_study"),
+    ("frame data", "None", "a run, a solution"),
+    ("frame per", "text", "'layer'"),
     ("open_study", "None", "path must be a path"),
 ]
 
