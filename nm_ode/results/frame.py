@@ -26,24 +26,34 @@ _PLACE = "number of the place"
 def frame(data: xr.Dataset | xr.DataTree, per: str | None = None) -> pd.DataFrame:
     """A pandas frame of a run, a solution, a comparison or predicted charges: one row a step.
 
-        nm_ode.frame(run)                       # index step; columns time, loss, grad_norm, …
-        nm_ode.frame(run, per="layer")          # index (step, layer); columns time, layer_grad_norm, …
-        nm_ode.frame(run, per="charge")         # index (step, charge_symmetry, channel); columns time, kind, charge, …
-        nm_ode.frame(comparison, per="symmetry")
-        nm_ode.frame(tree["discrete"])          # a group of `open_store`
-
     What was recorded at other steps (saved steps, `Curvature`, `Statistics`, …) is in the same rows: those are all
     steps at which anything was, and what was not recorded at one is missing there. `reset_index()` turns the index into
     columns.
 
     Args:
-        data: a dataset, or the group of a tree that has one.
+        data: a dataset, or the group of a tree that has one (`tree["discrete"]` of `open_store`).
         per: a dimension beside the step, for one row a step and each of its places: "layer", "charge", "symmetry",
             "hessian_eigenpair", "member", …; None for what is one number a step.
+
+    Returns:
+        Index: `step`, or `time` of a solution, and with `per` the place: `layer`; `charge_symmetry` and `channel`; ….
+        Columns: `time`, and the variables that have these dimensions and no other.
 
     Raises:
         ArgumentError: neither a dataset nor a group of a tree, or `per` is not among its dimensions.
         ResultError: a study of many members, for which there is `study_frame`, or a tree whose groups have the numbers.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes(samples=20))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=3)
+        >>> nm_ode.frame(run)[["time", "lr"]].round(2).to_dict("index")[2]
+        {'time': 0.2, 'lr': 0.1}
+        >>> list(nm_ode.frame(run, per="layer").index)
+        [(0, 'linear1'), (1, 'linear1'), (2, 'linear1')]
     """
     import pandas as pd
 
