@@ -144,7 +144,7 @@ def test_what_is_no_dataset_is_told(made, tmp_path: Path) -> None:
     with pytest.raises(nm_ode.ArgumentError, match="a run, a solution"):
         nm_ode.frame(made["run"].loss)
     tree = nm_ode.plots.as_tree(made["run"], made["solution"])
-    with pytest.raises(nm_ode.ResultError, match="/discrete, .*/comparison/gradient"):
+    with pytest.raises(nm_ode.ResultError, match=r"/discrete, .*/comparison/gradient"):
         nm_ode.frame(tree)
     study = xr.DataTree(xr.Dataset({"whole": ("lr", [True]), "status": ("lr", ["success"])}))
     with pytest.raises(nm_ode.ResultError, match="study_frame"):
