@@ -364,8 +364,8 @@ def spread_steps(steps: int, points: int) -> list[int]:
     """`points` steps of 0 … steps, evenly spread, with both ends."""
     if steps >= OPEN_END - 1:
         raise ArgumentError(
-            "this observer spreads its points over a run whose length is known: in a Recorder take one that looks at "
-            "every so many steps"
+            "this observer spreads its points over a run whose length is known: in a Recorder take Hessian "
+            "(every=…), or another that looks at every so many steps"
         )
     count = min(max(points, 2), 2 * steps + 2)  # more find no other steps
     return sorted({round(place) for place in np.linspace(0, steps, count).tolist()})
