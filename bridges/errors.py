@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class NmOdeError(Exception):
-    """Something that nm_ode refuses or that failed, explained in one sentence; each package adds errors of its own."""
+    """Something that nm_ode refuses or that failed, explained in one sentence; each package adds errors of its own.
+
+    Example:
+        >>> import nm_ode
+        >>> try:
+        ...     nm_ode.SGD(lr=-0.1)
+        ... except nm_ode.NmOdeError as error:
+        ...     print(error)
+        lr must be a positive number; -0.1 was given
+    """
 
 
 class EngineError(NmOdeError, ValueError):

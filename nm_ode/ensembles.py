@@ -54,6 +54,16 @@ def sgd_ensemble(
     Raises:
         ArgumentError: an argument of another kind, members, steps or batch size out of range, a start of another shape,
             or more members than memory holds.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> runs = nm_ode.sgd_ensemble(problem, nm_ode.SGD(lr=0.05), steps=20, batch_size=16, members=8)
+        >>> dict(runs.theta.sizes), nm_ode.ensemble_info(runs).time
+        ({'member': 8, 'param': 11}, 1.0)
     """
     require_one_loss(problem)
     require_optimizer(optimizer)

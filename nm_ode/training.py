@@ -39,6 +39,18 @@ class TrainingDiverged(NmOdeError, RuntimeError):  # noqa: N818 (what happened, 
     Attributes:
         step: the step whose loss is not finite.
         run: the run up to there, as `train` would have returned it.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> try:
+        ...     nm_ode.train(problem, nm_ode.SGD(lr=1e3), steps=200)
+        ... except nm_ode.TrainingDiverged as error:
+        ...     print(nm_ode.run_info(error.run).status, len(error.run.loss) == error.step)
+        diverged True
     """
 
     def __init__(self, message: str, step: int, run: xr.Dataset) -> None:

@@ -70,6 +70,18 @@ def solve_charges(
         LawError: no charges, a law that is no differential equation, a run that the law does not describe (as in
             `predict_charges`), or an engine that gave up.
         EngineError: unknown engine or method.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges, sgd = nm_ode.Charges(nm_ode.symmetries_of(problem)), nm_ode.SGD(lr=0.1, momentum=0.9)
+        >>> run = nm_ode.train(problem, sgd, steps=20, observe=[charges])
+        >>> solved, predicted = nm_ode.solve_charges(run), nm_ode.predict_charges(run, "second_order")
+        >>> float(abs(solved.charge - predicted.charge).max()) < 1e-6
+        True
     """
     require_dataset(run, "run", "nm_ode.train")
     title = law_named(law).title

@@ -56,6 +56,17 @@ def compare_ensembles(
     Raises:
         AlignmentError: no ensembles; other parameters, another time or start; paths whose lr or batch size is not the
             runs'; fewer than four members in either, members that diverged, or none that differ.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.05)
+        >>> one, other = (nm_ode.sgd_ensemble(problem, sgd, 20, batch_size=16, members=16, seed=i) for i in (1, 2))
+        >>> difference = nm_ode.compare_ensembles(one, other)
+        >>> difference.mean < 2 * difference.mean_noise, difference.p_value > 0.05
+        (True, True)
     """
     from scipy.stats import permutation_test  # a fifth of the time that the command takes to start
 

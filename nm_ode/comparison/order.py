@@ -31,6 +31,12 @@ def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrd
 
     Raises:
         ArgumentError: fewer than two learning rates, or values that are not positive.
+
+    Example:
+        >>> import nm_ode
+        >>> observed = nm_ode.observed_order([0.4, 0.2, 0.1], [1.6e-2, 4.1e-3, 1.0e-3])
+        >>> round(observed.order, 2), round(observed.standard_error, 2)
+        (2.0, 0.02)
     """
     lr, error = (
         as_tensor(given, name).detach().to_dense().cpu().numpy()

@@ -83,6 +83,14 @@ def gaussian_window(width: float) -> Window:
 
     Raises:
         ArgumentError: a width below 1, or none.
+
+    Example:
+        >>> import nm_ode
+        >>> window = nm_ode.gaussian_window(2.0)
+        >>> window.title, window.reach, len(window.weights)
+        ('Gaussian window, 2 steps wide', 8, 17)
+        >>> abs(window.alternating) < 1e-4
+        True
     """
     width = float(as_number(width, "width"))
     if not _NARROWEST <= width <= _WIDEST:

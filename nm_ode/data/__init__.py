@@ -8,9 +8,10 @@ from nm_ode.data.base import DataError, DataSet, Image
 from nm_ode.data.batches import BatchSize, sample_batches
 from nm_ode.data.diabetes import diabetes
 from nm_ode.data.digits import digits
+from nm_ode.data.indices import Samples
 from nm_ode.data.npz import npz, npz_source
 from nm_ode.data.preparation import Augmentation, Preparation, PreparedSource
-from nm_ode.data.sources import ArraySource, DatasetSource, Samples, Source, TensorSource, source_of
+from nm_ode.data.sources import ArraySource, DatasetSource, Source, TensorSource, source_of
 from nm_ode.registry import Registry
 
 DATA: Registry[Callable[..., DataSet]] = Registry(
@@ -26,7 +27,15 @@ DATA: Registry[Callable[..., DataSet]] = Registry(
         "mnist": "nm_ode.data.images.mnist:mnist",
     },
 )
-"""Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples."""
+"""Data sets by name: functions of keyword arguments, of which all take `samples`, the number of first samples.
+
+Example:
+    >>> from nm_ode.data import DATA
+    >>> sorted(DATA)
+    ['cifar10', 'cifar100', 'diabetes', 'digits', 'image_folder', 'mnist', 'npz', 'tiny_imagenet']
+    >>> tuple(DATA["diabetes"](samples=5).x.shape)
+    (5, 10)
+"""
 
 __all__ = [
     "DATA",

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 class DataError(NmOdeError, ValueError):
-    """The data cannot be read or do not hold what is asked of them."""
+    """The data cannot be read or do not hold what is asked of them.
+
+    Example:
+        >>> from nm_ode.data import digits
+        >>> digits(samples=5000)
+        Traceback (most recent call last):
+            ...
+        nm_ode.data.base.DataError: samples must be from 1 to 1797, the size of digits; 5000 was given
+    """
 
 
 class NoSuchSampleError(DataError, IndexError):
@@ -26,7 +34,17 @@ class NoSuchSampleError(DataError, IndexError):
 
 @dataclass(frozen=True)
 class Image:
-    """Shape of square images."""
+    """Shape of square images.
+
+    Args:
+        channels: 1 for grey, 3 for colour.
+        side: in pixels.
+
+    Example:
+        >>> from nm_ode.data import digits
+        >>> digits().image
+        Image(channels=1, side=8)
+    """
 
     channels: int
     side: int
@@ -36,13 +54,20 @@ class Image:
 class DataSet:
     """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
 
-    Attributes:
+    Args:
         x: in memory, or an `np.memmap` of a file that is read a batch at a time.
+        y: as many.
         image: where the inputs are images, of which shape; also of flat ones.
         test: samples that are not for training, or a function that reads them.
         preparation: what becomes of uint8 inputs before a model sees them; of the test samples too, which are never
             augmented.
         classes: names of the classes, by number.
+
+    Example:
+        >>> from nm_ode.data import digits
+        >>> data = digits(samples=100).as_images()
+        >>> tuple(data.x.shape), data.y.dtype, data.is_classification
+        ((100, 1, 8, 8), torch.int64, True)
     """
 
     x: Any
@@ -99,6 +124,7 @@ class DataSet:
         """The first samples; all if None.
 
         Args:
+            samples: how many.
             name: of the data set, for the message.
 
         Raises:
@@ -114,6 +140,7 @@ class DataSet:
 
     @property
     def is_classification(self) -> bool:
+        """Are the targets classes?"""
         return not self.y.is_floating_point()
 
     def _test_as(self, change: Callable[[DataSet], DataSet]) -> Callable[[], DataSet] | None:

@@ -14,6 +14,14 @@ from nm_ode.arguments import as_count, said
 from nm_ode.errors import ArgumentError
 
 BatchSize: TypeAlias = int | Literal["full"]
+"""Samples in a minibatch, or "full": each step sees all.
+
+Example:
+    >>> from typing import get_args
+    >>> from nm_ode.data import BatchSize
+    >>> get_args(BatchSize)
+    (<class 'int'>, typing.Literal['full'])
+"""
 
 _AUGMENTATIONS = 2**31  # to draw from: so many that hardly two are the same
 
@@ -40,8 +48,19 @@ def sample_batches(
     """Endless index vectors, epoch after epoch in an order fixed by the seed; None for the whole data.
 
     Args:
+        n_samples: N.
+        batch_size: "full", or B; the last batch of an epoch may be smaller.
+        seed: of the order.
         augmented: virtual indices: in the e-th epoch, counted from 1, i + N·e for sample i of N, in its e-th
             augmentation.
+
+    Example:
+        >>> from itertools import islice
+        >>> from nm_ode.data import sample_batches
+        >>> [len(batch) for batch in islice(sample_batches(10, 4, seed=0), 4)]
+        [4, 4, 2, 4]
+        >>> list(islice(sample_batches(10, "full", seed=0), 2))
+        [None, None]
     """
     for rows in member_batches(n_samples, batch_size, [seed], augmented=augmented):
         yield None if rows is None else rows[0]

@@ -21,9 +21,22 @@ _EXACT = 2**53  # whole numbers up to here are floating-point numbers too
 def npz(path: Path, samples: int | None = None) -> DataSet:
     """Arrays `x` and `y` of a NumPy .npz file; integer y are classes, floating-point y are values.
 
+    Args:
+        path: of the file.
+        samples: how many of the first; all if None.
+
     Raises:
         DataError: no such file, not an .npz file, an array missing, or one that holds no finite real numbers, or not as
             many samples as the other; with the file and the array.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from nm_ode.data import npz
+        >>> np.savez("own.npz", x=np.zeros((5, 3)), y=np.array([0, 1, 2, 1, 0]))
+        >>> data = npz(Path("own.npz"))
+        >>> tuple(data.x.shape), data.y.dtype
+        ((5, 3), torch.int64)
     """
     arrays = _read(path, ("x", "y"))
     x, y = (_samples(arrays[name], f"{path}: {name}") for name in ("x", "y"))
@@ -36,8 +49,20 @@ def npz(path: Path, samples: int | None = None) -> DataSet:
 def npz_source(path: Path) -> TensorSource:
     """All arrays of a NumPy .npz file under their names, a dict for a batch, each of its own dtype.
 
+    Args:
+        path: of the file.
+
     Raises:
         DataError: no such file, not an .npz file, an array that holds no numbers, or lengths that differ.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from nm_ode.data import npz_source
+        >>> np.savez("tokens.npz", ids=np.arange(12).reshape(4, 3), mask=np.ones((4, 3), dtype=bool))
+        >>> source = npz_source(Path("tokens.npz"))
+        >>> len(source), {name: tuple(part.shape) for name, part in source.take(slice(0, 2)).items()}
+        (4, {'ids': (2, 3), 'mask': (2, 3)})
     """
     return TensorSource(_read(path), name=str(path))
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from nm_ode.data.indices import Samples
 from nm_ode.data.preparation import PreparedSource
-from nm_ode.data.sources import ArraySource, Part, Samples, Source
+from nm_ode.data.sources import ArraySource, Part, Source
 
 _AHEAD = 2  # batches, beside the one that is in use
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.data.base import DataError
-from nm_ode.data.sources import ArraySource, Samples, Source, TensorSource, indices_of, samples_of
+from nm_ode.data.indices import Samples, indices_of, samples_of
+from nm_ode.data.sources import ArraySource, Source, TensorSource
 from nm_ode.data.trees import flatten
 from nm_ode.memory import available_on
 from nm_ode.required import as_seed
@@ -38,6 +39,16 @@ class Augmentation:
 
     Raises:
         DataError: numbers out of range, or nothing to do.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.data import Augmentation
+        >>> augment = Augmentation(flip=True, pad=2)
+        >>> print(augment)
+        flips, crops by up to 2 pixels, seed 0
+        >>> images = torch.arange(2 * 64).reshape(2, 1, 8, 8)
+        >>> augment.augmented(images, indices=torch.tensor([0, 3]), plain=2).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     flip: bool = True
@@ -100,6 +111,15 @@ class Preparation:
 
     Raises:
         DataError: other than one finite mean and one positive standard deviation for each channel.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.data import Preparation
+        >>> preparation = Preparation(mean=(0.5,), std=(0.25,))
+        >>> images = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+        >>> prepared = preparation.prepared(images, indices=None, plain=2, dtype=torch.float64)
+        >>> tuple(prepared.shape), float(prepared.max())
+        ((2, 1, 8, 8), 2.0)
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -131,6 +151,7 @@ class Preparation:
             images: uint8, shape (n, channels, height, width).
             indices: virtual ones, shape (n,); None for samples as they are.
             plain: how many samples there are.
+            dtype: of what is returned.
         """
         if self.augment is not None and indices is not None:
             images = self.augment.augmented(images, indices, plain)
@@ -152,6 +173,15 @@ class PreparedSource:
 
     Raises:
         DataError: a source of something else.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.data import Preparation, PreparedSource, TensorSource
+        >>> images, y = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8), torch.tensor([0, 1, 1, 0])
+        >>> source = PreparedSource(TensorSource((images, y)), Preparation(mean=(0.5,), std=(0.25,)))
+        >>> x, _ = source.take(slice(0, 2))
+        >>> x.dtype, float(x.max())
+        (torch.float64, 2.0)
     """
 
     def __init__(self, source: Source, preparation: Preparation, virtual: Tensor | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,18 +20,29 @@ from torch.utils.data import (
     default_collate,
 )
 
-from nm_ode.arguments import as_tensor, said
-from nm_ode.data.base import DataError, DataSet, NoSuchSampleError
+from nm_ode.arguments import said
+from nm_ode.data.base import DataError, DataSet
+from nm_ode.data.indices import Samples, indices_of
 from nm_ode.data.leaves import as_leaf, in_dtype, is_array, numbers
 from nm_ode.data.trees import flatten, map_leaves, named_leaves
-
-Samples: TypeAlias = Tensor | slice | None
-"""Which samples: an index vector (or a mask), a slice, or None for all."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Samples in a fixed order; the same indices give the same batch every time."""
+    """Samples in a fixed order; the same indices give the same batch every time.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.data import Source, source_of
+        >>> class Squares:
+        ...     def __len__(self):
+        ...         return 10
+        ...     def take(self, indices):
+        ...         x = torch.arange(10.0) if indices is None else torch.arange(10.0)[indices]
+        ...         return x[:, None], x[:, None] ** 2
+        >>> isinstance(Squares(), Source), [part.shape for part in source_of(Squares()).take(slice(0, 3))]
+        (True, [torch.Size([3, 1]), torch.Size([3, 1])])
+    """
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -51,6 +62,13 @@ class TensorSource:
 
     Raises:
         DataError: a leaf that is no tensor of numbers (see `as_leaf`), lengths that differ, or no sample at all.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.data import TensorSource
+        >>> source = TensorSource({"ids": torch.arange(12).reshape(4, 3), "weight": torch.ones(4)})
+        >>> len(source), source.take(torch.tensor([2, 0]))["ids"].tolist()
+        (4, [[6, 7, 8], [0, 1, 2]])
     """
 
     def __init__(self, tree: Any, name: str = "data") -> None:
@@ -77,8 +95,20 @@ class TensorSource:
 class ArraySource:
     """Arrays on disk (`np.memmap`): any tree of them, of which a batch at a time is read into memory.
 
+    Args:
+        tree: its leaves are arrays or tensors, samples along the first dimension.
+        name: for messages.
+
     Raises:
         DataError: a leaf that is no array of numbers, lengths that differ, or no sample at all.
+
+    Example:
+        >>> import numpy as np
+        >>> from nm_ode.data import ArraySource
+        >>> np.save("x.npy", np.arange(12.0).reshape(4, 3))
+        >>> source = ArraySource((np.load("x.npy", mmap_mode="r"),))
+        >>> source.nbytes, source.take(slice(2, 4))[0].tolist()
+        (96, [[6.0, 7.0, 8.0], [9.0, 10.0, 11.0]])
     """
 
     def __init__(self, tree: Any, name: str = "data") -> None:
@@ -125,6 +155,19 @@ class DatasetSource:
 
     Raises:
         DataError: a Dataset without indices or without samples.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import Dataset
+        >>> from nm_ode.data import DatasetSource
+        >>> class Pairs(Dataset):
+        ...     def __len__(self):
+        ...         return 5
+        ...     def __getitem__(self, i):
+        ...         return torch.tensor([float(i), 1.0]), i % 2
+        >>> x, y = DatasetSource(Pairs()).take(torch.tensor([3, 1]))
+        >>> x.tolist(), y.tolist()
+        ([[3.0, 1.0], [1.0, 1.0]], [1, 1])
     """
 
     def __init__(
@@ -182,8 +225,19 @@ def source_of(data: Any) -> Source:
     is its dataset, put together by its `collate_fn`, no more samples at once than its batches have; the order in which
     it would give them is another matter (`train(batch_size=…)`).
 
+    Args:
+        data: any of these.
+
     Raises:
         DataError: nothing that samples could be taken from.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from nm_ode.data import digits, source_of
+        >>> several = digits(), (torch.ones(8, 3), torch.ones(8)), TensorDataset(torch.ones(4, 2))
+        >>> [f"{len(source_of(data))} in a {type(source_of(data)).__name__}" for data in several]
+        ['1797 in a TensorSource', '8 in a TensorSource', '4 in a TensorSource']
     """
     if isinstance(data, str | bytes):
         raise DataError(
@@ -257,91 +311,6 @@ def collate(items: Sequence[Any]) -> Any:
     for field in fields(first):
         object.__setattr__(made, field.name, collate([getattr(item, field.name) for item in items]))
     return made
-
-
-def samples_of(samples: Any, total: int, *, virtual: bool = False) -> Samples:
-    """What a source can take: an index vector without a mask, a slice that goes forward, or None.
-
-    Given as such, or as a list, a range, a NumPy array or a mask of all samples.
-
-    Args:
-        virtual: indices from `total` on are those of augmentations.
-
-    Raises:
-        DataError: anything else; NoSuchSampleError, which is one: an index out of range.
-    """
-    if samples is None:
-        return None
-    if isinstance(samples, slice):
-        return _forward(samples, total)
-    if isinstance(samples, str | bytes | int | type) or not (
-        isinstance(samples, Tensor | list | tuple | range) or hasattr(samples, "__array__")
-    ):
-        raise _no_samples(said(samples))
-    if len(samples_shape := getattr(samples, "shape", (0,))) != 1:
-        raise _no_samples(f"shape {tuple(samples_shape)}")
-    indices = samples if isinstance(samples, Tensor) else _indices(samples)
-    if indices.dtype == torch.bool:
-        if len(indices) != total:
-            raise DataError(f"samples: a mask of {len(indices)} was given for {total} samples")
-        return indices.nonzero().squeeze(1)
-    if indices.is_floating_point() or indices.is_complex():
-        raise _no_samples(said(indices))
-    indices = indices.long()
-    if len(indices):
-        least, most = (int(end) for end in indices.aminmax())
-        if least < -total or (most >= total and not virtual):
-            wrong = least if least < -total else most
-            more = f", and their augmentations from {total} on" * virtual
-            raise NoSuchSampleError(
-                f"samples: there is no sample {wrong}; there are {total}, from 0 to {total - 1}{more}"
-            )
-    return indices
-
-
-def count(samples: Samples, total: int) -> int:
-    """How many samples are asked for.
-
-    Raises:
-        DataError: as `samples_of`.
-    """
-    if samples is None:
-        return total
-    if isinstance(samples, slice):
-        return len(range(total)[samples])
-    return len(indices_of(samples, total))
-
-
-def indices_of(samples: Samples, total: int) -> Tensor:
-    """An index vector of the samples.
-
-    Raises:
-        DataError: as `samples_of`.
-    """
-    taken = samples_of(samples, total)
-    if isinstance(taken, Tensor):
-        return taken
-    return torch.arange(total, device="cpu")[slice(None) if taken is None else taken]
-
-
-def _forward(samples: slice, total: int) -> Samples:
-    try:
-        wanted = range(total)[samples]
-    except (TypeError, ValueError) as error:
-        raise _no_samples(f"{samples} ({error})") from None
-    return samples if wanted.step > 0 else torch.tensor(list(wanted), dtype=torch.int64, device="cpu")
-
-
-def _indices(samples: Any) -> Tensor:
-    found = as_tensor(samples, "samples", error=DataError)
-    return found.long() if found.numel() == 0 else found
-
-
-def _no_samples(what: str) -> DataError:
-    return DataError(
-        f"samples: {what} was given; give an index vector (a tensor, array or list of whole numbers), a mask of all "
-        "samples, a slice, or None"
-    )
 
 
 def _require_equal_lengths(tree: Any, name: str) -> None:

@@ -37,7 +37,19 @@ class Oscillation:
 
 
 class FlowError(NmOdeError, ValueError):
-    """This flow does not exist for this optimiser, order or run."""
+    """This flow does not exist for this optimiser, order or run.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> nm_ode.GradientFlow(problem, nm_ode.SGD(lr=0.1, momentum=0.9))
+        Traceback (most recent call last):
+            ...
+        nm_ode.flows.base.FlowError: gradient flow with momentum = 0.9: it is that of plain descent alone; ...
+    """
 
 
 class OscillationError(FlowError):
@@ -118,6 +130,18 @@ class Flow(ABC):
 
     Attributes:
         problem: the loss.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> flow = nm_ode.modified_flow(problem, nm_ode.SGD(lr=0.1, momentum=0.9), order=3)
+        >>> flow.name, flow.expected_order, flow.cost
+        ('modified_3_iterated_map', 3, Cost(gradients=3, hvps=0, third_derivatives=0, hvps_per_jvp=1))
+        >>> flow.rhs(0.0, flow.state_from(problem.theta0)).shape
+        torch.Size([22])
     """
 
     problem: Problem

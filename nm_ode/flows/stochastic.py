@@ -44,6 +44,17 @@ class StochasticModifiedFlow:
         FlowError: momentum, another optimiser, or another order; a diffusion that is no constant factor of P numbers,
             or is zero or not finite; the noise of another problem; a loss that over a batch is neither the mean nor the
             sum of its samples', or a sum with a factor of one's own, which does not say of which batches it is.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.05)
+        >>> noise = nm_ode.gradient_noise(problem, problem.theta0, batch_size=16)
+        >>> flow = nm_ode.StochasticModifiedFlow(problem, sgd, noise)
+        >>> dict(nm_ode.solve_ensemble(flow, time=0.5, members=8).theta.sizes)
+        {'member': 8, 'param': 11}
     """
 
     problem: Problem

@@ -10,18 +10,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from nm_ode.data.indices import Samples, count, indices_of, samples_of
 from nm_ode.data.prefetch import ReadAhead, is_read_ahead
 from nm_ode.data.preparation import Augmentation, PreparedSource
-from nm_ode.data.sources import (
-    Part,
-    Samples,
-    Source,
-    TensorSource,
-    count,
-    indices_of,
-    place,
-    samples_of,
-)
+from nm_ode.data.sources import Part, Source, TensorSource, place
 from nm_ode.data.trees import flatten, map_leaves
 from nm_ode.loss.guards import ProblemError
 

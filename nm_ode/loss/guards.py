@@ -19,7 +19,17 @@ H = TypeVar("H", bound=Callable[..., None])
 
 
 class ProblemError(NmOdeError, ValueError):
-    """Model, loss and data do not make a deterministic, differentiable function of theta."""
+    """Model, loss and data do not make a deterministic, differentiable function of theta.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> import nm_ode
+        >>> model = nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.5))
+        >>> nm_ode.Problem(model, nn.functional.mse_loss, (ones(8, 3), ones(8, 1)))
+        Traceback (most recent call last):
+            ...
+        nm_ode.loss.guards.ProblemError: module '1' (Dropout) drops units at random ...
+    """
 
 
 def require_model_and_loss(model: Any, loss: Any) -> None:

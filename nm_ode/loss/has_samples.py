@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from nm_ode.data.indices import Samples
 from nm_ode.data.preparation import Augmentation
-from nm_ode.data.sources import Samples, Source, TensorSource
+from nm_ode.data.sources import Source, TensorSource
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.guards import ProblemError
 from nm_ode.loss.objective import LossFunction

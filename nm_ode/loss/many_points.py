@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nm_ode.arguments import as_real, as_tensor
-from nm_ode.data.sources import Samples
+from nm_ode.data.indices import Samples
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.consistency import Consistency
 from nm_ode.loss.evaluation import Evaluation

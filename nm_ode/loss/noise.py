@@ -104,6 +104,16 @@ def gradient_noise(
         ArgumentError: a kind, batch size, rank or number of draws that does not exist.
         ProblemError: without draws, the loss over a batch is neither the mean nor the sum of its samples' losses, or
             the samples are augmented, of which there is no end; or the gradient is not finite.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> noise = nm_ode.gradient_noise(problem, problem.theta0, batch_size=16, rank=3)
+        >>> noise.factor.shape, round(noise.captured, 2)
+        (torch.Size([3, 11]), 0.63)
     """
     require_one_loss(problem)
     if kind not in ("diagonal", "low_rank"):

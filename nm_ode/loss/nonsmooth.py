@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nm_ode.data.sources import Samples
+from nm_ode.data.indices import Samples
 from nm_ode.loss.batching import spread_samples
 from nm_ode.loss.directions import normal, scale
 from nm_ode.loss.jumps import Segment, crossing

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from nm_ode.data.sources import Samples
+from nm_ode.data.indices import Samples
 from nm_ode.loss.problem import Problem
 
 

@@ -26,6 +26,16 @@ def own_loss(model: Any, batch: Any) -> Tensor:
 
     Raises:
         ProblemError: there is no loss in it.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> import nm_ode
+        >>> class WithTargets(nn.Linear):
+        ...     def forward(self, x, y):
+        ...         return {"loss": (super().forward(x) - y).square().mean()}
+        >>> problem = nm_ode.Problem.from_objective(WithTargets(3, 1), nm_ode.own_loss, (ones(8, 3), ones(8, 1)))
+        >>> problem.grad(problem.theta0).shape
+        torch.Size([4])
     """
     made = call(model, batch)
     loss = loss_in(made)
@@ -59,6 +69,19 @@ class WithLoss(nn.Module):
     Args:
         model: is called with the inputs as `own_loss` does.
         loss: a module, `loss(model(x), y) -> scalar`.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> import nm_ode
+        >>> class Scaled(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.width = nn.Parameter(ones(()))
+        ...     def forward(self, output, target):
+        ...         return ((output - target) / self.width).square().mean() + self.width.log()
+        >>> model = nm_ode.WithLoss(nn.Linear(3, 1), Scaled())
+        >>> nm_ode.Problem(model, nm_ode.own_loss, (ones(8, 3), ones(8, 1))).layout.names
+        ('model.weight', 'model.bias', 'loss.width')
     """
 
     def __init__(self, model: nn.Module, loss: nn.Module) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nm_ode.arguments import as_device, as_dtype
-from nm_ode.data.sources import Samples, at_once_of
+from nm_ode.data.indices import Samples
+from nm_ode.data.sources import at_once_of
 from nm_ode.loss import guards
 from nm_ode.loss.autocast import Autocast, MayBeLowered, ScaledEvaluation, as_autocast
 from nm_ode.loss.batching import A_FEW, DeviceBatches, Reduction, first_samples

@@ -35,6 +35,17 @@ class RandomProblem(Problem):
 
     Raises:
         ProblemError, DataError: as `Problem`, but for randomness.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> model = nn.Sequential(nn.Linear(10, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        >>> problem = nm_ode.RandomProblem(model, nn.functional.mse_loss, diabetes())
+        >>> one, other = (nm_ode.train(problem, nm_ode.SGD(lr=0.01), steps=5, seed=seed) for seed in (0, 0))
+        >>> bool((one.loss == other.loss).all()), len(set(one.loss.values.tolist()))
+        (True, 5)
     """
 
     _drawing: _Drawing

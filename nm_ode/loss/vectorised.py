@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from nm_ode.arguments import first_line
-from nm_ode.data.sources import Samples
+from nm_ode.data.indices import Samples
 from nm_ode.data.trees import Rebuild, flatten
 from nm_ode.loss.batching import DeviceBatches
 from nm_ode.loss.derivatives import twice_differentiable

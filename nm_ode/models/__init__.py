@@ -21,7 +21,15 @@ MODELS: Registry[Network] = Registry(
         "vit": Network(vit, takes_images=True, outputs="classes"),
     },
 )
-"""Name in a case file → network."""
+"""Name in a case file → network.
+
+Example:
+    >>> from nm_ode.models import MODELS
+    >>> sorted(MODELS)
+    ['cnn', 'linear', 'mlp', 'resnet18', 'vgg', 'vit']
+    >>> type(MODELS["linear"].build(inputs=3, outputs=1)).__name__
+    'Sequential'
+"""
 
 __all__ = [
     "ACTIVATIONS",

@@ -20,6 +20,15 @@ ACTIVATIONS: Registry[type[nn.Module]] = Registry(
         "tanh": nn.Tanh,
     },
 )
+"""Activations by name: classes of modules that take no arguments.
+
+Example:
+    >>> from nm_ode.models import ACTIVATIONS
+    >>> sorted(ACTIVATIONS)
+    ['elu', 'gelu', 'identity', 'leaky_relu', 'relu', 'sigmoid', 'silu', 'softplus', 'tanh']
+    >>> ACTIVATIONS["silu"]()
+    SiLU()
+"""
 
 
 def activation(name: str) -> nn.Module:

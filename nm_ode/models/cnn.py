@@ -28,14 +28,30 @@ def cnn(
     pooling: Pooling = "max",
     seed: int = 0,
 ) -> nn.Sequential:
-    """3×3 convolutions with a 2×2 pooling after each, then one Linear layer.
+    """3×3 convolutions with a 2×2 pooling after each, then one Linear layer; in float64.
 
     Args:
+        widths: channels of each convolution.
+        classes: number of outputs.
+        image: side of the square images; each pooling halves it, rounding down.
+        channels: of the images.
+        activation: a key of ACTIVATIONS.
+        batch_norm: a BatchNorm after each convolution.
         pooling: "max", which has kinks, or "average", which has none.
+        seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
         ArgumentError: no widths, an image that the poolings leave nothing of, or an unknown pooling.
         UnknownNameError: unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.models import cnn
+        >>> model = cnn([8, 16], classes=10, image=8, pooling="average")
+        >>> model(torch.ones(5, 1, 8, 8, dtype=torch.float64)).shape
+        torch.Size([5, 10])
+        >>> [name for name, _ in model.named_children()]
+        ['conv1', 'relu1', 'pool1', 'conv2', 'relu2', 'pool2', 'flatten', 'linear']
     """
     side = image >> len(widths)
     if not widths or side < 1:

@@ -32,12 +32,22 @@ def mlp(
     Args:
         widths: input, hidden and output widths, at least two; layers are named linear1, tanh1, linear2, …
         activation: a key of ACTIVATIONS.
+        bias: have the linear layers one?
         norm: "batch" or "layer" for a normalisation before each activation, named norm1, norm2, …
         seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
         ArgumentError: fewer than two widths, one below 1, or an unknown norm.
         UnknownNameError: unknown activation.
+
+    Example:
+        >>> from nm_ode.models import mlp
+        >>> mlp([64, 16, 10], "relu")
+        Sequential(
+          (linear1): Linear(in_features=64, out_features=16, bias=True)
+          (relu1): ReLU()
+          (linear2): Linear(in_features=16, out_features=10, bias=True)
+        )
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ArgumentError(f"widths must be at least two positive numbers; {list(widths)} was given")

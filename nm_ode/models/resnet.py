@@ -67,14 +67,24 @@ class ResNet18(nn.Module):
 def resnet18(
     *, classes: Count = 200, channels: int = 3, norm: Norm = "batch", width: Factor = 1.0, seed: int = 0
 ) -> ResNet18:
-    """ResNet-18 for images of any size.
+    """ResNet-18 for images of any size, in float64.
 
     Args:
+        classes: number of outputs.
+        channels: of the images.
         norm: "batch" or "group" (8 channels or more in each of up to 8 groups).
         width: factor on all widths, which stay multiples of 8.
+        seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
         ArgumentError: unknown norm.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.models import resnet18
+        >>> model = resnet18(classes=10, norm="group", width=0.125)
+        >>> model(torch.ones(2, 3, 32, 32, dtype=torch.float64)).shape
+        torch.Size([2, 10])
     """
     with seeded(seed):
         return ResNet18(classes, channels, norm, width).to(torch.float64)

@@ -13,13 +13,19 @@ from nm_ode.errors import ArgumentError
 from nm_ode.models.options import Count, Factor
 from nm_ode.models.seeding import seeded
 
-# Channels of the convolutions; "M": a 2×2 max-pooling.
 PLANS: dict[int, tuple[int | Literal["M"], ...]] = {
     11: (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     13: (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
     19: (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
 }
+"""VGG's depth → channels of its convolutions; "M" is a 2×2 max-pooling.
+
+Example:
+    >>> from nm_ode.models import PLANS
+    >>> PLANS[11]
+    (64, 'M', 128, 'M', 256, 256, 'M', 512, 512, 'M', 512, 512, 'M')
+"""
 
 
 def vgg(
@@ -34,19 +40,30 @@ def vgg(
     plan: Annotated[Sequence[Count | Literal["M"]], MinLen(1)] | None = None,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Convolutions, then Linear layers; as in Neural Mechanics by default: 64×64 images, 200 classes.
+    """Convolutions, then Linear layers, in float64; as in Neural Mechanics by default: 64×64 images, 200 classes.
 
     Either `depth` or `plan` says which convolutions.
 
     Args:
         depth: 11, 13, 16 or 19.
+        classes: number of outputs.
         image: side of the square images; each "M" of the plan halves it, rounding down.
+        channels: of the images.
+        batch_norm: a BatchNorm after each convolution.
         hidden: widths between the convolutions and the classes.
         width: factor on all widths, for a smaller network of the same shape.
         plan: channels and "M".
+        seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
         ArgumentError: depth and plan both or neither, unknown depth, or an image that the poolings leave nothing of.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.models import vgg
+        >>> model = vgg(plan=[8, "M", 16, "M"], classes=10, image=8, channels=1, hidden=[32])
+        >>> model(torch.ones(5, 1, 8, 8, dtype=torch.float64)).shape
+        torch.Size([5, 10])
     """
     if (depth is None) == (plan is None):
         raise ArgumentError(

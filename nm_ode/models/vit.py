@@ -133,15 +133,32 @@ def vit(
     activation: Activation = "gelu",
     seed: int = 0,
 ) -> ViT:
-    """A small ViT; the defaults fit scikit-learn's digits.
+    """A small vision transformer in float64; the defaults fit scikit-learn's digits.
 
     Args:
+        image: side of the square images.
+        patch: side of the patches that they are cut into.
+        channels: of the images.
+        classes: number of outputs.
+        dim: numbers of a token.
+        depth: number of blocks.
+        heads: of attention, in each block.
+        hidden: width of the blocks' networks.
         norm: "layer" or "rms".
         mlp: "mlp" or "glu".
+        activation: a key of ACTIVATIONS.
+        seed: of the initialisation; torch's global random state is left as it was.
 
     Raises:
         ArgumentError: the patches do not cover the image, the heads do not divide dim, or an unknown norm or mlp.
         UnknownNameError: unknown activation.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.models import vit
+        >>> model = vit(image=8, patch=2, dim=16, depth=1, heads=2, hidden=32)
+        >>> model(torch.ones(5, 1, 8, 8, dtype=torch.float64)).shape
+        torch.Size([5, 10])
     """
     if image % patch or dim % heads:
         raise ArgumentError(

@@ -23,6 +23,16 @@ class Averages(Observer):
     this one it takes `save_every` and two vectors more in memory. All are NaN before the first and after the last step,
     which have one neighbour alone. With a `Sketch` in place of theta keep every step instead, which takes little.
     Nothing is observed along a flow.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.247), steps=60, save_every=20, observe=[nm_ode.Averages()])
+        >>> run.theta_average.shape, round(float(run.oscillation_cosine[50]), 1)
+        ((4, 11), -1.0)
     """
 
     def begin(self, context: Context) -> Sequence[Observer]:

@@ -149,6 +149,20 @@ class View:
         lr: of the step; NaN along a flow and after the last step.
         hyperparameters: of the optimiser in this step by torch's names, in a loop of the user's own, which may change
             them; {} elsewhere, where they are the run's.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> class Alignment(nm_ode.Observer):
+        ...     update_variables = {"alignment": nm_ode.Variable((), "update against gradient, over lr")}
+        ...     def observe_update(self, view):
+        ...         return {"alignment": view.update @ view.gradient / view.lr / view.gradient.norm() ** 2}
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=3, observe=[Alignment()])
+        >>> run.alignment.values.round(6)
+        array([-1., -1., -1.])
     """
 
     def __init__(
@@ -307,6 +321,20 @@ class Observer:
             Then they may be made before the step.
         costly: does an observation take as long as many steps? Then a case has it along the run alone, unless it says
             otherwise, for along a flow it is taken at every sample.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> class LargestWeight(nm_ode.Observer):
+        ...     variables = {"largest_weight": nm_ode.Variable((), "largest absolute weight")}
+        ...     def observe(self, view):
+        ...         return {"largest_weight": view.theta.abs().max()}
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=9, observe=[LargestWeight()])
+        >>> run.largest_weight.dims, round(float(run.largest_weight[0]), 3)
+        (('step',), 0.297)
     """
 
     costly: ClassVar[bool] = False

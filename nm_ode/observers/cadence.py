@@ -20,6 +20,16 @@ class Every:
 
     Raises:
         ArgumentError: n is no whole number above 0.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> hessian = nm_ode.Hessian(every=nm_ode.Every(4), top=1)
+        >>> nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=9, observe=[hessian]).hessian_step.values
+        array([0, 4, 8])
     """
 
     n: int

@@ -62,9 +62,8 @@ class Constraints(Observer):
       normalisation breaks a scale symmetry by a little (§2.2), which is seen: coordinate `constraint_epsilon`.
 
     Where there is no Hessian its constraints are NaN, and coordinate `constraint_reason` says why. Where loss or
-    gradient are not finite, all are NaN.
-
-    The loss is that of the run's problem over all samples, or objective(model, batch) on a fixed batch as of `Hessian`.
+    gradient are not finite, all are NaN. The loss is that of the run's problem over all samples, or
+    objective(model, batch) on a fixed batch as of `Hessian`.
 
     Args:
         symmetries: as `find_symmetries` or `symmetries_of` gives them; none at all observes nothing.
@@ -82,6 +81,17 @@ class Constraints(Observer):
     Raises:
         ArgumentError: numbers out of range, or arguments that do not go together.
         SymmetryError: from the run: symmetries of another model.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> constraints = nm_ode.Constraints(nm_ode.symmetries_of(problem), every=2)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=5, observe=[constraints])
+        >>> run.gradient_constraint.shape, float(run.curvature_constraint.max()) < 1e-10
+        ((3, 2), True)
     """
 
     costly: ClassVar[bool] = True

@@ -23,6 +23,16 @@ class KinkCrossings(Observer):
 
     Args:
         points: how many steps to measure, spread over the run. Nothing is observed along a flow.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.5), steps=20, observe=[nm_ode.KinkCrossings(points=3)])
+        >>> run.crossing_step.values, bool((run.crossing_share > 0).any())
+        (array([ 0, 10, 19]), True)
     """
 
     points: int = 6

@@ -25,6 +25,16 @@ class Curvature(Observer):
 
     Args:
         points: at how many steps to measure, spread over the run. Nothing is observed along a flow.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=9, observe=[nm_ode.Curvature(points=3)])
+        >>> run.curvature_step.values, run.normalised_sharpness.values.round(3), float(run.stability_limit)
+        (array([0, 4, 9]), array([0.805, 0.805, 0.805]), 2.0)
     """
 
     points: int = 20

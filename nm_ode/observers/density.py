@@ -43,6 +43,18 @@ def spectral_density(
 
     Raises:
         ArgumentError: no density was recorded.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10]), cross_entropy, digits(samples=64))
+        >>> hessian = nm_ode.Hessian(every=4, top=0, density=2, density_steps=10)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=5, observe=[hessian])
+        >>> density = nm_ode.spectral_density(run, points=200).density
+        >>> dict(density.sizes), density.integrate("eigenvalue").values.round(2)
+        ({'hessian_step': 2, 'eigenvalue': 200}, array([1., 1.]))
     """
     require_dataset(run, "run", "nm_ode.train")
     names = f"{matrix}_node", f"{matrix}_weight"

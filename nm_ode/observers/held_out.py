@@ -54,6 +54,18 @@ class HeldOut(Observer):
 
     Raises:
         ArgumentError: numbers out of range. From `begin`: no data, or data that model and loss do not take.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> data = digits()
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10]), cross_entropy, (data.x[:512], data.y[:512]))
+        >>> held_out = nm_ode.HeldOut((data.x[512:], data.y[512:]), every=10)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=1.0), steps=20, observe=[held_out])
+        >>> run.held_out_step.values, run.test_accuracy.values.round(1)
+        (array([ 0, 10, 20]), array([0.1, 0.6, 0.4]))
     """
 
     costly: ClassVar[bool] = True

@@ -79,6 +79,16 @@ class Noise(Observer):
 
     Raises:
         ArgumentError: numbers out of range, or arguments that do not go together.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=9, observe=[nm_ode.Noise(every=4)])
+        >>> run.noise_step.values, bool((run.noise_trace > 2 * run.noise_trace_error).all())
+        (array([0, 4, 8]), True)
     """
 
     costly: ClassVar[bool] = True

@@ -38,6 +38,17 @@ class Scores(Observer):
 
     Raises:
         ArgumentError: what is no function, or no cadence; along a loop, a function that writes parameters.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> data = digits(samples=256)
+        >>> problem = nm_ode.Problem(mlp([64, 8, 10]), cross_entropy, data)
+        >>> scores = nm_ode.Scores({"accuracy": lambda net: (net(data.x).argmax(1) == data.y).double().mean()}, 10)
+        >>> nm_ode.train(problem, nm_ode.SGD(lr=1.0), steps=40, observe=[scores]).accuracy.values.round(1)
+        array([0.1, 0.9, 0.8, 1. ])
     """
 
     functions: Mapping[str, Score]

@@ -34,6 +34,17 @@ class Sketch(Observer):
 
     Raises:
         ArgumentError: an m or a seed out of range.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem, sketch = nm_ode.Problem(mlp([64, 8, 10]), cross_entropy, digits(samples=64)), nm_ode.Sketch(m=256)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=10, save_every=5, observe=[sketch])
+        >>> comparison = nm_ode.compare(run, nm_ode.solve(nm_ode.GradientFlow(problem), run, observe=[sketch]))
+        >>> run.theta_sketch.shape, "theta" in run, sorted(comparison.data_vars)[:2]
+        ((3, 256), False, ['error', 'error_standard_error'])
     """
 
     m: int = 4096

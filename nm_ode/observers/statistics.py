@@ -52,6 +52,16 @@ class Statistics(Observer):
 
     Raises:
         ArgumentError: `every` is no whole number above 0.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.1, momentum=0.9)
+        >>> run = nm_ode.train(problem, sgd, steps=9, observe=[nm_ode.Statistics()])
+        >>> run.theta_norm.shape, run.layer_theta_norm.dims, "momentum_norm" in run
+        ((9,), ('step', 'layer'), True)
     """
 
     every: int = 1

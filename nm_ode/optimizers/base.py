@@ -99,6 +99,15 @@ class Optimizer(ABC):
 
     A subclass is a frozen dataclass of its hyper-parameters, which are also its keys in a case file. It must have
     `lr`, `state_layout`, `init` and `increment`; all else is optional.
+
+    Example:
+        >>> import nm_ode
+        >>> from nm_ode.optimizers import OPTIMIZERS
+        >>> issubclass(nm_ode.SGD, nm_ode.Optimizer), sorted(OPTIMIZERS)
+        (True, ['adam', 'adamw', 'rmsprop', 'scalar_rmsprop', 'sgd'])
+        >>> adam = nm_ode.Adam(lr=1e-3)
+        >>> adam.stateful, adam.multiscale, adam.stability.limit
+        (True, True, 3.8)
     """
 
     lr: float

@@ -31,6 +31,16 @@ class RMSprop(Optimizer):
 
     Raises:
         ArgumentError: a value outside its range, in one sentence.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> rmsprop = nm_ode.RMSprop(lr=0.1, alpha=0.75)
+        >>> state = rmsprop.init(torch.ones(2), torch.tensor([3.0, -4.0]))
+        >>> state + rmsprop.increment(state, torch.tensor([3.0, -4.0]))
+        tensor([0.8000, 1.2000, 2.2500, 4.0000])
+        >>> rmsprop.state_layout(2).names
+        ('theta', 'square_avg')
     """
 
     lr: Positive
@@ -147,6 +157,14 @@ class ScalarRMSprop(Optimizer):
 
     Raises:
         ArgumentError: a value outside its range, in one sentence.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> rmsprop = nm_ode.ScalarRMSprop(lr=0.1, alpha=0.75)
+        >>> state = rmsprop.init(torch.ones(2), torch.tensor([3.0, -4.0]))
+        >>> state + rmsprop.increment(state, torch.tensor([3.0, -4.0]))
+        tensor([0.8800, 1.1600, 6.2500])
     """
 
     lr: Positive

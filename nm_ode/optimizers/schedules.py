@@ -40,6 +40,11 @@ class Drop:
 
     Raises:
         ArgumentError: steps that do not increase, or a factor that is not positive.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.Drop(at=(2, 4), factor=0.1).factors(6)
+        array([1.  , 1.  , 0.1 , 0.1 , 0.01, 0.01])
     """
 
     at: tuple[int, ...]
@@ -71,6 +76,11 @@ class Warmup:
 
     Raises:
         ArgumentError: fewer than one step.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.Warmup(steps=4).factors(6)
+        array([0.25, 0.5 , 0.75, 1.  , 1.  , 1.  ])
     """
 
     steps: int
@@ -96,6 +106,11 @@ class Cosine:
 
     Raises:
         ArgumentError: final outside (0, 1], or a negative warm-up.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.Cosine(final=0.1, warmup=2).factors(6).round(2)
+        array([0.5 , 1.  , 1.  , 0.87, 0.55, 0.23])
     """
 
     final: float = 0.01

@@ -46,6 +46,17 @@ class Checkpoint:
 
     Raises:
         ArgumentError: a negative time, or a path that is a folder or in no folder.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> kept = nm_ode.Checkpoint("run.ckpt", every=0, say=print)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.05), steps=10, checkpoint=kept)
+        >>> again = nm_ode.train(problem, nm_ode.SGD(lr=0.05), steps=10, checkpoint=kept)
+        training: goes on from step 10 of 10
     """
 
     path: Path

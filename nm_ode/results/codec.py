@@ -22,7 +22,16 @@ R = TypeVar("R")
 
 
 class ResultError(NmOdeError, ValueError):
-    """A dataset that nm_ode did not write, or not as what it is taken for."""
+    """A dataset that nm_ode did not write, or not as what it is taken for.
+
+    Example:
+        >>> import xarray as xr
+        >>> import nm_ode
+        >>> nm_ode.run_info(xr.Dataset({"loss": ("step", [1.0, 0.5])}))
+        Traceback (most recent call last):
+            ...
+        nm_ode.results.codec.ResultError: the dataset lacks the attribute 'optimizer', ...
+    """
 
 
 def encode(record: Any) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from nm_ode.errors import NmOdeError
 
 
 class StoreError(NmOdeError, RuntimeError):
-    """A store that cannot be read, or that must not be written over."""
+    """A store that cannot be read, or that must not be written over.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.open_store("nowhere.zarr")
+        Traceback (most recent call last):
+            ...
+        nm_ode.results.identity.StoreError: no store at nowhere.zarr; `nm-ode run CASE` makes one
+    """
 
 
 @dataclass(frozen=True)

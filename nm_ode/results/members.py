@@ -69,6 +69,17 @@ def member_run(dataset: xr.Dataset, member: int) -> xr.Dataset:
     Raises:
         ResultError: the dataset is of no members, or there is no such member.
         ArgumentError: what is no number of one.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, members = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.Members(lr=[0.1, 0.05])
+        >>> runs = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=10, members=members)
+        >>> run = nm_ode.member_run(runs, 1)
+        >>> nm_ode.run_info(run).optimizer_text, run.loss.shape
+        ('SGD, lr = 0.05', (10,))
     """
     attrs = attributes(dataset)
     if _RUNS not in attrs or MEMBER not in dataset.coords:

@@ -61,6 +61,17 @@ def ensemble_info(ensemble: xr.Dataset) -> EnsembleInfo:
 
     Raises:
         ResultError: the dataset is no ensemble.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> runs = nm_ode.sgd_ensemble(problem, nm_ode.SGD(lr=0.05), steps=20, batch_size=16, members=8)
+        >>> info = nm_ode.ensemble_info(runs)
+        >>> info.title, info.members, info.time, info.lr, info.batch_size
+        ('SGD, lr = 0.05', 8, 1.0, 0.05, 16)
     """
     return decode(EnsembleInfo, attributes(ensemble))
 
@@ -120,6 +131,18 @@ def law_info(predicted: xr.Dataset) -> LawInfo:
 
     Raises:
         ResultError: the dataset is no prediction.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=5, observe=[charges])
+        >>> info = nm_ode.law_info(nm_ode.predict_charges(run, "first_order"))
+        >>> info.law, info.title, dict(info.beyond)
+        ('first_order', 'first-order continuous law', {})
     """
     return decode(LawInfo, attributes(predicted))
 
@@ -152,6 +175,17 @@ def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
 
     Raises:
         ResultError: the dataset is none.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=5)
+        >>> info = nm_ode.comparison_info(nm_ode.compare(run, nm_ode.solve(nm_ode.GradientFlow(problem), run)))
+        >>> info.title, info.expected_order
+        ('gradient flow', 1)
     """
     return decode(ComparisonInfo, attributes(comparison))
 

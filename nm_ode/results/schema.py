@@ -16,6 +16,11 @@ class Variable:
         dims: names of its dimensions beyond the one along which it is observed.
         long_name: for a reader and for axes.
         units: "1" for a number without a unit.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.Variable(("layer",), "largest absolute weight of each layer")
+        Variable(dims=('layer',), long_name='largest absolute weight of each layer', units='1')
     """
 
     dims: tuple[str, ...]

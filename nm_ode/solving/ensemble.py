@@ -55,6 +55,17 @@ def solve_ensemble(
         ArgumentError: another flow, members, time or step out of range, or a start of another shape.
         EngineError: an unknown engine or method, a method that does not take such noise, no StochasticDiffEq, or paths
             that became non-finite.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.05)
+        >>> noise = nm_ode.gradient_noise(problem, problem.theta0, batch_size=16)
+        >>> paths = nm_ode.solve_ensemble(nm_ode.StochasticModifiedFlow(problem, sgd, noise), time=0.5, members=8)
+        >>> paths.theta.shape, nm_ode.ensemble_info(paths).method, nm_ode.ensemble_info(paths).step
+        ((8, 11), 'EM', 0.0125)
     """
     if not isinstance(flow, StochasticModifiedFlow):
         raise ArgumentError(

@@ -13,6 +13,18 @@ class SolveError(NmOdeError, RuntimeError):
 
     Attributes:
         solution: what was solved up to there, as `solve` would have returned it.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem = nm_ode.Problem(linear(10, 1), mse_loss, diabetes())
+        >>> try:
+        ...     nm_ode.solve(nm_ode.GradientFlow(problem), t=[0.0, 0.1, 9.0], max_rhs=40)
+        ... except nm_ode.SolveError as error:
+        ...     print(nm_ode.solve_info(error.solution).status, dict(error.solution.theta.sizes))
+        max_rhs {'time': 2, 'param': 11}
     """
 
     def __init__(self, message: str, solution: xr.Dataset) -> None:

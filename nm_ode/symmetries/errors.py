@@ -6,7 +6,17 @@ from nm_ode.errors import NmOdeError
 
 
 class SymmetryError(NmOdeError, ValueError):
-    """Symmetries cannot be found: the model cannot be traced, or the loss is not known; or they are another model's."""
+    """Symmetries cannot be found: the model cannot be traced, or the loss is not known; or they are another model's.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> nm_ode.find_symmetries(mlp([4, 6, 3], "relu"), torch.randn(8, 5), loss="mse")
+        Traceback (most recent call last):
+            ...
+        nm_ode.symmetries.errors.SymmetryError: the model cannot be evaluated at example_input ...
+    """
 
 
 class DependsOnValuesError(SymmetryError):

@@ -98,6 +98,14 @@ def scan_symmetries(
     Raises:
         SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
             the loss's.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> scan = nm_ode.scan_symmetries(mlp([2, 3, 2], "relu"), torch.randn(8, 2), loss="cross_entropy")
+        >>> scan.conserved, scan.explained, scan.unexplained
+        (7, 7, ())
     """
     traced, _ = loss_of_model(model, example_input, loss, target, seed)
     return scan_traced(traced, verified_symmetries(traced, seed=seed), seed=seed)
@@ -119,6 +127,16 @@ def scan_of(problem: Problem, found: Symmetries | None = None, *, samples: int =
     Raises:
         SymmetryError: the model cannot be traced, has too many rows and columns, or trains by another gradient than
             the loss's.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([10, 3, 1], "relu"), mse_loss, diabetes(samples=64))
+        >>> scan = nm_ode.scan_of(problem)
+        >>> scan.conserved, scan.explained, scan.unexplained
+        (3, 3, ())
     """
     traced = loss_of_problem(problem, samples)
     return scan_traced(traced, verified_symmetries(traced, seed=seed) if found is None else found, seed=seed)

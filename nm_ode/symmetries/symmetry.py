@@ -131,6 +131,15 @@ class Symmetry:
         epsilon: largest ε of the normalisations that absorb the transformation; it breaks the symmetry by a
             relative ε / variance. 0 where it is exact.
         within: name of the symmetry whose diagonal these charges are, if any.
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> found = nm_ode.find_symmetries(mlp([4, 6, 3], "relu"), torch.randn(8, 4), loss="cross_entropy")
+        >>> rescale = found.named("rescale linear1 → linear2")
+        >>> rescale.kind, rescale.count, rescale.parameters
+        ('rescale', 6, ('linear1.weight', 'linear1.bias', 'linear2.weight'))
     """
 
     kind: str

@@ -35,6 +35,18 @@ class Members:
 
     Raises:
         ArgumentError: nothing to differ in, what is no sequence, or sequences of different lengths.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, members = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.Members(seed=range(4))
+        >>> members
+        <4 members that differ in seed>
+        >>> runs = nm_ode.train(problem, nm_ode.SGD(lr=0.05), steps=10, batch_size=64, members=members)
+        >>> dict(runs.loss.sizes)
+        {'member': 4, 'step': 10}
     """
 
     def __init__(

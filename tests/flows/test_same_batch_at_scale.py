@@ -9,7 +9,8 @@ import xarray as xr
 from torch import nn
 
 from nm_ode import SGD, MinibatchFlow, Problem, Sketch, compare, modified_flow, solve, solve_info, train
-from nm_ode.data.sources import Samples, TensorSource
+from nm_ode.data.indices import Samples
+from nm_ode.data.sources import TensorSource
 from nm_ode.models import vgg
 
 STEPS, BATCH = 100, 4
