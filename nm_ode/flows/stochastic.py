@@ -94,10 +94,12 @@ class StochasticModifiedFlow:
 
     @property
     def name(self) -> str:
+        """Short, the name in a record."""
         return f"stochastic_{self.order}"
 
     @property
     def title(self) -> str:
+        """For a reader."""
         return f"stochastic modified flow, order {self.order}"
 
     @property

@@ -12,11 +12,12 @@ from nm_ode.charges import LawError, predict_charges
 from nm_ode.comparison import compare, law_infos, symmetry_summary
 from nm_ode.observers import CHARGES
 from nm_ode.reporting.formats import count
+from nm_ode.reporting.plots.given import symmetries_of_run
 from nm_ode.reporting.report import environment, write_page
 from nm_ode.reporting.sections import Section, drawings
 from nm_ode.reporting.tables import law_table
 from nm_ode.reporting.words import Sentence, run_sentence
-from nm_ode.results import BeyondLaws, RunInfo, SymmetriesInfo, law_info, run_info, write
+from nm_ode.results import BeyondLaws, RunInfo, law_info, run_info
 
 _LAWS = ("exact", "second_order", "first_order")
 _NUMBERS = 2**24
@@ -41,7 +42,7 @@ def run_tree(run: xr.Dataset) -> tuple[xr.DataTree, list[Sentence]]:
             about = law_info(predicted)
             beyond = BeyondLaws(symmetries=about.beyond) if law == "exact" else beyond
             unseen |= dict.fromkeys(about.remarks)
-        groups |= {"discrete": shown, "symmetries": _symmetries(shown)}
+        groups |= {"discrete": shown, "symmetries": symmetries_of_run(shown)}
         if "laws/exact" not in groups and why_not:
             said.append(Sentence(f"No law is shown: {why_not}"))
         if beyond:
@@ -109,22 +110,3 @@ def _some_charges(run: xr.Dataset) -> tuple[xr.Dataset, list[Sentence]]:
     chosen = np.unique(np.linspace(0, charges - 1, most).round().astype(int))
     sentence = Sentence(f"{count(len(chosen))} of {count(charges)} charges are shown, evenly spread.")
     return run.isel({CHARGES: chosen}), [sentence]
-
-
-def _symmetries(run: xr.Dataset) -> xr.Dataset:
-    """The table of the run's symmetries; a recorder does not verify them, so residuals are not known."""
-    names, counts = np.unique(run["charge_symmetry"].values.astype(str), return_counts=True)
-    kinds = dict(zip(run["charge_symmetry"].values.tolist(), run["kind"].values.tolist(), strict=True))
-    order = {name: i for i, name in enumerate(dict.fromkeys(run["charge_symmetry"].values.tolist()))}
-    places = sorted(range(len(names)), key=lambda i: order[str(names[i])])
-    unknown = ("epsilon", "gradient_residual", "epsilon_share", "unexplained_residual", "hessian_residual")
-    table = xr.Dataset(
-        {
-            "kind": ("symmetry", np.array([kinds[str(names[i])] for i in places], dtype=object)),
-            "n_charges": ("symmetry", counts[places]),
-            "within": ("symmetry", np.array([""] * len(places), dtype=object)),
-            **{name: ("symmetry", np.full(len(places), np.nan)) for name in unknown},
-        },
-        coords={"symmetry": np.array([str(names[i]) for i in places], dtype=object)},
-    )
-    return write(table, SymmetriesInfo(int(counts.sum())))

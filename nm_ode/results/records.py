@@ -284,5 +284,13 @@ def study_info(tree: xr.DataTree) -> StudyInfo:
 
     Raises:
         ResultError: the tree is none.
+
+    Example:
+        After `nm-ode run diabetes_linear`:
+
+        >>> import nm_ode
+        >>> info = nm_ode.study_info(nm_ode.open_store("results/diabetes_linear/run.zarr"))
+        >>> info.title, info.status, info.parameters, info.dtype
+        ('Diabetes, linear regression, full batch', 'complete', 11, 'float64')
     """
     return decode(StudyInfo, attributes(tree))

@@ -76,6 +76,14 @@ def open_store(path: Path | str) -> xr.DataTree:
 
     Raises:
         StoreError: nothing there, unfinished, not a store of nm_ode, or damaged. Where theta alone is, when it is read.
+
+    Example:
+        After `nm-ode run diabetes_linear`:
+
+        >>> import nm_ode
+        >>> tree = nm_ode.open_store("results/diabetes_linear/run.zarr")
+        >>> list(tree["flows"].children), tree["discrete"].theta.dims
+        (['gradient', 'modified_2_hessian'], ('saved_step', 'param'))
     """
     if isinstance(path, str) and "://" in path:
         return _verified_tree(folder_at(path))

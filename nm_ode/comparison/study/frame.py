@@ -50,6 +50,14 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
 
     Raises:
         ResultError: the tree is no study's.
+
+    Example:
+        After `nm-ode run sweep_lr_momentum`:
+
+        >>> import nm_ode
+        >>> frame = nm_ode.study_frame(nm_ode.open_study("results/sweep_lr_momentum"))
+        >>> frame.index.name, list(frame.columns[:2])
+        ('member', ['lr', 'momentum'])
     """
     import pandas as pd
 

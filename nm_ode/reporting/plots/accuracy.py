@@ -32,6 +32,17 @@ def accuracy(data: Given, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         ResultError: no number over held-out samples was recorded.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> held_out = nm_ode.HeldOut(digits(samples=256), every=5)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.5), steps=10, observe=[held_out])
+        >>> nm_ode.plots.accuracy(run).get_ylabel()
+        'loss'
     """
     return accuracy_plot(alone(data), ax)
 

@@ -43,11 +43,24 @@ def constraint_residuals(data: Given, *, of: Of = "gradient", ax: Axes | None = 
 
     Args:
         data: a study's tree, or a run alone, with what `Constraints` observed.
+        of: "gradient" or "curvature".
         ax: to draw in; of a figure of its own if None.
 
     Raises:
         ArgumentError: another `of`.
         ResultError: they were not measured, and why.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> constraints = nm_ode.Constraints(nm_ode.symmetries_of(problem), every=2)
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=7, observe=[constraints])
+        >>> ax = nm_ode.plots.constraint_residuals(run, of="curvature")
+        >>> ax.get_yscale()
+        'log'
     """
     if not isinstance(of, str) or of not in _TITLES:
         raise ArgumentError(f"of must be 'gradient' or 'curvature'; {said(of)} was given")

@@ -59,6 +59,19 @@ def parameters_and_channels(
         ArgumentError: there is no such symmetry or law, or a name that does not say which parameters it is of.
         LawError: no charges were recorded, or no law describes them.
         ResultError: the parameters were not kept, or neither a tree nor a run.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> sgd = nm_ode.SGD(lr=0.1, momentum=0.9)
+        >>> run = nm_ode.train(problem, sgd, steps=20, save_every=2, observe=[charges])
+        >>> axes = nm_ode.plots.parameters_and_channels(run)
+        >>> [len(ax.lines) > 0 for ax in axes]
+        [True, True]
     """
     parameters, channels = (
         as_count(count, name, least=1) for count, name in ((parameters, "parameters"), (channels, "channels"))

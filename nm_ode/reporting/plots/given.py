@@ -16,7 +16,7 @@ from nm_ode.charges import LawError, predict_charges
 from nm_ode.comparison import compare, has_average, predicts_variance
 from nm_ode.errors import ArgumentError
 from nm_ode.reporting.style import WIDTH
-from nm_ode.results import ResultError, law_info, run_info, solve_info
+from nm_ode.results import ResultError, SymmetriesInfo, law_info, run_info, solve_info, write
 from nm_ode.results.curvature import without_curvature
 
 Given: TypeAlias = xr.DataTree | xr.Dataset
@@ -43,6 +43,17 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
         ArgumentError: neither a tree nor a dataset, or two solutions of one flow.
         ResultError: a tree without a run, or a dataset that is no run.
         AlignmentError: a solution of another run.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.1)
+        >>> run = nm_ode.train(problem, sgd, steps=10)
+        >>> tree = nm_ode.plots.as_tree(run, nm_ode.solve(nm_ode.GradientFlow(problem), run))
+        >>> tree.groups
+        ('/', '/discrete', '/flows', '/comparison', '/flows/gradient', '/comparison/gradient')
     """
     if isinstance(run, xr.DataTree):
         if solutions:
@@ -127,6 +138,39 @@ def with_law(tree: xr.DataTree) -> xr.DataTree:
             return made
     assert refused is not None
     raise refused
+
+
+def symmetries_of_run(run: xr.Dataset) -> xr.Dataset:
+    """The table of the run's symmetries; a recorder does not verify them, so residuals are not known."""
+    names, counts = np.unique(run["charge_symmetry"].values.astype(str), return_counts=True)
+    kinds = dict(zip(run["charge_symmetry"].values.tolist(), run["kind"].values.tolist(), strict=True))
+    order = {name: i for i, name in enumerate(dict.fromkeys(run["charge_symmetry"].values.tolist()))}
+    places = sorted(range(len(names)), key=lambda i: order[str(names[i])])
+    unknown = ("epsilon", "gradient_residual", "epsilon_share", "unexplained_residual", "hessian_residual")
+    table = xr.Dataset(
+        {
+            "kind": ("symmetry", np.array([kinds[str(names[i])] for i in places], dtype=object)),
+            "n_charges": ("symmetry", counts[places]),
+            "within": ("symmetry", np.array([""] * len(places), dtype=object)),
+            **{name: ("symmetry", np.full(len(places), np.nan)) for name in unknown},
+        },
+        coords={"symmetry": np.array([str(names[i]) for i in places], dtype=object)},
+    )
+    return write(table, SymmetriesInfo(int(counts.sum())))
+
+
+def with_symmetries(tree: xr.DataTree) -> xr.DataTree:
+    """The tree with the table of the symmetries whose charges were recorded, and a law of these, where it has none.
+
+    Raises:
+        LawError: no law describes the charges.
+    """
+    run = tree["discrete"].to_dataset()
+    if "symmetries" in tree.children or not run.get("charge", xr.DataArray([])).size:
+        return tree
+    made = with_law(tree).copy()
+    made["symmetries"] = xr.DataTree(symmetries_of_run(run))
+    return made
 
 
 def panels(

@@ -117,6 +117,18 @@ def modified_loss(data: Given, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         ResultError: as `modified_losses`, or the recorded numbers give it along no path.
+
+    Example:
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.data import diabetes
+        >>> from nm_ode.models import linear
+        >>> problem, sgd = nm_ode.Problem(linear(10, 1), mse_loss, diabetes()), nm_ode.SGD(lr=0.1)
+        >>> run = nm_ode.train(problem, sgd, steps=10)
+        >>> tree = nm_ode.plots.as_tree(run, nm_ode.solve(nm_ode.GradientFlow(problem), run))
+        >>> ax = nm_ode.plots.modified_loss(tree)
+        >>> ax.get_xlabel()
+        'flow time t = lr · step  (lr = 0.1)'
     """
     return modified_loss_plot(alone(data), ax)
 

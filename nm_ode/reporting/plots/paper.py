@@ -72,6 +72,18 @@ def charge_grid(
         ArgumentError: no runs or more than 8 rows of them, or a symmetry or a law that none of them has.
         LawError: a run without charges, or one that no law describes.
         ResultError: a tree that is of no study.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1, momentum=0.9), steps=20, observe=[charges])
+        >>> axes = nm_ode.plots.charge_grid({"momentum": run})
+        >>> axes.shape
+        (1, 2)
     """
     channels = as_count(channels, "channels", least=1)
     rows = _rows(runs, law)

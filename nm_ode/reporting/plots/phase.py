@@ -50,11 +50,27 @@ def phase_portrait(
         symmetry: the one whose charges are drawn, or its name; one that moves if None, a translation if there is one.
         law: whose predictions are drawn; a differential equation's if None.
         channels: at most so many charges, those that move farthest.
+        ax: to draw in; of a figure of its own if None.
+
+    Returns:
+        The Axes drawn in.
 
     Raises:
         ArgumentError: there is no such symmetry or law.
         LawError: no charges were recorded, none of them moves, or no law describes them.
         ResultError: neither a tree nor a run.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> charges = nm_ode.Charges(nm_ode.symmetries_of(problem))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1, momentum=0.9), steps=20, observe=[charges])
+        >>> ax = nm_ode.plots.phase_portrait(run, symmetry="rescale linear1 → linear2")
+        >>> len(ax.lines) > 0
+        True
     """
     channels = as_count(channels, "channels", least=1)
     tree = alone(data)

@@ -55,6 +55,19 @@ def two_parameters(
         ArgumentError: another number of parameters, or what is no problem, symmetry or charge of it.
         ResultError: a run or solution without theta, or of other parameters.
         SymmetryError: a symmetry of another model.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import mse_loss
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> one, theta0 = torch.ones(4, 1), torch.tensor([1.6, 0.6], dtype=torch.float64)
+        >>> problem = nm_ode.Problem(mlp([1, 1, 1], "identity", bias=False), mse_loss, (one, one))
+        >>> run = nm_ode.train(problem, nm_ode.SGD(lr=0.1), steps=10, theta0=theta0)
+        >>> solution = nm_ode.solve(nm_ode.GradientFlow(problem), run)
+        >>> ax = nm_ode.plots.two_parameters(problem, run, solution)
+        >>> ax.get_xlabel(), ax.get_ylabel()
+        ('linear1.weight', 'linear2.weight')
     """
     layout = _require_two(problem)
     points = as_count(points, "points", least=3)

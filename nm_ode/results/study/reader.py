@@ -51,6 +51,16 @@ def open_study(path: Path | str, align: Literal["time"] | None = None) -> xr.Dat
     Raises:
         StoreError: it is no study, or its root is damaged, or a coordinate of a member.
         ArgumentError: an `align` that does not exist.
+
+    Example:
+        After `nm-ode run sweep_lr_momentum`:
+
+        >>> import nm_ode
+        >>> tree = nm_ode.open_study("results/sweep_lr_momentum")
+        >>> list(tree.children), tree["whole"].dims
+        (['comparison', 'discrete', 'flows'], ('lr', 'momentum'))
+        >>> tree["comparison/modified_2_iterated_map"].relative_error.dims
+        ('lr', 'momentum', 'saved_step')
     """
     if align not in (None, "time"):
         raise ArgumentError(f'align must be "time" or None; {said(align)} was given')

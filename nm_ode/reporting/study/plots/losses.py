@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 
 from nm_ode.comparison.study.numbers import axes_of, study_numbers
+from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import few, places, positions, repeats
 from nm_ode.reporting.style import COLOURS, few_decades, panel, plain, styled
@@ -27,14 +28,14 @@ def loss_curves(tree: xr.DataTree, axes: Axes | None = None, by: str | None = No
         by: the axis that gives the colours; the study's first if None.
 
     Raises:
-        ValueError: there is no such axis.
+        ArgumentError: there is no such axis.
     """
     numbers = study_numbers(tree)
     names = axes_of(numbers)
     longer = [name for name in names if numbers.sizes[name] > 1] or [names[0]]
     by = by or min(longer, key=repeats)
     if by not in names:
-        raise ValueError(f"the study has no axis {by!r}; its axes are {', '.join(names)}")
+        raise ArgumentError(f"the study has no axis {by!r}; its axes are {', '.join(names)}")
     losses, times = _series(tree, names)
     order = np.argsort(positions(numbers, by)[0], kind="stable")  # numbers rise from dark to light
     place = np.broadcast_to(

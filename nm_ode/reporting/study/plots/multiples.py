@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nm_ode.comparison.study.numbers import Quantity, axes_of, quantities, study_numbers
+from nm_ode.errors import ArgumentError
 from nm_ode.reporting.plots.base import Plot
 from nm_ode.reporting.study.plots.plane import few, is_named, places, positions, repeats
 from nm_ode.reporting.style import (
@@ -37,12 +38,14 @@ def over_axes(tree: xr.DataTree, quantity: str | None = None) -> Figure:
         quantity: one of `quantities`' keys; all if None.
 
     Raises:
-        ValueError: there is no such quantity, or none at all.
+        ArgumentError: there is no such quantity, or none at all.
     """
     numbers = study_numbers(tree)
     shown = [one for one in quantities(numbers) if quantity in (None, one.key)]
     if not shown:
-        raise ValueError("there is no such quantity in this study" if quantity else "no member has a number")
+        raise ArgumentError(
+            "there is no such quantity in this study" if quantity else "no member has a number"
+        )
     axes = drawn_axes(numbers)
     with styled():
         figure = Figure(figsize=(WIDTH, 1.95 * len(shown) + 0.5), layout="constrained")
