@@ -5,14 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
-from nm_ode.batch.machine import Workers
-from nm_ode.batch.plan import plan_sweep
-from nm_ode.batch.reduce import reduce_study
-from nm_ode.batch.run import run_batch
-from nm_ode.batch.standing import Standing
-from nm_ode.studies import find_case, load_case, load_sweep, run_case
+import nm_ode
+from nm_ode.studies import find_case
 
 SMALLER = {
     "diabetes_linear": {"steps = 400": "steps = 8", "rtol = 1e-10": "rtol = 1e-6"},
@@ -43,9 +37,8 @@ SMALLER = {
 }
 
 
-def make_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def make_results(folder: Path) -> Path:
     """`results` in this folder, as `nm-ode run` leaves it, without pages."""
-    monkeypatch.setattr("nm_ode.batch.plan.MANY_PAGES", 0)
     for name, changes in SMALLER.items():
         text = find_case(name).read_text(encoding="utf-8")
         for before, after in changes.items():
@@ -53,17 +46,7 @@ def make_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             text = text.replace(before, after)
         path = folder / f"{name}.toml"
         path.write_text(text, encoding="utf-8")
-        sweep = load_sweep(path)
-        if sweep is None:
-            run_case(load_case(path), path, folder / "results")
-            continue
-        plan = plan_sweep(sweep, str(folder / "results"), None, "a batch")
-        assert plan.store is not None
-        plan.store.begin(sweep.record)
-        standing = Standing(total=len(plan.tasks))
-        done = [one.status for one in run_batch([plan], Workers(0, 1, 0, 0), standing, lambda _: None)]
-        assert set(done) == {"done"}
-        assert not reduce_study(plan)
+        nm_ode.run_study(path, folder / "results")
     return folder / "results"
 
 

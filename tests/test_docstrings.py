@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,15 +52,17 @@ def _of_a_value(module: str, name: str) -> str:
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
-    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=found)]) | ast.AnnAssign(target=ast.Name(id=found)):
-                is_doc = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                if found == name:
-                    return str(after.value.value) if is_doc else ""  # type: ignore[union-attr, attr-defined]
-            case ast.ImportFrom(module=str(home), names=names) if name in [one.name for one in names]:
-                return _of_a_value(home, name)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node, after in pairwise([*tree.body, ast.Pass()]):
+        match node, after:
+            case (
+                ast.Assign(targets=[ast.Name(id=found)]) | ast.AnnAssign(target=ast.Name(id=found)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ) if found == name:
+                return text
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
+            return _of_a_value(str(node.module), name)
     return ""
 
 
@@ -75,8 +78,7 @@ MADE_BY_OTHERS = {"View"}  # what the loop gives to an observer
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patched:
-        return make_results(tmp_path_factory.mktemp("studies"), patched)
+    return make_results(tmp_path_factory.mktemp("studies"))
 
 
 def sections(docstring: str) -> dict[str, list[str]]:

@@ -34,6 +34,21 @@ def run_study(
         CaseError: a mistake in the file, or what it names is not there.
         StoreError: results of another case are there, or none can be written.
         BatchError: a part of it failed; the rest is there, and the same call tries that part again.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import nm_ode
+        >>> _ = Path("small.toml").write_text('''
+        ... name = "small"
+        ... loss = "mse"
+        ... model = { name = "linear", inputs = 10, outputs = 1 }
+        ... data = { name = "diabetes" }
+        ... optimizer = { name = "sgd", lr = 0.05 }
+        ... training = { steps = 8 }
+        ... flows = ["gradient"]''')
+        >>> tree = nm_ode.run_study("small.toml", out="results")
+        >>> nm_ode.study_info(tree).status, tree["discrete"].loss.shape
+        ('complete', (8,))
     """
     # Here, since dask and matplotlib come with them.
     from nm_ode.batch.tasks import BatchError

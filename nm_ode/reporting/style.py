@@ -55,7 +55,15 @@ STYLE: dict[str, Any] = {
     "axes.prop_cycle": cycler(color=COLOURS),
     "figure.constrained_layout.use": True,
 }
-"""matplotlib's settings for a user's own figure in the style of these: `plt.style.use(nm_ode.plots.STYLE)`."""
+"""matplotlib's settings for a user's own figure in the style of these: `plt.style.use(nm_ode.plots.STYLE)`.
+
+Example:
+    >>> import matplotlib
+    >>> import nm_ode
+    >>> with matplotlib.rc_context(nm_ode.plots.STYLE):
+    ...     print(matplotlib.rcParams["axes.spines.top"])
+    False
+"""
 DASHES = ((0, ()), (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)), (0, (9, 3)))
 DISCRETE = "#222233"
 
