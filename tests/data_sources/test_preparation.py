@@ -113,7 +113,9 @@ def test_a_problem_keeps_bytes_and_trains_as_on_the_numbers_themselves(tmp_path:
 @pytest.fixture(scope="module")
 def augmented() -> tuple[Problem, np.ndarray, Augmentation]:
     augment, pixels = Augmentation(pad=2, seed=5), bytes_of()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).double()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2)).double()
     data = DataSet(pixels, classes(), preparation=Preparation(MEAN, STD, augment))
     return Problem(model, F.cross_entropy, data.source(), chunk_size=4), pixels.numpy(), augment
 
