@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import typing
@@ -27,6 +28,11 @@ settings.load_profile("untimed")
 
 # torch makes 10,000 annotations anew whenever a graph is taken apart; typing remembers those that it made.
 torch._ops.Callable = typing.Callable  # type: ignore[attr-defined]
+
+# torch writes a report of each graph where somebody listens, and pytest listens wherever it can.
+_REPORTS = logging.getLogger("torch.__trace")
+_REPORTS.handlers.clear()
+_REPORTS.addHandler = lambda handler: None  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -87,9 +87,11 @@ def test_order_and_size_of_the_error_on_digits(tanh_digits, descents, kind: str)
     make, order, size = ORDERS[kind]
     errors = []
     for lr, run in descents.items():
-        solution = solve(make(tanh_digits, SGD(lr=lr)), run, rtol=10.0 ** -(order + 5), record=["theta"])
-        comparison = compare(run, solution)
-        assert not comparison["solver_limited"].any()
+        # The solver's own error is looked at where the method's is smallest.
+        check = lr == min(descents)
+        flow, rtol = make(tanh_digits, SGD(lr=lr)), 10.0 ** -(order + 5)
+        comparison = compare(run, solve(flow, run, rtol=rtol, record=["theta"], check=check))
+        assert not check or not comparison["solver_limited"].any()
         errors.append(float(comparison["error"][-1]))
     assert abs(observed_order(list(descents), errors).order - order) < 0.15
     if size is not None:
@@ -103,18 +105,16 @@ def test_adam_from_a_warm_state_is_followed_to_any_order(tanh_digits) -> None:
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
     for order, bound in ((1, 5e-3), (2, 5e-5), (3, 8e-7), (4, 1e-7), (6, 1e-10)):
         flow = modified_flow(tanh_digits, optimizer, order)
-        rtol = max(1e-11, 1e-3 * bound)
-        solution = solve(flow, run, engine="scipy", rtol=rtol, record=["theta"])
-        comparison = compare(run, solution)
-        assert not comparison["solver_limited"].any()
-        assert float(comparison["relative_error"][-1]) < bound, order
+        rtol = max(1e-11, 3e-2 * bound)  # whatever the solver adds is below the bound, too
+        solution = solve(flow, run, engine="scipy", rtol=rtol, record=["theta"], check=False)
+        assert float(compare(run, solution)["relative_error"][-1]) < bound, order
 
 
 def test_adamw_too(tanh_digits) -> None:
     optimizer = AdamW(lr=1e-3, weight_decay=0.1)
     warm = train(tanh_digits, optimizer, 200, save_every=200)
     run = train(tanh_digits, optimizer, 50, save_every=50, state0=final_state(warm))
-    solution = solve(modified_flow(tanh_digits, optimizer, 4), run, rtol=1e-9, check=False)
+    solution = solve(modified_flow(tanh_digits, optimizer, 4), run, rtol=3e-9, record=["theta"], check=False)
     assert float(compare(run, solution)["relative_error"][-1]) < 1e-7
 
 
@@ -122,7 +122,7 @@ def test_adam_from_a_cold_start_is_followed_less_well(tanh_digits) -> None:
     """The first steps leave an error that the order does not mend; at order 2 the flow does not even exist."""
     optimizer = Adam(lr=1e-3)
     run = train(tanh_digits, optimizer, 50, save_every=50)
-    options = {"engine": "scipy", "rtol": 1e-8, "record": ["theta"], "check": False}
+    options = {"engine": "scipy", "rtol": 1e-6, "record": ["theta"], "check": False}
     errors = [
         float(
             compare(run, solve(modified_flow(tanh_digits, optimizer, k), run, **options))["relative_error"][
@@ -139,7 +139,7 @@ def test_adam_from_a_cold_start_is_followed_less_well(tanh_digits) -> None:
 
 @pytest.mark.parametrize("sgd", [{}, {"nesterov": True}, {"dampening": 0.5}], ids=str)
 def test_what_is_written_down_by_hand_has_order_two_after_the_transient(tanh_digits, sgd) -> None:
-    ladder = (0.01, 0.005, 0.0025)
+    ladder = (0.01, 0.005)
     errors: dict[str, list[float]] = {"slow_manifold_1": [], "slow_manifold_2": [], "second_order": []}
     for lr in ladder:
         optimizer = SGD(lr=lr, momentum=0.9, weight_decay=1e-2, **sgd)
@@ -151,7 +151,7 @@ def test_what_is_written_down_by_hand_has_order_two_after_the_transient(tanh_dig
             SlowManifoldFlow(tanh_digits, optimizer),
             SecondOrderFlow(tanh_digits, optimizer),
         ):
-            solution = solve(flow, run, rtol=1e-7, record=["theta"], check=False)
+            solution = solve(flow, run, rtol=1e-6, record=["theta"], check=False)
             errors[flow.name].append(float(compare(run, solution)["error"][-1]))
     orders = {name: observed_order(ladder, found).order for name, found in errors.items()}
     assert orders["slow_manifold_1"] == pytest.approx(1, abs=0.15)
@@ -200,7 +200,7 @@ def test_heavy_ball_is_followed_to_any_order(tanh_digits) -> None:
     run = train(tanh_digits, optimizer, steps=50, save_every=50)
     for order, size in ((2, 1.0e-3), (4, 1.1e-5), (6, 3.2e-7), (8, 1.9e-8)):
         flow = modified_flow(tanh_digits, optimizer, order=order)
-        solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
+        solution = solve(flow, run, rtol=1e-9, atol=1e-11, record=["theta"], check=False)
         error = float(compare(run, solution)["error"][-1])
         assert 0.1 * size < error < 1.1 * size, order
 
@@ -214,7 +214,7 @@ def test_dampening_nesterov_and_weight_decay_too(tanh_digits, sgd) -> None:
     errors = []
     for order in (2, 4, 6):
         flow = modified_flow(tanh_digits, optimizer, order=order)
-        solution = solve(flow, run, rtol=1e-11, atol=1e-13, check=False)
+        solution = solve(flow, run, rtol=1e-9, atol=1e-11, record=["theta"], check=False)
         errors.append(float(compare(run, solution)["relative_error"][-1]))
     assert errors[1] < 0.02 * errors[0]
     assert errors[2] < 0.1 * errors[1] < 1e-6

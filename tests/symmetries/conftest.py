@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._export import utils as torchs
 
 from nm_ode.symmetries import Symmetries, find_symmetries
 
 Table = dict[str, int]
-
-# torch looks for operations of other libraries 25 times whenever a graph is taken apart: a tenth of the time.
-torchs._materialize_cpp_cia_ops = functools.cache(torchs._materialize_cpp_cia_ops)
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
