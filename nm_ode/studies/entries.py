@@ -123,7 +123,11 @@ class ScheduleTable(EntryTable):
 
 
 class OptimizerTable(EntryTable):
-    """An optimiser; the registry's first if none is named."""
+    """An optimiser; the registry's first if none is named.
+
+    Attributes:
+        schedule: of the learning rate; by default it is constant.
+    """
 
     registry: ClassVar = OPTIMIZERS
     default: ClassVar = next(iter(OPTIMIZERS))
@@ -138,7 +142,12 @@ class OptimizerTable(EntryTable):
 
 
 class FlowTable(EntryTable):
-    """A flow; beside a run on minibatches also over which samples its loss is."""
+    """A flow.
+
+    Attributes:
+        batches: beside a run on minibatches, over which samples its loss is: in step k those of step k ("same"), or
+            all ("full").
+    """
 
     registry: ClassVar = FLOWS
     key: ClassVar = "kind"
@@ -221,6 +230,9 @@ class ObserverTable(EntryTable):
     """What else is observed, along the run, the flows or both.
 
     `functions` of an observer are tables of the user's own code; `symmetries = true` stands for the case's own.
+
+    Attributes:
+        along: what is observed; by default both, and the run alone where an observation takes as long as many steps.
     """
 
     registry: ClassVar = OBSERVERS

@@ -212,7 +212,7 @@ def _one_sentence(union: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
         try:
             return handler(given)
         except ValidationError:
-            raise not_allowed(_words(union)) from None
+            raise not_allowed(in_words(union)) from None
 
     return check
 
@@ -220,14 +220,15 @@ def _one_sentence(union: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 
 
-def _words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
+    """A type for a reader: "a number, above 0"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return ", ".join([_words(arguments[0]), *filter(None, map(_limit, arguments[1:]))])
+        return ", ".join([in_words(arguments[0]), *filter(None, map(_limit, arguments[1:]))])
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(part) for part in arguments if part is not types.NoneType)
+        return " or ".join(in_words(part) for part in arguments if part is not types.NoneType)
     if _is_sequence(origin):
         return "a list"
     return _NAMES.get(hint, "a table")

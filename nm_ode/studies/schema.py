@@ -47,9 +47,14 @@ OwnCode = Annotated[CodeTable, Tag("<own code>")]
 
 
 class Training(Table):
-    """Length and batches of the discrete run; `warm_steps` are taken before it starts, and are not part of it.
+    """Length and batches of the discrete run.
 
-    With `full_loss = false` the loss over all samples is not recorded.
+    Attributes:
+        steps: number of updates.
+        batch_size: "full", or the number of samples in a minibatch.
+        warm_steps: updates that are taken before the run starts, and are no part of it.
+        save_every: theta is kept at steps 0, save_every, 2·save_every, … and at the last.
+        full_loss: is the loss over all samples recorded?
     """
 
     steps: Annotated[int, Field(ge=1, le=LARGEST)]
@@ -67,9 +72,20 @@ class Training(Table):
 
 
 class Solver(Table):
-    """Engine and tolerances for all flows of the case; further engines check the first.
+    """Engine and tolerances for all flows of the case, as `nm_ode.solve` takes them.
 
-    With `samples` a flow is recorded at so many of the run's saved steps, both ends among them, and not at all.
+    Attributes:
+        engine: "auto", or an engine's name; of a list, the further ones check the first.
+        method: one of the engine's; by default its own choice.
+        rtol: relative tolerance of the local error; by default from the smoothness of the flow.
+        atol: absolute tolerance; by default rtol/1000.
+        step: the step of a fixed-step method, in flow time.
+        max_step: the longest step of an adaptive one, in flow time.
+        max_steps: the most steps of one solve.
+        max_rhs: the most right-hand sides, Jacobian products and probes of one solve, together.
+        max_seconds: the longest that one solve may take.
+        samples: at how many of the run's saved steps a flow is recorded, both ends among them; by default at all.
+        check: solve again with finer tolerances, and record the distance as the solver's own error?
     """
 
     engine: str | list[str] = AUTO
@@ -114,7 +130,11 @@ class Solver(Table):
 class SymmetriesTable(Table):
     """Symmetries to find and verify, whose charges are recorded and predicted.
 
-    With `layers` these are the charges of the symmetries in which no other layer takes part.
+    Attributes:
+        kinds: which to find; by default all.
+        layers: record only charges of symmetries in which no other layer takes part.
+        laws: by which the charges are predicted; by default those that hold for the optimiser.
+        charges_every: from one step at which the charges are recorded to the next.
     """
 
     kinds: Annotated[list[Annotated[str, _known(KINDS)]], Field(min_length=1)] | None = None
@@ -133,7 +153,12 @@ class SymmetriesTable(Table):
 
 
 class StabilityTable(Table):
-    """Sharpness along the run; with `required = false` a model without a second derivative has none."""
+    """Sharpness along the run.
+
+    Attributes:
+        points: at how many steps it is measured.
+        required: is a model without a second derivative a mistake? If not, it has no sharpness.
+    """
 
     points: Annotated[int, Field(ge=2, le=LARGEST)] = 20
     required: bool = True
@@ -161,7 +186,31 @@ def _as_sweep(raw: Mapping[str, Any]) -> str:
 
 
 class Case(Table):
-    """One study: model, data, objective, optimiser, and the flows to compare the run with."""
+    """One study: model, data, objective, optimiser, and the flows to compare the run with.
+
+    Attributes:
+        name: of the case, and of the folder of its results.
+        title: of the report.
+        seed: of the model, the order of the samples, and what else is drawn.
+        dtype: of parameters and floating-point inputs.
+        device: where to compute: "cpu", "cuda", "cuda:1", …
+        chunk_size: the most samples in one forward pass; by default all at once.
+        ghost_batches: is the loss over more than chunk_size samples the mean over parts of that size, each with its
+            own statistics in BatchNorm?
+        autocast: the dtype of forward passes, where that is coarser.
+        loss: of the model's output and the targets. Either this or `objective`.
+        objective: of model and batch, your own code.
+        model: a network by its name, or your own code.
+        data: a data set by its name, or your own code.
+        optimizer: takes the steps.
+        training: length and batches of the run.
+        flows: to solve beside the run.
+        observe: what else is recorded.
+        solver: of the flows.
+        symmetries: to find, with their charges; by default none are looked for.
+        stability: sharpness along the run; by default it is not measured.
+        sweep: keys with several values: a study of many members.
+    """
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100), AfterValidator(_on_any_system)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-from nm_site import anchors, citations, docstrings, entries, included, mathml, plots, references, typeset
+PARTS = (
+    "anchors",
+    "case_file",
+    "citations",
+    "command_line",
+    "docstrings",
+    "entries",
+    "included",
+    "mathml",
+    "plots",
+    "references",
+    "typeset",
+)
 
 
 def setup(app: Any) -> dict[str, bool]:
-    for part in (anchors, citations, docstrings, entries, included, mathml, plots, references, typeset):
-        part.setup(app)
+    for part in PARTS:
+        import_module(f"nm_site.{part}").setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

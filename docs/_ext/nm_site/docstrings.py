@@ -22,6 +22,13 @@ def _span(match: re.Match[str]) -> str:
     return f"``{text}``" if text == text.strip() else text
 
 
+class Docstring(GoogleDocstring):
+    """What is returned is described in sentences, of which a colon ends no type."""
+
+    def _consume_returns_section(self, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        return [("", "", self._dedent(self._consume_to_next_section()))]
+
+
 def convert(lines: list[str]) -> list[str]:
     """The lines of a docstring for Sphinx, with Google's sections left for napoleon."""
     made: list[str] = []
@@ -52,8 +59,33 @@ def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: li
         lines[:] = [""]  # that of its type
     # Napoleon would take the first line of an attribute up to a colon for its type.
     as_what = "class" if what in ("attribute", "data", "property") else what
-    lines[:] = GoogleDocstring(convert(lines), app.config, app, as_what, name, thing, options).lines()
+    lines[:] = Docstring(convert(lines), app.config, app, as_what, name, thing, options).lines()
+
+
+_ANNOTATED = re.compile(r"Annotated\[")
+
+
+def plain_types(signature: str) -> str:
+    """`Annotated[int, …]` as `int`: what is annotated is the case schema's."""
+    while found := _ANNOTATED.search(signature):
+        depth, kept = 0, None
+        for place in range(found.end(), len(signature)):
+            letter = signature[place]
+            if letter == "," and not depth and kept is None:
+                kept = signature[found.end() : place]
+            if letter == "]" and not depth:
+                break
+            depth += (letter in "[(") - (letter in "])")
+        signature = signature[: found.start()] + (kept or "") + signature[place + 1 :]
+    return signature
+
+
+def _process_signature(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, str | None] | None:
+    return (plain_types(signature), returned) if signature and "Annotated[" in signature else None
 
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _process_signature)

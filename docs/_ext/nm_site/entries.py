@@ -67,7 +67,14 @@ def _indented(lines: list[str]) -> list[str]:
 
 def _expand(match: re.Match[str]) -> str:
     names = match[1].split()
-    lines = ["````{eval-rst}", ".. autosummary::", "", *(f"   ~{name}" for name in names), ""]
+    lines = [
+        "````{eval-rst}",
+        ".. autosummary::",
+        "   :nosignatures:",
+        "",
+        *(f"   ~{name}" for name in names),
+        "",
+    ]
     for name in names:
         lines += [*_entry(name, documented()[name]), ""]
     return "\n".join([*lines, "````"])

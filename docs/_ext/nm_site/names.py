@@ -59,6 +59,7 @@ def by_last_part() -> dict[str, str]:
             or ("_" in last and not name.startswith("nm_ode.plots"))
         ):
             found[last] = name
+    del found["final_state"]  # a variable of each run, too
     return found
 
 
