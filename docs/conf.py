@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "_ext"))
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pictures are small; threads that wait for each other are not
+
 project = "nm_ode"
 author = "The nm_ode developers"
 copyright = author
