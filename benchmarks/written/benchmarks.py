@@ -148,7 +148,11 @@ THEIRS = ("torchdiffeq dopri5", "scipy.integrate RK45")
 
 def _least_work(flow: str) -> str:
     """Gradients, and time in brackets, of each method for an error of at most this."""
-    targets = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7) if flow == "smooth" else (1e-1, 1e-2, 1e-3, 5e-4, 2e-4)
+    targets = (
+        (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+        if flow == "smooth"
+        else (1e-1, 1e-2, 1e-3, 5e-4, 2e-4)
+    )
     solvers = ("nm_ode auto", *OURS, *THEIRS)
     rows = []
     for target in targets:

@@ -2,6 +2,8 @@
 
 from measured import curve, panels, read
 
+from nm_ode.reporting.style import few_decades
+
 AUTO = "nm_ode auto"
 
 
@@ -22,6 +24,7 @@ def draw(flow: str) -> None:
         axes.set(xscale="log", yscale="log", title=title)
         axes.set(xlabel="error of the end / motion", ylabel=title.split(",")[0].lower())
         axes.invert_xaxis()
+        few_decades(axes)
     for axes in both if "reference_error" in measured else ():
         floor = measured["reference_error"]
         axes.set_xlim(right=floor / 3)
