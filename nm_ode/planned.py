@@ -25,7 +25,7 @@ from nm_ode.results import RunInfo, TimeGrid
 from nm_ode.results.segments import digest
 
 ALWAYS_RECORDED: tuple[type[Observer], ...] = (Losses, Norms, Trajectory)
-"""Observers of every run; a `Sketch` stands in for the trajectory."""
+"""Observers of every run; a `Sketch` stands in for theta."""
 
 
 @dataclass(frozen=True, eq=False)

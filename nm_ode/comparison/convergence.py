@@ -1,4 +1,4 @@
-"""The order of each flow, observed over a ladder of learning rates, beside the order of theory (docs/theory.md §5)."""
+"""The order of each flow, observed over several learning rates, beside the expected order (docs/theory.md §5)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def diagnoses(found: xr.Dataset) -> list[Diagnosis]:
 
 
 def _left_out(ladder: xr.Dataset, errors: Array, i: int) -> list[str]:
-    """Of each learning rate; the solver's error in a layer is at most its error in all."""
+    """Of each learning rate; the solver's own error in a layer is at most its error in all."""
     points = zip(errors, ladder["solver_error"].values[:, i], ladder["rounding"].values, strict=True)
     return [_reason(*point) for point in points]
 

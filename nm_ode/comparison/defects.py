@@ -1,4 +1,4 @@
-"""What a flow's truncated series leaves out of each step, read off the discrete trajectory."""
+"""What a flow's truncated series leaves out of each step, read off the run."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured of one flow over a ladder of learning rates; NaN for what was not.
+    """What was measured of one flow over several learning rates; NaN for what was not.
 
     Attributes:
         flow, title: its name, and for a reader.

@@ -1,4 +1,4 @@
-"""The jump off the flow past the limit of stability: foreseen from the curvature along a run, and seen in it.
+"""The jump off the flow past the stability limit: foreseen from the curvature along a run, and seen in it.
 
 docs/theory.md §4.11. Past the limit a modified flow still follows, until the oscillation along the sharpest direction
 has grown from what it begins with (rounding, the noise of batches, what is left of the start) to the size at which it
@@ -38,7 +38,7 @@ class NotForeseen(Enum):
 
 @dataclass(frozen=True)
 class Jump:
-    """Where a run past the limit of stability leaves a flow that knows nothing of its oscillation.
+    """Where a run past the stability limit leaves a flow that knows nothing of its oscillation.
 
     Attributes:
         foreseen: the step before which the oscillation, as the curvature lets it grow, has the size.
@@ -81,7 +81,7 @@ class _Steps:
 
 
 def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | None:
-    """Of a run whose curvature was measured; None where it does not pass the limit of stability.
+    """Of a run whose curvature was measured; None where it does not pass the stability limit.
 
     Args:
         curvature: what `Curvature` records.
@@ -104,7 +104,7 @@ def jump(curvature: xr.Dataset, lr: Array, *, batches: bool = False) -> Jump | N
 def with_jump(curvature: xr.Dataset, lr: Array) -> xr.Dataset:
     """The curvature with `foreseen_oscillation` at its steps up to the jump, and `foreseen_step` and `seen_step`.
 
-    They are NaN where there is none, below the limit of stability all of them. As it is where nobody knows how an
+    They are NaN where there is none, below the stability limit all of them. As it is where nobody knows how an
     oscillation grows.
     """
     if "sharpest_gradient" not in curvature or "growth_momentum" not in curvature:

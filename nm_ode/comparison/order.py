@@ -20,7 +20,7 @@ class ObservedOrder:
 
 
 def observed_order(lrs: Sequence[float], errors: Sequence[float]) -> ObservedOrder:
-    """Slope of log e against log η over a ladder of learning rates at the same final time (docs/theory.md §5).
+    """Slope of log e against log η over several learning rates at the same final time (docs/theory.md §5).
 
     Args:
         lrs: learning rates η, at least two that differ.

@@ -27,7 +27,7 @@ class ErrorPastStability(NamedTuple):
 
 @dataclass(frozen=True)
 class Stability:
-    """lr · λ_max along a run, against the limit of the modified flow's series and that of stability.
+    """lr · λ_max along a run, against the series limit and the stability limit.
 
     Attributes:
         largest: over the measured steps.

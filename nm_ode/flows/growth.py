@@ -2,7 +2,7 @@
 
 docs/theory.md §4.11. A run is θ_k = w_k + δ_k u, w the smooth path and u the eigenvector of λ_max. What each step adds
 to δ (rounding, the noise of a batch) and what was there at the start go on by the optimiser's own recursion, which past
-the limit of stability makes them grow; a modified flow knows nothing of them.
+the stability limit makes them grow; a modified flow knows nothing of them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class HessianFlow(Flow):
     """θ̇ = −g − (η/2)Hg − η²(⅓HHg + (1/12)∇³L[g,g]), with L + (λ/2)‖θ‖² for L; order 2 leaves the last term out.
 
     To order 2 it is gradient flow on L + (η/4)‖g‖² (Kunin et al. 2021, §5). One gradient and one exact
-    Hessian–vector product an evaluation; to order 3 another product and a contraction of the third derivative.
+    Hessian product an evaluation; to order 3 another product and a contraction of the third derivative.
 
     Raises:
         FlowError: another order than 2 or 3, or an optimiser other than plain descent.

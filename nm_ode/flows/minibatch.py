@@ -24,10 +24,10 @@ class MinibatchFlow(Flow):
     """During step k the field is that of batch k's loss: its distance to the run is discretisation error alone.
 
     docs/theory.md §4.8 (i). The field jumps from step to step, so that it is solved step by step: one step of an
-    eighth-order method each, and the same at half the step beside it, whose distance is the solver's error. Any other
-    flow is a full-batch flow (ii): beside a run on minibatches it is that of the loss which a batch has on average
-    (`follow_batches`), its distance holds the batches' noise too, does not shrink like lr^order, and says nothing about
-    the flow's order.
+    eighth-order method each, and the same at half the step beside it, whose distance is the solver's own error. Any
+    other flow is a full-batch flow (ii): beside a run on minibatches it is that of the loss which a batch has on
+    average (`follow_batches`), its distance holds the batches' noise too, does not shrink like lr^order, and says
+    nothing about the flow's order.
 
     A stateful optimiser is followed less well: each change of batch starts a transient of its velocity or moments, of
     which a flow of order K knows (1−β)^K (see `IteratedMapFlow`).

@@ -1,4 +1,4 @@
-"""Modified gradient flow: the equation whose time-h map is the optimiser's step (docs/theory.md §4.1, §4.2).
+"""Modified flow: the equation whose time-h map is the optimiser's step (docs/theory.md §4.1, §4.2).
 
 Backward error analysis: Hairer, Lubich, Wanner, "Geometric Numerical Integration", ch. IX.
 """
@@ -20,7 +20,7 @@ Form = Literal["iterated_map", "hessian"]
 def modified_flow(
     problem: Problem, optimizer: UpdateMap, order: int = 2, form: Form = "iterated_map"
 ) -> Flow:
-    """The modified flow of `optimizer` on `problem`, matching its trajectory to O(η^order) at fixed time.
+    """The modified flow of `optimizer` on `problem`, matching its run to O(η^order) at fixed time.
 
     From K calls of the optimiser's own update; docs/theory.md §4.1 (Hessian form), §4.2 (4.3) (iterated map).
 
@@ -30,7 +30,7 @@ def modified_flow(
         order: K ≥ 1. 1 is gradient flow, and for a stateful optimiser the first difference of its
             whole state.
         form: "iterated_map" (every optimiser and order; K gradients an evaluation) or "hessian" (plain descent, order
-            2: one gradient and one HVP, order 3: another HVP and a third derivative).
+            2: one gradient and one Hessian product, order 3: another and a third derivative).
 
     Raises:
         FlowError: an order or optimiser for which this form is not built.

@@ -29,7 +29,7 @@ class SecondOrderFlow(Flow):
     """(a(1+β)/2)θ̈ + (1−β)θ̇ + λθ = −g, θ̇(0) = 0 (Kunin et al. 2021, §5; docs/theory.md §4.3). State (θ, θ̇).
 
     The expansion of θ_{k+1} − θ_k = β(θ_k − θ_{k−1}) − a(g_k + λθ_k) in a. Nesterov takes the gradient ahead, at
-    θ + β(θ_k − θ_{k−1}), which adds aβHθ̇ on the left: one Hessian–vector product.
+    θ + β(θ_k − θ_{k−1}), which adds aβHθ̇ on the left: one Hessian product.
 
     A run under way starts with θ̇ = −v/(1−τ). From rest a step acts half a step before an oscillator with θ̇(0) = 0
     feels it: the flow lags by an amount of order η, whatever follows.

@@ -107,7 +107,7 @@ def require_no_parameter_hooks(model: nn.Module) -> None:
         if is_hooked(parameter):
             raise ProblemError(
                 f"parameter {name!r} has a hook, which a copy of the model does not have: remove it, and do what it "
-                "does in the forward pass, in the loss or in an optimizer of your own"
+                "does in the forward pass, in the loss or in an optimiser of your own"
             )
 
 

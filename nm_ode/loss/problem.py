@@ -35,7 +35,7 @@ _TESTED = 16  # samples on which derivatives are held against differences
 
 
 class Problem(HasSamples, ManyPoints, MayBeLowered, MeteredProblem):
-    """L(theta) = objective(model, batch), its gradient and Hessian–vector products, on one flat vector.
+    """L(theta) = objective(model, batch), its gradient and Hessian products, on one flat vector.
 
     `Problem(model, loss_fn, (x, y))` is the short form of the objective `loss_fn(model(x), y)`.
 

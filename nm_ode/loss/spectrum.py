@@ -33,7 +33,7 @@ def sharpness(
     v0: NDArray[np.float64] | None = None,
     tol: float = 1e-4,
 ) -> Sharpness:
-    """λ_max of H(theta) + λ or D^{-1/2} (H + λ) D^{-1/2}, by Lanczos on exact Hessian–vector products (`eigsh`).
+    """λ_max of H(theta) + λ or D^{-1/2} (H + λ) D^{-1/2}, by Lanczos on exact Hessian products (`eigsh`).
 
     Args:
         theta: shape (P,).

@@ -347,7 +347,7 @@ def _declared(asked: Hessian) -> dict[str, Variable]:
         rule = (f"{name}_vector", f"{name}_rule")
         found |= {
             "node": Variable(rule, "nodes of Lanczos quadratures, each row of one random vector"),
-            "weight": Variable(rule, "their weights, which add up to 1 in each row"),
+            "weight": Variable(rule, "weights of the Lanczos nodes, which add up to 1 in each row"),
         }
     if asked.symmetries:
         found["constraint"] = Variable(

@@ -109,7 +109,7 @@ class Oscillations(Observer):
 
 _DECLARED = {
     "critical_eigenvalue": Variable(("critical",), "eigenvalues of the Hessian near the edge of stability"),
-    "critical_count": Variable((), "how many there are"),
+    "critical_count": Variable((), "number of eigenvalues near the edge of stability"),
     "largest_eigenvalue": Variable((), "largest eigenvalue of the Hessian"),
     "oscillation": Variable(("critical",), "eigenvalues of the oscillation's covariance Σ"),
     "oscillation_trace": Variable((), "tr Σ, the predicted variance of the run about its average"),

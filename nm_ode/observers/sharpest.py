@@ -23,7 +23,7 @@ _WEIGHTS = (1.0, -4.0, 6.0, -4.0)
 _SWING = 0.1  # of the gradient's norm
 
 _NEAR = 0.75
-"""Of the limit of stability: below it an oscillation dies away too fast to matter."""
+"""Of the stability limit: below it an oscillation dies away too fast to matter."""
 
 
 class SharpestDirection(Observer):
@@ -36,7 +36,7 @@ class SharpestDirection(Observer):
       minimum, and at the start the size of the transient along it.
     - `sharpest_oscillation` |⟨D^{1/2} v, Δ⁴θ⟩|/16 of the run's last five thetas: the size of what changes its sign
       every step, two steps before. NaN in the first four steps.
-    - Near the limit of stability and above it, NaN elsewhere: `sharpest_noise`, the standard deviation of what a step
+    - Near the stability limit and above it, NaN elsewhere: `sharpest_noise`, the standard deviation of what a step
       adds, the rounding of theta and of the gradient, or, over minibatches, what the step's batch really added;
       and `leaving_size` (−2⟨∇λ_max, ∇L⟩)^{1/2}/‖∇λ_max‖, NaN too where the path does not sharpen or the loss has no
       third derivative. Under a preconditioner what the path adds to λ_max is its change since the measured step before,

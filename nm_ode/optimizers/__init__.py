@@ -16,7 +16,7 @@ from nm_ode.optimizers.sgd import SGD
 from nm_ode.registry import Registry
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry(
-    "optimizer",
+    "optimiser",
     {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "scalar_rmsprop": ScalarRMSprop},
 )
 """Name in a case file → class."""

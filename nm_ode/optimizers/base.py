@@ -97,7 +97,7 @@ class SecondMoment:
 class Optimizer(ABC):
     """z_{k+1} = Φ(z_k), z being theta and the optimiser's memory (momentum, moments, step count) in one vector.
 
-    A subclass is a frozen dataclass of its hyper-parameters, which are also its keys in a case file. It must have
+    A subclass is a frozen dataclass of its hyperparameters, which are also its keys in a case file. It must have
     `lr`, `state_layout`, `init` and `increment`; all else is optional.
 
     Example:
@@ -120,8 +120,8 @@ class Optimizer(ABC):
 
     by_rows: ClassVar[bool] = False
     """Do `init` and `increment` as they are written in this class take rows of states and gradients, shapes (M, S) and
-    (M, P), and in place of a hyper-parameter a tensor (M, 1) of each row's own, none of which is 0? (`has` and
-    `plus_times` read either.) Where they do not, rows with the same hyper-parameters go through `vmap`.
+    (M, P), and in place of a hyperparameter a tensor (M, 1) of each row's own, none of which is 0? (`has` and
+    `plus_times` read either.) Where they do not, rows with the same hyperparameters go through `vmap`.
     """
 
     torch_memory: ClassVar[Mapping[str, str]] = {}
@@ -190,7 +190,7 @@ class Optimizer(ABC):
 
 
 def has(number: float | Tensor) -> bool:
-    """Is a hyper-parameter not 0? Where rows have one each, none of theirs is."""
+    """Is a hyperparameter not 0? Where rows have one each, none of theirs is."""
     return isinstance(number, Tensor) or number != 0
 
 

@@ -1,4 +1,4 @@
-"""Ranges of hyper-parameters, declared once: at the field, where the case schema reads them too."""
+"""Ranges of hyperparameters, declared once: at the field, where the case schema reads them too."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class _Group:
     Attributes:
         members: their numbers.
         rows: their rows of a matrix of all members.
-        optimizer: of all of them; its hyper-parameters are numbers, or tensors (m, 1) where members differ.
+        optimizer: of all of them; its hyperparameters are numbers, or tensors (m, 1) where members differ.
         state: shape (m, S); None before the first step of optimisers at rest.
     """
 
@@ -170,7 +170,7 @@ def takes_rows(optimizer: Optimizer) -> bool:
 
 
 def _kind(optimizer: Optimizer) -> Any:
-    """The same for members whose hyper-parameters can stand in one tensor."""
+    """The same for members whose hyperparameters can stand in one tensor."""
     if not takes_rows(optimizer):
         return optimizer
     return tuple(_pattern(getattr(optimizer, field.name)) for field in fields(optimizer))  # type: ignore[arg-type]

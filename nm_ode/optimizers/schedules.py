@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on `lr` at each step."""
+"""Learning rate schedules: the factor on `lr` at each step."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ followed.py     which parameters are followed, without the wrappers of their mod
 hooks.py        torch's optimiser hooks, and what a step was: its gradient, its update, whether it was taken
 pending.py      which loss belongs to which step
 backward.py     backward passes, and whether a gradient was thrown away
-conditions.py   what laws take for granted of each step: groups, hyper-parameters, nobody else at theta
+conditions.py   what laws take for granted of each step: groups, hyperparameters, nobody else at theta
 groups.py       the optimiser's groups of parameters in a step
 written.py      who writes to parameters, or to the velocity, between two steps
 known.py        a torch optimiser as one of nm_ode's, where there is one

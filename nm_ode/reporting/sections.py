@@ -106,7 +106,7 @@ def _stability(tree: xr.DataTree) -> Iterator[Section]:
         yield Section("Stability", drawings(tree, "stability"), sentences=[stability_sentence(seen)])
         table = stability_table(seen)
         if table is not None:
-            yield Section("Errors up to the limit of stability, up to the jump, and past it", table=table)
+            yield Section("Errors up to the stability limit, up to the jump, and past it", table=table)
 
 
 def _edge(tree: xr.DataTree) -> Iterator[Section]:

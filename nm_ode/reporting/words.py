@@ -175,7 +175,7 @@ def _solution_clauses(row: Row) -> Iterator[str]:
             f"{power(row.rtol_floor)} means anything"
         )
     if row.check_verdict == "bound":
-        yield "its solver's error is a bound, from a coarser solve: rounding leaves no room for a finer one"
+        yield "its solver's own error is a bound, from a coarser solve: rounding leaves no room for a finer one"
     for method, distance in row.engine_distances:
         if np.isnan(distance):
             yield f"to be checked by {method} too, which is the same method: that is no check"
@@ -309,7 +309,7 @@ def stability_sentence(seen: Stability) -> Sentence:
     limit = None if seen.stability_limit is None else f"{seen.stability_limit:.3g}"
     if seen.unstable_from is not None:
         sentence = (
-            f"From step {seen.unstable_from} on lr · λ_max is above the limit of stability, {limit} (it reaches "
+            f"From step {seen.unstable_from} on lr · λ_max is above the stability limit, {limit} (it reaches "
             f"{seen.largest:.3g}). There an oscillation along the sharpest direction grows from step to step, of which "
             "a flow of whatever order in lr knows nothing: it follows the run until the oscillation is so large that "
             "it bends the path. Beyond that a central flow follows the run's average."
@@ -318,7 +318,7 @@ def stability_sentence(seen: Stability) -> Sentence:
             f"{sentence} {jump_words(seen.jump)}" if seen.jump is not None else sentence, warns=True
         )
     if seen.series_from is not None:
-        passed = "" if limit is None else f" The limit of stability, {limit}, is not passed."
+        passed = "" if limit is None else f" The stability limit, {limit}, is not passed."
         return Sentence(
             f"lr · λ_max reaches {seen.largest:.3g}: from step {seen.series_from} on it is above {series}, where the "
             "series of the modified flow does not converge in the sharpest directions, and a higher order need not be "

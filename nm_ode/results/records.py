@@ -192,7 +192,7 @@ def comparison_info(comparison: xr.Dataset) -> ComparisonInfo:
 
 @dataclass(frozen=True)
 class LadderInfo:
-    """A ladder of learning rates: the confounders of the fit.
+    """Runs at several learning rates: the confounders of the fit.
 
     Attributes:
         kinks: operations whose derivative jumps.

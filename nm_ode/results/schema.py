@@ -28,9 +28,9 @@ class Variable:
     units: str = "1"
 
 
-# name: (long_name, units). The loss has no unit, so theta and time (theta's change over its gradient)
-# have none either; "1" is the CF convention for dimensionless.
-_SCHEMA = {
+# The loss has no unit, so theta and time (theta's change over its gradient) have none either; "1" is the CF convention
+# for dimensionless.
+DESCRIBED = {
     "averaged_grad_norm": ("root of the run's time average of ‖∇L‖²", "1"),
     "averaged_grad_norm_gap": (
         "the flow's ‖∇L‖, with the oscillation's part where it predicts that, minus the run's averaged one",
@@ -56,7 +56,7 @@ _SCHEMA = {
     "constraint_by": ("by which of the symmetry's generators its Hessian constraint was measured", ""),
     "constraint_epsilon": ("largest ε of the normalisations that absorb the transformation", "1"),
     "constraint_kind": ("kind of symmetry", ""),
-    "constraint_products": ("Hessian–vector products spent on the constraints", "1"),
+    "constraint_products": ("Hessian products spent on the constraints", "1"),
     "constraint_reason": ("why the Hessian constraint was not measured; empty where it was", ""),
     "constraint_residual": ("⟨gradient, generator⟩, which the symmetry makes zero", "1"),
     "constraint_symmetry": ("symmetry whose constraints were measured", ""),
@@ -74,11 +74,11 @@ _SCHEMA = {
     "engine_distance": ("distance to the solution by another engine", "1"),
     "epsilon": ("largest ε of the normalisations that absorb the transformation", "1"),
     "epsilon_share": ("gradient constraint's residual that the ε's explain, relative", "1"),
-    "error": ("distance to the discrete trajectory ‖θ(t_k) − θ_k‖", "1"),
+    "error": ("distance to the run ‖θ(t_k) − θ_k‖", "1"),
     "error_standard_error": ("standard error of the distance, where it is estimated from sketches", "1"),
     "error_to_average": ("distance to the run's own time average ‖θ(t_k) − θ̄_k‖", "1"),
     "error_to_average_standard_error": ("standard error of that distance, estimated from sketches", "1"),
-    "expected_order": ("order in lr that theory gives for smooth losses", "1"),
+    "expected_order": ("expected order in lr: theory's, for smooth losses", "1"),
     "final_state": ("the optimiser's whole state after the last step, theta first", "1"),
     "flow": ("flow", ""),
     "flow_title": ("what the flow is", ""),
@@ -102,26 +102,26 @@ _SCHEMA = {
     "gradient_residual": ("gradient constraint's residual |⟨g, ξ⟩| / (‖g‖ ‖ξ‖)", "1"),
     "gradient_update": ("⟨∇L, Δθ⟩ of the step's gradient and its update", "1"),
     "growth_momentum": (
-        "momentum β of the recursion by which an oscillation grows past the limit of stability",
+        "momentum β of the recursion by which an oscillation grows past the stability limit",
         "1",
     ),
     "growth_nesterov": ("is that recursion the one of Nesterov's look-ahead (1) or not (0)", "1"),
     "hessian_residual": ("Hessian constraint's residual ‖Hξ + ∂_ξ g‖, relative", "1"),
     "hessian_symmetry": ("symmetry whose Hessian constraint was measured", ""),
-    "hvp_evaluations": ("Hessian–vector products spent", "1"),
+    "hvp_evaluations": ("Hessian products spent", "1"),
     "initial_state": ("the optimiser's whole state before the first step, theta first", "1"),
     "kind": ("kind of symmetry", ""),
     "largest_normalised_sharpness": ("largest lr · λ_max along the path", "1"),
     "layer": ("layer (module that owns parameters)", ""),
-    "layer_error": ("distance to the discrete trajectory, of each layer", "1"),
+    "layer_error": ("distance to the run, of each layer", "1"),
     "layer_error_standard_error": ("standard error of each layer's distance, estimated from sketches", "1"),
     "layer_grad_norm": ("gradient norm of each layer", "1"),
     "layer_gradient_cosine": ("cosine of the angle to the gradient of the record before, of each layer", "1"),
     "layer_gradient_update": ("⟨∇L, Δθ⟩ of each layer", "1"),
     "layer_momentum_norm": ("norm of the optimiser's momentum after the step, of each layer", "1"),
-    "layer_observed_order": ("order in lr of each layer's error, by least squares", "1"),
+    "layer_observed_order": ("observed order in lr of each layer's error, by least squares", "1"),
     "layer_order_standard_error": ("standard error of each layer's order", "1"),
-    "layer_relative_error": ("distance to the discrete trajectory over the layer's motion", "1"),
+    "layer_relative_error": ("distance to the run over the layer's motion", "1"),
     "layer_relative_error_standard_error": ("standard error of that ratio, estimated from sketches", "1"),
     "layer_theta_gradient": ("⟨θ, ∇L⟩ of each layer", "1"),
     "layer_theta_norm": ("norm of each layer's parameters", "1"),
@@ -133,17 +133,17 @@ _SCHEMA = {
     ),
     "left_out": ("why this point is not in the fit", ""),
     "loss": ("loss", "1"),
-    "loss_gap": ("loss of the flow minus loss of the discrete run", "1"),
+    "loss_gap": ("loss of the flow minus loss of the run", "1"),
     "lr": ("learning rate of the step", "1"),
     "measured_variance": ("variance of the run about its own time average, tr Σ, measured", "1"),
     "member": ("member of the ensemble", ""),
     "momentum_norm": ("norm of the optimiser's momentum after the step", "1"),
-    "motion": ("distance from the start ‖θ_k − θ_0‖", "1"),
+    "motion": ("motion of the run: distance from its start ‖θ_k − θ_0‖", "1"),
     "motion_standard_error": ("standard error of the motion, where it is estimated from sketches", "1"),
     "n_charges": ("number of charges", "1"),
     "noise_theta": ("parameters at which the noise's covariance was measured", "1"),
-    "normalised_sharpness": ("sharpness times the learning rate that multiplies it", "1"),
-    "observed_order": ("order in lr of the error, by least squares", "1"),
+    "normalised_sharpness": ("lr · λ_max, sharpness times the learning rate that multiplies it", "1"),
+    "observed_order": ("observed order in lr of the error, by least squares", "1"),
     "order_standard_error": ("standard error of the order", "1"),
     "oscillation_cosine": ("cosine of the angle between θ_k − θ̄_k and that of the step before", "1"),
     "oscillation_norm": ("distance of the run from its mean over three steps ‖θ_k − θ̄_k‖", "1"),
@@ -152,14 +152,14 @@ _SCHEMA = {
         "",
     ),
     "other_engine": ("engine that the solution is checked by", ""),
-    "other_method": ("its method and version", ""),
+    "other_method": ("method and version of that engine", ""),
     "outcome": ("how the observed order stands to theory's", ""),
     "parameter": ("name of a parameter in the model", ""),
     "parameter_lr": ("learning rate of a parameter's group, 0 where the optimiser has not got it", "1"),
     "predicted_variance": ("variance of the run about its time average, tr Σ, as the flow predicts it", "1"),
     "predicted_variance_along": ("the same as the flow predicts it: eigenvalues of Σ", "1"),
     "relative_defect": ("truncation of the flow's series over one step, over the update", "1"),
-    "relative_error": ("distance to the discrete trajectory over its motion", "1"),
+    "relative_error": ("distance to the run over its motion", "1"),
     "relative_error_standard_error": (
         "standard error of the relative distance, estimated from sketches",
         "1",
@@ -175,7 +175,10 @@ _SCHEMA = {
     "saved_step": ("optimiser step at which theta was kept", "step"),
     "saved_time": ("flow time of the saved step", "1"),
     "seen_step": ("step at which the measured oscillation reaches that size", "step"),
-    "series_limit": ("lr · λ_max above which the modified flow's series does not converge", "1"),
+    "series_limit": (
+        "series limit: lr · λ_max above which the modified flow's series does not converge",
+        "1",
+    ),
     "sgd_settings": ("momentum, dampening, weight decay and Nesterov's look-ahead of the step", "1"),
     "sharpest_gradient": ("size of the gradient along the sharpest direction", "1"),
     "sharpest_noise": (
@@ -183,13 +186,13 @@ _SCHEMA = {
         "1",
     ),
     "sharpest_oscillation": ("oscillation of the run along the sharpest direction, two steps before", "1"),
-    "sharpness": ("largest eigenvalue of the Hessian that the optimiser sees", "1"),
+    "sharpness": ("sharpness λ_max, largest eigenvalue of the Hessian that the optimiser sees", "1"),
     "sketch_parts": ("parts of theta that have a sketch each: all of it, or its layers", "1"),
     "sketch_seed": ("seed of the projection that the sketches are by", "1"),
-    "solver_error": ("distance to the solution at a tighter tolerance", "1"),
-    "solver_error_ratio": ("solver's error over the discretisation error", "1"),
-    "solver_limited": ("solver's error above a tenth of the discretisation error", ""),
-    "stability_limit": ("lr · λ_max above which the run is not stable", "1"),
+    "solver_error": ("solver's own error: distance to the solution at a tighter tolerance", "1"),
+    "solver_error_ratio": ("solver's own error over the error", "1"),
+    "solver_limited": ("solver's own error above a tenth of the error", ""),
+    "stability_limit": ("stability limit: lr · λ_max above which the run is not stable", "1"),
     "start": ("parameters at the start", "1"),
     "start_share": ("share of the summed one-step defects in the first tenth of the run", "1"),
     "statistics_step": ("optimiser step at which the statistics were recorded", "step"),
@@ -219,6 +222,7 @@ _SCHEMA = {
     "variance_correlation_points": ("independent points on which the correlation rests", "1"),
     "within": ("matrix symmetry whose diagonal these charges are", ""),
 }
+"""Name → long name and units. docs/glossary.md has a line for each."""
 
 
 def variable(name: str, *dims: str) -> Variable:
@@ -227,7 +231,7 @@ def variable(name: str, *dims: str) -> Variable:
     Raises:
         KeyError: there is none of this name.
     """
-    long_name, units = _SCHEMA[name]
+    long_name, units = DESCRIBED[name]
     return Variable(dims, long_name, units)
 
 
@@ -248,8 +252,8 @@ def annotate(dataset: xr.Dataset, declared: Mapping[str, Variable] | None = None
     for name, found in dataset.variables.items():
         if declared is not None and name in declared:
             long_name, units = declared[str(name)].long_name, declared[str(name)].units
-        elif name in _SCHEMA:
-            long_name, units = _SCHEMA[str(name)]
+        elif name in DESCRIBED:
+            long_name, units = DESCRIBED[str(name)]
         elif {"long_name", "units"} <= set(found.attrs):
             continue
         else:

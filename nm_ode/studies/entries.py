@@ -116,7 +116,7 @@ _KNOWN: dict[tuple[type[EntryTable], str], tuple[Any, dict[str, Option], type[Ta
 
 
 class ScheduleTable(EntryTable):
-    """A learning-rate schedule."""
+    """A schedule of the learning rate."""
 
     registry: ClassVar = SCHEDULES
     from_options_alone: ClassVar = True

@@ -34,7 +34,7 @@ class SymmetryKind:
 
 
 KINDS: Registry[SymmetryKind] = Registry(
-    "symmetry kind",
+    "kind of symmetry",
     {
         "translation": "nm_ode.symmetries.rules.translation:TRANSLATION",
         "scale": "nm_ode.symmetries.rules.scaling:SCALE",

@@ -28,7 +28,7 @@ class Members:
         state0: a whole state of the optimiser for each, of warm starts.
         vectorise: True: all members take a step at once, or it is said why that is not possible. "auto": so if it is
             possible, and faster than one member after another, which a few steps show. False: one after another.
-        numbers: hyper-parameters of the optimiser, by name.
+        numbers: hyperparameters of the optimiser, by name.
 
     Attributes:
         count: M.

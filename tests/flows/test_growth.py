@@ -1,4 +1,4 @@
-"""Growth of an oscillation past the limit of stability: against closed forms and the optimisers' own updates."""
+"""Growth of an oscillation past the stability limit: against closed forms and the optimisers' own updates."""
 
 from __future__ import annotations
 

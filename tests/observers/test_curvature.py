@@ -109,7 +109,7 @@ def test_along_a_run(tiny: Problem, optimizer) -> None:
 
 @pytest.mark.parametrize("batch_size", ["full", 7])
 def test_along_the_sharpest_direction(tiny: Problem, batch_size: int | str) -> None:
-    """Against dense derivatives; the rates are past the limit of stability, where all of it is measured."""
+    """Against dense derivatives; the rates are past the stability limit, where all of it is measured."""
     loss = dense_loss(tiny.model, tiny.loss_fn, tiny.x, tiny.y)
     values = np.linalg.eigvalsh(hessian(tiny, tiny.theta0))
     optimizer = SGD(lr=2.1 / values[-1], momentum=0.1, dampening=0.1, weight_decay=0.01)

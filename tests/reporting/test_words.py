@@ -133,7 +133,7 @@ def test_stable_runs(limit: float | None, series_from: int | None) -> None:
     said = stability_sentence(replace(STABLE, stability_limit=limit, series_from=series_from))
     require_sentences(said.text)
     assert not said.warns
-    assert ("limit of stability" in said.text or "stable below 2" in said.text) == (limit is not None)
+    assert ("stability limit" in said.text or "stable below 2" in said.text) == (limit is not None)
     assert ("from step 10 on" in said.text) == (series_from is not None)
 
 

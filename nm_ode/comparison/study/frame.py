@@ -44,7 +44,7 @@ def study_frame(tree: xr.DataTree) -> pd.DataFrame:
         Index: the member's name. Columns: what varies (`lr`, `momentum`, …), `state` ("whole", "diverged", "stopped",
         "failed", "missing") with its `reason`, `parameters`, `steps`, `end_time`, `wall_seconds`, `final_loss` (or
         `last_batch_loss`), `final_test_loss`, `final_test_accuracy`, `largest_normalised_sharpness`,
-        `foreseen_step` and `seen_step` of the jump past the limit of stability,
+        `foreseen_step` and `seen_step` of the jump past the stability limit,
         and of each flow, its name behind a dot, `error.gradient`, `relative_error.gradient`, …. What was not measured
         is NaN; what no member has is no column.
 
@@ -100,7 +100,7 @@ def write_csv(tree: xr.DataTree, path: Path) -> Path:
 def write_netcdf(tree: xr.DataTree, path: Path) -> Path:
     """The numbers of all members, along the study's axes and `flow`, with the orders over lr, as a NetCDF file.
 
-    It is of the classic format (64-bit offsets), which every NetCDF library reads. Whole trajectories are in the store.
+    It is of the classic format (64-bit offsets), which every NetCDF library reads. Whole runs are in the store.
 
     Raises:
         ResultError: the tree is no study's.

@@ -22,7 +22,7 @@ STATES = (WHOLE, DIVERGED, STOPPED, FAILED, MISSING)
 has not been run."""
 
 _NUMBERS = "numbers"
-_SAID = {
+DESCRIBED = {
     "member": Variable((), "name of the member", ""),
     "member_title": Variable((), "title of the member", ""),
     "state": Variable((), f"what became of the member: {', '.join(STATES)}", ""),
@@ -172,7 +172,7 @@ def study_numbers(tree: xr.DataTree) -> xr.Dataset:
         if name in root and root[name].dims == axes:
             found[name] = root[name].astype(float).compute()
     found = _of_fit(_of_flows(_of_run(found, tree, axes), tree, axes), tree, axes)
-    declared = {str(name): Variable((), str(name)) for name in found.coords} | _SAID
+    declared = {str(name): Variable((), str(name)) for name in found.coords} | DESCRIBED
     return write(annotate(found.drop_attrs(), declared), about(tree))
 
 
@@ -209,7 +209,7 @@ def quantities(numbers: xr.Dataset) -> list[Quantity]:
 
 
 def _sharpness(numbers: xr.Dataset) -> Quantity:
-    """Over the limit of stability, where members have different ones."""
+    """Over the stability limit, where members have different ones."""
     values = numbers["largest_normalised_sharpness"]
     key, title, label = (
         "largest_normalised_sharpness",
@@ -221,7 +221,7 @@ def _sharpness(numbers: xr.Dataset) -> Quantity:
     limit = float(known[0]) if known.size else None
     if known.size > 1:
         values, limit = values / numbers["stability_limit"], 1.0
-        key, title = "sharpness_over_limit", "Largest lr · λ_max over the limit of stability"
+        key, title = "sharpness_over_limit", "Largest lr · λ_max over the stability limit"
         label = "lr · λ_max over its limit"
     return Quantity(key, "sharpness", title, f"{label}  (dimensionless)", values, limit=limit)
 

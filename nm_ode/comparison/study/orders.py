@@ -30,7 +30,7 @@ def study_orders(numbers: xr.Dataset) -> xr.Dataset:
         the fit. Along all axes and `flow`: `used`, is the point in it, and `local_order`, from there to the next
         smaller learning rate, whether in the fit or not. A point is in the fit where the study's own reduction to
         orders has it in; where there is none, if its error is positive, the solver's own below a tenth of it, and the
-        run, where its sharpness is known, below the limit of stability. An empty dataset where the study has no such
+        run, where its sharpness is known, below the stability limit. An empty dataset where the study has no such
         orders: the axes have no lr of at least two values, no flow was compared, or the runs along lr do not end at
         the same time.
     """

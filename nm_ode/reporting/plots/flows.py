@@ -57,7 +57,7 @@ def error_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
         seen = stability(tree)
         if seen is not None and seen.unstable_time is not None:
             axes.axvline(
-                seen.unstable_time, color=DISCRETE, lw=1, ls=(0, (1, 2)), label="limit of stability passed"
+                seen.unstable_time, color=DISCRETE, lw=1, ls=(0, (1, 2)), label="stability limit passed"
             )
         logarithmic(axes, "y")
         axes.set_xlabel(time_label(tree))

@@ -1,4 +1,4 @@
-"""The error of each flow over a ladder of learning rates."""
+"""The error of each flow over several learning rates."""
 
 from __future__ import annotations
 

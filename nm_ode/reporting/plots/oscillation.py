@@ -39,7 +39,7 @@ def oscillation_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 seen.jump.size, color=COLOURS[1], lw=1.4, label=f"bends the path, {seen.jump.size:.2g}"
             )
         for step, style, label in (
-            (seen.unstable_from, (0, (1, 2)), "limit of stability passed"),
+            (seen.unstable_from, (0, (1, 2)), "stability limit passed"),
             (seen.jump.foreseen, (0, (6, 2)), f"foreseen at step {seen.jump.foreseen}"),
             (seen.jump.seen, "-", f"seen at step {seen.jump.seen}"),
         ):

@@ -102,7 +102,7 @@ def layer_errors(data: Given, *, ax: Axes | None = None) -> Axes:
 
 
 def orders_in_lr(data: Given, *, ax: Axes | None = None) -> Axes:
-    """Each flow's error over a ladder of learning rates, and the slopes of theory.
+    """Each flow's error over several learning rates, and the slopes of theory.
 
     Args:
         data: the tree of a study over learning rates, with its reduction `order`.
@@ -113,7 +113,7 @@ def orders_in_lr(data: Given, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         ArgumentError: what is neither a tree nor a run, or `ax` that is none.
-        ResultError: no orders over a ladder of learning rates are there.
+        ResultError: no orders over several learning rates are there.
 
     Example:
         After `nm-ode run orders_tanh`:
@@ -125,7 +125,7 @@ def orders_in_lr(data: Given, *, ax: Axes | None = None) -> Axes:
         ('learning rate  lr', 'log')
     """
     tree = data if isinstance(data, xr.DataTree) and "convergence" in data.children else alone(data)
-    require(tree, orders.ORDERS, "no orders over a ladder of learning rates are there")
+    require(tree, orders.ORDERS, "no orders over several learning rates are there")
     return orders.order_plot(tree, ax)
 
 

@@ -116,7 +116,7 @@ def errors_over_lr(study: xr.DataTree) -> Grid:
 
     Raises:
         ArgumentError: what is no study's tree.
-        ResultError: the study's axes have no ladder of learning rates.
+        ResultError: the study's axes have no learning rates.
 
     Example:
         After `nm-ode run sweep_lr_momentum`:
@@ -127,4 +127,4 @@ def errors_over_lr(study: xr.DataTree) -> Grid:
         >>> [ax.get_xscale() for ax in axes]
         ['log', 'log']
     """
-    return several(study, orders.ERRORS, "the study's axes have no ladder of learning rates")
+    return several(study, orders.ERRORS, "the study's axes have no learning rates")

@@ -30,14 +30,14 @@ def sharpness_plot(tree: xr.DataTree, axes: Axes | None = None) -> Axes:
                 seen.stability_limit,
                 color=COLOURS[1],
                 lw=1.4,
-                label=f"limit of stability, {seen.stability_limit:.3g}",
+                label=f"stability limit, {seen.stability_limit:.3g}",
             )
         axes.axhline(
             seen.series_limit,
             color=COLOURS[0],
             lw=1.4,
             ls=(0, (6, 2)),
-            label=f"limit of the modified flow's series, {seen.series_limit:g}",
+            label=f"series limit, {seen.series_limit:g}",
         )
         axes.set_ylim(bottom=0)
         axes.set_xlabel(time_label(tree))

@@ -147,7 +147,7 @@ def study_order_table(numbers: xr.Dataset) -> Table | None:
         caption=(
             "Order in lr of the error at the final time, by least squares on the logarithms, ± its standard error. A "
             "learning rate is in the fit where the solver's own error is below a tenth of what is measured, and the "
-            "run below the limit of stability, if its sharpness was measured."
+            "run below the stability limit, if its sharpness was measured."
         ),
         brief_caption="order in lr of the error at the final time, by least squares; fit: points that are in it",
     )

@@ -77,12 +77,12 @@ def cost_table(rows: Sequence[Row]) -> Table:
         Column("rtol"),
         Column("right-hand\nsides"),
         Column("gradients"),
-        Column("HVPs"),
+        Column("Hessian\nproducts"),
         Column("in gradients\nof the same time"),
         Column("seconds"),
     )
     caption = (
-        "Of the solve itself, without its check. HVPs: Hessian products, of the flow or for an implicit method. In "
+        "Of the solve itself, without its check. Hessian products: of the flow, or for an implicit method. In "
         "gradients of the same time: a product counts as its measured time over that of a gradient, 1.9 to 3 on the "
         "networks of the documentation; probes of the sharpness are in it, and flows that take products themselves are "
         "left out."

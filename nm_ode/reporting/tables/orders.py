@@ -17,7 +17,7 @@ def order_table(convergence: xr.Dataset) -> Table:
     lrs = convergence["lr"].values
     columns = (
         Column("flow", "flow", numeric=False),
-        Column("order of\ntheory"),
+        Column("expected\norder"),
         Column("observed\norder", "order"),
         Column(None, "theory"),
         Column("standard\nerror"),
@@ -85,7 +85,7 @@ def layer_order_table(convergence: xr.Dataset) -> Table:
     """The observed order of each layer; on the page alone."""
     columns = (
         Column("flow", numeric=False),
-        Column("order of\ntheory"),
+        Column("expected\norder"),
         *(Column(str(layer)) for layer in convergence["layer"].values),
     )
     values, errors = (

@@ -8,7 +8,7 @@ from nm_ode.reporting.tables.table import Cell, Column, Table
 
 
 def stability_table(seen: Stability) -> Table | None:
-    """One row a flow: its error where the limit of stability is passed, where the run jumps, and at the end.
+    """One row a flow: its error where the stability limit is passed, where the run jumps, and at the end.
 
     None where the run is stable, or nothing was compared with it.
     """

@@ -117,7 +117,7 @@ def _other_time(ladder: Sequence[Place], key: str, case: Mapping[str, Any]) -> s
 
 
 def _flows(rungs: Sequence[Rung]) -> dict[str, SolveInfo]:
-    """By order of theory and name, as the table of flows has them."""
+    """By expected order and name, as the table of flows has them."""
     found = {name: seen.info for one in reversed(rungs) for name, seen in one.flows.items()}
     return dict(sorted(found.items(), key=lambda item: (item[1].expected_order, item[0])))
 

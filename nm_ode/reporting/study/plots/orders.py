@@ -53,7 +53,7 @@ def errors_over_lr(tree: xr.DataTree) -> Figure:
 
 
 def orders_over_axis(tree: xr.DataTree, axis: str | None = None) -> Axes:
-    """The observed order of each flow along another axis, with its standard error; dashed: the order of theory.
+    """The observed order of each flow along another axis, with its standard error; dashed: the expected order.
 
     Raises:
         ValueError: the study has no orders over lr, or no further axis.
@@ -163,7 +163,7 @@ def _has_axis(tree: xr.DataTree) -> bool:
 ERRORS = Plot(
     "Each flow's distance to the run at the same final time, at each learning rate; lines and numbers: least squares "
     "on the logarithms, with the standard error. Hollow points are not in the fit: the solver's own error is above a "
-    "tenth of theirs, or the run passes the limit of stability.",
+    "tenth of theirs, or the run passes the stability limit.",
     errors_over_lr,
     _has_orders,
     "orders",
