@@ -17,6 +17,7 @@ from torch import nn
 import nm_ode
 from nm_ode.data import digits
 from nm_ode.models import mlp
+from tests import kept_kernels
 
 # Tensors of tests are small: a second thread costs more than it gives, and on a busy machine threads wait in vain.
 torch.set_num_threads(1)
@@ -28,6 +29,8 @@ settings.load_profile("untimed")
 
 # torch makes 10,000 annotations anew whenever a graph is taken apart; typing remembers those that it made.
 torch._ops.Callable = typing.Callable  # type: ignore[attr-defined]
+
+kept_kernels.keep()
 
 # torch writes a report of each graph where somebody listens, and pytest listens wherever it can.
 _REPORTS = logging.getLogger("torch.__trace")

@@ -24,7 +24,6 @@ from nm_ode.symmetries.complex_numbers import without_detours
 from nm_ode.symmetries.decompositions import of_libraries, table
 from nm_ode.symmetries.differentiated import Differentiated, differentiated
 from nm_ode.symmetries.errors import DependsOnValuesError, SymmetryError
-from nm_ode.symmetries.kernels import kept_kernels
 from nm_ode.symmetries.loss_module import ForGraph
 from nm_ode.symmetries.operations import operation, value
 from nm_ode.symmetries.read_buffers import Changed
@@ -221,7 +220,7 @@ def _exported(
 def _plain(
     exported: ExportedProgram, stops: bool, *, all_of_torchs: bool = True
 ) -> tuple[ExportedProgram, bool]:
-    with _quiet(), kept_kernels():
+    with _quiet():
         has_stops = find_stops(exported.graph_module, keep=stops)
         # Writes in place become ordinary operations, too.
         plain: ExportedProgram = exported.run_decompositions(

@@ -162,20 +162,3 @@ def test_a_wrong_argument_is_one_sentence(what):
 def test_a_scripted_module_is_refused_by_name():
     with pytest.raises(SymmetryError, match=r"module '0' is scripted"):
         find_symmetries(nn.Sequential(torch.jit.script(nn.Linear(4, 3))), X)
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_torch_takes_graphs_apart_as_before() -> None:
-    exported = torch.export.export(nn.Sequential(nn.Linear(3, 2), nn.GELU()), (torch.randn(4, 3),))
-    attended = nn.functional.scaled_dot_product_attention
-
-    def apart() -> str:
-        kept = exported.run_decompositions({}).graph_module.code
-        return kept + exported.run_decompositions().graph_module.code
-
-    before, q = apart(), torch.randn(2, 3, 4)
-    scores = attended(q, q, q)
-    for _ in range(2):  # the second time with what was kept of the first
-        find_symmetries(nn.Sequential(nn.Linear(3, 2), nn.GELU()), torch.randn(4, 3))
-    assert apart() == before
-    assert torch.equal(attended(q, q, q), scores)

@@ -1,8 +1,8 @@
-"""What torch makes anew whenever it takes a graph apart is kept: a third of the time that a small model needs.
+"""What torch makes anew whenever it takes a graph apart is kept while tests run: a fifth of what a small model needs.
 
 `ExportedProgram.run_decompositions` gives each of some 270 operations twenty kernels, which it removes when it is done,
-and asks 25 times for the operations of all libraries. Both are the same from one graph to the next. Where torch has
-other functions than these, it does its work as ever.
+and asks 25 times for the operations of all libraries. Both are the same from one graph to the next. The processes that
+tests start go without this, and so does torch where it has other functions than these.
 """
 
 from __future__ import annotations
@@ -40,19 +40,12 @@ _register: Any = getattr(utils, "_materialize_cpp_cia_ops", None)
 _rules: Any = getattr(fake_impls, "op_implementations_dict", None)
 
 
-@contextmanager
-def kept_kernels() -> Iterator[None]:
-    """Within, torch takes graphs apart with the kernels that it made the first time."""
+def keep() -> None:
+    """From now on, in this process."""
     if _override is None or _register is None or _rules is None:
-        yield
         return
     exported_program._override_composite_implicit_decomp = _overriding  # type: ignore[assignment]
-    utils._materialize_cpp_cia_ops = functools.cache(_register)  # nobody registers operations meanwhile
-    try:
-        yield
-    finally:
-        exported_program._override_composite_implicit_decomp = _override
-        utils._materialize_cpp_cia_ops = _register
+    utils._materialize_cpp_cia_ops = functools.cache(_register)
 
 
 @contextmanager
