@@ -24,6 +24,13 @@ class Capabilities:
         laws: it has `Engine.solve_laws`.
         noise: it has `Engine.solve_noisy`, with `Engine.noise_methods`.
         tensors: it takes a tensor of torch as the state, and leaves it on its device.
+
+    Example:
+        >>> from bridges import get_engine
+        >>> get_engine("scipy").capabilities
+        Capabilities(embedded=True, recommends=False, laws=False, noise=False, tensors=False)
+        >>> get_engine("torch").capabilities.tensors
+        True
     """
 
     embedded: bool = False
@@ -61,6 +68,17 @@ class Engine(ABC):
         capabilities: what it can do beyond `solve`.
         remedy: what a user does if it does not start or gives wrong results.
         goes_on: does `solve` call `problem.on_step`, and go on from `problem.kept`?
+
+    Example:
+        >>> import numpy as np
+        >>> from bridges import OdeProblem, get_engine
+        >>> def decay(t, y, out):
+        ...     out[:] = -y
+        >>> found = []
+        >>> problem = OdeProblem(decay, np.ones(1), np.array([0.0, 1.0]), rtol=1e-8)
+        >>> solution = get_engine("scipy").solve(problem, "DOP853", lambda i, t, y: found.append(y.copy()))
+        >>> solution.status, found[-1].round(4)
+        ('success', array([0.3679]))
     """
 
     name: str
@@ -89,6 +107,7 @@ class Engine(ABC):
 
     @property
     def remedy(self) -> str:
+        """What a user does if it does not start or gives wrong results."""
         return "reinstall its library"
 
     def lacks(self) -> str:

@@ -20,7 +20,15 @@ ENGINES: Registry[Callable[[], Engine]] = Registry(
         "torch": "bridges.torch_engine:TorchEngine",
     },
 )
-"""name → class, or "module:Class", which is imported at first use. A new engine is `ENGINES.register(name, entry)`."""
+"""name → class, or "module:Class", which is imported at first use. A new engine is `ENGINES.register(name, entry)`.
+
+Example:
+    >>> from bridges import ENGINES, get_engine
+    >>> sorted(ENGINES)
+    ['diffeq', 'scipy', 'sundials', 'torch']
+    >>> sorted(get_engine("scipy").methods)
+    ['DOP853', 'Midpoint', 'RK23', 'RK8']
+"""
 
 
 def engine_names() -> tuple[str, ...]:

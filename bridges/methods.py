@@ -26,6 +26,12 @@ class Method:
         sharpness: does it use `OdeProblem.sharpness`, the spectral radius of the Jacobian, where one is given?
         vectors: how many vectors of the state's size it holds: of float64, and in the dtype of the field. The problem's
             own `y0` is not among them; samples inside a step may take one of float64 more. None: not known.
+
+    Example:
+        >>> from bridges import get_engine
+        >>> method = get_engine("scipy").methods["DOP853"]
+        >>> method.kind, method.order, method.step
+        ('explicit', 8, 'none')
     """
 
     kind: Kind

@@ -115,6 +115,15 @@ class OdeProblem:
 
     Raises:
         EngineError: a value that no engine could work with.
+
+    Example:
+        >>> import numpy as np
+        >>> from bridges import OdeProblem
+        >>> def decay(t, y, out):
+        ...     out[:] = -y
+        >>> problem = OdeProblem(decay, np.ones(3), np.array([0.0, 0.5, 1.0]), rtol=1e-6)
+        >>> problem.y0.shape, problem.times.shape, problem.atol
+        ((3,), (3,), 1e-09)
     """
 
     rhs: Rhs

@@ -34,11 +34,26 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         what: the kind of thing, for messages: "optimizer".
         entries: those that are registered from the start.
+
+    Example:
+        >>> import nm_ode
+        >>> from nm_ode.optimizers import OPTIMIZERS
+        >>> OPTIMIZERS
+        <Registry (optimizer): sgd, adam, adamw, rmsprop, scalar_rmsprop>
+        >>> OPTIMIZERS["sgd"] is nm_ode.SGD
+        True
+        >>> OPTIMIZERS["sdg"]
+        Traceback (most recent call last):
+            ...
+        bridges.registry.UnknownNameError: no optimizer is called 'sdg'; did you mean 'sgd'? ...
     """
 
     def __init__(self, what: str, entries: Mapping[str, T | str] | None = None) -> None:
         self.what = what
         self._entries: dict[str, Any] = dict(entries or {})
+
+    def __repr__(self) -> str:
+        return f"<Registry ({self.what}): {', '.join(self)}>"
 
     def register(self, name: str, entry: T | str) -> None:
         """Add an entry.

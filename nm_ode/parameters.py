@@ -172,11 +172,14 @@ Vector: TypeAlias = Tensor | Parts
 """A vector of theta's size: flat, shape (P,), or in the parameters' own tensors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layout:
     """The parameters in the order of theta, gathered into layers (modules that own parameters)."""
 
     slots: tuple[Slot, ...]
+
+    def __repr__(self) -> str:
+        return f"<Layout: {self.size} entries of {len(self.slots)} parameters in {len(self.layers)} layers>"
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:

@@ -21,8 +21,21 @@ import nm_ode
 import nm_ode.batch.tasks  # whose errors nobody else imports early
 from tests.stand_ins import lend, make_results
 
+ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("nm_ode", "nm_ode.plots", "nm_ode.data", "nm_ode.models")
-BEYOND = ()
+BEYOND = {  # what is needed to add something, and what runs a case
+    "bridges": ("ENGINES", "Capabilities", "Engine", "Method", "OdeProblem", "Registry"),
+    "nm_ode.charges": ("LAWS", "Law", "regimes"),
+    "nm_ode.flows": ("FLOWS", "Cost"),
+    "nm_ode.observers": ("OBSERVERS",),
+    "nm_ode.optimizers": ("OPTIMIZERS", "SCHEDULES", "Schedule", "StabilityLimit", "StateLayout"),
+    "nm_ode.reporting": ("PLOTS", "Plot"),
+    "nm_ode.reporting.study.plots": ("STUDY_PLOTS",),
+    "nm_ode.studies": ("REDUCTIONS", "find_case", "load", "load_case", "load_sweep"),
+    "nm_ode.studies.losses": ("LOSSES", "Loss"),
+    "nm_ode.symmetries": ("KINDS", "Part", "SymmetryKind"),
+    "nm_ode.symmetries.operations.declared": ("Degree",),
+}
 LINES = 12  # of an example, at most
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Example")
 
@@ -67,9 +80,8 @@ def _of_a_value(module: str, name: str) -> str:
     return ""
 
 
-PUBLIC = [Public(module, name) for module in MODULES for name in importlib.import_module(module).__all__] + [
-    Public(*one) for one in BEYOND
-]
+NAMES = {module: importlib.import_module(module).__all__ for module in MODULES} | BEYOND
+PUBLIC = [Public(module, name) for module, names in NAMES.items() for name in names]
 CALLABLE = [one for one in PUBLIC if inspect.isroutine(one.thing) or inspect.isclass(one.thing)]
 CLASSES = [one for one in CALLABLE if inspect.isclass(one.thing)]
 
@@ -189,3 +201,18 @@ def test_its_methods_are_described(public: Public) -> None:
     for one in methods(public.thing).values():
         if callable(one):
             require_true_lists(one, inspect.getdoc(one) or "")
+
+
+@pytest.mark.parametrize("library", ["lightning", "transformers"])
+def test_an_integration_has_an_example_that_is_python(library: str) -> None:
+    """Its library is not here, so that its module is read and not imported."""
+    module = ast.parse((ROOT / f"nm_ode/integrations/{library}.py").read_text(encoding="utf-8"))
+    (callback,) = (node for node in module.body if isinstance(node, ast.ClassDef))
+    found = sections(ast.get_docstring(callback) or "")
+    (made,) = (one for one in callback.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    taken = [one.arg for one in (*made.args.args, made.args.vararg, made.args.kwarg) if one is not None]
+    assert sorted(entries(found["Args"])) == sorted(set(taken) - {"self"})
+    examples = doctest.DocTestParser().get_examples("\n".join(found["Example"]))
+    assert 2 <= len(examples) <= LINES
+    for one in examples:
+        ast.parse(one.source)

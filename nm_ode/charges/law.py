@@ -34,6 +34,12 @@ class Law:
         from_rest: another `predict`, from Q̇(0) = 0; None where the start has no rate.
         takes_residual: does it act on the recorded ⟨g, ξ⟩?
         recursion: the law as one that can be summed between records; None where charges of every step are needed.
+
+    Example:
+        >>> from nm_ode.charges import LAWS
+        >>> law = LAWS["second_order"]
+        >>> law.optimizers, law.equation is not None, law.takes_residual
+        (('SGD',), True, False)
     """
 
     title: str

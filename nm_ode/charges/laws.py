@@ -17,6 +17,13 @@ LAWS: Registry[Law] = Registry(
         "second_order": "nm_ode.charges.second_order:SECOND_ORDER",
     },
 )
+"""Name → law of motion, as `predict_charges` takes it.
+
+Example:
+    >>> from nm_ode.charges import LAWS
+    >>> [(name, law.title) for name, law in LAWS.items()][:2]
+    [('exact', 'exact discrete law'), ('first_order', 'first-order continuous law')]
+"""
 
 
 def law_named(name: str) -> Law:

@@ -113,6 +113,18 @@ def regimes(run: xr.Dataset, symmetry: str) -> list[Regime]:
     Raises:
         ArgumentError: the run has no charges of it.
         LawError: no charges were recorded, or the law does not describe these.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> import nm_ode
+        >>> from nm_ode.charges import regimes
+        >>> from nm_ode.data import digits
+        >>> from nm_ode.models import mlp
+        >>> problem = nm_ode.Problem(mlp([64, 4, 10], "relu"), cross_entropy, digits(samples=64))
+        >>> sgd, found = nm_ode.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3), nm_ode.symmetries_of(problem)
+        >>> run = nm_ode.train(problem, sgd, steps=20, observe=[nm_ode.Charges(found)])
+        >>> [(one.steps, one.damping) for one in regimes(run, found[0].name)]
+        [((0, 20), 'overdamped')]
     """
     parts, beyond = shares(run)
     if symmetry in beyond:

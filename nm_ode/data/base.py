@@ -50,7 +50,7 @@ class Image:
     side: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Inputs x (n, …) and targets y: int64 classes (n,) or float64 values (n, outputs).
 
@@ -76,6 +76,10 @@ class DataSet:
     test: Callable[[], DataSet] | DataSet | None = None
     preparation: Preparation | None = None
     classes: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        what = "classes" if self.is_classification else "values"
+        return f"<DataSet: {len(self.x)} samples, x {tuple(self.x.shape[1:])}, y {tuple(self.y.shape[1:])} {what}>"
 
     def source(self) -> Source:
         """Pairs (x, y), prepared where there is a preparation.

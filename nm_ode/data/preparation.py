@@ -189,6 +189,9 @@ class PreparedSource:
         if virtual is None:
             _require_images(source.take(slice(0, 1)), len(preparation.mean))
 
+    def __repr__(self) -> str:
+        return f"<PreparedSource of {len(self)} samples, by {self.preparation}>"
+
     def __len__(self) -> int:
         return len(self.source) if self._virtual is None else len(self._virtual)
 

@@ -78,6 +78,9 @@ class TensorSource:
         self.tree: Any = self._rebuild(self._leaves)
         _require_equal_lengths(self.tree, name)
 
+    def __repr__(self) -> str:
+        return f"<TensorSource of {len(self)} samples>"
+
     def __len__(self) -> int:
         return len(self._leaves[0])
 
@@ -116,6 +119,9 @@ class ArraySource:
             as_leaf(leaf[:1] if isinstance(leaf, np.memmap) and leaf.ndim else leaf, place)
         _require_equal_lengths(tree, name)
         self._tree = tree
+
+    def __repr__(self) -> str:
+        return f"<ArraySource of {len(self)} samples>"
 
     def __len__(self) -> int:
         return len(flatten(self._tree)[0][0])
@@ -186,6 +192,9 @@ class DatasetSource:
             raise DataError(f"data: {type(dataset).__name__} is empty; give at least one sample")
         self.dataset, self.at_once = dataset, at_once
         self._collate = collate if collate_fn is None else collate_fn
+
+    def __repr__(self) -> str:
+        return f"<DatasetSource of {len(self)} samples>"
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -23,7 +23,16 @@ FLOWS: Registry[Callable[..., Flow]] = Registry(
         "slow_manifold": SlowManifoldFlow,
     },
 )
-"""Kind in a case file → what makes it from (problem, optimizer, options…)."""
+"""Kind in a case file → what makes it from (problem, optimizer, options…).
+
+Example:
+    >>> import nm_ode
+    >>> from nm_ode.flows import FLOWS
+    >>> sorted(FLOWS)
+    ['central', 'gradient', 'modified', 'second_order', 'slow_manifold']
+    >>> FLOWS["gradient"] is nm_ode.GradientFlow
+    True
+"""
 
 __all__ = [
     "FLOWS",

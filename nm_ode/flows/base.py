@@ -114,7 +114,17 @@ class Descent(UpdateMap, Protocol):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one right-hand side takes; `hvps_per_jvp`: Hessian products in a product of `Flow.jvp`."""
+    """What one right-hand side takes of a problem.
+
+    Args:
+        gradients, hvps, third_derivatives: how many of each.
+        hvps_per_jvp: Hessian products in a product of `Flow.jvp`.
+
+    Example:
+        >>> from nm_ode.flows import Cost
+        >>> Cost(gradients=2, hvps=1)
+        Cost(gradients=2, hvps=1, third_derivatives=0, hvps_per_jvp=1)
+    """
 
     gradients: int = 1
     hvps: int = 0

@@ -18,17 +18,24 @@ _lightning: Any = importlib.import_module(
 class RecorderCallback(_lightning.Callback):  # type: ignore[misc]
     """Records the training of a module with one optimiser.
 
-        callback = RecorderCallback(observe=[nm_ode.Charges(symmetries)])
-        lightning.Trainer(callbacks=[callback]).fit(module, loader)
-        run = callback.recorder.run
-
     Names of parameters are those of the LightningModule: find symmetries of it, not of a part.
 
     Args:
-        options: of `nm_ode.Recorder`, all but model and optimizer.
+        args, options: of `nm_ode.Recorder`, all but model and optimizer.
 
     Attributes:
         recorder: there is one once training has begun.
+
+    Example:
+        Not run by the tests, which have no Lightning:
+
+        >>> import lightning  # doctest: +SKIP
+        >>> import nm_ode
+        >>> from nm_ode.integrations.lightning import RecorderCallback  # doctest: +SKIP
+        >>> callback = RecorderCallback("run.zarr", observe=[nm_ode.Statistics()])  # doctest: +SKIP
+        >>> lightning.Trainer(callbacks=[callback]).fit(module, loader)  # doctest: +SKIP
+        >>> callback.recorder.run.loss.dims  # doctest: +SKIP
+        ('step',)
     """
 
     recorder: Recorder

@@ -13,20 +13,26 @@ _transformers: Any = importlib.import_module("transformers")
 class RecorderCallback(_transformers.TrainerCallback):  # type: ignore[misc]
     """Records a Trainer's training; each step's loss is that of `Trainer.training_step`, which it is given for.
 
-        callback = RecorderCallback(trainer, observe=[nm_ode.Charges(symmetries)])
-        trainer.add_callback(callback)
-        trainer.train()
-        run = callback.recorder.run
-
     A training that ends in an exception calls no callback: what was recorded is in `recorder.run` all the same, and the
     recorder ends when the next training begins, or with `callback.end(error)`.
 
     Args:
         trainer: whose training it is.
-        options: of `nm_ode.Recorder`, all but model and optimizer.
+        args, options: of `nm_ode.Recorder`, all but model and optimizer.
 
     Attributes:
         recorder: there is one once training has begun.
+
+    Example:
+        Not run by the tests, which have no transformers:
+
+        >>> import nm_ode
+        >>> from nm_ode.integrations.transformers import RecorderCallback  # doctest: +SKIP
+        >>> callback = RecorderCallback(trainer, "run.zarr", observe=[nm_ode.Statistics()])  # doctest: +SKIP
+        >>> trainer.add_callback(callback)  # doctest: +SKIP
+        >>> _ = trainer.train()  # doctest: +SKIP
+        >>> callback.recorder.run.loss.dims  # doctest: +SKIP
+        ('step',)
     """
 
     recorder: Recorder

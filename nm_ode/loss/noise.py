@@ -23,7 +23,7 @@ Estimator = Literal["samples", "batches"]
 """From the gradients of all samples, which is exact; or from those of drawn batches."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientNoise:
     """Σ ≈ BᵀB, the covariance of the gradient on a batch of samples drawn with replacement.
 
@@ -46,6 +46,9 @@ class GradientNoise:
     estimator: Estimator = "samples"
     draws: int | None = None
     standard_error: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<GradientNoise: {self.kind}, of batches of {self.batch_size}, tr Σ = {self.total:.6g}>"
 
     @property
     def kind(self) -> NoiseKind:

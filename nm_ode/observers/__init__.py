@@ -35,7 +35,16 @@ OBSERVERS: Registry[type[Observer]] = Registry(
         "statistics": Statistics,
     },
 )
-"""Name in a case file → class; its fields are its options. What every run records needs no name."""
+"""Name in a case file → class; its fields are its options. What every run records needs no name.
+
+Example:
+    >>> import nm_ode
+    >>> from nm_ode.observers import OBSERVERS
+    >>> list(OBSERVERS)[:4]
+    ['averages', 'constraints', 'curvature', 'held_out']
+    >>> OBSERVERS["curvature"] is nm_ode.Curvature
+    True
+"""
 
 __all__ = [
     "CHARGES",

@@ -19,7 +19,15 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
     "optimiser",
     {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "scalar_rmsprop": ScalarRMSprop},
 )
-"""Name in a case file → class."""
+"""Name in a case file → class.
+
+Example:
+    >>> from nm_ode.optimizers import OPTIMIZERS
+    >>> sorted(OPTIMIZERS)
+    ['adam', 'adamw', 'rmsprop', 'scalar_rmsprop', 'sgd']
+    >>> OPTIMIZERS["adam"](lr=1e-3)
+    Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)
+"""
 
 __all__ = [
     "OPTIMIZERS",

@@ -28,16 +28,27 @@ class StateLayout:
 
     Attributes:
         parts: name and length of each, in order.
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.optimizers import StateLayout
+        >>> layout = StateLayout((("theta", 2), ("velocity", 2), ("step", 1)))
+        >>> layout.size, layout.names
+        (5, ('theta', 'velocity', 'step'))
+        >>> layout.named(torch.arange(5.0))["velocity"]
+        tensor([2., 3.])
     """
 
     parts: tuple[tuple[str, int], ...]
 
     @property
     def size(self) -> int:
+        """S, the length of the state."""
         return sum(size for _, size in self.parts)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the parts."""
         return tuple(name for name, _ in self.parts)
 
     def split(self, state: Tensor) -> tuple[Tensor, ...]:
@@ -69,6 +80,11 @@ class StabilityLimit:
         momentum: β of the recursion by which a small error on a mode goes on, δ_{k+1} = (1 + β − x) δ_k − β δ_{k−1};
             None if it is another or not known: then nobody foresees when an oscillation past the limit is large.
         nesterov: that of Nesterov's look-ahead instead.
+
+    Example:
+        >>> import nm_ode
+        >>> nm_ode.SGD(lr=0.1, momentum=0.5).stability
+        StabilityLimit(step=0.1, limit=3.0, decay=0.0, momentum=0.5, nesterov=False)
     """
 
     step: float

@@ -15,7 +15,17 @@ from nm_ode.required import LARGEST, as_positive
 
 
 class Schedule(Protocol):
-    """A factor for each step."""
+    """A factor for each step.
+
+    Example:
+        >>> import numpy as np
+        >>> import nm_ode
+        >>> class InverseRoot:
+        ...     def factors(self, steps):
+        ...         return 1 / np.sqrt(1 + np.arange(steps))
+        >>> InverseRoot().factors(4).round(2), nm_ode.Warmup(steps=2).factors(4)
+        (array([1.  , 0.71, 0.58, 0.5 ]), array([0.5, 1. , 1. , 1. ]))
+    """
 
     def factors(self, steps: int) -> NDArray[np.float64]:
         """Shape (steps,), positive."""
@@ -179,4 +189,12 @@ _SMALLEST, _LARGEST = 1e-150, 1e300
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule", {"drop": Drop, "warmup": Warmup, "cosine": Cosine})
-"""Name in a case file → class."""
+"""Name in a case file → class.
+
+Example:
+    >>> from nm_ode.optimizers import SCHEDULES
+    >>> sorted(SCHEDULES)
+    ['cosine', 'drop', 'warmup']
+    >>> SCHEDULES["warmup"](steps=2).factors(4)
+    array([0.5, 1. , 1. , 1. ])
+"""

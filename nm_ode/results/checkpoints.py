@@ -61,7 +61,7 @@ class Checkpoint:
 
     path: Path
     every: float = 30.0
-    say: Callable[[str], None] = field(default=_log.info, compare=False)
+    say: Callable[[str], None] = field(default=_log.info, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", as_number(self.every, "a checkpoint's every"))

@@ -41,8 +41,20 @@ def absolute(path: Path) -> Path:
 def find_case(name: str) -> Path:
     """A path as it is; a bare name as the case of that name that ships with nm_ode.
 
+    Args:
+        name: "digits_mlp", or the path of a case file.
+
     Raises:
         CaseError: neither; with near names.
+
+    Example:
+        >>> from nm_ode.studies import find_case
+        >>> find_case("digits_mlp").name
+        'digits_mlp.toml'
+        >>> find_case("digit_mlp")
+        Traceback (most recent call last):
+            ...
+        nm_ode.studies.errors.CaseError: no case file and no shipped case is called 'digit_mlp'; did you mean ...
     """
     path = Path(name)
     try:

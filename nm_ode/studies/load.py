@@ -56,6 +56,7 @@ def load(
     """Read and validate a case file, its sweep and its table `[smoke]`.
 
     Args:
+        path: of the file.
         engine: takes the place of the file's `solver.engine`.
         data: takes the place of the file's `data.folder`.
         smoke: the case as its table `[smoke]` has it?
@@ -63,6 +64,12 @@ def load(
 
     Raises:
         CaseError: no such file, not TOML, mistakes in it, or no table `[smoke]` where it is asked for.
+
+    Example:
+        >>> from nm_ode.studies import find_case, load
+        >>> loaded = load(find_case("vgg16_tiny_imagenet"))
+        >>> loaded.has_smoke, loaded.in_folder
+        (True, True)
     """
     path = as_path(path, "path")
     raw, text = read_case(path)
@@ -103,8 +110,17 @@ def load_case(
 
     Of a case with a sweep all members are validated; `load_sweep` gives them.
 
+    Args:
+        path, engine, data, smoke: as of `load`.
+
     Raises:
         CaseError: as `load`.
+
+    Example:
+        >>> from nm_ode.studies import find_case, load_case
+        >>> case = load_case(find_case("digits_mlp"))
+        >>> case.name, case.model.name, case.training.steps
+        ('digits_mlp', 'mlp', 400)
     """
     return load(path, engine=engine, data=data, smoke=smoke).case
 
@@ -114,8 +130,17 @@ def load_sweep(
 ) -> Sweep | None:
     """The sweep of a case file with all its members; None of a case that has none.
 
+    Args:
+        path, engine, data, smoke: as of `load`.
+
     Raises:
         CaseError: as `load`.
+
+    Example:
+        >>> from nm_ode.studies import find_case, load_sweep
+        >>> sweep = load_sweep(find_case("sweep_lr_momentum"))
+        >>> len(sweep.members), sweep.members[0].name
+        (48, 'lr=2,momentum=0')
     """
     return load(path, engine=engine, data=data, smoke=smoke).sweep
 

@@ -13,7 +13,19 @@ from nm_ode.registry import Registry
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss function, and its targets: int64 classes (n,), or values (n, outputs); or the model's own of a batch."""
+    """A loss that a case can name.
+
+    Args:
+        function: (output, target) → scalar; or `own_loss`, of a model and a batch.
+        targets: "classes" (int64, shape (n,)), "values" (shape (n, outputs)), or "own".
+
+    Example:
+        >>> import torch
+        >>> from nm_ode.studies.losses import Loss
+        >>> loss = Loss(torch.nn.functional.huber_loss, "values")
+        >>> loss.function(torch.ones(4, 1), torch.zeros(4, 1))
+        tensor(0.5000)
+    """
 
     function: LossFunction
     targets: Literal["classes", "values", "own"]
@@ -34,4 +46,12 @@ LOSSES: Registry[Loss] = Registry(
         "own": Loss(own_loss, "own"),
     },
 )
-"""Name in a case file → loss."""
+"""Name in a case file → loss.
+
+Example:
+    >>> from nm_ode.studies.losses import LOSSES
+    >>> sorted(LOSSES)
+    ['cross_entropy', 'mse', 'mse_one_hot', 'own']
+    >>> LOSSES["mse"].targets
+    'values'
+"""

@@ -25,6 +25,11 @@ class SymmetryKind:
         form: how the generators act on theta, and so what the charges are.
         diagonal: the kind whose charges, where both move the same entries, are the diagonal of this one's.
         formula: a charge in matplotlib's TeX, for the axes of plots.
+
+    Example:
+        >>> from nm_ode.symmetries import KINDS
+        >>> KINDS["matrix"].diagonal, KINDS["rescale"].form.__name__
+        ('rescale', 'Diagonal')
     """
 
     find: Callable[[Graph], Findings]
@@ -42,4 +47,10 @@ KINDS: Registry[SymmetryKind] = Registry(
         "matrix": "nm_ode.symmetries.rules.matrix:MATRIX",
     },
 )
-"""In the order in which symmetries are listed."""
+"""In the order in which symmetries are listed.
+
+Example:
+    >>> from nm_ode.symmetries import KINDS
+    >>> list(KINDS)
+    ['translation', 'scale', 'rescale', 'matrix']
+"""

@@ -87,6 +87,14 @@ class Part:
         axes: the channel axes of the view; one number for each channel is summed over the others.
         index: for each channel (axes flattened) the charge that it belongs to, −1 for none; int64.
         weight: +1 on the plus side, −1 on the minus side (other values where a channel enters by a power).
+
+    Example:
+        >>> import torch
+        >>> import nm_ode
+        >>> from nm_ode.models import mlp
+        >>> found = nm_ode.find_symmetries(mlp([4, 6, 3], "relu"), torch.randn(8, 4), loss="cross_entropy")
+        >>> [(part.parameter, part.axes, part.weight) for part in found.named("rescale linear1 → linear2").parts]
+        [('linear1.weight', (0,), 1.0), ('linear1.bias', (0,), 1.0), ('linear2.weight', (1,), -1.0)]
     """
 
     view: View
@@ -96,6 +104,7 @@ class Part:
 
     @property
     def parameter(self) -> str:
+        """Its name."""
         return self.view.parameter
 
     @property

@@ -30,7 +30,13 @@ PLOTS: Registry[Plot] = Registry(
         "phase_portrait": "nm_ode.reporting.plots.phase:PHASE",
     },
 )
-"""In the order of the report."""
+"""In the order of the report.
+
+Example:
+    >>> from nm_ode.reporting import PLOTS
+    >>> list(PLOTS)[:4]
+    ['loss', 'modified_loss', 'accuracy', 'error']
+"""
 
 RUN_PLOTS: Registry[Plot] = Registry(
     "plot of a recorded run",

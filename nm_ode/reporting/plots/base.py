@@ -34,6 +34,11 @@ class Plot:
         draw: the axes of one panel, or a figure of several. Called where `applies` is true.
         applies: has the tree what the plot shows?
         place: section of the report.
+
+    Example:
+        >>> from nm_ode.reporting import PLOTS
+        >>> PLOTS["loss"].place, PLOTS["charges_by_kind"].place
+        ('plots', 'symmetries')
     """
 
     caption: str

@@ -9,3 +9,10 @@ REDUCTIONS: Registry[Reduction] = Registry(
     "reduction",
     {"order": "nm_ode.studies.reductions.order:ORDER"},
 )
+"""Name in a case file's `reduce` → what it makes of all members.
+
+Example:
+    >>> from nm_ode.studies import REDUCTIONS
+    >>> {name: reduction.title for name, reduction in REDUCTIONS.items()}
+    {'order': 'order of each flow in the learning rate'}
+"""

@@ -26,7 +26,17 @@ from nm_ode.symmetries.operations.reading import argument, dims_of, ndim_of, ope
 
 @dataclass(frozen=True)
 class Degree:
-    """Arguments that must take the same factor s, entry by entry; the result then takes s**degree."""
+    """Arguments that must take the same factor s, entry by entry; the result then takes s**degree.
+
+    Args:
+        arguments: their names.
+        degree: of the result in their factor.
+
+    Example:
+        >>> from nm_ode.symmetries.operations.declared import Degree
+        >>> Degree(("self",), 2.0)
+        Degree(arguments=('self',), degree=2.0)
+    """
 
     arguments: tuple[str, ...]
     degree: float = 1.0
@@ -83,7 +93,14 @@ def declare(
     shifts: Shifts | Callable[[Node], Shifts | None] | None = None,
     along: Callable[[Node], tuple[int, ...]] | None = None,
 ) -> None:
-    """Enter operations, their names separated by blanks."""
+    """Enter operations that no table knows.
+
+    Args:
+        names: of operations of torch, separated by blanks.
+        degrees: what becomes of a factor of its arguments, or a function of the node that says so; None forbids it.
+        shifts: the same of a shift of them.
+        along: node → the dimensions over which it puts entries together; none if None.
+    """
 
     def of_node(given: Any) -> Callable[[Node], Any]:
         return given if callable(given) else lambda node: given

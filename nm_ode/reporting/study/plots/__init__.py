@@ -17,6 +17,12 @@ STUDY_PLOTS: Registry[Plot] = Registry(
         "losses": "nm_ode.reporting.study.plots.losses:LOSSES",
     },
 )
-"""In the order of the page."""
+"""In the order of the page.
+
+Example:
+    >>> from nm_ode.reporting.study.plots import STUDY_PLOTS
+    >>> list(STUDY_PLOTS)
+    ['phase', 'charge_grid', 'over_axes', 'errors_over_lr', 'orders_over_axis', 'losses']
+"""
 
 __all__ = ["STUDY_PLOTS"]
