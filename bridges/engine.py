@@ -184,9 +184,13 @@ class Engine(ABC):
         During step k: m[k] Q̈ + b[k] Q̇ + κQ = F[k] (order 2, y0 = Q followed by Q̇), or Q̇ = −κQ + F[k] (order 1).
 
         Args:
+            order: 1 or 2.
             m, b, force: shape (steps, charges).
             kappa: shape (charges,).
+            y0: shape (order · charges,), at the start.
             times: shape (steps+1,), the ends of the steps.
+            method: one of `methods`.
+            rtol, atol: tolerances of the local error.
             step: of a fixed-step method, whose steps end at each of `times` too.
 
         Raises:
@@ -213,7 +217,10 @@ class Engine(ABC):
         What `drift` or `on_member` raises, KeyboardInterrupt included, comes out as the same object.
 
         Args:
+            drift: the vector field, in place.
             factor: shape (n,), diagonal noise, or (r, n), r Wiener processes; constant.
+            y0: shape (n,), where every path starts.
+            time: at which they end.
             step: of all steps; the last one is shorter where `time` is no multiple of it.
             seeds: whole numbers below 2^63; the same seed gives the same path.
             method: one of `noise_methods`.
