@@ -32,20 +32,20 @@ class Registry(Mapping[str, T], Generic[T]):
     """name → thing. An entry may be a string "module:attribute", imported when it is first asked for.
 
     Args:
-        what: the kind of thing, for messages: "optimizer".
+        what: the kind of thing, for messages: "optimiser".
         entries: those that are registered from the start.
 
     Example:
         >>> import nm_ode
         >>> from nm_ode.optimizers import OPTIMIZERS
         >>> OPTIMIZERS
-        <Registry (optimizer): sgd, adam, adamw, rmsprop, scalar_rmsprop>
+        <Registry (optimiser): sgd, adam, adamw, rmsprop, scalar_rmsprop>
         >>> OPTIMIZERS["sgd"] is nm_ode.SGD
         True
         >>> OPTIMIZERS["sdg"]
         Traceback (most recent call last):
             ...
-        bridges.registry.UnknownNameError: no optimizer is called 'sdg'; did you mean 'sgd'? ...
+        bridges.registry.UnknownNameError: no optimiser is called 'sdg'; did you mean 'sgd'? ...
     """
 
     def __init__(self, what: str, entries: Mapping[str, T | str] | None = None) -> None:
