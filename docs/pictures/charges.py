@@ -6,7 +6,6 @@ from torch import nn
 
 import nm_ode
 from nm_ode.data import digits
-from nm_ode.reporting.style import COLOURS, styled
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
@@ -17,12 +16,12 @@ sgd = nm_ode.SGD(lr=0.1, weight_decay=1e-3)
 run = nm_ode.train(problem, sgd, steps=200, batch_size=32, observe=[charges])
 law = nm_ode.predict_charges(run, "first_order")
 
-with styled():
-    figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
-    for ax, kind in zip(panels, ("translation", "rescale"), strict=True):
-        lines = [i for i, one in enumerate(run.kind.values) if one == kind][:6]
-        for colour, i in zip(COLOURS, lines, strict=True):
-            ax.plot(run.time, run.charge[:, i] - run.charge[0, i], color=colour)
-            ax.plot(run.time, law.charge[:, i] - law.charge[0, i], color="#223", linestyle=":", linewidth=1.2)
-        ax.set(title=kind, xlabel="flow time t")
-    panels[0].set_ylabel("charge Q, from its start")
+plt.style.use(nm_ode.plots.STYLE)
+figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
+for ax, kind in zip(panels, ("translation", "rescale"), strict=True):
+    lines = [i for i, one in enumerate(run.kind.values) if one == kind][:6]
+    for place, i in enumerate(lines):
+        ax.plot(run.time, run.charge[:, i] - run.charge[0, i], color=f"C{place}")
+        ax.plot(run.time, law.charge[:, i] - law.charge[0, i], color="#223", linestyle=":", linewidth=1.2)
+    ax.set(title=kind, xlabel="flow time t")
+panels[0].set_ylabel("charge Q, from its start")

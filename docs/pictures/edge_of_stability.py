@@ -7,7 +7,6 @@ from torch import nn
 import nm_ode
 from nm_ode.data import diabetes
 from nm_ode.models import mlp
-from nm_ode.reporting.style import COLOURS, DISCRETE, styled
 
 
 class Valley(nn.Module):
@@ -34,14 +33,14 @@ run = nm_ode.train(valley, sgd, steps=90)
 gradient = nm_ode.solve(nm_ode.GradientFlow(valley), run, check=False)
 central = nm_ode.solve(nm_ode.CentralFlow(valley, sgd), run, rtol=1e-3, check=False)
 
-with styled():
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
-    left.plot(sharpened.curvature_step, sharpened.normalised_sharpness, "o-", color=DISCRETE, markersize=3)
-    left.set(title="A tanh network", xlabel="step k", ylabel=r"lr · $\lambda_{\max}$")
-    for ax in (left, right):
-        ax.axhline(2, color="#667", linewidth=0.9, linestyle=":")
-    right.plot(run.saved_step, 0.5 * (1 + run.theta[:, 1]), color=DISCRETE, linewidth=1, label="run")
-    right.plot(run.saved_step, 0.5 * (1 + gradient.theta[:, 1]), color=COLOURS[0], label="gradient flow")
-    right.plot(run.saved_step, 0.5 * (1 + central.theta[:, 1]), color=COLOURS[1], label="central flow")
-    right.set(title="A loss of two numbers", xlabel="step k", ylabel="lr · (1 + y)")
-    right.legend()
+plt.style.use(nm_ode.plots.STYLE)
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
+left.plot(sharpened.curvature_step, sharpened.normalised_sharpness, "o-", color="#223", markersize=3)
+left.set(title="A tanh network", xlabel="step k", ylabel=r"lr · $\lambda_{\max}$")
+for ax in (left, right):
+    ax.axhline(2, color="#667", linewidth=0.9, linestyle=":")
+right.plot(run.saved_step, 0.5 * (1 + run.theta[:, 1]), color="#223", linewidth=1, label="run")
+right.plot(run.saved_step, 0.5 * (1 + gradient.theta[:, 1]), color="C0", label="gradient flow")
+right.plot(run.saved_step, 0.5 * (1 + central.theta[:, 1]), color="C1", label="central flow")
+right.set(title="A loss of two numbers", xlabel="step k", ylabel="lr · (1 + y)")
+right.legend()

@@ -7,7 +7,6 @@ from torch import nn
 import nm_ode
 from nm_ode.data import digits
 from nm_ode.models import mlp
-from nm_ode.reporting.style import COLOURS, styled
 
 data = digits(samples=256)
 problem = nm_ode.Problem(mlp([64, 16, 10], "tanh"), nn.functional.cross_entropy, (data.x, data.y))
@@ -17,12 +16,12 @@ runs = {
 }
 flow = nm_ode.solve(nm_ode.GradientFlow(problem), np.linspace(0, 8, 41), record=["loss"], check=False)
 
-with styled():
-    figure, (by_step, by_time) = plt.subplots(1, 2, figsize=(8.2, 3.2), sharey=True, layout="constrained")
-    for colour, (lr, run) in zip(COLOURS, runs.items(), strict=False):
-        by_step.plot(run.step, run.loss, color=colour, label=f"lr = {lr}")
-        by_time.plot(run.time, run.loss, color=colour, label=f"lr = {lr}")
-    by_time.plot(flow.time, flow.loss, color="#223", linestyle="--", label="gradient flow")
-    by_step.set(xlabel="step k", ylabel="loss", xscale="log")
-    by_time.set(xlabel="flow time t")
-    by_time.legend()
+plt.style.use(nm_ode.plots.STYLE)
+figure, (by_step, by_time) = plt.subplots(1, 2, figsize=(8.2, 3.2), sharey=True, layout="constrained")
+for i, (lr, run) in enumerate(runs.items()):
+    by_step.plot(run.step, run.loss, color=f"C{i}", label=f"lr = {lr}")
+    by_time.plot(run.time, run.loss, color=f"C{i}", label=f"lr = {lr}")
+by_time.plot(flow.time, flow.loss, color="#223", linestyle="--", label="gradient flow")
+by_step.set(xlabel="step k", ylabel="loss", xscale="log")
+by_time.set(xlabel="flow time t")
+by_time.legend()
