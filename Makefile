@@ -2,6 +2,7 @@
 # make test   the whole suite: lint, types, import contracts, tests
 # make smoke  the cases for a GPU, some steps of each, on generated images
 # make docs   the site, into build/site: open build/site/index.html
+# make linkcheck  do the site's links to other sites still lead somewhere? Asks them
 # make bench  the benchmarks, JSON on standard output
 # make pages  the numbers in README and docs from benchmarks/results
 
@@ -9,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test smoke docs lint format bench pages picture clean
+.PHONY: demo test smoke docs linkcheck lint format bench pages picture clean
 
 demo: $(INSTALLED)
 	$(BIN)/nm-ode run cases/digits_mlp.toml
@@ -24,6 +25,9 @@ smoke: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
+
+linkcheck: $(INSTALLED)
+	NM_ODE_GALLERY=0 $(BIN)/python -m sphinx -b linkcheck -q docs build/linkcheck
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

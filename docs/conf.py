@@ -66,14 +66,16 @@ sphinx_gallery_conf = {
     "plot_gallery": os.environ.get("NM_ODE_GALLERY", "1") == "1",
 }
 
+nm_pictures = os.environ.get("NM_ODE_PICTURES", "1") == "1"
+
 html_theme = "furo"
 html_title = "nm_ode"
+html_logo = html_favicon = "_static/mark.svg"
 html_static_path = ["_static"]
 html_css_files = ["nm_ode.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
-html_baseurl = ""
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True

@@ -27,6 +27,8 @@ class Plot(PlotDirective):
     """As matplotlib's, in pages of either language."""
 
     def run(self) -> list[nodes.Node]:
+        if not self.state.document.settings.env.config.nm_pictures:
+            return [nodes.image(uri="/_static/mark.svg", alt=self.options.get("alt", ""))]
         real = self.state_machine
         if not isinstance(real, MockStateMachine):
             return super().run()
@@ -39,4 +41,5 @@ class Plot(PlotDirective):
 
 
 def setup(app: Any) -> None:
+    app.add_config_value("nm_pictures", True, "env", bool)  # without them the text alone is built, in seconds
     app.add_directive("plot", Plot, override=True)

@@ -107,6 +107,7 @@ def cifar10(
         folder: cifar-10-batches-py, cifar-10-batches-bin, one of their .tar.gz, or the folder that has one of these.
         samples: the number of first training samples; all if None.
         augment: training samples are mirrored and shifted by up to 4 pixels, by `seed`.
+        seed: of what is mirrored and shifted.
         normalise: each channel to mean 0 and variance 1 over all training images; else to 0 … 1.
 
     Raises:
@@ -131,6 +132,7 @@ def cifar100(
         samples: the number of first training samples; all if None.
         labels: 100 fine classes, or 20 coarse ones.
         augment: training samples are mirrored and shifted by up to 4 pixels, by `seed`.
+        seed: of what is mirrored and shifted.
         normalise: each channel to mean 0 and variance 1 over all training images; else to 0 … 1.
 
     Raises:

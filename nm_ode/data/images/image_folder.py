@@ -33,12 +33,14 @@ def image_folder(
     training images; hidden folders are none. Samples come one of each class in turn, in the order of their names.
 
     Args:
+        folder: that has train/, or the folders of the classes.
         samples: the number of first training samples; all if None.
         side: the shorter edge of an image is scaled to it and the middle cut out; if None, all images must be squares
             of one size.
         held_out: the folder beside train/ with the test split; if None, the one of val, valid, validation and test.
         cache: the folder for decoded images; beside `folder` if None, or where the user's caches lie.
         augment: training samples are mirrored and shifted by up to 4 pixels, by `seed`.
+        seed: of what is mirrored and shifted.
         normalise: each channel to mean 0 and variance 1 over the training samples that are read; else to 0 … 1.
         progress: called with the number of images that are decoded, and of all.
         workers: threads that decode.

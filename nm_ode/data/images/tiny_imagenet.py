@@ -49,6 +49,7 @@ def tiny_imagenet(
         side: images are scaled to it; as they are, 64, if None.
         cache: the folder for decoded images; beside `folder` if None, or where the user's caches lie.
         augment: training samples are mirrored and shifted by up to 4 pixels, by `seed`.
+        seed: of what is mirrored and shifted.
         normalise: each channel to mean 0 and variance 1 over Tiny ImageNet; else to 0 … 1.
         progress: called with the number of images that are decoded, and of all.
         workers: threads that decode.
