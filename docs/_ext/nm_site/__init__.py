@@ -12,6 +12,7 @@ PARTS = (
     "command_line",
     "docstrings",
     "entries",
+    "gallery",
     "included",
     "mathml",
     "plots",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
 
 from nm_site.names import resolve
 
@@ -54,9 +56,19 @@ def _inline(line: str) -> str:
     return "".join([*parts, _MARKUP.sub(r"\\\g<0>", line[end:])])
 
 
+def _comment(name: str, thing: Any) -> list[str]:
+    """What is written below a constant where it was made, or before it after "#:"."""
+    for module in [module for module in sys.modules if module.partition(".")[0] == "nm_ode"]:
+        if vars(sys.modules[module]).get(name) is thing:
+            analyzer = ModuleAnalyzer.for_module(module)
+            if found := analyzer.find_attr_docs().get(("", name)):
+                return list(found)
+    return []
+
+
 def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     if what == "data" and lines and lines[0] == (type(thing).__doc__ or "").split("\n")[0]:
-        lines[:] = [""]  # that of its type
+        lines[:] = _comment(name.rpartition(".")[2], thing) or [""]  # not that of its type
     # Napoleon would take the first line of an attribute up to a colon for its type.
     as_what = "class" if what in ("attribute", "data", "property") else what
     lines[:] = Docstring(convert(lines), app.config, app, as_what, name, thing, options).lines()
