@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
 
 nm_pictures = os.environ.get("NM_ODE_PICTURES", "1") == "1"
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = "nm_ode"
 html_logo = html_favicon = "_static/mark.svg"

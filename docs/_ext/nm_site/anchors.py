@@ -7,6 +7,8 @@ plain text in the source, are set in the font of the text, with their indices an
 from __future__ import annotations
 
 import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -14,9 +16,20 @@ from sphinx.transforms import SphinxTransform
 
 from nm_site.typeset import typeset
 
+DOCS = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("theory", "design", "bridge")
 _SECTION = re.compile(r"(\d+(?:\.\d+)?)\.? ")
 _NUMBER = re.compile(r" +\((\d\.\d+)\)$")
+
+
+@cache
+def numbers(document: str) -> tuple[set[str], set[str]]:
+    """Of a document's sections, and of its equations."""
+    text = (DOCS / f"{document}.md").read_text()
+    sections = set(re.findall(r"^##+ (\d+(?:\.\d+)?)\.? ", text, re.MULTILINE))
+    return sections, set(
+        re.findall(r" \((\d\.\d+)\)$", text, re.MULTILINE)
+    ) if document == "theory" else set()
 
 
 def anchor_of(what: str, number: str) -> str:

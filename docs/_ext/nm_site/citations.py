@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
-from nm_site.anchors import DOCUMENTS, anchor_of, section_numbers
+from nm_site.anchors import DOCUMENTS, anchor_of, numbers
 from nm_site.typeset import running_text
 
 _SECTIONS = r"(?:(?:,? and |, | )§§?[\d.]*\d)"
@@ -18,8 +18,7 @@ _BY_PATH = rf"\bdocs/(?P<file>{_NAMES})\.md(?P<sections>{_SECTIONS}*)"
 _BY_NAME = rf"\b(?P<short>{_NAMES})(?P<places> §[\d.]*\d{_SECTIONS}*)"
 _FILE = f"(?:{_BY_PATH}|{_BY_NAME})"
 _EQUATION = r"\beqs?\. \((?P<equation>\d\.\d+)\)"
-_ELSEWHERE = re.compile(f"{_FILE}|{_EQUATION}")
-_WITHIN = re.compile(rf"{_FILE}|{_EQUATION}|§(?P<section>\d+(?:\.\d+)?)|\((?P<number>\d\.\d+)\)")
+_PATTERN = re.compile(rf"{_FILE}|{_EQUATION}|§(?P<section>\d+(?:\.\d+)?)|\((?P<number>\d\.\d+)\)")
 _SECTION = re.compile(r"§[\d.]*\d")
 
 
@@ -35,9 +34,7 @@ def _link(text: str, document: str, anchor: str, refdoc: str) -> nodes.Node:
     return addnodes.pending_xref("", nodes.inline("", text), **where)
 
 
-def _pieces(
-    match: re.Match[str], document: str, equations: set[str], sections_here: set[str]
-) -> list[nodes.Node] | None:
+def _pieces(match: re.Match[str], document: str, meant: str) -> list[nodes.Node] | None:
     given = match.groupdict()
     if file := given["file"] or given["short"]:
         sections = given["sections"] or given["places"]
@@ -54,13 +51,13 @@ def _pieces(
         return found
     if given["equation"]:
         return [_link(match[0], "theory", anchor_of("equation", given["equation"]), document)]
-    if given.get("section"):
-        own = given["section"] in sections_here
-        return [
-            _link(match[0], document if own else "theory", anchor_of("section", given["section"]), document)
-        ]
-    if given.get("number") in equations:
-        return [_link(match[0], document, anchor_of("equation", given["number"]), document)]
+    sections, equations = numbers(meant) if meant else (set(), set())
+    if given["section"] in sections:
+        return [_link(match[0], meant, anchor_of("section", given["section"]), document)]
+    if given["section"] in numbers("theory")[0] and document in DOCUMENTS:
+        return [_link(match[0], "theory", anchor_of("section", given["section"]), document)]
+    if given["number"] in equations:
+        return [_link(match[0], meant, anchor_of("equation", given["number"]), document)]
     return None
 
 
@@ -69,18 +66,18 @@ class Citations(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         document = self.env.docname
-        within = document in DOCUMENTS
-        pattern = _WITHIN if within else _ELSEWHERE
-        equations = set(self.document.get("nm_equations", ()))
-        sections = set(section_numbers(self.document)) if within else set()
+        own = document if document in DOCUMENTS else ""
         for node in running_text(self.document):
             if isinstance(node.parent, nodes.reference | addnodes.pending_xref):
                 continue
-            text, made, end = node.astext(), [], 0
-            for match in pattern.finditer(text):
-                if pieces := _pieces(match, document, equations, sections):
+            text, made, end, meant = node.astext(), [], 0, own
+            for match in _PATTERN.finditer(text):
+                if pieces := _pieces(match, document, meant):
                     made += [nodes.Text(text[end : match.start()]), *pieces]
                     end = match.end()
+                    meant = (
+                        own or match["file"] or match["short"] or meant
+                    )  # a bare § goes on with the same file
             if made:
                 node.parent.replace(node, [*made, nodes.Text(text[end:])])
 
