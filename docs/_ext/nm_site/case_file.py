@@ -75,7 +75,7 @@ def _default(value: Any) -> str:
 
 
 def _rows(rows: Iterable[tuple[str, str, str, str]]) -> str:
-    lines = ["| key | type | default | what it is |", "| --- | --- | --- | --- |"]
+    lines = ["{.keys}", "| key | type | default | what it is |", "| --- | --- | --- | --- |"]
     for key, kind, default, said in rows:
         cells = (key, kind, default, said.removesuffix("."))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -55,7 +55,7 @@ def _default(parameter: Any) -> str:
 
 
 def parameters(command: Any) -> str:
-    lines = ["| | | default | what it is |", "| --- | --- | --- | --- |"]
+    lines = ["{.keys}", "| | | default | what it is |", "| --- | --- | --- | --- |"]
     for parameter in command.params:
         if parameter.name == "help":
             continue
@@ -72,7 +72,7 @@ def parameters(command: Any) -> str:
             _MARKUP.sub("", parameter.help or "").replace("\\[", "["),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("[", "\\[") for cell in cells) + " |")
-    return "\n".join(lines) if len(lines) > 2 else "No arguments."
+    return "\n".join(lines) if len(lines) > 3 else "No arguments."
 
 
 def _all() -> str:
