@@ -24,7 +24,7 @@ smoke: $(INSTALLED)
 	$(BIN)/nm-ode run vgg16_bn_tiny_imagenet --smoke
 
 docs: $(INSTALLED)
-	$(BIN)/python -m sphinx -W --keep-going -q docs build/site
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 docs build/site
 
 linkcheck: $(INSTALLED)
 	NM_ODE_GALLERY=0 $(BIN)/python -m sphinx -b linkcheck -q docs build/linkcheck
