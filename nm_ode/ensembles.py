@@ -36,6 +36,7 @@ def sgd_ensemble(
     theta0: Tensor | None = None,
 ) -> xr.Dataset:
     """Runs from one start that differ in their batches, drawn with replacement; many members step at once.
+    See docs/theory.md §4.8 (iii).
 
     (`train` goes through the data epoch by epoch, whose noise cancels over an epoch: another process.)
 

@@ -25,7 +25,7 @@ _UNSEEN = (
 def predict_charges(
     run: xr.Dataset, law: str, *, with_residual: bool = False, from_rest: bool = False
 ) -> xr.Dataset:
-    """Charges by a law from the recorded drivers, at the steps at which the run has its charges.
+    """Charges by a law from the recorded drivers, at the steps at which the run has its charges (docs/theory.md §3).
 
     Args:
         run: from `train` or a Recorder, with charges recorded: at each step, or at some, with what the law needs of

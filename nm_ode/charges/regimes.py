@@ -110,6 +110,9 @@ def regimes(run: xr.Dataset, symmetry: str) -> list[Regime]:
         run: from `train` or a Recorder, with charges recorded.
         symmetry: its name.
 
+    Returns:
+        A `Regime` for each stretch: `steps`, `damping`, `period` …
+
     Raises:
         ArgumentError: the run has no charges of it.
         LawError: no charges were recorded, or the law does not describe these.

@@ -46,7 +46,7 @@ def solve_charges(
     atol: float | None = None,
     step: float | None = None,
 ) -> xr.Dataset:
-    """The continuous law of a run's charges, solved by an engine with the recorded driver.
+    """The continuous law of a run's charges, solved by an engine with the recorded driver (docs/theory.md §3.3, §3.5).
 
     `predict_charges` integrates the same equation by matrix exponentials, without an error of its own; this is the
     same by any method of any engine.

@@ -22,7 +22,7 @@ SOLVER_LIMIT = 0.1  # of the discretisation error, above which the result is fla
 
 
 def compare(run: xr.Dataset, solution: xr.Dataset, *, average: Window | bool | None = None) -> xr.Dataset:
-    """How far a flow, or a law of the charges, is from a discrete run.
+    """How far a flow, or a law of the charges, is from a discrete run (docs/theory.md §5).
 
     Args:
         run: from `train`.

@@ -76,10 +76,13 @@ THREE_STEPS = Window((0.25, 0.5, 0.25), "three steps, with the weights 1/4, 1/2 
 
 
 def gaussian_window(width: float) -> Window:
-    """A Gaussian window, cut off after four standard deviations.
+    """A Gaussian window, cut off after four standard deviations (docs/theory.md §5.1).
 
     Args:
         width: standard deviation in steps, at least 1.
+
+    Returns:
+        A `Window`, for `compare(run, solution, average=…)`.
 
     Raises:
         ArgumentError: a width below 1, or none.

@@ -78,8 +78,8 @@ class DataSet:
     classes: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        what = "classes" if self.is_classification else "values"
-        return f"<DataSet: {len(self.x)} samples, x {tuple(self.x.shape[1:])}, y {tuple(self.y.shape[1:])} {what}>"
+        y = "classes" if self.is_classification else f"values {tuple(self.y.shape[1:])}"
+        return f"<DataSet: {len(self.x)} samples, x {tuple(self.x.shape[1:])}, y {y}>"
 
     def source(self) -> Source:
         """Pairs (x, y), prepared where there is a preparation.

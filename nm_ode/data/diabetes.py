@@ -13,6 +13,9 @@ def diabetes(samples: int | None = None) -> DataSet:
     Args:
         samples: how many of the first; all 442 if None.
 
+    Returns:
+        A `DataSet`, both in float64.
+
     Raises:
         DataError: fewer than one, or more than there are.
 

@@ -14,6 +14,9 @@ def digits(samples: int | None = None) -> DataSet:
     Args:
         samples: how many of the first; all 1797 if None.
 
+    Returns:
+        A `DataSet`, x in float64 and y in int64.
+
     Raises:
         DataError: fewer than one, or more than there are.
 

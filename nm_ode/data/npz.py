@@ -14,6 +14,7 @@ from nm_ode.arguments import not_finite
 from nm_ode.data.base import DataError, DataSet
 from nm_ode.data.leaves import as_leaf, numbers
 from nm_ode.data.sources import TensorSource
+from nm_ode.required import as_path
 
 _EXACT = 2**53  # whole numbers up to here are floating-point numbers too
 
@@ -24,6 +25,9 @@ def npz(path: Path, samples: int | None = None) -> DataSet:
     Args:
         path: of the file.
         samples: how many of the first; all if None.
+
+    Returns:
+        A `DataSet`, x in float64, y in int64 (classes, shape (n,)) or float64 (n, outputs).
 
     Raises:
         DataError: no such file, not an .npz file, an array missing, or one that holds no finite real numbers, or not as
@@ -51,6 +55,9 @@ def npz_source(path: Path) -> TensorSource:
 
     Args:
         path: of the file.
+
+    Returns:
+        A `TensorSource`.
 
     Raises:
         DataError: no such file, not an .npz file, an array that holds no numbers, or lengths that differ.
@@ -109,6 +116,7 @@ def _targets(y: Tensor, place: str) -> Tensor:
 
 def _read(path: Path, names: tuple[str, ...] | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of these names; all if None."""
+    path = as_path(path, "path", error=DataError)
     if not path.is_file():
         what = "is a folder, not a data file" if path.is_dir() else "is no ordinary file"
         raise DataError(f"{path} {what}" if path.exists() else f"no data file {path}")

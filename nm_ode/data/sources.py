@@ -237,6 +237,9 @@ def source_of(data: Any) -> Source:
     Args:
         data: any of these.
 
+    Returns:
+        A `Source`.
+
     Raises:
         DataError: nothing that samples could be taken from.
 

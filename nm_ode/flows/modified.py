@@ -32,6 +32,9 @@ def modified_flow(
         form: "iterated_map" (every optimiser and order; K gradients an evaluation) or "hessian" (plain descent, order
             2: one gradient and one Hessian product, order 3: another and a third derivative).
 
+    Returns:
+        A `Flow`, whose state is the optimiser's: theta, and its memory where it has some.
+
     Raises:
         FlowError: an order or optimiser for which this form is not built.
 

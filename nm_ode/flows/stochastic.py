@@ -27,6 +27,7 @@ _SAME_LOSS = 1e-5  # relative: a loss at one theta, by a problem that is built a
 @dataclass(frozen=True, eq=False)
 class StochasticModifiedFlow:
     """dθ = −∇(L + (η/4)‖∇L‖²) dt + √η Σ^{1/2} dW, with L + (λ/2)‖θ‖² for L; order 1 leaves the second term out.
+    See docs/theory.md §4.8, eq. (4.8).
 
     Compared with SGD in distribution, never path by path (Li, Tai, E 2019, §3; order 2 is their second-order equation):
     with runs of `sgd_ensemble`, whose batches are drawn with replacement at one learning rate. Σ is the covariance of a

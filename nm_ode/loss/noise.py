@@ -86,7 +86,7 @@ def gradient_noise(
     draws: int | None = None,
     seed: int = 0,
 ) -> GradientNoise:
-    """Σ at theta for batches of independent samples, drawn with replacement.
+    """Σ at theta for batches of independent samples, drawn with replacement (docs/theory.md §4.8 (iii)).
 
     The samples' covariance over the batch size; of a loss that sums over its samples, times the batch size. One
     gradient a sample. (`train` goes through the data epoch by epoch, without replacement: there a batch's gradient has
@@ -102,6 +102,9 @@ def gradient_noise(
         draws: estimate Σ from the gradients of so many batches instead, by their unbiased sample covariance. It is
             of rank draws − 1 at most. For a loss over a batch that is neither mean nor sum, this is the only way.
         seed: of the drawn batches.
+
+    Returns:
+        A `GradientNoise`: `factor` of shape (r, P) or (P,), `total` (the trace of Σ), `captured` …
 
     Raises:
         ArgumentError: a kind, batch size, rank or number of draws that does not exist.

@@ -209,7 +209,8 @@ class Problem(HasSamples, ManyPoints, MayBeLowered, MeteredProblem):
         loss = self.objective if self.loss_fn is None else self.loss_fn
         named = getattr(loss, "__name__", type(loss).__name__)
         where = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
-        return f"<Problem: {named} of {self.layout.size} parameters over {self.n_samples} samples, {where}>"
+        what = f"{named} of {self.layout.size} parameters over {self.n_samples} samples"
+        return f"<{type(self).__name__}: {what}, {where}>"
 
     @property
     def foreign_gradient(self) -> str:

@@ -17,6 +17,7 @@ from nm_ode.results import Variable, variable
 class Averages(Observer):
     """Along a run `theta_average` (θ_{k−1} + 2θ_k + θ_{k+1})/4 at saved steps; at every step the distance from it,
     `oscillation_norm`, and `oscillation_cosine` of the angle to that of the step before: −1 where the run alternates.
+    See docs/theory.md §5.1.
 
     Past the edge of stability a run is an oscillation about a slow path, which the average is, and which the central
     flow predicts: `compare` holds flows against it. A run that keeps theta at every step has the average anyway; with

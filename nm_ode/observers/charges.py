@@ -37,6 +37,7 @@ _STATE = ("charge", "generator_norm", "constraint_residual")
 @dataclass(frozen=True)
 class Charges(Observer):
     """The charges of symmetries: sums over their slices; nothing of theta's size is kept.
+    See docs/theory.md §2.1, §3.2, §3.7.
 
     Along a run, at each step: `charge` Q before the update, `constraint_residual` ⟨g, ξ⟩, `generator_norm` ‖ξ‖,
     `charge_driver` [w, w] of the update −lr·w, and with Nesterov `charge_cross_driver` [w, v]; `saved_charge` at saved

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -102,7 +102,7 @@ class Constraints(Observer):
     products: int = 1
     samples: int | None = None
     objective: Objective | None = None
-    batch: Annotated[Any, NotInCases()] = None
+    batch: Annotated[Any, NotInCases()] = field(default=None, repr=False)
     loss_fn: LossFunction | None = None
     mode: Annotated[Mode | None, NotInCases()] = None
     dtype: Annotated[torch.dtype | None, NotInCases()] = None

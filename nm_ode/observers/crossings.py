@@ -18,6 +18,7 @@ from nm_ode.results import Variable, variable
 @dataclass(frozen=True)
 class KinkCrossings(Observer):
     """`crossing_share`: the share of units on another side of their kink after a step than before, at some steps.
+    See docs/theory.md §4.7.
 
     NaN where the loss is smooth.
 

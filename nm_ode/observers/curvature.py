@@ -14,6 +14,7 @@ from nm_ode.observers.sharpnesses import Sharpnesses
 @dataclass(frozen=True)
 class Curvature(Observer):
     """Along a run, at some steps, along `curvature_step`; the tree keeps it in `/discrete/curvature`.
+    See docs/theory.md §4.5, §4.11.
 
     `sharpness` is λ_max of the Hessian that the optimiser sees (preconditioned for Adam, weight decay added; over
     minibatches of a loss that sums over its samples, of the part of the loss that a batch has on average), and

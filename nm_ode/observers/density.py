@@ -28,6 +28,7 @@ def spectral_density(
     width: float | None = None,
 ) -> xr.Dataset:
     """`density` and `density_error` along `hessian_step` (or `time`) and `eigenvalue`, all steps on one grid.
+    See docs/theory.md §4.9.
 
     The standard error is that of the choice of the random vectors: 95 % of intervals of ± t standard errors hold the
     density, t being Student's with one degree less than there are vectors (12.7 for 2, 2.3 for 10). Structure finer
@@ -40,6 +41,9 @@ def spectral_density(
         points: how many, where `at` is None.
         width: standard deviation of the Gaussian in the place of each eigenvalue; a hundredth of the nodes' range if
             None. The dataset has it as its attribute `width`.
+
+    Returns:
+        `density` and `density_error`, dimensions (`hessian_step` or `time`, `eigenvalue`).
 
     Raises:
         ArgumentError: no density was recorded.

@@ -70,7 +70,7 @@ class HeldOut(Observer):
 
     costly: ClassVar[bool] = True
 
-    data: Annotated[Any, NotInCases()] = None
+    data: Annotated[Any, NotInCases()] = field(default=None, repr=False)
     every: Every | int = 200
     chunk_size: int = 256
     statistics: int = 1024

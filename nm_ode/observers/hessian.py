@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ _FLOOR = 1e-3  # of H's size times ξ's: what a constraint's residual is at leas
 @dataclass(frozen=True, eq=False)
 class Hessian(Observer):
     """The Hessian (or Gauss–Newton matrix) of objective(model, batch), the batch fixed, every so many steps.
+    See docs/theory.md §4.9.
 
     In a loop of the user's own it is that of the user's model at the parameters as they are, in float32 or finer and
     without autocast; the model is left exactly as it was found. Of compiled and distributed models the module inside is
@@ -98,7 +99,7 @@ class Hessian(Observer):
     costly: ClassVar[bool] = True
 
     objective: Objective | None = None
-    batch: Annotated[Any, NotInCases()] = None
+    batch: Annotated[Any, NotInCases()] = field(default=None, repr=False)
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     top: int = 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -45,6 +45,7 @@ def _of(one: Variable, end: str, *dims: str) -> Variable:
 @dataclass(frozen=True, eq=False)
 class Noise(Observer):
     """The noise of a batch's gradient, from a probe batch that is taken in equal parts, every so many steps.
+    See docs/theory.md §4.9.
 
     Of objective(model, batch) on the user's own model, which is left exactly as it was found, or of the run's problem;
     as `Hessian` does it. Along `noise_step`, with standard errors (`…_error`) by the jackknife over parts:
@@ -94,7 +95,7 @@ class Noise(Observer):
     costly: ClassVar[bool] = True
 
     objective: Objective | None = None
-    batch: Annotated[Any, NotInCases()] = None
+    batch: Annotated[Any, NotInCases()] = field(default=None, repr=False)
     loss_fn: LossFunction | None = None
     every: Every | int = 200
     parts: int | None = 16

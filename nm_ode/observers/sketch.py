@@ -21,6 +21,7 @@ _MOST = 2**31 - 1  # rows; none is of use beyond P
 @dataclass(frozen=True)
 class Sketch(Observer):
     """`theta_sketch` at the saved steps of a run and at all samples of a flow: m numbers of each theta, not P.
+    See docs/theory.md §5.
 
     A run and a solution with the same sketch are compared by it: norms of differences are estimated, with a standard
     error of at most about 1/√(2m) of each (1.1 % with m = 4096), which `compare` states beside them

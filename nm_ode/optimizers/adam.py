@@ -18,7 +18,7 @@ _MEMORY = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """`torch.optim.Adam` as a map of the state (θ, m, v, k).
+    """`torch.optim.Adam` as a map of the state (θ, m, v, k) (docs/theory.md §4.5, §4.6).
 
     d = g + λθ; m' = β1 m + (1−β1)d; v' = β2 v + (1−β2)d²; k' = k + 1;
     θ' = θ − η m̂ / (√v̂ + ε), m̂ = m'/(1 − β1^{k'}), v̂ = v'/(1 − β2^{k'}) (Kingma, Ba 2015, Algorithm 1).

@@ -15,7 +15,7 @@ from nm_ode.optimizers.ranges import Fraction, NotNegative, Positive, require_in
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """`torch.optim.RMSprop` as a map of the state (θ, v, …).
+    """`torch.optim.RMSprop` as a map of the state (θ, v, …) (docs/theory.md §4.5, §4.12).
 
     d = g + λθ; v' = αv + (1−α)d²; r = √v' + ε; θ' = θ − η d/r (Hinton 2012). Centred, m' = αm + (1−α)d and
     r = √(v' − m'²) + ε. With momentum, b' = μb + d/r and θ' = θ − ηb'. No moment is corrected for its start at 0.
@@ -146,6 +146,7 @@ class RMSprop(Optimizer):
 @dataclass(frozen=True)
 class ScalarRMSprop(Optimizer):
     """RMSProp with one second moment, of the whole gradient (Cohen et al. 2025, arXiv 2410.24206), state (θ, v).
+    See docs/theory.md §4.12.
 
     d = g + λθ; v' = αv + (1−α)‖d‖²; θ' = θ − η d/(√v' + ε).
 

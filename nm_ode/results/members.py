@@ -66,6 +66,9 @@ def member_run(dataset: xr.Dataset, member: int) -> xr.Dataset:
         dataset: of `train(..., members=…)`.
         member: its number, as the coordinate `member` has it.
 
+    Returns:
+        A run, without the dimension `member`.
+
     Raises:
         ResultError: the dataset is of no members, or there is no such member.
         ArgumentError: what is no number of one.

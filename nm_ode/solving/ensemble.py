@@ -33,7 +33,7 @@ def solve_ensemble(
     seed: int = 0,
     theta0: Tensor | None = None,
 ) -> xr.Dataset:
-    """Paths of a stochastic modified flow to `time`.
+    """Paths of a stochastic modified flow to `time` (docs/theory.md §4.8 (iii)).
 
     Args:
         flow: a `StochasticModifiedFlow`.

@@ -76,7 +76,7 @@ def solve(
     on_sample: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
-    """Solve a flow at given times: `/flows/<name>` of docs/design.md.
+    """Solve a flow at given times: `/flows/<name>` of docs/design.md (docs/theory.md §5, §6).
 
     Args:
         flow: the vector field.

@@ -25,7 +25,7 @@ from nm_ode.symmetries.verify import Verification, verify
 
 @dataclass(frozen=True, repr=False)
 class Symmetries(Sequence[Symmetry]):
-    """The symmetries of a model, each verified; a sequence.
+    """The symmetries of a model, each verified; a sequence (docs/theory.md §2).
 
     Attributes:
         found: in order of kind.
@@ -67,7 +67,7 @@ class Symmetries(Sequence[Symmetry]):
         )
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{symmetry.name} ({symmetry.count})" for symmetry in self.found) or "none"
+        held = _listed([f"{symmetry.name} ({symmetry.count})" for symmetry in self.found]) or "none"
         of = f" of {self.loss}" if self.loss else ""
         return f"<Symmetries{of}, {self.n_charges()} charges: {held}>"
 
@@ -134,6 +134,9 @@ def find_symmetries(
         draws: random parameters and batches at which the constraints are verified.
         seed: of these.
 
+    Returns:
+        `Symmetries`, a sequence in order of kind, with what the verification measured of each.
+
     Raises:
         SymmetryError: the model cannot be traced, or its output does not go with the loss.
 
@@ -161,6 +164,9 @@ def symmetries_of(problem: Problem, *, samples: int = 8, draws: int = 2, seed: i
         problem: whose model, objective and data.
         samples: how many of its first samples.
         draws, seed: as of `find_symmetries`.
+
+    Returns:
+        `Symmetries`, as `find_symmetries` gives them.
 
     Raises:
         SymmetryError: the model cannot be traced.

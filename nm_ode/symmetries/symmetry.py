@@ -129,6 +129,7 @@ class Part:
 @dataclass(frozen=True, eq=False)
 class Symmetry:
     """Charges of one kind around the same parameters: one for each channel, or for each pair of coordinates.
+    See docs/theory.md §2.1.
 
     Attributes:
         kind: a name in `KINDS`: translation, scale, rescale or matrix.

@@ -30,6 +30,9 @@ def accuracy(data: Given, *, ax: Axes | None = None) -> Axes:
         data: a study's tree, or a run alone, with what `HeldOut` observed.
         ax: to draw in; of a figure of its own if None.
 
+    Returns:
+        The Axes drawn in.
+
     Raises:
         ResultError: no number over held-out samples was recorded.
 

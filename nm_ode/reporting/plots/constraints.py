@@ -46,6 +46,9 @@ def constraint_residuals(data: Given, *, of: Of = "gradient", ax: Axes | None = 
         of: "gradient" or "curvature".
         ax: to draw in; of a figure of its own if None.
 
+    Returns:
+        The Axes drawn in.
+
     Raises:
         ArgumentError: another `of`.
         ResultError: they were not measured, and why.

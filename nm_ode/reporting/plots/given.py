@@ -39,6 +39,9 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
             flow with the run's own time average too.
         name: of the argument, for messages.
 
+    Returns:
+        Groups `/discrete`, `/flows/<name>`, `/laws/<name>` and `/comparison/<name>`.
+
     Raises:
         ArgumentError: neither a tree nor a dataset, or two solutions of one flow.
         ResultError: a tree without a run, or a dataset that is no run.

@@ -115,6 +115,9 @@ def modified_loss(data: Given, *, ax: Axes | None = None) -> Axes:
         data: a study's tree, or a run alone.
         ax: to draw in; of a figure of its own if None.
 
+    Returns:
+        The Axes drawn in.
+
     Raises:
         ResultError: as `modified_losses`, or the recorded numbers give it along no path.
 

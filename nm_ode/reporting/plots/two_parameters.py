@@ -51,6 +51,9 @@ def two_parameters(
         points: of the grid along each axis on which the loss is evaluated.
         ax: to draw in; of a figure of its own if None.
 
+    Returns:
+        The Axes drawn in.
+
     Raises:
         ArgumentError: another number of parameters, or what is no problem, symmetry or charge of it.
         ResultError: a run or solution without theta, or of other parameters.

@@ -34,6 +34,9 @@ def open_run(path: Path | str) -> xr.Dataset:
     Args:
         path: the recorder's `store`.
 
+    Returns:
+        A run, as `train` gives one.
+
     Raises:
         StoreError: nothing there, or no recorded run.
 

@@ -48,6 +48,9 @@ def open_study(path: Path | str, align: Literal["time"] | None = None) -> xr.Dat
         path: of the study or its `study.zarr`, or the URL.
         align: "time" puts runs and flows on the flow times that all members share, as far as each got.
 
+    Returns:
+        The groups `/discrete`, `/flows/<name>` … of all members, and reductions such as `/convergence`.
+
     Raises:
         StoreError: it is no study, or its root is damaged, or a coordinate of a member.
         ArgumentError: an `align` that does not exist.
