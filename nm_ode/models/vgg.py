@@ -19,7 +19,6 @@ PLANS: dict[int, tuple[int | Literal["M"], ...]] = {
     16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
     19: (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
 }
-"""Depth → channels of the convolutions; "M": a 2×2 max-pooling."""
 """VGG's depth → channels of its convolutions; "M" is a 2×2 max-pooling.
 
 Example:
