@@ -1,7 +1,7 @@
 """The charges of a rescale symmetry along a run, and the first-order law's."""
 
-import matplotlib.pyplot as plt
 import torch
+from measured import panels
 from torch import nn
 
 import nm_ode
@@ -16,12 +16,10 @@ sgd = nm_ode.SGD(lr=0.1, weight_decay=1e-3)
 run = nm_ode.train(problem, sgd, steps=200, batch_size=32, observe=[charges])
 law = nm_ode.predict_charges(run, "first_order")
 
-plt.style.use(nm_ode.plots.STYLE)
-figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
-for ax, kind in zip(panels, ("translation", "rescale"), strict=True):
+axes = panels(2, 2.6)
+for ax, kind in zip(axes, ("translation", "rescale"), strict=True):
     lines = [i for i, one in enumerate(run.kind.values) if one == kind][:6]
     for place, i in enumerate(lines):
         ax.plot(run.time, run.charge[:, i] - run.charge[0, i], color=f"C{place}")
         ax.plot(run.time, law.charge[:, i] - law.charge[0, i], color="#223", linestyle=":", linewidth=1.2)
-    ax.set(title=kind, xlabel="flow time t")
-panels[0].set_ylabel("charge Q, from its start")
+    ax.set(title=kind, xlabel="flow time t", ylabel="charge Q, from its start")

@@ -1,7 +1,7 @@
 """A network at the edge of stability; and a loss of two numbers with the flows beside it."""
 
-import matplotlib.pyplot as plt
 import torch
+from measured import panels
 from torch import nn
 
 import nm_ode
@@ -33,14 +33,13 @@ run = nm_ode.train(valley, sgd, steps=90)
 gradient = nm_ode.solve(nm_ode.GradientFlow(valley), run, check=False)
 central = nm_ode.solve(nm_ode.CentralFlow(valley, sgd), run, rtol=1e-3, check=False)
 
-plt.style.use(nm_ode.plots.STYLE)
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
-left.plot(sharpened.curvature_step, sharpened.normalised_sharpness, "o-", color="#223", markersize=3)
-left.set(title="A tanh network", xlabel="step k", ylabel=r"lr · $\lambda_{\max}$")
-for ax in (left, right):
-    ax.axhline(2, color="#667", linewidth=0.9, linestyle=":")
-right.plot(run.saved_step, 0.5 * (1 + run.theta[:, 1]), color="#223", linewidth=1, label="run")
-right.plot(run.saved_step, 0.5 * (1 + gradient.theta[:, 1]), color="C0", label="gradient flow")
-right.plot(run.saved_step, 0.5 * (1 + central.theta[:, 1]), color="C1", label="central flow")
-right.set(title="A loss of two numbers", xlabel="step k", ylabel="lr · (1 + y)")
-right.legend()
+upper, lower = panels(2, 2.7)
+upper.plot(sharpened.curvature_step, sharpened.normalised_sharpness, "o-", color="#223", markersize=3)
+upper.set(title="A tanh network", xlabel="step k", ylabel=r"lr · $\lambda_{\max}$")
+for ax in (upper, lower):
+    ax.axhline(2, color="#d55e00", linewidth=1.2, linestyle="--")
+lower.plot(run.saved_step, 0.5 * (1 + run.theta[:, 1]), color="#223", linewidth=1, label="run")
+lower.plot(run.saved_step, 0.5 * (1 + gradient.theta[:, 1]), color="C0", label="gradient flow")
+lower.plot(run.saved_step, 0.5 * (1 + central.theta[:, 1]), color="C2", label="central flow")
+lower.set(title="A loss of two numbers", xlabel="step k", ylabel="lr · (1 + y)")
+lower.legend()

@@ -1,6 +1,6 @@
 """Distance between a flow and a run, and the solver's own error, over the solver's tolerance."""
 
-import matplotlib.pyplot as plt
+from measured import panels
 from torch import nn
 
 import nm_ode
@@ -13,8 +13,7 @@ sgd = nm_ode.SGD(lr=0.2)
 run = nm_ode.train(problem, sgd, steps=10, save_every=10)
 tolerances = [10.0**-k for k in range(2, 8)]
 
-plt.style.use(nm_ode.plots.STYLE)
-figure, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
+(ax,) = panels(1, 3.8)
 for order, colour in ((1, "C0"), (3, "C1")):
     flow = nm_ode.modified_flow(problem, sgd, order)
     solutions = [nm_ode.solve(flow, run, engine="scipy", method="RK23", rtol=rtol) for rtol in tolerances]

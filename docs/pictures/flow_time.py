@@ -1,7 +1,7 @@
 """The loss of three runs and of gradient flow: against the step, and against flow time."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+from measured import panels
 from torch import nn
 
 import nm_ode
@@ -16,12 +16,11 @@ runs = {
 }
 flow = nm_ode.solve(nm_ode.GradientFlow(problem), np.linspace(0, 8, 41), record=["loss"], check=False)
 
-plt.style.use(nm_ode.plots.STYLE)
-figure, (by_step, by_time) = plt.subplots(1, 2, figsize=(8.2, 3.2), sharey=True, layout="constrained")
+by_step, by_time = panels(2, 2.6)
 for i, (lr, run) in enumerate(runs.items()):
     by_step.plot(run.step, run.loss, color=f"C{i}", label=f"lr = {lr}")
     by_time.plot(run.time, run.loss, color=f"C{i}", label=f"lr = {lr}")
 by_time.plot(flow.time, flow.loss, color="#223", linestyle="--", label="gradient flow")
 by_step.set(xlabel="step k", ylabel="loss", xscale="log")
-by_time.set(xlabel="flow time t")
+by_time.set(xlabel="flow time t", ylabel="loss")
 by_time.legend()

@@ -1,6 +1,6 @@
 """How far the modified flows of order 1 to 4 are from the run."""
 
-import matplotlib.pyplot as plt
+from measured import panels
 from torch import nn
 
 import nm_ode
@@ -13,6 +13,5 @@ sgd = nm_ode.SGD(lr=0.1)
 run = nm_ode.train(problem, sgd, steps=20)
 flows = [nm_ode.GradientFlow(problem), *(nm_ode.modified_flow(problem, sgd, order) for order in (2, 3, 4))]
 
-plt.style.use(nm_ode.plots.STYLE)
-figure, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
+(ax,) = panels(1, 4.0)
 nm_ode.plots.error(nm_ode.plots.as_tree(run, *(nm_ode.solve(flow, run, rtol=1e-8) for flow in flows)), ax=ax)
