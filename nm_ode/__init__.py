@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -261,7 +262,10 @@ def __getattr__(name: str) -> Any:
     if name in _RENAMED:
         raise AttributeError(f"nm_ode.{name} is now nm_ode.{_RENAMED[name]}")
     if name not in _HOMES:
-        raise AttributeError(f"module 'nm_ode' has no attribute {name!r}")
+        message = f"module 'nm_ode' has no attribute {name!r}"
+        raise AttributeError(
+            message, name=name, obj=sys.modules[__name__]
+        )  # so that Python names one that is near
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -22,6 +22,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -135,7 +136,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'nm_ode.plots' has no attribute {name!r}")
+        message = f"module 'nm_ode.plots' has no attribute {name!r}"
+        raise AttributeError(
+            message, name=name, obj=sys.modules[__name__]
+        )  # so that Python names one that is near
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -68,7 +68,7 @@ def start_of(flow: Flow, t: Any, theta0: Any) -> Start:
     sketched = "theta_sketch" in t.variables and "theta" not in t.variables
     for name in ("saved_time", "theta_sketch" if sketched else "theta"):
         if name not in t.variables:
-            raise ArgumentError(f"t: a dataset without {name!r} is not a run of nm_ode.train")
+            raise ArgumentError(f"t: {_without(t, name)}")
     try:
         info = run_info(t)
     except ResultError as error:
@@ -140,6 +140,14 @@ def _first_of_sketches(flow: Flow, run: xr.Dataset, memory: Tensor | None) -> Te
     return problem.theta0
 
 
+def _without(t: xr.Dataset, name: str) -> str:
+    try:
+        run_info(t)
+    except ResultError:
+        return f"a dataset without {name!r} is not a run of nm_ode.train"
+    return f"the run kept no {name!r} to set a flow beside: record it with Recorder(…, save_every=1)"
+
+
 def _times(t: Any) -> NDArray[np.float64]:
     if isinstance(t, Tensor):
         t = as_real(t, "t")
@@ -152,6 +160,10 @@ def _times(t: Any) -> NDArray[np.float64]:
             raise TypeError
     except (TypeError, ValueError):
         raise ArgumentError(f"t must be a run, or times in one dimension; {said(t)} was given") from None
+    if times.ndim == 0:
+        raise ArgumentError(
+            f"t must be a run, or times in one dimension, such as [0, {times:g}]; {times:g} was given"
+        )
     if times.ndim != 1 or not times.size:
         raise ArgumentError(f"t must be a run, or times in one dimension; shape {times.shape} was given")
     return require_times(times)

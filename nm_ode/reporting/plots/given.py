@@ -70,6 +70,8 @@ def as_tree(run: Given, *solutions: xr.Dataset, name: str = "run") -> xr.DataTre
         raise ArgumentError(
             f"{name} must be a study's tree (nm_ode.open_store) or a run (nm_ode.train); {said(run)} was given"
         )
+    if what := _other_than_a_run(run):
+        raise ResultError(f"{name} is {what}: give the run, and draw nm_ode.plots.as_tree(run, solution)")
     run_info(run)
     run, curvature = without_curvature(run)
     groups = {"/discrete": run}
@@ -109,6 +111,17 @@ def alone(data: Given) -> xr.DataTree:
             "nm_ode.open_store('results/<study>/study.zarr/<member>')"
         )
     return tree
+
+
+def _other_than_a_run(data: xr.Dataset) -> str:
+    """What was given in a run's place; empty of a run, and of what is nothing of nm_ode's."""
+    if {"error", "relative_error"} <= set(data.data_vars):
+        return "a comparison"
+    try:
+        solve_info(data)
+    except ResultError:
+        return ""
+    return "a solution"
 
 
 def _group(solution: Any) -> tuple[str, str]:

@@ -39,7 +39,11 @@ def loss(data: Given, *, ax: Axes | None = None) -> Axes:
         (['discrete run', 'gradient flow'], 'flow time t = lr · step  (lr = 0.1)')
     """
     return one(
-        data, ax, flows.LOSS, flows.loss_plot, "fewer than two steps of the run were saved: save_every"
+        data,
+        ax,
+        flows.LOSS,
+        flows.loss_plot,
+        "fewer than two steps of the run were saved (save_every); batch_loss draws each step's",
     )
 
 
