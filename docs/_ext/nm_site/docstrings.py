@@ -34,17 +34,18 @@ class Docstring(GoogleDocstring):
 def convert(lines: list[str]) -> list[str]:
     """The lines of a docstring for Sphinx, with Google's sections left for napoleon."""
     made: list[str] = []
-    in_section = code = False
+    in_section = code = doctest = False
     for line in lines:
         stripped, indent = line.strip(), len(line) - len(line.lstrip())
+        doctest = bool(stripped) and (doctest or stripped.startswith(">>>"))
         if stripped and not indent:
             in_section, code = bool(_SECTION.match(line)), False
         elif stripped and indent >= 4 and not in_section and not code and made and not made[-1]:
             made += [".. code-block:: python", ""]
             code = True
-        if _ITEM.match(line) and not code and made and made[-1] and not _ITEM.match(made[-1]):
+        if _ITEM.match(line) and not (code or doctest) and made and made[-1] and not _ITEM.match(made[-1]):
             made.append("")
-        made.append(line if code else _inline(line))
+        made.append(line if code or doctest else _inline(line))
     return made
 
 
