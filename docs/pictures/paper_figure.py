@@ -13,7 +13,7 @@ run = nm_ode.train(problem, sgd, steps=40)
 flows = (nm_ode.GradientFlow(problem), nm_ode.modified_flow(problem, sgd, 2))
 tree = nm_ode.plots.as_tree(run, *(nm_ode.solve(flow, t=run) for flow in flows))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(5.5, 2.2), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
 nm_ode.plots.loss(tree, ax=left)
 nm_ode.plots.error(tree, ax=right)
 right.set_title("distance to the run", fontsize=9)
