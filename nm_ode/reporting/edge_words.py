@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nm_ode.comparison import CentralRow, Edge
 from nm_ode.reporting.formats import count, number, order
@@ -14,8 +14,10 @@ _FEW = 4.0
 
 
 def edge_sentences(seen: Edge) -> list[Sentence]:
-    """What the flow comes to, the variance predicted and measured, and whether it is predicted at an instant."""
-    return [sentence for row in seen.central for sentence in _of(row, seen)]
+    """What each flow comes to, the variance predicted and measured, and of which it is not predicted at an instant."""
+    sentences = [sentence for row in seen.central for sentence in _of(row, seen)]
+    low = [row.title for row in seen.central if not row.no_average and row.step is not None and _is_low(row)]
+    return [*sentences, _of_low(low)] if low else sentences
 
 
 def _of(row: CentralRow, seen: Edge) -> Iterator[Sentence]:
@@ -55,14 +57,23 @@ def _of_correlation(row: CentralRow) -> Sentence:
         )
     error = found.standard_error
     uncertain = "" if math.isnan(error) else f" ± {order(error)}"
-    told = f"Their correlation along the run is {_signed(found.value)}{uncertain}, {rests}"
-    if row.is_low:
-        return Sentence(
-            f"{told}, which is low: the variance at an instant is not predicted. Descent bursts there, and the flow "
-            "has the mean over many bursts at best.",
-            warns=True,
-        )
-    return Sentence(f"{told}.")
+    return Sentence(f"Their correlation along the run is {_signed(found.value)}{uncertain}, {rests}.")
+
+
+def _is_low(row: CentralRow) -> bool:
+    """Low, and told well enough?"""
+    found = row.correlation
+    told = found.points >= 3 and not math.isnan(found.value) and found.independent >= _FEW
+    return told and row.is_low
+
+
+def _of_low(titles: Sequence[str]) -> Sentence:
+    """Once for all flows of which the correlation is low."""
+    return Sentence(
+        f"Of {' and of '.join(titles)} this is low: the variance at an instant is not predicted. Descent bursts there, "
+        "and a central flow has the mean over many bursts at best.",
+        warns=True,
+    )
 
 
 def _signed(value: float) -> str:

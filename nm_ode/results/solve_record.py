@@ -52,6 +52,8 @@ class SolveInfo:
         check: how the solver's own error was measured; None if it was not.
         check_verdict: what that says; None where nothing was checked.
         check_status: how the second solve ended.
+        check_rhs_evaluations, check_jvp_evaluations, check_gradient_evaluations, check_hvp_evaluations,
+            check_third_derivative_evaluations: of the second solve, or of both where a third was needed.
         dtype: in which the field was computed.
         rtol_floor: the smallest rtol that the rounding of the field admits, dimensionless.
         gradient_noise: 2-norm of the gradient's rounding noise relative to its size, dimensionless; None where it is
@@ -106,6 +108,9 @@ class SolveInfo:
     check_status: str | None = None
     check_rhs_evaluations: int | None = None
     check_jvp_evaluations: int | None = None
+    check_gradient_evaluations: int | None = None
+    check_hvp_evaluations: int | None = None
+    check_third_derivative_evaluations: int | None = None
     dtype: str | None = None
     rtol_floor: float | None = None
     gradient_noise: float | None = None

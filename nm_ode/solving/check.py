@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bridges import OdeProblem, OdeSolution
 from bridges.vectors import Vector, norm
+from nm_ode.loss.spent import Spent
 from nm_ode.results import CheckVerdict
 from nm_ode.sketches import SparseSigns, standard_error
 from nm_ode.solving.errors import failure
@@ -36,7 +37,8 @@ class Check:
         errors: shape (times,), NaN where nothing is known.
         how: in words.
         verdict: what the errors are.
-        status, rhs_evaluations, jvp_evaluations: of the other solve; None where the method has an estimate of its own.
+        status, rhs_evaluations, jvp_evaluations, spent: of the other solve; None where the method has an estimate of
+            its own.
     """
 
     errors: Array
@@ -45,6 +47,7 @@ class Check:
     status: str | None = None
     rhs_evaluations: int | None = None
     jvp_evaluations: int | None = None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def _compared(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) ->
     how += solved.seen.remark
     errors, found = _distances(field, kept, other, solved)
     evaluations, products = found.statistics.rhs_evaluations, found.statistics.jvp_evaluations
+    spent = Spent(*found.statistics.spent)
     same = _same_steps(solution, found, kept.anew)
     if same or _hardly_more_steps(solution, found, ode):
         shorter = float(ode.times[-1] - ode.times[0]) / (2 * max(solution.statistics.steps, 1))
@@ -126,6 +130,7 @@ def _compared(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) ->
         errors, found = _distances(field, kept, other, solved)
         evaluations += found.statistics.rhs_evaluations
         products += found.statistics.jvp_evaluations
+        spent = Spent(*map(sum, zip(spent.counts, found.statistics.spent, strict=True)))
         if _same_steps(solution, found, kept.anew):
             verdict = "same_steps"
             how += " (no check: it took the same steps)"
@@ -138,7 +143,7 @@ def _compared(field: Field, kept: KeptSolve, ode: OdeProblem, solved: Solved) ->
     if verdict in ("same_steps", "too_loose"):
         errors[1:] = np.nan
     errors[_not_told(other, solved, errors)] = np.nan
-    return Check(errors, how, verdict, found.status, evaluations, products)
+    return Check(errors, how, verdict, found.status, evaluations, products, spent)
 
 
 def _other(ode: OdeProblem, solved: Solved) -> tuple[OdeProblem, str, CheckVerdict]:

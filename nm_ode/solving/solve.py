@@ -282,6 +282,7 @@ def solve(
     except BaseException as error:
         error.solution = result  # type: ignore[attr-defined]
         raise
+    counts = (None,) * 3 if verdict.spent is None else verdict.spent.counts
     info = replace(
         _solved(info, solution),
         check=verdict.how,
@@ -289,6 +290,9 @@ def solve(
         check_status=verdict.status,
         check_rhs_evaluations=verdict.rhs_evaluations,
         check_jvp_evaluations=verdict.jvp_evaluations,
+        check_gradient_evaluations=counts[0],
+        check_hvp_evaluations=counts[1],
+        check_third_derivative_evaluations=counts[2],
     )
     return annotate(write(result.assign(solver_error=("time", verdict.errors)), info))
 

@@ -105,8 +105,8 @@ def test_a_low_correlation_is_said_to_be_one() -> None:
 
     text, warns = said(0.2, 20.0)
     assert warns
+    assert "central flow this is low" in text
     assert "Descent bursts" in text
-    assert "about 20 independent points of 50" in text
     text, warns = said(0.9, 20.0)
     assert not warns
     assert "0.90 ± 0.04" in text
@@ -115,6 +115,19 @@ def test_a_low_correlation_is_said_to_be_one() -> None:
     assert "too few" in text
     assert "constant" in said(float("nan"), float("nan"))[0]
     assert "fewer than three" in said(float("nan"), float("nan"), 2)[0]
+
+
+def test_a_low_correlation_is_said_once_for_all_flows_that_have_it() -> None:
+    rows = tuple(
+        CentralRow(name, title, 5, 1.0, 1.0, Correlation(value, 50, 20.0))
+        for name, title, value in (("a", "one flow", 0.1), ("b", "another", 0.9), ("c", "a third", -0.2))
+    )
+    sentences = edge_sentences(Edge(3, 1.0, 5, "three steps", (), rows))
+    assert sum("about 20 independent points of 50" in sentence.text for sentence in sentences) == 3
+    (low,) = [sentence.text for sentence in sentences if sentence.warns]
+    assert "one flow" in low
+    assert "a third" in low
+    assert "another" not in low
 
 
 @pytest.mark.parametrize(("step", "words"), [(None, "no edge"), (3, "not half of the")])

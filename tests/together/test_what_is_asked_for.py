@@ -174,6 +174,18 @@ def test_a_member_that_there_is_not(problem: Problem) -> None:
         nm_ode.member_run(nm_ode.member_run(made, 0), 0)
 
 
+def test_what_takes_one_run_says_how_to_take_one_of_many(problem: Problem) -> None:
+    made = nm_ode.train(problem, SGD(lr=0.1), 2, members=Members(lr=[0.1, 0.2]))
+    sentence = r"the runs of 2 members: take one after another, nm_ode.member_run"
+    flow = nm_ode.CentralFlow(problem, SGD(lr=0.2))
+    with pytest.raises(nm_ode.ArgumentError, match=sentence):
+        nm_ode.solve(flow, made)
+    solution = nm_ode.solve(flow, nm_ode.member_run(made, 1), check=False)
+    with pytest.raises(nm_ode.ResultError, match=sentence):
+        nm_ode.compare(made, solution)
+    assert "error_to_average" in nm_ode.compare(nm_ode.member_run(made, 1), solution)
+
+
 def _relu() -> Problem:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))

@@ -209,6 +209,8 @@ class CentralFlow(Flow):
         return self._metric.edge
 
     def state_from(self, theta: Tensor, memory: Tensor | None = None) -> Tensor:
+        self._search.begin()
+        self._samples.begin()
         if self.delayed:
             plain = require_plain(self.optimizer, self.title)
             place, off = watched(self.problem, plain, theta)

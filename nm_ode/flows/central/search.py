@@ -26,11 +26,15 @@ class Search:
     """
 
     def __init__(self, problem: Problem, third: HowThird, tol: float) -> None:
-        self._problem, self._tol = problem, tol
+        self._problem, self._third, self._tol = problem, third, tol
+        self.begin()
+
+    def begin(self) -> None:
+        """A path begins: what was found on another is forgotten, so that a solve does not depend on those before."""
         self._start: Tensor | None = None
         self._places: list[tuple[Tensor, Tensor]] = []  # the last two thetas, and the vectors there
         self.last: Edge | None = None
-        self.thirds = ThirdDerivatives(problem, third)
+        self.thirds = ThirdDerivatives(self._problem, self._third)
 
     def sharpest(self, theta: Tensor) -> Tensor:
         """The direction of the largest eigenvalue, of norm 1, shape (P,)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor
 
 from nm_ode import SGD, Checkpoint, FlowError, Problem, Sketch, solve, solve_info, train
@@ -142,6 +143,14 @@ def test_what_is_counted_was_spent(monkeypatch) -> None:
     assert info.hvp_evaluations > 2 * info.rhs_evaluations
     # The samples' own are in none of these.
     assert info.hvp_evaluations < counts["hvp"] - before["hvp"]
+    assert info.check_gradient_evaluations is None
+    before = dict(counts)
+    info = solve_info(solve(flow, [0.0, 1.0], record=["theta"]))
+    both = info.hvp_evaluations + info.check_hvp_evaluations
+    assert info.hvp_evaluations < info.check_hvp_evaluations < counts["hvp"] - before["hvp"]
+    assert both < counts["hvp"] - before["hvp"]
+    assert info.check_gradient_evaluations > info.check_rhs_evaluations
+    assert info.check_third_derivative_evaluations == 0
 
 
 def test_a_sample_takes_less_than_a_right_hand_side_and_nothing_where_that_was(at_the_edge) -> None:
@@ -166,7 +175,8 @@ def test_a_sample_takes_less_than_a_right_hand_side_and_nothing_where_that_was(a
 
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch) -> None:
     times, sgd = [0.0, 1.0, 4.0], SGD(lr=0.5)
-    whole = solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, rtol=1e-5)
+    options = {"rtol": 1e-5, "check": False}
+    whole = solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, **options)
     plain, calls = CentralFlow.rhs, 0
 
     def cut_off(self, t, state):
@@ -179,9 +189,9 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path, monkeypatch) -> None:
     checkpoint = Checkpoint(tmp_path / "solve.ckpt", every=0.0)
     monkeypatch.setattr(CentralFlow, "rhs", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, rtol=1e-5, checkpoint=checkpoint)
+        solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, checkpoint=checkpoint, **options)
     monkeypatch.setattr(CentralFlow, "rhs", plain)
-    again = solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, rtol=1e-5, checkpoint=checkpoint)
+    again = solve(CentralFlow(valley(0.31, 0.1, 0.1, 2.95), sgd), times, checkpoint=checkpoint, **options)
     assert solve_info(again).restarts == 1
     np.testing.assert_allclose(again.theta, whole.theta, atol=1e-4)
     assert solve_info(again).gradient_evaluations > solve_info(again).rhs_evaluations
@@ -197,6 +207,13 @@ def test_a_checkpoint_of_other_options_is_not_taken_up(tmp_path: Path) -> None:
         assert float(solution.critical_count[0]) == 0
         assert solve_info(solution).restarts == 0
     assert "options" in said[0]
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_a_solve_does_not_depend_on_those_before_it(delayed: bool) -> None:
+    flow = CentralFlow(valley(0.31, 0.1, 0.1, 2.95), SGD(lr=0.5), delayed=delayed)
+    first, again = (solve(flow, [0.0, 1.0], rtol=1e-3, check=False) for _ in range(2))
+    xr.testing.assert_equal(first, again)
 
 
 def test_sketches_stand_in_for_modes() -> None:
