@@ -75,7 +75,8 @@ def test_it_is_with_descent_while_the_oscillation_grows_and_at_the_edge_then() -
     problem, sgd = valley(0.31, 0.1, 1e-2, 2.9), SGD(lr=0.5)
     run = train(problem, sgd, steps=160, save_every=10)
     flow = CentralFlow(problem, sgd, delayed=True, third="exact")
-    assert (flow.name, flow.title) == ("central_delayed", "central flow, delayed")
+    plain = CentralFlow(problem, sgd, delayed=True)
+    assert (plain.name, plain.title) == ("central_delayed", "central flow, delayed")
     solution = solve(flow, run, rtol=1e-4, check=False)
     growing = slice(3, 11)  # from the steps that it watched to the burst, up to ηλ = 2.05
     assert float(run.theta[growing, 1].max()) > 3.09
