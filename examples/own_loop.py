@@ -7,8 +7,8 @@ symmetries, which momentum and weight decay move by a law that needs no fit.
 """
 
 # %%
-# The loop is a usual one, with dropout, minibatches, momentum and a cosine schedule. What is added to it ends in
-# ``# +``; the steps that it takes are the same, bit for bit.
+# The loop is a usual one, with dropout, minibatches, momentum and a cosine schedule. What is added to it ends in ``#
+# +``; the steps that it takes are the same, bit for bit.
 
 import matplotlib.pyplot as plt
 import torch
@@ -56,9 +56,9 @@ print(f"test accuracy {float(run.test_accuracy[0]):.2f} to {float(run.test_accur
 print(f"{run.sizes['charge_index']} charges move by up to {motion:.2g}; the law misses them by {error:.1g}")
 
 # %%
-# Left: the loss of each batch falls by an order of magnitude. Right: around each hidden unit the weights that enter can
-# be rescaled against those that leave, which has the charge :math:`Q = \|\theta_A\|^2 - \|\theta_B\|^2`. Gradient flow
-# would keep every Q. Here each goes its own way, and the dashed line, the law, lies on it.
+# Left: the loss of each batch falls by an order of magnitude. Right: around each hidden unit the weights that enter
+# can be rescaled against those that leave, which has the charge :math:`Q = \|\theta_A\|^2 - \|\theta_B\|^2`. Gradient
+# flow would keep every Q. Here each goes its own way, and the dashed line, the law, lies on it.
 
 plt.style.use(nm_ode.plots.STYLE)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))

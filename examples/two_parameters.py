@@ -15,8 +15,8 @@ import nm_ode
 
 # %%
 # The first loss is :math:`(1 - w_1 w_2)^2/2`, a deep linear network of one unit: :math:`w_1 \to \alpha w_1`,
-# :math:`w_2 \to w_2/\alpha` changes nothing (rescale). In the second, least squares with :math:`x \cdot w/\|w\|`, only
-# the direction of w counts, as with BatchNorm behind it (scale).
+# :math:`w_2 \to w_2/\alpha` changes nothing (rescale). In the second, least squares with :math:`x \cdot w/\|w\|`,
+# only the direction of w counts, as with BatchNorm behind it (scale).
 
 
 class Direction(nn.Module):
@@ -39,9 +39,9 @@ product = nm_ode.Problem(line, half_square, (one, one))
 direction = nm_ode.Problem(Direction(), nn.functional.mse_loss, (torch.eye(2, dtype=torch.float64), y))
 
 # %%
-# A few large steps of each, and two flows to the same time. The dashed line is the level set of the charge through the
-# start, along which gradient flow goes. A step of descent goes along the set's tangent instead, and so leaves it: the
-# charge changes by :math:`\eta^2(g_1^2 - g_2^2)` in the first, and by :math:`\eta^2\|g\|^2` in the second, where
+# A few large steps of each, and two flows to the same time. The dashed line is the level set of the charge through
+# the start, along which gradient flow goes. A step of descent goes along the set's tangent instead, and so leaves it:
+# the charge changes by :math:`\eta^2(g_1^2 - g_2^2)` in the first, and by :math:`\eta^2\|g\|^2` in the second, where
 # descent only moves outwards. The modified flow has this drift to leading order in the learning rate.
 
 plt.style.use(nm_ode.plots.STYLE)

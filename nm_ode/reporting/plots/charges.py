@@ -124,7 +124,7 @@ def _around(panels: Grid, tree: xr.DataTree, law: str, *, own: bool) -> None:
         return
     for ax in panels:
         ax.set_xlabel(time_label(tree), fontsize=8.5)
-    panels[-1].legend(lines, labels, fontsize=7)
+    panels[-1].legend(lines, labels, fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _moving(tree: xr.DataTree, law: str, row: SymmetryRow) -> np.ndarray:

@@ -220,7 +220,7 @@ def _legend(grid: Grid, *, own: bool) -> None:
     if own:
         grid[0, 0].figure.legend(lines, labels, loc="outside upper right", ncols=2, fontsize=8.5)
     else:
-        grid[0, -1].legend(lines, labels, fontsize=7)
+        grid[0, -1].legend(lines, labels, fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _rows(runs: Runs, law: str | None) -> list[_Row]:
