@@ -58,7 +58,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"__init__\.py$",
     "within_subsection_order": "FileNameSortKey",
-    "image_scrapers": ("nm_site.gallery_figures",),
+    "image_scrapers": ("nm_site.gallery_figures.scrape",),
     "image_srcset": ["2x"],
     "download_all_examples": False,
     "show_signature": False,

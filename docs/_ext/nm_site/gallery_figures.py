@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
-
-
-def _get_sg_image_scraper() -> Callable[..., str]:
-    """The name by which sphinx-gallery asks a module for its scraper."""
-    return scrape
 
 
 def scrape(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any], **options: Any) -> str:
