@@ -147,7 +147,7 @@ def test_paper_figure(run_example: Run, tmp_path: Path) -> None:
     assert (tmp_path / "charges.pdf").read_bytes().startswith(b"%PDF")
     charge = found["study"]["discrete/charge"]
     plain, decayed = (charge.isel(lr=i).values for i in (0, 1))
-    bias = found["study"]["discrete/kind"].isel(lr=0).values == "translation"
+    bias = found["study"]["discrete/kind"].values == "translation"
     assert bias.any()
     np.testing.assert_allclose(plain[:, bias], plain[:1, bias].repeat(len(plain), 0), atol=1e-12)
     # exp(−λt), in steps: (1 − ηλ)^k.
