@@ -60,6 +60,8 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("nm_site.gallery_figures.scrape",),
     "image_srcset": ["2x"],
+    "capture_repr": (),
+    "min_reported_time": 3600,
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,

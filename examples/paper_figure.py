@@ -6,6 +6,7 @@ Charges and their laws as Neural Mechanics (Kunin et al. 2021) draws them: kinds
 rows. The runs are trained once, into a store; the figure is made from that.
 """
 
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -32,14 +33,15 @@ training = { steps = 150, batch_size = 32 }
 "optimizer.weight_decay" = [0.0, 0.02, 0.02]
 zip = ["lr", "momentum", "weight_decay"]
 """
-Path("charges.toml").write_text(CASE)
-nm_ode.run_study("charges.toml", out="results")
+folder = Path(tempfile.mkdtemp())
+(folder / "charges.toml").write_text(CASE)
+nm_ode.run_study(folder / "charges.toml", out=folder / "results")
 
 # %%
 # From here on everything comes from the disk, as it would weeks later. How far each law misses the charges of a
 # symmetry at most, over how far they move (a law that does not describe a member has no number there):
 
-study = nm_ode.open_study("results/charges/study.zarr")
+study = nm_ode.open_study(folder / "results/charges/study.zarr")
 errors = {}
 for law in study["laws"].children:
     errors[law] = study[f"comparison/{law}/symmetry_relative_error"].max(("step", "symmetry")).values
@@ -55,5 +57,5 @@ plt.style.use(nm_ode.plots.STYLE)
 fig, axes = plt.subplots(3, 3, figsize=(9, 7.6))
 nm_ode.plots.charge_grid(study, axes=axes)
 fig.suptitle("Charges of a BatchNorm network and their laws (dashed)")
-fig.savefig("charges.pdf")
+fig.savefig(folder / "charges.pdf")
 plt.show()

@@ -6,6 +6,7 @@ How far does gradient flow miss a run, over learning rates and batch sizes? A ca
 runs its members, and the study is one dataset.
 """
 
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -31,13 +32,15 @@ solver = { rtol = 1e-5 }
 "training.batch_size" = [8, 32, 128]
 constraint = "lr * steps = 4"
 """
-Path("lr_and_batch_size.toml").write_text(CASE)
+folder = Path(tempfile.mkdtemp())
+case = folder / "lr_and_batch_size.toml"
+case.write_text(CASE)
 
 # %%
 # ``nm-ode run lr_and_batch_size.toml`` would run the members on all cores and write a page. This runs them here, into
 # the same results; a second call would find them all done. The tree has the axes of the sweep in front.
 
-study = nm_ode.run_study("lr_and_batch_size.toml", out="results")
+study = nm_ode.run_study(case, out=folder / "results")
 frame = nm_ode.study_frame(study)  # pandas, a row a member
 errors = frame.pivot(index="lr", columns="batch_size", values="relative_error.full_batch_gradient")
 print(errors.to_string(float_format="{:.4f}".format))

@@ -24,6 +24,7 @@ Run = Callable[[str], dict[str, Any]]
 def run_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Runs one in an empty folder; what it leaves in its namespace. Its figures are looked at."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def run(name: str) -> dict[str, Any]:
         with matplotlib.rc_context():
@@ -137,14 +138,14 @@ def test_engines(run_example: Run) -> None:
         assert (max(implicit, stabilised) < 0.7 * explicit) == (time > 100)
 
 
-def test_paper_figure(run_example: Run, tmp_path: Path) -> None:
+def test_paper_figure(run_example: Run) -> None:
     found = run_example("paper_figure")
     errors = found["errors"]
     assert (errors["exact_epsilon"] < 1e-10).all()  # exact, with what BatchNorm's ε does
     assert np.isfinite(errors["first_order"]).tolist() == [True, True, False]  # for no run with momentum
     assert np.isfinite(errors["second_order"]).tolist() == [False, False, True]
     assert np.nanmax([*errors["first_order"], *errors["second_order"]]) < 0.02
-    assert (tmp_path / "charges.pdf").read_bytes().startswith(b"%PDF")
+    assert (found["folder"] / "charges.pdf").read_bytes().startswith(b"%PDF")
     charge = found["study"]["discrete/charge"]
     plain, decayed = (charge.isel(lr=i).values for i in (0, 1))
     bias = found["study"]["discrete/kind"].values == "translation"
