@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Window:
         ArgumentError: weights that are not so, or that leave more than half of an oscillation of period two.
     """
 
-    weights: tuple[float, ...]
+    weights: tuple[float, ...] = field(repr=False)
     title: str
 
     def __post_init__(self) -> None:
