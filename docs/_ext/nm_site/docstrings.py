@@ -75,7 +75,7 @@ def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: li
     lines[:] = Docstring(convert(lines), app.config, app, as_what, name, thing, options).lines()
 
 
-_ANNOTATED = re.compile(r"Annotated\[")
+_ANNOTATED = re.compile(r"~?(?:typing\.)?Annotated\[")
 
 
 def plain_types(signature: str) -> str:
