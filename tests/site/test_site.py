@@ -120,7 +120,7 @@ def test_no_markup_of_docstrings_is_left(site: Site) -> None:
     assert not left
 
 
-_MARKUP = re.compile(r"`|:py:|\*\*\w[^*\n()]*\*\*|docs/\w+\.md §|Annotated\[|\\")
+_MARKUP = re.compile(r"`|:py:|\*\*\w[^*\n()]*\*\*|docs/\w+\.md §|Annotated\[|~\w|\\")
 
 
 def _rows(page: Path) -> list[list[str]]:

@@ -79,7 +79,7 @@ _ANNOTATED = re.compile(r"~?(?:typing\.)?Annotated\[")
 
 
 def plain_types(signature: str) -> str:
-    """`Annotated[int, …]` as `int`: what is annotated is the case schema's."""
+    """`Annotated[int, …]` as `int` (what is annotated is the case schema's), and defaults by their names."""
     while found := _ANNOTATED.search(signature):
         depth, kept = 0, None
         for place in range(found.end(), len(signature)):
@@ -90,13 +90,17 @@ def plain_types(signature: str) -> str:
                 break
             depth += (letter in "[(") - (letter in "])")
         signature = signature[: found.start()] + (kept or "") + signature[place + 1 :]
-    return signature
+    signature = re.sub(r"~[\w.]+\.~", "~", signature)
+    # Defaults that Python cannot read back would leave the whole signature without names that link.
+    signature = re.sub(r"<bound method ([\w.]+) of <.*?>>", r"\1", signature)
+    signature = re.sub(r"<function (\w+)[^<>]*>", r"\1", signature)
+    return re.sub(r"<[^<>=]*>", "...", signature)
 
 
 def _process_signature(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str, str | None] | None:
-    return (plain_types(signature), returned) if signature and "Annotated[" in signature else None
+    return (plain_types(signature), returned) if signature else None
 
 
 def setup(app: Any) -> None:
