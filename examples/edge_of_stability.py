@@ -29,18 +29,18 @@ solutions = [nm_ode.solve(flow, times, rtol=1e-3, check=False) for flow in flows
 tree = nm_ode.plots.as_tree(run, *solutions)
 
 # %%
-# Left: the run's sharpness rises past 2 while the swinging is still small, is thrown back when it is not (dotted
+# Above: the run's sharpness rises past 2 while the swinging is still small, is thrown back when it is not (dotted
 # line), and goes on about 2. The central flow holds it at 2 from the start, in one direction, then in two and more,
-# by the covariance Σ of the swinging that is in its equation. Right: once the run swings, gradient flow goes where
+# by the covariance Σ of the swinging that is in its equation. Below: once the run swings, gradient flow goes where
 # the run does not go, and at the end is off by a tenth of the way. The central flow stays within a few hundredths,
-# most of the time nearer to the run's average than the swinging run itself.
+# about as near to the run's average as the swinging run itself.
 
 plt.style.use(nm_ode.plots.STYLE)
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6))
-nm_ode.plots.critical_eigenvalues(tree, ax=left)
-left.set_title("Sharpness at the edge of stability")
-nm_ode.plots.errors_to_average(tree, ax=right)
-right.set_title("Distance to the run's time average")
+fig, (above, below) = plt.subplots(2, 1, figsize=(8.2, 8))
+nm_ode.plots.critical_eigenvalues(tree, ax=above)
+above.set_title("Sharpness at the edge of stability")
+nm_ode.plots.errors_to_average(tree, ax=below)
+below.set_title("Distance to the run's time average")
 plt.show()
 
 # %%

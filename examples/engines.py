@@ -53,7 +53,7 @@ results = [work_and_error(time) for time in times]
 # chooses by sharpness, time and tolerance.
 
 plt.style.use(nm_ode.plots.STYLE)
-fig, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True)
+fig, panels = plt.subplots(1, 2, figsize=(9, 4), sharex=True, sharey=True)
 for ax, time, found in zip(panels, times, results, strict=True):
     for (engine, rows), marker in zip(found.items(), "os^", strict=True):
         ax.loglog(*rows.T, marker=marker, ms=5, label=f"{engine}: {engines[engine]}")

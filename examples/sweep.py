@@ -51,7 +51,7 @@ print(errors.to_string(float_format="{:.4f}".format))
 # flow misses the run by up to half of its motion, and what looks like an order is one seed's chance.
 
 plt.style.use(nm_ode.plots.STYLE)
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
 shown = ["relative_error.full_batch_gradient", "local_order.full_batch_gradient"]
 nm_ode.plots.phase_diagram(study, quantity=shown, axes=axes)
 axes[0].set_title("Distance between flow and run, over the motion")
