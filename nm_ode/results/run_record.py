@@ -133,7 +133,7 @@ def run_info(run: xr.Dataset) -> RunInfo:
         >>> info.grid
         <TimeGrid: 10 steps to t = 1, batches of 64 of 442 samples>
     """
-    if "member" in run.dims:
+    if isinstance(run, xr.Dataset) and "member" in run.dims:
         raise ResultError(
             f"the dataset has the runs of {run.sizes['member']} members: take one after another, "
             "nm_ode.member_run(runs, 0)"
