@@ -68,7 +68,7 @@ def _comment(name: str, thing: Any) -> list[str]:
 
 
 def _process(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    if what == "data" and lines and lines[0] == (type(thing).__doc__ or "").split("\n")[0]:
+    if what == "data" and (not any(lines) or lines[0] == (type(thing).__doc__ or "").split("\n")[0]):
         lines[:] = _comment(name.rpartition(".")[2], thing) or [""]  # not that of its type
     # Napoleon would take the first line of an attribute up to a colon for its type.
     as_what = "class" if what in ("attribute", "data", "property") else what
