@@ -62,6 +62,7 @@ sphinx_gallery_conf = {
     "image_srcset": ["2x"],
     "capture_repr": (),
     "min_reported_time": 3600,
+    "parallel": 2,
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
