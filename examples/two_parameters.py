@@ -45,7 +45,7 @@ direction = nm_ode.Problem(Direction(), nn.functional.mse_loss, (torch.eye(2, dt
 # descent only moves outwards. The modified flow has this drift to leading order in the learning rate.
 
 plt.style.use(nm_ode.plots.STYLE)
-fig, panels = plt.subplots(1, 2, figsize=(11, 6.3))
+fig, panels = plt.subplots(1, 2, figsize=(11, 6.9))
 drift = {}
 for ax, problem, lr, steps in zip(panels, (product, direction), (0.35, 0.9), (12, 14), strict=True):
     optimizer, symmetry = nm_ode.SGD(lr=lr), nm_ode.symmetries_of(problem)[0]
