@@ -154,3 +154,11 @@ def test_paper_figure(run_example: Run) -> None:
     # exp(−λt), in steps: (1 − ηλ)^k.
     steps = np.arange(len(decayed))[:, None]
     np.testing.assert_allclose(decayed[:, bias], decayed[:1, bias] * (1 - 0.1 * 0.02) ** steps, atol=1e-12)
+
+
+def test_layers(run_example: Run) -> None:
+    gradient, modified = run_example("layers")["compared"]
+    assert gradient.layer.values.tolist() == ["conv1", "conv2", "linear"]
+    assert (modified.layer_relative_error < 0.1 * gradient.layer_relative_error).all()
+    for one in (gradient, modified):
+        assert float(one.solver_error) < 0.1 * float(one.error)
