@@ -85,18 +85,11 @@ def rival(results: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def _before(flows: dict[str, Any]) -> str:
-    """Said of figures without a Gaussian average, which are older."""
-    known = any(one.get("wide_mean_after_the_jump") for one in flows.values())
-    return "" if known else " Measured before the Gaussian average was, and when a sample's record took more."
-
-
 def seeds(results: dict[str, Any]) -> str:
     text = ""
     for case, flows in results.items():
         jump = flows["run"]["jump"]
-        text += f"\n### `{case}`\n\nOf {jump['seeds']} seeds; the jump comes at step {spread(jump)}."
-        text += f"{_before(flows)}\n\n"
+        text += f"\n### `{case}`\n\nOf {jump['seeds']} seeds; the jump comes at step {spread(jump)}.\n\n"
         text += f"{COLUMNS}\n|{' --- |' * 11}\n"
         for name, one in flows.items():
             keys = ("before_the_jump", "mean_after_the_jump", "nearer", "wide_mean_after_the_jump")
