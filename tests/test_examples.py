@@ -162,3 +162,10 @@ def test_layers(run_example: Run) -> None:
     assert (modified.layer_relative_error < 0.1 * gradient.layer_relative_error).all()
     for one in (gradient, modified):
         assert float(one.solver_error) < 0.1 * float(one.error)
+
+
+def test_minibatch_noise(run_example: Run) -> None:
+    found = run_example("minibatch_noise")["found"]
+    assert found.p_value > 0.01
+    assert found.mean < 3 * found.mean_noise
+    assert found.covariance < 2 * found.covariance_noise
