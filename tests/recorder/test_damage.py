@@ -124,3 +124,17 @@ def test_what_is_no_recorded_run(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.zarr", Path(__file__)):
         with pytest.raises(nm_ode.StoreError, match="no recorded run"):
             nm_ode.open_run(path)
+
+
+@pytest.mark.parametrize("with_tail", [True, False])
+@pytest.mark.parametrize("place", [0, 40, 70])
+def test_a_first_line_of_the_journal_that_was_changed(copy: Path, place: int, with_tail: bool) -> None:
+    """It is damage, and not a recording that never began."""
+    journal = copy / "journal.jsonl"
+    content = bytearray(journal.read_bytes())
+    content[place] ^= 1
+    journal.write_bytes(content)
+    if not with_tail:
+        (copy / "tail.bin").unlink()
+    with pytest.raises(nm_ode.StoreError, match=r"damaged.*journal\.jsonl"):
+        nm_ode.open_run(copy)

@@ -304,8 +304,8 @@ def test_options_that_do_not_go_together_are_named(tiny: Problem, options, error
 
 def test_a_dataset_that_is_no_run_is_named(tiny: Problem) -> None:
     run = train(tiny, SGD(lr=0.1), steps=2)
-    with pytest.raises(ValueError, match="a dataset without 'theta' is not a run"):
-        solve(GradientFlow(tiny), run.drop_vars("theta"))
+    with pytest.raises(ValueError, match="a dataset without 'saved_time' is not a run"):
+        solve(GradientFlow(tiny), run[["loss"]].drop_attrs())
 
 
 def test_a_modified_flow_of_a_run_whose_lr_changes_is_refused(tiny: Problem) -> None:

@@ -33,6 +33,7 @@ class Ledger:
         state: arrays that go with the facts.
         partial: array → rows after its whole chunks.
         end, chain: of the journal: its length, and the digest of its last line.
+        begun: was a line of the journal once whole? Then one that is not is damaged.
         torn: sentences on what was not written to its end, or was damaged.
     """
 
@@ -45,6 +46,7 @@ class Ledger:
     partial: dict[str, Any] = field(default_factory=dict)
     end: int = 0
     chain: str = ""
+    begun: bool = False
     torn: list[str] = field(default_factory=list)
 
     def rows(self, name: str) -> int:
@@ -84,6 +86,7 @@ def read_ledger(folder: Path) -> Ledger:
     ledger, tail = Ledger(), _read_tail(folder)
     size = (folder / JOURNAL).stat().st_size
     until = -1 if tail is None else tail.facts["journal"]
+    ledger.begun = until > 0 or (folder / TAIL).exists() or _has_a_line(folder / JOURNAL)
     for record, end, chain in _lines(folder / JOURNAL):
         ledger.apply(record)
         ledger.end, ledger.chain = end, chain
@@ -173,6 +176,11 @@ def record_of(array: GrowingArray) -> dict[str, Any]:
 
 def _linked(chain: str, text: str) -> str:
     return sha256((chain + text).encode())
+
+
+def _has_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int, str]]:

@@ -68,7 +68,7 @@ def read_whole(path: Path) -> Ledger:
         ledger = read_ledger(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror})") from None
-    if ledger.version is None and not ledger.end and len(ledger.torn) < 2:
+    if ledger.version is None and not ledger.begun:
         raise StoreError(f"{path}: the recording was stopped before its first step was written")
     if ledger.version is None:
         raise DamageError(f"{path} is damaged: the first line of {JOURNAL} is not what was written")
