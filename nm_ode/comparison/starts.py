@@ -39,7 +39,8 @@ def require_same_start(run: xr.Dataset, solution: xr.Dataset, about_run: RunInfo
             continue  # they need not be by the same projection
         if mine in solution and theirs in run:
             _require_near(solution[mine].values[0], run[theirs].values[0], mine, eps)
-    if about_run.warm_start and about.stateful and not about.warm_start:
+    # A flow may have a state of its own where the optimiser has none.
+    if about_run.warm_start and about_run.stateful and about.stateful and not about.warm_start:
         raise AlignmentError(
             "the run starts with the state of an optimiser under way, and the solution with one at rest: solve with "
             "t=run, which has that state"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from nm_ode import SGD, CentralFlow, FlowError, Problem, RMSprop, compare, solve, train
+from nm_ode import SGD, CentralFlow, FlowError, Problem, RMSprop, compare, final_state, solve, train
 from nm_ode.flows.central.delayed import SIZE, WATCHED, Delay
 from nm_ode.flows.growth import Recursion, amplitudes
 from tests.flows.central.test_central_flow import valley
@@ -97,3 +97,12 @@ def test_of_a_start_from_which_descent_diverges_there_is_none() -> None:
     flow = CentralFlow(valley(0.31, 0.1, 0.1, 50.0), SGD(lr=0.5), delayed=True)
     with pytest.raises(FlowError, match=r"first 31 steps of descent, .* one is not finite"):
         solve(flow, [0.0, 1.0])
+
+
+def test_beside_a_run_that_goes_on_from_another() -> None:
+    """Plain descent has no state of its own: what the flow has beside theta is no reason to refuse the run."""
+    problem, sgd = valley(0.31, 0.1, 0.1, 2.0), SGD(lr=0.5)
+    first = train(problem, sgd, steps=3)
+    run = train(problem, sgd, steps=4, state0=final_state(first))
+    solution = solve(CentralFlow(problem, sgd, delayed=True), run, check=False)
+    assert float(compare(run, solution).error[0]) == 0
