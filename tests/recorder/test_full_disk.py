@@ -183,4 +183,6 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
     series = 8 * 1500 * len([name for name in recorder.run.data_vars if name != "theta"])
-    assert held[1] - held[0] < 0.5 * series  # some rows wait to be written, at one moment more than at another
+    assert (
+        held[1] - held[0] < 0.5 * series
+    )  # some rows wait to be written, at one moment more than at another
