@@ -71,7 +71,10 @@ def _gradients() -> str:
 def _speed() -> str:
     speed = read("large")["speed"]
     rows = [
-        [solver, *(f"{row['solvers'][solver]['ratio']:.2f}" for row in speed)]
+        [
+            solver,
+            *(f"{row['solvers'][solver]['ratio']:.2f}" if solver in row["solvers"] else "" for row in speed),
+        ]
         for solver in speed[0]["solvers"]
     ]
     return table(["solver", *(f"P = {number(row['parameters'])}" for row in speed)], rows)
