@@ -33,7 +33,7 @@ class Ledger:
         state: arrays that go with the facts.
         partial: array → rows after its whole chunks.
         end, chain: of the journal: its length, and the digest of its last line.
-        begun: was a line of the journal once whole? Then one that is not is damaged.
+        begun: was something once written whole? Then a journal that does not begin is damaged.
         torn: sentences on what was not written to its end, or was damaged.
     """
 
@@ -86,7 +86,7 @@ def read_ledger(folder: Path) -> Ledger:
     ledger, tail = Ledger(), _read_tail(folder)
     size = (folder / JOURNAL).stat().st_size
     until = -1 if tail is None else tail.facts["journal"]
-    ledger.begun = until > 0 or (folder / TAIL).exists() or _has_a_line(folder / JOURNAL)
+    ledger.begun = (folder / TAIL).exists() or _has_a_line(folder / JOURNAL)
     for record, end, chain in _lines(folder / JOURNAL):
         ledger.apply(record)
         ledger.end, ledger.chain = end, chain
